@@ -1,0 +1,279 @@
+"""Walk the graph once, let the operator rules say which dimensions are the same, and read off the pruning groups.
+
+This file names no operator: it reads the tables of `ops` and drives their rules.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass, field
+
+import networkx as nx
+import numpy as np
+import onnx_ir as ir
+
+from onnxprune import graph as graphs
+from onnxprune.dims import Atom, Dim, atoms, describe, freeze, resolve
+from onnxprune.ops import find_rule
+from onnxprune.ops.base import Dims, Findings, Op, Reason, RefuseError, key_of
+from onnxprune.shapes import Shapes, SizeArithmetic, infer
+
+
+@dataclass(frozen=True)
+class Occurrence:
+    """A weight axis that mentions a group: axis `axis` of initializer `tensor` is `dim`."""
+
+    tensor: str
+    axis: int
+    dim: Dim
+
+
+@dataclass
+class Group:
+    """`units` independent units that are removed one by one, everywhere at once.
+
+    Attributes:
+        id: stable name, the first weight axis that holds the group, like `conv1.weight[0]`.
+        atom: the dimension that the units enumerate.
+        occurrences: every weight axis that holds it, in topological order.
+        kind: what the units are: channels, neurons, heads, kv-heads, head-dim, hidden, recurrent.
+        statistics: a normalization takes statistics over the units, so removing some changes the others' values.
+    """
+
+    id: str
+    atom: Atom
+    occurrences: list[Occurrence]
+    kind: str = ""
+    statistics: bool = False
+
+    @property
+    def units(self) -> int:
+        """How many units there are."""
+        return self.atom.size
+
+
+@dataclass(frozen=True)
+class Frozen:
+    """A weight axis that keeps its size, and why."""
+
+    tensor: str
+    axis: int
+    size: int
+    reason: Reason
+
+
+@dataclass
+class Analysis:
+    """Everything that is known about the dimensions of a model.
+
+    Attributes:
+        model: the model analysed (canonical form).
+        graph: its networkx view.
+        shapes: concrete shapes and known constants.
+        dims: per value the dimension of each axis.
+        groups: what can be pruned, in topological order.
+        frozen: the weight axes that cannot, with reasons.
+        findings: constants that name sizes, contractions, tags.
+        unruled: operators without a rule and their counts.
+        activations: names of the values that depend on a graph input.
+    """
+
+    model: ir.Model
+    graph: nx.DiGraph
+    shapes: Shapes
+    dims: dict[str, Dims]
+    groups: list[Group] = field(default_factory=list)
+    frozen: list[Frozen] = field(default_factory=list)
+    findings: Findings = field(default_factory=Findings)
+    unruled: Counter[str] = field(default_factory=Counter)
+    activations: set[str] = field(default_factory=set)
+
+    def names(self) -> dict[Atom, str]:
+        """The id of each group by its atom, for printing dimensions."""
+        return {group.atom: group.id for group in self.groups}
+
+
+def analyze(model: ir.Model, shapes: Shapes | None = None) -> Analysis:
+    """Find the groups of a model in canonical form (see passes.canonicalize).
+
+    Args:
+        model: the model; it is not changed.
+        shapes: its shapes where they are known already.
+    """
+    graph = graphs.view(model)
+    shapes = infer(model) if shapes is None else shapes
+    analysis = Analysis(model, graph, shapes, _fresh_dims(model, shapes))
+    _freeze_interface(analysis)
+    _walk(analysis)
+    _freeze_sizes_used_as_data(analysis)
+    _collect_groups(analysis)
+    _label(analysis)
+    return analysis
+
+
+def _fresh_dims(model: ir.Model, shapes: Shapes) -> dict[str, Dims]:
+    """An atom for every axis of every value; a dynamic axis is frozen from the start."""
+    varying = Reason("its size differs from run to run (dynamic axis)")
+    return {
+        name: [Atom(size, varying if (name, axis) in shapes.dynamic else None) for axis, size in enumerate(shape)]
+        for name, shape in shapes.shapes.items()
+    }
+
+
+def _freeze_interface(analysis: Analysis) -> None:
+    model = analysis.model
+    for kind, values in (("input", model.graph.inputs), ("output", model.graph.outputs)):
+        for value in values:
+            if value.name in model.graph.initializers and kind == "input":
+                continue  # an overridable weight, as old exporters list them
+            reason = Reason(f"{kind} '{value.name}' of the model keeps its shape", tensor=value.name or "")
+            for dim in analysis.dims.get(value.name or "", []):
+                freeze(dim, reason)
+
+
+def _walk(analysis: Analysis) -> None:
+    """One pass over the operators in topological order."""
+    reached = graphs.data_dependent(analysis.graph)
+    operators = graphs.operators(analysis.graph)
+    activations: set[ir.Value] = set(analysis.model.graph.inputs) - set(analysis.model.graph.initializers.values())
+    for name, node in operators:
+        if name in reached:
+            activations.update(node.outputs)
+    analysis.activations = {value.name or "" for value in activations}
+    opsets = analysis.model.graph.opset_imports
+    for name, node in operators:
+        op = Op(node, name, analysis.dims, analysis.shapes.known, activations, _opset(opsets, node), analysis.findings)
+        _apply_rule(op, analysis)
+        for value in graphs.captured(node):
+            for dim in analysis.dims.get(value.name or "", []):
+                freeze(dim, op.reason("read inside the body of a control-flow operator", value.name or ""))
+
+
+def _opset(opsets: dict[str, int], node: ir.Node) -> int:
+    domain, _ = key_of(node)
+    return opsets.get(domain, opsets.get("ai.onnx" if domain == "" else domain, 1))
+
+
+def _apply_rule(op: Op, analysis: Analysis) -> None:
+    domain, op_type = key_of(op.node)
+    rule = find_rule((domain, op_type))
+    if rule is None:
+        analysis.unruled[f"{domain}.{op_type}".lstrip(".")] += 1
+        op.freeze_everything("no rule for this operator")
+        return
+    unknown = next((value.name for value in op.node.outputs if value.name and value.name not in analysis.dims), None)
+    if unknown is not None:
+        op.freeze_everything("the shape of its output is not known before the run")
+        return
+    try:
+        rule(op)
+    except RefuseError as refusal:
+        op.freeze_everything(str(refusal))
+    except (ValueError, IndexError, TypeError) as error:  # a form of the operator that the rule did not foresee
+        op.freeze_everything(f"its rule does not fit this form of it ({error})")
+    else:
+        op.freeze_unmentioned("this axis keeps its size here")
+
+
+def _freeze_sizes_used_as_data(analysis: Analysis) -> None:
+    """A number computed at run time from a size that could shrink, and used as data, would change: keep that size.
+
+    What follows from static sizes alone was folded before; this is left for sizes mixed with dynamic ones. Every
+    prunable size is halved on paper; where a value that enters a computation comes out different, its sources freeze.
+    """
+    shape_slots = {(ref.node, ref.slot) for ref in analysis.findings.size_refs}
+    halved = {
+        atom: (atom.size + 1) // 2
+        for dims in analysis.dims.values()
+        for dim in dims
+        for atom in atoms(dim)
+        if atom.reason is None
+    }
+    before, after = SizeArithmetic(analysis.model, analysis.dims, {}), SizeArithmetic(analysis.model, analysis.dims, halved)
+    for name, node in graphs.operators(analysis.graph):
+        if not node.inputs or all(after.value(value) is not None for value in node.outputs):
+            continue
+        for slot, value in enumerate(node.inputs):
+            if value is None or value.producer() is None or (node, slot) in shape_slots:
+                continue
+            now = after.value(value)
+            if now is not None and not np.array_equal(now, before.value(value)):
+                reason = Reason("its size enters a computation as a number", name, node.op_type, value.name or "")
+                for source in after.sources(value):
+                    for dim in analysis.dims.get(source.name or "", []):
+                        freeze(dim, reason)
+
+
+def _collect_groups(analysis: Analysis) -> None:
+    """Unfrozen atoms of at least two units that occur in a weight, in topological order of those weights."""
+    found: dict[Atom, Group] = {}
+    position: Counter[tuple[str, int]] = Counter()
+    for tensor in _weights_in_order(analysis):
+        for axis, handle in enumerate(analysis.dims.get(tensor, [])):
+            dim = resolve(handle)
+            inside = dict.fromkeys(atoms(dim))
+            for atom in inside:
+                if atom.size < 2 or (tensor in analysis.shapes.known and atom.reason is not None):
+                    continue  # nothing to take away, or a shape constant rather than a weight
+                if atom.reason is not None:
+                    reason = atom.reason if isinstance(atom.reason, Reason) else Reason(str(atom.reason))
+                    analysis.frozen.append(Frozen(tensor, axis, atom.size, reason))
+                    continue
+                if atom not in found:
+                    found[atom] = Group(_group_id(tensor, axis, len(inside), position), atom, [])
+                found[atom].occurrences.append(Occurrence(tensor, axis, dim))
+    analysis.groups = list(found.values())
+
+
+def _group_id(tensor: str, axis: int, siblings: int, position: Counter[tuple[str, int]]) -> str:
+    position[tensor, axis] += 1
+    return f"{tensor}[{axis}]" + (f".{position[tensor, axis] - 1}" if siblings > 1 else "")
+
+
+def _weights_in_order(analysis: Analysis) -> list[str]:
+    """Initializers in the order in which operators first read them."""
+    initializers = analysis.model.graph.initializers
+    ordered: dict[str, None] = {}
+    for _, node in graphs.operators(analysis.graph):
+        for value in node.inputs:
+            if value is not None and value.name in initializers:
+                ordered[value.name or ""] = None
+    return list(ordered)
+
+
+def _label(analysis: Analysis) -> None:
+    """Say what the units of each group are, from the tags that the rules left on their dimensions."""
+    tagged: dict[Atom, set[str]] = {}
+    nested: set[Atom] = set()
+    for tag, dim in analysis.findings.tags:
+        inside = list(atoms(dim))
+        for atom in inside:
+            tagged.setdefault(atom, set()).add(tag)
+        if tag == "heads":
+            unfrozen = [atom for atom in inside if atom.reason is None and atom.size > 1]
+            nested.update(unfrozen[:1] if len(unfrozen) > 1 else [])
+    for group in analysis.groups:
+        tags = tagged.get(group.atom, set())
+        group.statistics = "statistics" in tags
+        group.kind = _kind(tags, group.atom in nested)
+
+
+def _kind(tags: set[str], is_outer_head: bool) -> str:
+    """Specific evidence first: a recurrent cell or an attention product says more than the layer that makes the units."""
+    if "recurrent" in tags:
+        return "recurrent"
+    if "heads" in tags:
+        return "kv-heads" if is_outer_head else "heads"
+    if "head-dim" in tags:
+        return "head-dim"
+    if "linear" in tags and ("normalized" in tags or ("residual" in tags and "spatial" not in tags)):
+        return "hidden"
+    if "channels" in tags:
+        return "channels"
+    return "neurons"
+
+
+def dims_text(analysis: Analysis, tensor: str) -> list[str]:
+    """Each axis of a value as an expression over group ids."""
+    names = analysis.names()
+    return [describe(dim, names) for dim in analysis.dims.get(tensor, [])]

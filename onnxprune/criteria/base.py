@@ -1,0 +1,74 @@
+"""What a criterion is: a function that gives every unit of a group one finite float; the higher, the more it matters."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from onnxprune.coupling import Analysis, Group
+from onnxprune.cost import is_parameter
+from onnxprune.registry import Registry
+
+Scores = npt.NDArray[np.float64]
+_CHUNK_BYTES = 1 << 24
+
+
+class WeightReader:
+    """Sums of powers of absolute weights along every axis of a tensor; each tensor is read once per power."""
+
+    def __init__(self, analysis: Analysis) -> None:
+        self._initializers = analysis.model.graph.initializers
+        self._sums: dict[tuple[str, int], list[Scores]] = {}
+
+    def is_weight(self, tensor: str) -> bool:
+        """Does the tensor hold parameters (rather than indices or shapes)?"""
+        return is_parameter(self._initializers[tensor])
+
+    def axis_sums(self, tensor: str, axis: int, power: int) -> Scores:
+        """sum |w|^power over all other axes: float64, shape [size of `axis`]."""
+        if (tensor, power) not in self._sums:
+            value = self._initializers[tensor].const_value
+            assert value is not None
+            self._sums[tensor, power] = _axis_sums(value.numpy(), power)
+        return self._sums[tensor, power][axis]
+
+
+def _axis_sums(array: npt.NDArray[np.generic], power: int) -> list[Scores]:
+    """The sums for all axes in one walk over blocks of the first axis, so that a block stays in the cache."""
+    sums = [np.zeros(size) for size in array.shape]
+    rows = max(1, _CHUNK_BYTES // max(1, array[:1].nbytes)) if array.ndim else 1
+    for start in range(0, array.shape[0], rows):
+        block = np.abs(array[start : start + rows].astype(np.float32))
+        if power == 2:
+            np.multiply(block, block, out=block)
+        for axis in range(array.ndim):
+            others = tuple(i for i in range(array.ndim) if i != axis)
+            part = block.sum(axis=others, dtype=np.float64)
+            if axis == 0:
+                sums[0][start : start + rows] = part
+            else:
+                sums[axis] += part
+    return sums
+
+
+@dataclass(frozen=True)
+class Context:
+    """What a criterion may use besides the group."""
+
+    analysis: Analysis
+    weights: WeightReader
+    seed: int = 0
+
+
+Criterion = Callable[[Group, Context], Scores]
+criteria: Registry[Criterion] = Registry("criterion", "onnxprune.criteria")
+criterion = criteria.register
+
+
+def score_groups(name: str, groups: list[Group], context: Context) -> dict[str, Scores]:
+    """Scores per group id. Raises UsageError for an unknown criterion."""
+    function = criteria[name]
+    return {group.id: function(group, context) for group in groups}

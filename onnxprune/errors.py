@@ -1,0 +1,47 @@
+"""Every exception that onnxprune raises on purpose.
+
+    OnnxpruneError               one line for a person: what is wrong and what to do; exit code 1
+    ├── UsageError               the request itself is wrong (ratio, names, options); exit code 2
+    ├── ModelError               the file is not a model that can be worked on
+    ├── NothingToPruneError      no group is left to take units from
+    ├── PlanError                a plan that does not fit the model
+    ├── MissingExtraError        a heavy dependency is not installed
+    └── VerificationError        the result failed a check and was not written
+"""
+
+from __future__ import annotations
+
+
+class OnnxpruneError(Exception):
+    """Base of the tree. The message is one line and says what to do."""
+
+    exit_code = 1
+
+
+class UsageError(OnnxpruneError):
+    """The request itself is wrong: an unknown name, a ratio outside [0, 1), a malformed option."""
+
+    exit_code = 2
+
+
+class ModelError(OnnxpruneError):
+    """The file is missing, not ONNX, truncated, unsafe, or refused by ONNX Runtime."""
+
+
+class NothingToPruneError(OnnxpruneError):
+    """Every dimension is frozen or excluded by the request."""
+
+
+class PlanError(OnnxpruneError):
+    """A plan that names groups or units that the model does not have."""
+
+
+class MissingExtraError(OnnxpruneError):
+    """A dependency that is an extra of this package is not installed."""
+
+    def __init__(self, package: str, extra: str) -> None:
+        super().__init__(f"{package} is not installed; install it with: pip install 'onnxprune[{extra}]'")
+
+
+class VerificationError(OnnxpruneError):
+    """The pruned model failed the checker, shape inference or ONNX Runtime. Nothing was written."""

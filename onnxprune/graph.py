@@ -1,0 +1,148 @@
+"""The networkx view of a model: what depends on what.
+
+One node per operator, graph input, weight and graph output; one edge per pair that a tensor connects. The analysis
+walks it (order, reachability, what is dead, stages); it is derived from the model and never written back.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import networkx as nx
+import onnx_ir as ir
+
+Graph = nx.DiGraph
+
+
+def view(model: ir.Model) -> Graph:
+    """Build the DiGraph of a model.
+
+    Node attributes: `kind` ("operator", "input", "weight", "output"), `op_type` and `node` (the ir.Node) for operators.
+    Edge attribute: `tensors`, the names of the values that flow along it. Operators read values captured by their
+    subgraphs like any other input.
+    """
+    graph = nx.DiGraph()
+    source: dict[ir.Value, str] = {}
+    for value in model.graph.inputs:
+        if value.name not in model.graph.initializers:
+            source[value] = f"input/{value.name}"
+            graph.add_node(source[value], kind="input")
+    for value in model.graph.initializers.values():
+        source[value] = f"weight/{value.name}"
+        graph.add_node(source[value], kind="weight")
+    for node, name in operator_names(model):
+        graph.add_node(name, kind="operator", op_type=node.op_type, node=node)
+        for value in reads(node):
+            if value in source:
+                _connect(graph, source[value], name, value)
+        source.update(dict.fromkeys(node.outputs, name))
+    for value in model.graph.outputs:
+        graph.add_node(f"output/{value.name}", kind="output")
+        if value in source:
+            _connect(graph, source[value], f"output/{value.name}", value)
+    return graph
+
+
+def _connect(graph: Graph, start: str, end: str, value: ir.Value) -> None:
+    known = graph.edges[start, end]["tensors"] if graph.has_edge(start, end) else ()
+    if value.name not in known:
+        graph.add_edge(start, end, tensors=(*known, value.name))
+
+
+def operator_names(model: ir.Model) -> Iterator[tuple[ir.Node, str]]:
+    """Each node of the main graph with a name of its own: the one in the file where that is unique."""
+    taken: set[str] = set()
+    for index, node in enumerate(model.graph):
+        name = node.name or f"{node.op_type}_{index}"
+        if name in taken:
+            name = f"{name}#{index}"
+        taken.add(name)
+        yield node, name
+
+
+def reads(node: ir.Node) -> Iterator[ir.Value]:
+    """The values that a node reads: its inputs, then what the bodies inside it capture from outside."""
+    yield from (value for value in node.inputs if value is not None)
+    yield from captured(node)
+
+
+def captured(node: ir.Node) -> list[ir.Value]:
+    """The outer values that the subgraphs of a node (If, Loop, Scan) read, each once."""
+    bodies = list(subgraphs(node))
+    if not bodies:
+        return []
+    inside: set[ir.Value] = set()
+    read: dict[ir.Value, None] = {}
+    for body in bodies:
+        for inner in ir.traversal.RecursiveGraphIterator(body):
+            inside.update(inner.outputs)
+            read.update(dict.fromkeys(value for value in inner.inputs if value is not None))
+            for nested in subgraphs(inner):
+                inside.update((*nested.inputs, *nested.initializers.values()))
+                read.update(dict.fromkeys(nested.outputs))
+        inside.update((*body.inputs, *body.initializers.values()))
+        read.update(dict.fromkeys(body.outputs))
+    return [value for value in read if value not in inside]
+
+
+def subgraphs(node: ir.Node) -> Iterator[ir.Graph]:
+    """The bodies among the attributes of a node."""
+    for attribute in node.attributes.values():
+        if attribute.type == ir.AttributeType.GRAPH:
+            yield attribute.as_graph()
+        elif attribute.type == ir.AttributeType.GRAPHS:
+            yield from attribute.as_graphs()
+
+
+def operators(graph: Graph) -> list[tuple[str, ir.Node]]:
+    """Name and node of every operator in topological order."""
+    nodes = graph.nodes
+    return [(name, nodes[name]["node"]) for name in nx.topological_sort(graph) if nodes[name]["kind"] == "operator"]
+
+
+def data_dependent(graph: Graph) -> set[str]:
+    """The operators that some graph input reaches; the rest computes on weights alone."""
+    inputs = [name for name, kind in graph.nodes(data="kind") if kind == "input"]
+    return set(nx.bfs_tree(_with_root(graph, inputs), "")) - {""} if inputs else set()
+
+
+def dead(graph: Graph) -> set[str]:
+    """Operators and weights that no graph output depends on."""
+    outputs = [name for name, kind in graph.nodes(data="kind") if kind == "output"]
+    alive = set(nx.bfs_tree(_with_root(graph.reverse(copy=False), outputs), "")) - {""}
+    return {name for name, kind in graph.nodes(data="kind") if name not in alive and kind in ("operator", "weight")}
+
+
+def _with_root(graph: Graph, targets: list[str]) -> Graph:
+    """A light copy of the structure with one extra node "" that points at all targets."""
+    rooted = nx.DiGraph(graph.edges())
+    rooted.add_edges_from(("", target) for target in targets)
+    return rooted
+
+
+def stages(graph: Graph) -> dict[str, int]:
+    """The depth of every operator: the number of operators on the longest way to it from an input."""
+    stage: dict[str, int] = {}
+    for name in nx.topological_sort(graph):
+        before = [stage[other] for other in graph.predecessors(name) if other in stage]
+        if graph.nodes[name]["kind"] == "operator":
+            stage[name] = max(before, default=-1) + 1
+    return stage
+
+
+def exportable(graph: Graph, edges: dict[str, dict[str, Any]]) -> Graph:
+    """A copy for GraphML or JSON: plain attributes only, `edges[tensor]` spread over the edges that carry the tensor."""
+    plain = nx.DiGraph()
+    for name, data in graph.nodes(data=True):
+        plain.add_node(name, kind=data["kind"], op_type=data.get("op_type", ""))
+    for start, end, tensors in graph.edges(data="tensors"):
+        described = [edges.get(tensor, {}) for tensor in tensors]
+        plain.add_edge(
+            start,
+            end,
+            tensors=" | ".join(tensors),
+            shapes=" | ".join(str(entry.get("shape", "?")) for entry in described),
+            dims=" | ".join(str(entry.get("dims", "?")) for entry in described),
+        )
+    return plain

@@ -1,0 +1,34 @@
+"""Operator families: per operator its axis rule, the constants that name sizes, and its cost, side by side.
+
+Every file of this package, and every plug-in of the entry point group `onnxprune.ops`, fills the tables of `base`.
+"""
+
+from __future__ import annotations
+
+from functools import cache
+
+from onnxprune.ops.base import COSTS, EVALUATORS, RULES, Cost, Evaluator, Key, Rule
+from onnxprune.registry import load_package
+
+
+@cache
+def _load() -> None:
+    load_package(__name__)
+
+
+def find_rule(key: Key) -> Rule | None:
+    """The axis rule of an operator, None when there is none."""
+    _load()
+    return RULES.get(key)
+
+
+def find_evaluator(key: Key) -> Evaluator | None:
+    """How to compute an operator on small constants, None when it is not in the table."""
+    _load()
+    return EVALUATORS.get(key)
+
+
+def find_cost(key: Key) -> Cost | None:
+    """The multiply-accumulate count of an operator, None when it has none to speak of."""
+    _load()
+    return COSTS.get(key)

@@ -1,0 +1,306 @@
+"""What an operator's file is written with: the view of a node that a rule sees, and the tables that rules go into.
+
+A rule states which dimensions of a node are the same, and which constants name a size. It never touches a tensor:
+
+    @rule("Gemm")
+    def gemm(op):
+        a, b, y = op.x[0], op.x[1], op.y[0]
+        op.contract(a[1], b[0])     # summed over
+        op.same(y[0], a[0])
+        op.same(y[1], b[1])
+
+Axes that a rule does not mention are frozen by the driver, so forgetting one can never corrupt a model.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import onnx_ir as ir
+
+from onnxprune.dims import Atom, Dim, MisalignedError, atoms, cut, describe, factor, freeze, resolve, unify
+
+Dims = list[Atom]
+Key = tuple[str, str]  # (domain, operator)
+Array = npt.NDArray[Any]
+
+
+@dataclass(frozen=True)
+class Reason:
+    """Why a dimension keeps its size, in words that a person can act on."""
+
+    text: str
+    node: str = ""
+    op_type: str = ""
+    tensor: str = ""
+
+    def __str__(self) -> str:
+        place = f" ({self.op_type} '{self.node}')" if self.node else ""
+        return f"{self.text}{place}"
+
+
+@dataclass(frozen=True)
+class SizeRef:
+    """Entry `index` (None: the scalar) of an input or attribute that must equal the size of `dim`.
+
+    It is rewritten after removal when `axis`, the whole axis it speaks about, has changed. `dropping` names an
+    attribute that makes way for an input created for this purpose.
+    """
+
+    node: ir.Node
+    slot: int | str
+    index: int | None
+    dim: Dim
+    axis: Dim
+    dropping: str = ""
+
+
+@dataclass(frozen=True)
+class IndexRef:
+    """A constant input whose entries are positions along `dim`, of shape `picked`: renumbered after removal."""
+
+    node: ir.Node
+    slot: int
+    dim: Dim
+    picked: tuple[Dim, ...]
+
+
+@dataclass(frozen=True)
+class Contraction:
+    """A sum over `dim` inside a node; `operand` is the (input index, axis) of the activation that is summed over."""
+
+    node: ir.Node
+    operand: tuple[int, int]
+    dim: Dim
+
+
+@dataclass
+class Findings:
+    """What the rules have said besides equality of dimensions."""
+
+    size_refs: list[SizeRef] = field(default_factory=list)
+    index_refs: list[IndexRef] = field(default_factory=list)
+    contractions: list[Contraction] = field(default_factory=list)
+    tags: list[tuple[str, Dim]] = field(default_factory=list)
+
+
+class RefuseError(Exception):
+    """Raised by a rule that cannot handle this form of the operator; all its dimensions are frozen with the message."""
+
+
+class Op:
+    """A node as its rule sees it.
+
+    Attributes:
+        x: per input the dimensions of its axes, outermost first; an empty list for scalars, missing or unranked inputs.
+        y: the same for the outputs.
+        opset: version of the node's domain.
+        name: the node's name in reports.
+    """
+
+    def __init__(
+        self,
+        node: ir.Node,
+        name: str,
+        dims: Mapping[str, Dims],
+        known: Mapping[str, Array],
+        activations: set[ir.Value],
+        opset: int,
+        findings: Findings,
+    ) -> None:
+        self.node = node
+        self.name = name
+        self.opset = opset
+        self.x: list[Dims] = [dims.get(value.name or "", []) if value is not None else [] for value in node.inputs]
+        self.y: list[Dims] = [dims.get(value.name or "", []) for value in node.outputs]
+        self._known = known
+        self._activations = activations
+        self._findings = findings
+        self._mentioned: set[int] = set()
+
+    # -- reading the node
+
+    def has(self, i: int) -> bool:
+        """Is input `i` given?"""
+        return i < len(self.node.inputs) and self.node.inputs[i] is not None
+
+    def is_activation(self, i: int) -> bool:
+        """Does input `i` depend on a graph input (rather than on weights alone)?"""
+        return self.has(i) and self.node.inputs[i] in self._activations
+
+    def attr(self, name: str, default: Any = None) -> Any:
+        """The value of an attribute, as plain Python."""
+        return attribute(self.node, name, default)
+
+    def const(self, slot: int | str) -> Array | None:
+        """The value of an input (by index) or attribute (by name) where it is known and does not vary, else None."""
+        if isinstance(slot, str):
+            value = self.attr(slot)
+            return None if value is None else np.asarray(value)
+        if not self.has(slot):
+            return None
+        given = self.node.inputs[slot]
+        assert given is not None
+        if given.name in self._known:
+            return self._known[given.name or ""]
+        return given.const_value.numpy() if given.const_value is not None else None
+
+    def slot(self, i: int, name: str) -> int | str:
+        """Where this opset keeps an argument: input `i`, or the attribute `name` of older opsets."""
+        return name if name in self.node.attributes else i
+
+    def axis(self, name: str = "axis", default: int = 0, rank: int | None = None) -> int:
+        """An axis attribute, counted from the front."""
+        axis = int(self.attr(name, default))
+        return axis % (len(self.x[0]) if rank is None else rank) if axis < 0 else axis
+
+    # -- stating facts
+
+    def same(self, a: Dim, b: Dim) -> None:
+        """Both are the same dimension."""
+        self._seen(a, b)
+        unify(a, b, self.reason(f"{describe(a)} and {describe(b)} do not line up"))
+
+    def same_all(self, a: Sequence[Dim], b: Sequence[Dim]) -> None:
+        """The two lists of dimensions are the same, pair by pair."""
+        for one, other in zip(a, b, strict=True):
+            self.same(one, other)
+
+    def contract(self, i: int, axis: int, other: Dim | None = None) -> None:
+        """The node sums over axis `axis` of input `i`, which is the same dimension as `other`."""
+        dim = self.x[i][axis]
+        self.free(dim)
+        if other is not None:
+            self.same(dim, other)
+        if self.is_activation(i):
+            self._findings.contractions.append(Contraction(self.node, (i, axis), dim))
+
+    def free(self, *dims: Dim) -> None:
+        """The node does not care about the size of these."""
+        self._seen(*dims)
+
+    def freeze(self, dim: Dim, why: str) -> None:
+        """The dimension must keep its size."""
+        self._seen(dim)
+        freeze(dim, self.reason(why))
+
+    def names(self, slot: int | str, index: int | None, dim: Dim, axis: Dim | None = None, dropping: str = "") -> None:
+        """Entry `index` of a constant (input or attribute) is the size of `dim`; see SizeRef."""
+        self._findings.size_refs.append(SizeRef(self.node, slot, index, dim, dim if axis is None else axis, dropping))
+
+    def indexes(self, slot: int, dim: Dim, picked: Sequence[Dim]) -> None:
+        """The entries of a constant input are positions along `dim`; its axes are `picked`."""
+        self._findings.index_refs.append(IndexRef(self.node, slot, dim, tuple(picked)))
+
+    def tag(self, tag: str, *dims: Dim) -> None:
+        """Mark what a dimension is used for: labels of groups are derived from it."""
+        self._findings.tags.extend((tag, dim) for dim in dims)
+
+    def cut(self, dim: Dim, k: int) -> tuple[Dim, Dim]:
+        """The first `k` entries of a dimension and the rest."""
+        self._seen(dim)
+        return cut(dim, k)
+
+    def factor(self, dim: Dim, outer: int) -> tuple[Dim, Dim]:
+        """The outer part of size `outer` of a dimension, and the inner part; both frozen atoms where there is none."""
+        self._seen(dim)
+        try:
+            return factor(dim, outer)
+        except MisalignedError as error:
+            why = self.reason(str(error))
+            freeze(dim, why)
+            return Atom(outer, why), Atom(dim.size // outer, why)
+
+    def reason(self, text: str, tensor: str = "") -> Reason:
+        """A reason that names this node."""
+        return Reason(text, self.name, self.node.op_type, tensor)
+
+    def _seen(self, *dims: Dim) -> None:
+        self._mentioned.update(map(id, dims))
+
+    def freeze_unmentioned(self, why: str) -> None:
+        """Called by the driver after the rule: what was not mentioned keeps its size."""
+        for dim in self.all_dims():
+            if id(dim) not in self._mentioned:
+                freeze(dim, self.reason(why))
+
+    def freeze_everything(self, why: str) -> None:
+        """Called by the driver when there is no rule, or when it refuses."""
+        for dim in self.all_dims():
+            freeze(dim, self.reason(why))
+
+    def all_dims(self) -> list[Atom]:
+        """Every axis of every input and output."""
+        return [dim for dims in (*self.x, *self.y) for dim in dims]
+
+
+def attribute(node: ir.Node, name: str, default: Any = None) -> Any:
+    """The value of an attribute of a node as plain Python (a tensor as its array)."""
+    found = node.attributes.get(name)
+    if found is None:
+        return default
+    return found.value.numpy() if found.type == ir.AttributeType.TENSOR else found.value
+
+
+def is_frozen(dim: Dim) -> bool:
+    """Is every atom inside frozen (or of a single unit)?"""
+    return all(atom.reason is not None or atom.size < 2 for atom in atoms(resolve(dim)))
+
+
+Rule = Callable[[Op], None]
+Evaluator = Callable[..., Array]
+Cost = Callable[["CostView"], int]
+
+RULES: dict[Key, Rule] = {}
+EVALUATORS: dict[Key, Evaluator] = {}
+COSTS: dict[Key, Cost] = {}
+
+
+@dataclass(frozen=True)
+class CostView:
+    """What a cost rule sees: the node and the concrete shapes of its inputs and outputs."""
+
+    node: ir.Node
+    x: list[tuple[int, ...]]
+    y: list[tuple[int, ...]]
+
+
+def rule(*names: str, domain: str = "") -> Callable[[Rule], Rule]:
+    """Decorator: this is the axis rule of the operators `names`. Raises ValueError when one has a rule already."""
+    return _adder(RULES, names, domain)
+
+
+def evaluator(*names: str, domain: str = "") -> Callable[[Evaluator], Evaluator]:
+    """Decorator: this computes the operators `names` on small numpy arrays, `f(node, *arrays) -> array`."""
+    return _adder(EVALUATORS, names, domain)
+
+
+def cost(*names: str, domain: str = "") -> Callable[[Cost], Cost]:
+    """Decorator: this counts the multiply-accumulates of the operators `names` from their shapes."""
+    return _adder(COSTS, names, domain)
+
+
+def _adder(table: dict[Key, Any], names: Sequence[str], domain: str) -> Callable[[Any], Any]:
+    def add(function: Any) -> Any:
+        for name in names:
+            key = (canonical_domain(domain), name)
+            if key in table:
+                raise ValueError(f"operator {name} of domain '{domain}' is registered twice")
+            table[key] = function
+        return function
+
+    return add
+
+
+def canonical_domain(domain: str) -> str:
+    """The default domain has two spellings."""
+    return "" if domain == "ai.onnx" else domain
+
+
+def key_of(node: ir.Node) -> Key:
+    """The table key of a node's operator."""
+    return canonical_domain(node.domain), node.op_type

@@ -1,0 +1,88 @@
+"""Normalizations: units pass through; where statistics run over them, that is marked."""
+
+from __future__ import annotations
+
+from onnxprune.ops.base import Op, rule
+
+
+@rule("BatchNormalization")
+def batch_normalization(op: Op) -> None:
+    """Per-channel scale, bias, mean and variance: no statistics over channels at inference."""
+    op.same_all(op.y[0], op.x[0])
+    for parameter in op.x[1:5]:
+        op.same(parameter[0], op.x[0][1])
+    for statistic in op.y[1:]:
+        for dim in statistic:
+            op.same(dim, op.x[0][1])
+
+
+@rule("InstanceNormalization")
+def instance_normalization(op: Op) -> None:
+    """Statistics over the spatial axes of each channel."""
+    x = op.x[0]
+    op.same_all(op.y[0], x)
+    op.same(op.x[1][0], x[1])
+    op.same(op.x[2][0], x[1])
+    op.tag("statistics", *x[2:])
+
+
+@rule("LayerNormalization", "RMSNormalization", "SimplifiedLayerNormalization")
+def layer_normalization(op: Op) -> None:
+    """Statistics over the last axes, from `axis` on; scale and bias align with them."""
+    x = op.x[0]
+    axis = op.axis(default=-1)
+    op.same_all(op.y[0], x)
+    for parameter in op.x[1:]:
+        for offset in range(1, len(parameter) + 1):
+            if parameter[-offset].size == x[-offset].size:
+                op.same(parameter[-offset], x[-offset])
+            else:
+                op.free(parameter[-offset])
+    op.tag("statistics", *x[axis:])
+    op.tag("normalized", *x[axis:])
+    for statistic in op.y[1:]:
+        if len(statistic) == len(x):
+            op.same_all(statistic[:axis], x[:axis])
+
+
+@rule("GroupNormalization")
+def group_normalization(op: Op) -> None:
+    """x [N, G*C, ...]: statistics over C and space; scale and bias are per group before opset 21, per channel since."""
+    x = op.x[0]
+    op.same_all(op.y[0], x)
+    groups, inner = op.factor(x[1], int(op.attr("num_groups")))
+    op.names("num_groups", None, groups)
+    for parameter in op.x[1:3]:
+        op.same(parameter[0], x[1] if parameter[0].size == x[1].size else groups)
+    op.tag("statistics", inner, *x[2:])
+
+
+@rule("LpNormalization", "MeanVarianceNormalization")
+def normalization_without_parameters(op: Op) -> None:
+    """Statistics over the axes given."""
+    x = op.x[0]
+    op.same_all(op.y[0], x)
+    lp = op.node.op_type == "LpNormalization"
+    axes = [op.axis(default=-1)] if lp else list(op.attr("axes", [0, 2, 3]))
+    op.tag("statistics", *[x[axis] for axis in axes])
+
+
+@rule("LRN")
+def local_response_normalization(op: Op) -> None:
+    """Every channel reads its neighbours, so the channels keep their places."""
+    for axis, (x, y) in enumerate(zip(op.x[0], op.y[0], strict=True)):
+        op.same(x, y)
+        if axis == 1:
+            op.freeze(x, "neighbouring channels are read together")
+
+
+@rule("Softmax", "LogSoftmax", "Hardmax")
+def softmax(op: Op) -> None:
+    """The axis competes with itself: it keeps its size. Before opset 13 all axes from `axis` on are one."""
+    x, y = op.x[0], op.y[0]
+    op.same_all(y, x)
+    axis = op.axis(default=-1 if op.opset >= 13 else 1)
+    for dim in x[axis : axis + 1] if op.opset >= 13 else x[axis:]:
+        op.freeze(dim, "softmax runs over it")
+
+

@@ -1,0 +1,49 @@
+"""LSTM, GRU and RNN: hidden units, with as many gates beside each other as the cell has."""
+
+from __future__ import annotations
+
+from math import prod
+
+from onnxprune.dims import Atom, concat
+from onnxprune.ops.base import CostView, Op, cost, rule
+
+_GATES = {"LSTM": 4, "GRU": 3, "RNN": 1}
+
+
+@rule(*_GATES)
+def recurrent(op: Op) -> None:
+    """W [D, g*H, I], R [D, g*H, H], B [D, 2g*H]; X [S, N, I] -> Y [S, D, N, H], last states [D, N, H].
+
+    Both directions share one dimension of hidden units, since they come out side by side on one axis. `layout=1`
+    moves the batch to the front.
+    """
+    gates = _GATES[op.node.op_type]
+    x, weights, recurrence = op.x[0], op.x[1], op.x[2]
+    hidden = recurrence[2]
+    op.contract(0, 2, weights[2])
+    op.free(hidden)
+    op.same(weights[1], concat(*[hidden] * gates))
+    op.same(recurrence[1], concat(*[hidden] * gates))
+    op.names("hidden_size", None, hidden)
+    op.tag("recurrent", hidden)
+    if op.has(3):
+        op.same(op.x[3][1], concat(*[hidden] * gates * 2))
+    for state in (*op.x[5:7], *op.y):
+        if state:
+            op.same(state[-1], hidden)
+    if op.has(7):
+        op.same(op.x[7][1], concat(*[hidden] * 3))
+    _keep_places(op, x)
+
+
+def _keep_places(op: Op, x: list[Atom]) -> None:
+    """Time, batch and direction pass by unchanged."""
+    for dim in x[:2]:
+        op.freeze(dim, "time and batch of a recurrent layer")
+
+
+@cost(*_GATES)
+def recurrent_macs(view: CostView) -> int:
+    """Input and recurrent products at every step, for every direction."""
+    steps_and_batch = prod(view.x[0][:2])
+    return steps_and_batch * (prod(view.x[1]) + prod(view.x[2]))

@@ -1,0 +1,109 @@
+"""Which units of which group go, and why: readable JSON that can be replayed."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from onnxprune.coupling import Analysis, Group
+from onnxprune.dims import Atom, Mask
+from onnxprune.errors import PlanError
+
+FORMAT = 1
+
+
+@dataclass(frozen=True)
+class Removal:
+    """The units that one group loses.
+
+    Attributes:
+        group: its id, like `conv1.weight[0]`.
+        kind: what the units are.
+        units: how many there were.
+        remove: the positions that go, ascending.
+    """
+
+    group: str
+    kind: str
+    units: int
+    remove: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Everything that is removed from a model, and the request it came from (for people; replay ignores it)."""
+
+    removals: tuple[Removal, ...] = ()
+    request: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def removed_units(self) -> int:
+        """How many units go in all."""
+        return sum(len(removal.remove) for removal in self.removals)
+
+    def to_json(self) -> str:
+        """The plan as JSON, one group per line."""
+        lines = ",\n".join("    " + json.dumps(asdict(removal)) for removal in self.removals)
+        head = json.dumps({"format": FORMAT, "request": self.request})[:-1]
+        return f'{head},\n  "groups": [\n{lines}\n  ]\n}}\n'
+
+    @staticmethod
+    def from_json(text: str) -> Plan:
+        """Read a plan. Raises PlanError with one line when it is not one."""
+        try:
+            data = json.loads(text)
+            if data["format"] != FORMAT:
+                raise PlanError(f"the plan has format {data['format']}; this version reads format {FORMAT}")
+            removals = tuple(
+                Removal(str(g["group"]), str(g["kind"]), int(g["units"]), tuple(int(unit) for unit in g["remove"]))
+                for g in data["groups"]
+            )
+        except (KeyError, TypeError, ValueError) as error:
+            raise PlanError(f"not a plan of onnxprune ({error}); write one with: onnxprune compress --plan") from None
+        return Plan(removals, dict(data.get("request", {})))
+
+    @staticmethod
+    def read(path: Path) -> Plan:
+        """Read a plan file. Raises PlanError when it is missing or is not one."""
+        try:
+            return Plan.from_json(path.read_text())
+        except (OSError, UnicodeDecodeError) as error:
+            raise PlanError(f"cannot read the plan {path}: {getattr(error, 'strerror', None) or error}") from None
+
+    def keep(self, analysis: Analysis) -> dict[Atom, Mask]:
+        """The units that stay, per atom. Raises PlanError when the plan does not fit the model."""
+        groups = {group.id: group for group in analysis.groups}
+        keep: dict[Atom, Mask] = {}
+        for removal in self.removals:
+            group = groups.get(removal.group)
+            if group is None:
+                raise PlanError(f"the plan names group '{removal.group}', which this model does not have")
+            keep[group.atom] = _mask(group, removal)
+        return keep
+
+
+def _mask(group: Group, removal: Removal) -> Mask:
+    if group.units != removal.units:
+        raise PlanError(f"group '{group.id}' has {group.units} units, the plan is for {removal.units}")
+    if any(not 0 <= unit < group.units for unit in removal.remove):
+        raise PlanError(f"the plan removes units that group '{group.id}' does not have")
+    mask = np.ones(group.units, dtype=np.bool_)
+    mask[list(removal.remove)] = False
+    if not mask.any():
+        raise PlanError(f"the plan removes every unit of group '{group.id}'; at least one must stay")
+    return mask
+
+
+def plan_from_masks(keep: Iterable[tuple[Group, Mask]], request: dict[str, Any]) -> Plan:
+    """A plan that removes what the masks do not keep; groups that lose nothing are left out."""
+    removals = [
+        Removal(group.id, group.kind, group.units, tuple(int(unit) for unit in np.flatnonzero(~mask)))
+        for group, mask in keep
+        if not mask.all()
+    ]
+    return Plan(tuple(removals), request)

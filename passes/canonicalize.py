@@ -1,0 +1,118 @@
+"""One form of each thing, so that the analysis sees few forms and numbers that depended on sizes are fixed."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import onnx_ir as ir
+import onnx_ir.passes.common as common
+
+from onnxprune.passes.base import PassResult
+from onnxprune.shapes import Shapes, infer
+
+# A folded array of more entries than this would weigh more than the nodes that compute it.
+_MAX_FOLDED = 1024
+
+
+@dataclass(frozen=True)
+class Canonicalize:
+    """Inline functions, lift constants to initializers, fold what follows from static shapes, give tied fillers copies.
+
+    Before:  x ── Shape ── Gather(2) ── Cast ── Sqrt ── Div(q, ·)          zeros ── Conv a
+             x ── Shape ── Gather(0) ── Concat(·, 12, 64) ── Reshape            └── Conv b
+    After:   Div(q, 8.0)                                                    zeros ── Conv a
+             x ── Shape ── Gather(0) ── Concat(·, 12, 64) ── Reshape        zeros/1 ── Conv b
+
+    What is folded keeps the value that it had in the original: an attention scale computed from a head size does not
+    change when heads shrink. Exporters deduplicate equal initializers, so constant fillers (all zeros, all ones) that
+    have several readers get a copy per reader; passes.ShareInitializers merges them again. A weight with a content of
+    its own that has several readers is a deliberate tie and stays one.
+    """
+
+    def __call__(self, model: ir.Model) -> PassResult:
+        """Apply in place; a second time changes nothing."""
+        return self.with_shapes(model)[0]
+
+    def with_shapes(self, model: ir.Model) -> tuple[PassResult, Shapes]:
+        """The same, and the shapes inferred on the way, which hold for the result."""
+        modified = False
+        if model.functions:
+            modified |= common.InlinePass()(model).modified
+        modified |= common.LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0)(model).modified
+        shapes = infer(model)
+        modified |= _fold(model, shapes)
+        modified |= _split_fillers(model, shapes)
+        return PassResult(model, modified), shapes
+
+
+def _fold(model: ir.Model, shapes: Shapes) -> bool:
+    """Replace values that are known and were computed by initializers, and drop the nodes that computed them."""
+    folded = False
+    for node in list(model.graph):
+        if not all(_is_foldable(value, shapes) for value in node.outputs if value.name):
+            continue
+        for value in node.outputs:
+            if value.name and (list(value.uses()) or value.is_graph_output()):
+                if value.is_graph_output():
+                    break
+                _replace(model, value, shapes.known[value.name])
+        else:
+            model.graph.remove(node, safe=False)
+            folded = True
+    return folded
+
+
+def _is_foldable(value: ir.Value, shapes: Shapes) -> bool:
+    array = shapes.known.get(value.name or "")
+    return array is not None and array.size <= _MAX_FOLDED
+
+
+def _replace(model: ir.Model, value: ir.Value, array: np.ndarray) -> None:  # type: ignore[type-arg]
+    name = value.name
+    constant = ir.Value(name=name, shape=ir.Shape(array.shape), type=ir.TensorType(ir.DataType.from_numpy(array.dtype)))
+    constant.const_value = ir.Tensor(np.ascontiguousarray(array).reshape(array.shape), name=name)
+    value.name = f"{name}/folded"
+    model.graph.register_initializer(constant)
+    ir.convenience.replace_all_uses_with(value, constant)
+
+
+def _split_fillers(model: ir.Model, shapes: Shapes) -> bool:
+    split = False
+    for value in list(model.graph.initializers.values()):
+        uses = list(value.uses())
+        if len(uses) < 2 or value.is_graph_input() or value.is_graph_output() or not _is_filler(value):
+            continue
+        assert value.const_value is not None
+        for index, (node, position) in enumerate(uses[1:], start=1):
+            name = _free_name(model, f"{value.name}/{index}")
+            copy = ir.Value(name=name, shape=value.shape, type=value.type)
+            copy.const_value = _renamed(value.const_value, name)
+            model.graph.register_initializer(copy)
+            node.replace_input_with(position, copy)
+            shapes.shapes[name] = shapes.shapes[value.name or ""]
+            if value.name in shapes.known:
+                shapes.known[name] = shapes.known[value.name]
+            split = True
+    return split
+
+
+def _renamed(tensor: ir.TensorProtocol, name: str) -> ir.LazyTensor:
+    """The same data under another name, read when it is needed."""
+    shape = ir.Shape(tensor.shape.numpy())
+    return ir.LazyTensor(lambda: tensor, dtype=tensor.dtype, shape=shape, name=name)
+
+
+def _is_filler(value: ir.Value) -> bool:
+    """All entries equal: the zeros of a bias, the ones of a scale."""
+    tensor = value.const_value
+    if tensor is None or tensor.size < 2 or tensor.dtype == ir.DataType.STRING:
+        return False
+    array = tensor.numpy()
+    return bool((array == array.flat[0]).all())
+
+
+def _free_name(model: ir.Model, name: str) -> str:
+    while name in model.graph.initializers:
+        name += "'"
+    return name

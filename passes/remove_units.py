@@ -1,0 +1,199 @@
+"""Take units away, everywhere at once: weights are sliced, constants that name a size follow."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import onnx_ir as ir
+
+from onnxprune.coupling import Analysis
+from onnxprune.dims import Atom, Dim, Mask, keep_mask, kept_size
+from onnxprune.ops.base import Array, IndexRef, SizeRef
+from onnxprune.passes.base import PassResult
+from onnxprune.plan import Plan
+from onnxprune.shapes import SizeArithmetic
+
+
+@dataclass(frozen=True)
+class RemoveUnits:
+    """Remove what a plan names from the model of an analysis.
+
+    Before:  x [N, 64] ── Gemm(w [64, 128]) ── Reshape([0, 8, 16]) ── ...
+    After:   x [N, 64] ── Gemm(w [64, 64])  ── Reshape([0, 4, 16]) ── ...     (four of eight heads)
+
+    Every weight axis is an expression over the groups; its keep-mask follows from the masks of the groups, and the
+    weight is sliced when it is next read or written, so a model larger than memory passes through. No operator is
+    treated specially. The analysis describes the model as it was: analyse again before removing more.
+    """
+
+    analysis: Analysis
+    plan: Plan
+
+    def __call__(self, model: ir.Model) -> PassResult:
+        """Apply in place. Raises PlanError when the plan does not fit."""
+        if model is not self.analysis.model:
+            raise ValueError("the model is not the one that was analysed")
+        keep = self.plan.keep(self.analysis)
+        if not any((~mask).any() for mask in keep.values()):
+            return PassResult(model, modified=False)
+        _Removal(self.analysis, keep).run()
+        return PassResult(model, modified=True)
+
+
+class _Removal:
+    """The state of one removal: masks, counts, and the names of constants made on the way."""
+
+    def __init__(self, analysis: Analysis, keep: Mapping[Atom, Mask]) -> None:
+        self.analysis = analysis
+        self.graph = analysis.model.graph
+        self.keep = keep
+        self.kept = {atom: int(mask.sum()) for atom, mask in keep.items()}
+
+    def run(self) -> None:
+        for name, value in list(self.graph.initializers.items()):
+            self._slice_weight(name, value)
+        for index_ref in self.analysis.findings.index_refs:
+            self._renumber(index_ref)
+        pending: dict[tuple[ir.Node, int | str], list[SizeRef]] = {}
+        for ref in self.analysis.findings.size_refs:
+            pending.setdefault((ref.node, ref.slot), []).append(ref)
+        for (node, slot), refs in pending.items():
+            if any(self._changed(ref.axis) for ref in refs):
+                self._rewrite(node, slot, refs)
+        self._update_annotations()
+
+    def _changed(self, dim: Dim) -> bool:
+        return kept_size(dim, self.kept) != dim.size
+
+    # -- weights
+
+    def _slice_weight(self, name: str, value: ir.Value) -> None:
+        dims = self.analysis.dims.get(name, [])
+        masks = [keep_mask(dim, self.keep) if self._changed(dim) else None for dim in dims]
+        tensor = value.const_value
+        if tensor is None or all(mask is None for mask in masks):
+            return
+        shape = [dim.size if mask is None else int(mask.sum()) for dim, mask in zip(dims, masks, strict=True)]
+        value.const_value = ir.LazyTensor(
+            lambda: _sliced(tensor, masks), dtype=tensor.dtype, shape=ir.Shape(shape), name=name
+        )
+        value.shape = ir.Shape(shape)
+
+    # -- constants that name sizes or positions
+
+    def _renumber(self, ref: IndexRef) -> None:
+        if not self._changed(ref.dim):
+            return
+        mask = keep_mask(ref.dim, self.keep)
+        old = self._constant(ref.node, ref.slot)
+        assert old is not None
+        positions = old.ravel() % ref.dim.size
+        new = (np.cumsum(mask) - 1)[positions[mask[positions]]]
+        shape = [kept_size(dim, self.kept) for dim in ref.picked]
+        self._set_input(ref.node, ref.slot, new.reshape(shape).astype(old.dtype))
+
+    def _rewrite(self, node: ir.Node, slot: int | str, refs: list[SizeRef]) -> None:
+        sizes = {ref.index: kept_size(ref.dim, self.kept) for ref in refs}
+        if isinstance(slot, str):
+            node.attributes[slot] = self._new_attribute(node, slot, sizes)
+        elif slot >= len(node.inputs) or node.inputs[slot] is None:
+            array = np.array([sizes[index] for index in sorted(sizes, key=lambda i: i or 0)], dtype=np.int64)
+            self._set_input(node, slot, array)
+            for ref in refs:
+                node.attributes.pop(ref.dropping, None)
+        else:
+            constant = self._constant(node, slot)
+            if constant is None:
+                self._correct_computed(node, slot, sizes)
+            else:
+                self._set_input(node, slot, _with_entries(constant, sizes))
+
+    def _new_attribute(self, node: ir.Node, name: str, sizes: dict[int | None, int]) -> ir.Attr:
+        if None in sizes:
+            return ir.AttrInt64(name, sizes[None])
+        old = node.attributes.get(name)
+        values = list(old.as_ints()) if old is not None else [0] * len(sizes)
+        return ir.AttrInt64s(name, [sizes.get(index, value) for index, value in enumerate(values)])
+
+    def _constant(self, node: ir.Node, slot: int) -> Array | None:
+        value = node.inputs[slot]
+        assert value is not None
+        if value.const_value is not None:
+            return value.const_value.numpy()
+        return self.analysis.shapes.known.get(value.name or "")
+
+    def _set_input(self, node: ir.Node, slot: int, array: Array) -> None:
+        name = f"{node.name or node.op_type}/{slot}"
+        while name in self.graph.initializers:
+            name += "'"
+        if slot >= len(node.inputs):
+            node.resize_inputs(slot + 1)
+        node.replace_input_with(slot, self._new_constant(name, array))
+
+    def _new_constant(self, name: str, array: Array) -> ir.Value:
+        tensor = ir.Tensor(np.ascontiguousarray(array).reshape(array.shape), name=name)
+        value = ir.Value(name=name, shape=ir.Shape(array.shape), type=ir.TensorType(tensor.dtype), const_value=tensor)
+        self.graph.register_initializer(value)
+        return value
+
+    # -- sizes that the graph computes from dynamic ones
+
+    def _correct_computed(self, node: ir.Node, slot: int, sizes: dict[int | None, int]) -> None:
+        """A target computed at run time: exchange constant pieces of a concatenation, scale what is still off."""
+        value = node.inputs[slot]
+        assert value is not None
+        arithmetic = SizeArithmetic(self.analysis.model, self.analysis.dims, self.kept)
+        got = arithmetic.value(value)
+        if got is None:
+            return  # checked by the analysis: nothing that changes is named by data
+        wanted = _with_entries(got, {i: size for i, size in sizes.items() if i is None or got.ravel()[i] > 0})
+        if np.array_equal(got, wanted):
+            return
+        common = np.gcd(wanted, got)
+        common[common == 0] = 1
+        name = f"{node.name or node.op_type}/{slot}"
+        current = value
+        for op_type, factor in (("Mul", wanted // common), ("Div", got // common)):
+            if (factor == 1).all():
+                continue
+            constant = self._new_constant(f"{name}/{op_type}", factor.astype(got.dtype))
+            scaled = ir.node(op_type, [current, constant], name=f"{name}/{op_type}")
+            scaled.outputs[0].name = f"{name}/{op_type}/out"
+            self.graph.insert_before(node, scaled)
+            current = scaled.outputs[0]
+        node.replace_input_with(slot, current)
+
+    # -- annotations
+
+    def _update_annotations(self) -> None:
+        """Shapes written beside inner values follow; the interface never changes."""
+        for node in self.graph:
+            for value in node.outputs:
+                dims = self.analysis.dims.get(value.name or "")
+                if dims is None or value.shape is None or value.is_graph_output():
+                    continue
+                if any(self._changed(dim) for dim in dims):
+                    sizes = [
+                        kept_size(dim, self.kept) if isinstance(old, int) else old
+                        for dim, old in zip(dims, value.shape, strict=True)
+                    ]
+                    value.shape = ir.Shape(sizes)
+
+
+def _sliced(tensor: ir.TensorProtocol, masks: list[Mask | None]) -> ir.Tensor:
+    """The entries that stay, axis by axis; axes that lose most go first."""
+    array = tensor.numpy()
+    for axis, mask in sorted(enumerate(masks), key=lambda item: 1.0 if item[1] is None else float(item[1].mean())):
+        if mask is not None:
+            array = np.compress(mask, array, axis=axis)
+    return ir.Tensor(np.ascontiguousarray(array), dtype=tensor.dtype, name=tensor.name)
+
+
+def _with_entries(array: Array, sizes: Mapping[int | None, int]) -> Array:
+    new = np.array(array)
+    flat = new.reshape(-1)
+    for index, size in sizes.items():
+        flat[0 if index is None else index] = size
+    return new

@@ -1,0 +1,39 @@
+"""Equal weights are stored once."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+
+import onnx_ir as ir
+
+from onnxprune.passes.base import PassResult
+
+_SMALL = 1 << 20
+
+
+@dataclass(frozen=True)
+class ShareInitializers:
+    """Merge initializers of equal type, shape and content of up to a megabyte: the reverse of the copies that
+    passes.Canonicalize made, for those that are still equal after removal.
+
+    Before:  zeros ── Conv a, zeros/1 ── Conv b       After:  zeros ── Conv a, Conv b
+    """
+
+    def __call__(self, model: ir.Model) -> PassResult:
+        """Apply in place; a second time changes nothing."""
+        first: dict[tuple[object, ...], ir.Value] = {}
+        merged = False
+        for value in list(model.graph.initializers.values()):
+            tensor = value.const_value
+            if tensor is None or tensor.nbytes > _SMALL or value.is_graph_input() or value.is_graph_output():
+                continue
+            if tensor.dtype == ir.DataType.STRING:
+                continue
+            digest = hashlib.blake2b(tensor.tobytes(), digest_size=16).digest()
+            kept = first.setdefault((tensor.dtype, tuple(tensor.shape.numpy()), digest), value)
+            if kept is not value:
+                ir.convenience.replace_all_uses_with(value, kept)
+                del model.graph.initializers[value.name or ""]
+                merged = True
+        return PassResult(model, merged)

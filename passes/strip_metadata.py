@@ -1,0 +1,42 @@
+"""Drop what exporters wrote about their author's machine."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import onnx_ir as ir
+
+from onnxprune.passes.base import PassResult
+
+
+@dataclass(frozen=True)
+class StripMetadata:
+    """Clear doc strings and metadata of nodes and inner values: stack traces with local paths, in dynamo exports.
+
+    The model's own metadata (labels, licences) and the descriptions of inputs and outputs stay.
+
+    Before:  Conv {pkg.torch.onnx.stack_trace: 'File "/home/ann/net.py", line 7'}     After:  Conv
+    """
+
+    def __call__(self, model: ir.Model) -> PassResult:
+        """Apply in place; a second time changes nothing."""
+        found = list(annotated(model))
+        for item in found:
+            item.metadata_props.clear()
+            if isinstance(item, ir.Node):
+                item.doc_string = None
+        return PassResult(model, bool(found))
+
+
+def annotated(model: ir.Model) -> Iterator[ir.Node | ir.Value]:
+    """The nodes and inner values that carry metadata or doc strings."""
+    for node in ir.traversal.RecursiveGraphIterator(model.graph):
+        if node.metadata_props or node.doc_string:
+            yield node
+        for value in node.outputs:
+            if value.metadata_props and not value.is_graph_output():
+                yield value
+    for value in model.graph.initializers.values():
+        if value.metadata_props:
+            yield value
