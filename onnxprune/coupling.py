@@ -102,22 +102,19 @@ def analyze(model: ir.Model, shapes: Shapes | None = None) -> Analysis:
     """
     graph = graphs.view(model)
     shapes = infer(model) if shapes is None else shapes
-    analysis = Analysis(model, graph, shapes, _fresh_dims(model, shapes))
+    analysis = Analysis(model, graph, shapes, _fresh_dims(shapes))
     _freeze_interface(analysis)
     _walk(analysis)
+    _freeze_dynamic(analysis)
     _freeze_sizes_used_as_data(analysis)
     _collect_groups(analysis)
     _label(analysis)
     return analysis
 
 
-def _fresh_dims(model: ir.Model, shapes: Shapes) -> dict[str, Dims]:
-    """An atom for every axis of every value; a dynamic axis is frozen from the start."""
-    varying = Reason("its size differs from run to run (dynamic axis)")
-    return {
-        name: [Atom(size, varying if (name, axis) in shapes.dynamic else None) for axis, size in enumerate(shape)]
-        for name, shape in shapes.shapes.items()
-    }
+def _fresh_dims(shapes: Shapes) -> dict[str, Dims]:
+    """An atom for every axis of every value."""
+    return {name: [Atom(size) for size in shape] for name, shape in shapes.shapes.items()}
 
 
 def _freeze_interface(analysis: Analysis) -> None:
@@ -173,6 +170,18 @@ def _apply_rule(op: Op, analysis: Analysis) -> None:
         op.freeze_everything(f"its rule does not fit this form of it ({error})")
     else:
         op.freeze_unmentioned("this axis keeps its size here")
+
+
+def _freeze_dynamic(analysis: Analysis) -> None:
+    """A dynamic axis that was not traced to one of the inputs (as in batch * heads) keeps its size as a whole.
+
+    Asked after the walk: a filler made of computed sizes may turn out to be batch * heads only where it is used.
+    """
+    reason = Reason("its size differs from run to run (dynamic axis)")
+    for name, axis in sorted(analysis.shapes.dynamic):
+        dim = analysis.dims[name][axis]
+        if all(atom.reason is None for atom in atoms(dim)):
+            freeze(dim, reason)
 
 
 def _freeze_sizes_used_as_data(analysis: Analysis) -> None:
@@ -243,34 +252,38 @@ def _weights_in_order(analysis: Analysis) -> list[str]:
 
 def _label(analysis: Analysis) -> None:
     """Say what the units of each group are, from the tags that the rules left on their dimensions."""
-    tagged: dict[Atom, set[str]] = {}
+    tagged: dict[Atom, Counter[str]] = {}
     nested: set[Atom] = set()
-    for tag, dim in analysis.findings.tags:
-        inside = list(atoms(dim))
+    for tag, dim, _ in analysis.findings.tags:
+        inside = dict.fromkeys(atoms(dim))
         for atom in inside:
-            tagged.setdefault(atom, set()).add(tag)
+            tagged.setdefault(atom, Counter())[tag] += 1
         if tag == "heads":
-            unfrozen = [atom for atom in inside if atom.reason is None and atom.size > 1]
-            nested.update(unfrozen[:1] if len(unfrozen) > 1 else [])
+            prunable = [atom for atom in inside if atom.reason is None and atom.size > 1]
+            nested.update(prunable[:1] if len(prunable) > 1 else [])
     for group in analysis.groups:
-        tags = tagged.get(group.atom, set())
+        tags = tagged.get(group.atom, Counter())
         group.statistics = "statistics" in tags
         group.kind = _kind(tags, group.atom in nested)
 
 
-def _kind(tags: set[str], is_outer_head: bool) -> str:
-    """Specific evidence first: a recurrent cell or an attention product says more than the layer that makes the units."""
+def _kind(tags: Counter[str], is_outer_head: bool) -> str:
+    """Specific evidence first: a recurrent cell or an attention product says more than the layer that makes the units.
+
+    A residual stream is normalized, or written by several linear layers, added up, and read by several.
+    """
     if "recurrent" in tags:
         return "recurrent"
     if "heads" in tags:
         return "kv-heads" if is_outer_head else "heads"
     if "head-dim" in tags:
         return "head-dim"
-    if "linear" in tags and ("normalized" in tags or ("residual" in tags and "spatial" not in tags)):
+    linear = tags["produced"] + tags["read"]
+    if linear and "normalized" in tags and linear >= tags["channels"]:
         return "hidden"
-    if "channels" in tags:
-        return "channels"
-    return "neurons"
+    if tags["produced"] > 1 and tags["read"] > 1 and "residual" in tags and "channels" not in tags:
+        return "hidden"
+    return "channels" if tags["channels"] > linear or "spatial" in tags else "neurons"
 
 
 def dims_text(analysis: Analysis, tensor: str) -> list[str]:

@@ -26,6 +26,7 @@ _MAX_KNOWN_WEIGHT = 4_096
 
 # Unequal primes, so that two dynamic axes never meet by accident of equal size.
 _PRIMES = ((7, 11, 13, 17, 19, 23, 29, 31), (5, 3, 37, 41, 43, 47, 53, 59))
+_DATA_SIZES = (1_009, 1_000_003)
 _IMAGE_SIDES = ((224, 160, 96), (192, 256, 320))
 
 Shape = tuple[int, ...]
@@ -42,6 +43,7 @@ class Shapes:
         dynamic: (value, axis) pairs whose size differs from run to run.
         bindings: the size given to each dynamic axis of the graph inputs, by its symbol.
         failures: nodes whose types onnx could not infer, with the reason.
+        invented: how many sizes depend on data and were made up (the count of non-zero entries, say).
     """
 
     shapes: dict[str, Shape] = field(default_factory=dict)
@@ -50,16 +52,18 @@ class Shapes:
     dynamic: set[tuple[str, int]] = field(default_factory=set)
     bindings: dict[str, int] = field(default_factory=dict)
     failures: dict[str, str] = field(default_factory=dict)
+    invented: int = 0
 
 
 def infer(model: ir.Model) -> Shapes:
     """Shapes and known values of a model whose constants are initializers (see passes.canonicalize)."""
     symbols = _symbols(model)
     if not symbols:
-        return forward(model, {})
+        found = forward(model, {})
+        return _merge(found, forward(model, {}, turn=1)) if found.invented else found
     best: tuple[Shapes, Shapes] | None = None
     for first, second in _candidates(symbols):
-        pair = forward(model, first), forward(model, second)
+        pair = forward(model, first), forward(model, second, turn=1)
         if best is None or _troubles(pair) < _troubles(best):
             best = pair
         if not _troubles(pair):
@@ -93,12 +97,12 @@ def symbol_of(value: ir.Value, axis: int) -> str:
 
 
 def _candidates(symbols: dict[str, tuple[int, int, bool]]) -> Iterator[tuple[dict[str, int], dict[str, int]]]:
-    """Pairs of bindings to try: primes, then sizes with many divisors for graphs that cut their input into windows."""
-    for divisible in (False, True):
+    """Pairs of bindings to try: primes; one batch size for all inputs; sizes with many divisors, for windowed graphs."""
+    for divisible, one_batch in ((False, False), (False, True), (True, False), (True, True)):
         pair: tuple[dict[str, int], dict[str, int]] = ({}, {})
         for turn, bindings in enumerate(pair):
             for index, (symbol, (axis, rank, floating)) in enumerate(symbols.items()):
-                prime = _PRIMES[turn][index % len(_PRIMES[turn])]
+                prime = _PRIMES[turn][0 if one_batch and axis == 0 else index % len(_PRIMES[turn])]
                 if floating and rank >= 4 and axis >= 1:
                     bindings[symbol] = _IMAGE_SIDES[turn][(axis + index) % 3]
                 elif floating and axis == rank - 1 and axis >= 1:
@@ -127,8 +131,8 @@ def _merge(first: Shapes, second: Shapes) -> Shapes:
     return first
 
 
-def forward(model: ir.Model, bindings: dict[str, int]) -> Shapes:
-    """One pass in graph order with the given sizes of dynamic axes."""
+def forward(model: ir.Model, bindings: dict[str, int], turn: int = 0) -> Shapes:
+    """One pass in graph order with the given sizes of dynamic axes; `turn` chooses the sizes that depend on data."""
     found = Shapes(bindings=bindings)
     types: dict[str, onnx.TypeProto] = {}
     for value in model.graph.inputs:
@@ -147,7 +151,7 @@ def forward(model: ir.Model, bindings: dict[str, int]) -> Shapes:
     opsets = dict(model.graph.opset_imports)
     for node in model.graph:
         if not _evaluate(node, found, types, opsets):
-            _infer_node(node, found, types, opsets)
+            _infer_node(node, found, types, opsets, turn)
     return found
 
 
@@ -212,7 +216,9 @@ def _know(node: ir.Node, arrays: list[Array], found: Shapes, types: dict[str, on
     return True
 
 
-def _infer_node(node: ir.Node, found: Shapes, types: dict[str, onnx.TypeProto], opsets: dict[str, int]) -> None:
+def _infer_node(
+    node: ir.Node, found: Shapes, types: dict[str, onnx.TypeProto], opsets: dict[str, int], turn: int
+) -> None:
     """Ask onnx for the types of one node's outputs."""
     domain = "" if node.domain == "ai.onnx" else node.domain
     read = [value for value in (*node.inputs, *captured(node)) if value is not None]
@@ -238,17 +244,23 @@ def _infer_node(node: ir.Node, found: Shapes, types: dict[str, onnx.TypeProto], 
         return
     for name, proto in outputs.items():
         if name:
-            _record_type(found, types, name, proto)
+            _record_type(found, types, name, proto, turn)
 
 
-def _record_type(found: Shapes, types: dict[str, onnx.TypeProto], name: str, proto: onnx.TypeProto) -> None:
+def _record_type(found: Shapes, types: dict[str, onnx.TypeProto], name: str, proto: onnx.TypeProto, turn: int) -> None:
+    if proto.HasField("sequence_type") or proto.HasField("optional_type"):
+        types[name] = proto  # no shape of its own, but what is taken out of it has one
+        return
     tensor = proto.tensor_type
     if not tensor.HasField("shape"):
         return
-    if all(dim.HasField("dim_value") for dim in tensor.shape.dim):
-        types[name] = proto
-        found.shapes[name] = tuple(dim.dim_value for dim in tensor.shape.dim)
-        found.dtypes[name] = ir.DataType(tensor.elem_type)
+    for dim in tensor.shape.dim:
+        if not dim.HasField("dim_value"):  # known only in a run: any size of its own will do, another one each turn
+            dim.dim_value = _DATA_SIZES[turn] + 2 * found.invented
+            found.invented += 1
+    types[name] = proto
+    found.shapes[name] = tuple(dim.dim_value for dim in tensor.shape.dim)
+    found.dtypes[name] = ir.DataType(tensor.elem_type)
 
 
 class SizeArithmetic:

@@ -71,7 +71,7 @@ class IndexRef:
 
 @dataclass(frozen=True)
 class Contraction:
-    """A sum over `dim` inside a node; `operand` is the (input index, axis) of the activation that is summed over."""
+    """A sum over `dim` inside a node; `operand` is the (input index, axis) of one of its factors."""
 
     node: ir.Node
     operand: tuple[int, int]
@@ -85,7 +85,7 @@ class Findings:
     size_refs: list[SizeRef] = field(default_factory=list)
     index_refs: list[IndexRef] = field(default_factory=list)
     contractions: list[Contraction] = field(default_factory=list)
-    tags: list[tuple[str, Dim]] = field(default_factory=list)
+    tags: list[tuple[str, Dim, ir.Node]] = field(default_factory=list)
 
 
 class RefuseError(Exception):
@@ -176,8 +176,7 @@ class Op:
         self.free(dim)
         if other is not None:
             self.same(dim, other)
-        if self.is_activation(i):
-            self._findings.contractions.append(Contraction(self.node, (i, axis), dim))
+        self._findings.contractions.append(Contraction(self.node, (i, axis), dim))
 
     def free(self, *dims: Dim) -> None:
         """The node does not care about the size of these."""
@@ -198,7 +197,7 @@ class Op:
 
     def tag(self, tag: str, *dims: Dim) -> None:
         """Mark what a dimension is used for: labels of groups are derived from it."""
-        self._findings.tags.extend((tag, dim) for dim in dims)
+        self._findings.tags.extend((tag, dim, self.node) for dim in dims)
 
     def cut(self, dim: Dim, k: int) -> tuple[Dim, Dim]:
         """The first `k` entries of a dimension and the rest."""

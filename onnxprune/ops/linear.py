@@ -16,7 +16,8 @@ def gemm(op: Op) -> None:
     op.contract(0, 0 if trans_a else 1, b[1 if trans_b else 0])
     op.same(y[0], a[1 if trans_a else 0])
     op.same(y[1], b[0 if trans_b else 1])
-    op.tag("linear", y[1], b[1 if trans_b else 0])
+    op.tag("produced", y[1])
+    op.tag("read", b[1 if trans_b else 0])
     if op.has(2):
         _broadcast_onto(op, op.x[2], y)
 
@@ -52,7 +53,8 @@ def matmul(op: Op) -> None:
     if op.is_activation(0) and op.is_activation(1):
         _tag_attention(op, batch)
     else:
-        op.tag("linear", a[-1], *columns)
+        op.tag("produced", *columns)
+        op.tag("read", a[-1])
 
 
 def _tag_attention(op: Op, batch: list[Atom]) -> None:
@@ -84,7 +86,8 @@ def einsum(op: Op) -> None:
         op.tag("heads", *[place[letter] for letter in right if letter in shared])
         op.tag("head-dim", *[place[letter] for letter in place if letter not in shared])
     else:
-        op.tag("linear", *[dim for i, dims in enumerate(op.x) if not op.is_activation(i) for dim in dims])
+        op.tag("produced", *op.y[0])
+        op.tag("read", *[place[letter] for letter in place if letter not in right])
 
 
 @cost("MatMul")

@@ -7,7 +7,9 @@ from onnxprune.ops.base import Op, rule
 
 @rule("BatchNormalization")
 def batch_normalization(op: Op) -> None:
-    """Per-channel scale, bias, mean and variance: no statistics over channels at inference."""
+    """Per-channel scale, bias, mean and variance; in training mode (weight standardization) statistics over the rest."""
+    if op.attr("training_mode", 0):
+        op.tag("statistics", op.x[0][0], *op.x[0][2:])
     op.same_all(op.y[0], op.x[0])
     for parameter in op.x[1:5]:
         op.same(parameter[0], op.x[0][1])

@@ -21,7 +21,7 @@ def recurrent(op: Op) -> None:
     x, weights, recurrence = op.x[0], op.x[1], op.x[2]
     hidden = recurrence[2]
     op.contract(0, 2, weights[2])
-    op.free(hidden)
+    op.contract(2, 2)
     op.same(weights[1], concat(*[hidden] * gates))
     op.same(recurrence[1], concat(*[hidden] * gates))
     op.names("hidden_size", None, hidden)
