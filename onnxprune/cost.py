@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
+import numpy as np
 import onnx_ir as ir
 
 from onnxprune.coupling import Analysis, Group
 from onnxprune.dims import Atom, Dim, atoms, kept_size, project
 from onnxprune.ops import find_cost
 from onnxprune.ops.base import CostView, key_of
-
-import numpy as np
+from onnxprune.shapes import symbol_of
 
 ShapeOf = Callable[[str], tuple[int, ...] | None]
 
@@ -27,11 +27,25 @@ class Cost:
     nodes: int
 
 
-def is_parameter(value: ir.Value) -> bool:
+def is_parameter(value: ir.Value | ir.TensorProtocol) -> bool:
     """Is an initializer a weight, rather than a shape constant or an index?"""
-    return value.dtype is not None and (value.dtype.is_floating_point() or value.dtype.bitwidth <= 8) and (
-        value.dtype not in (ir.DataType.BOOL, ir.DataType.STRING)
-    )
+    dtype = value.dtype
+    if dtype is None or dtype in (ir.DataType.BOOL, ir.DataType.STRING):
+        return False
+    return dtype.is_floating_point() or dtype.bitwidth <= 8
+
+
+def stored(model: ir.Model) -> Cost:
+    """What a model holds as it stands, constants inside nodes included; its MACs need an analysis and are left at 0."""
+    nodes = list(ir.traversal.RecursiveGraphIterator(model.graph))
+    graphs = {node.graph for node in nodes if isinstance(node.graph, ir.Graph)} | {model.graph}
+    tensors = [value.const_value for graph in graphs for value in graph.initializers.values()]
+    for function in model.functions.values():
+        nodes.extend(ir.traversal.RecursiveGraphIterator(function))
+    for node in nodes:
+        tensors += [attr.as_tensor() for attr in node.attributes.values() if attr.type == ir.AttributeType.TENSOR]
+    weights = [tensor for tensor in tensors if tensor is not None and is_parameter(tensor)]
+    return Cost(sum(each.size for each in weights), 0, sum(each.nbytes for each in weights), len(nodes))
 
 
 def node_macs(node: ir.Node, shape_of: ShapeOf) -> int:
@@ -61,6 +75,39 @@ def measure(analysis: Analysis, kept: Mapping[Atom, int] | None = None) -> Cost:
     return Cost(parameters, macs, weight_bytes, len(analysis.model.graph))
 
 
+def before(analysis: Analysis) -> Cost:
+    """What the model of an analysis costs as it is in the file, MACs per sample (see `batch_size`)."""
+    stored_cost: Cost = analysis.model.meta["stored"]
+    return replace(stored_cost, macs=measure(analysis).macs // batch_size(analysis))
+
+
+def batch_size(analysis: Analysis) -> int:
+    """The size of the dynamic batch axis that all MACs of `measure` are a multiple of; 1 where there is no such axis.
+
+    An analysis works at sizes of its own choice. That MACs scale with the batch is not assumed but tried: where they
+    do not (weights that are computed from the input, say) the answer is 1.
+    """
+    firsts = [analysis.dims[name][0] for name in _batched_inputs(analysis)]
+    if not firsts:
+        return 1
+    single = {atom: 1 for dim in firsts for atom in atoms(dim)}
+    return firsts[0].size if measure(analysis, single).macs * firsts[0].size == measure(analysis).macs else 1
+
+
+def sizes_of_sample(analysis: Analysis) -> dict[str, int]:
+    """The size of each dynamic axis at which MACs, divided by `batch_size`, are counted."""
+    sizes = dict(analysis.shapes.bindings)
+    if batch_size(analysis) > 1:
+        batched = set(_batched_inputs(analysis))
+        sizes.update({symbol_of(value, 0): 1 for value in analysis.model.graph.inputs if value.name in batched})
+    return sizes
+
+
+def _batched_inputs(analysis: Analysis) -> list[str]:
+    inputs = [value.name or "" for value in analysis.model.graph.inputs]
+    return [name for name in inputs if (name, 0) in analysis.shapes.dynamic and analysis.dims.get(name)]
+
+
 def shapes_after(analysis: Analysis, kept: Mapping[Atom, int]) -> ShapeOf:
     """Shapes of all values with `kept` units left in each atom."""
 
@@ -74,11 +121,11 @@ def shapes_after(analysis: Analysis, kept: Mapping[Atom, int]) -> ShapeOf:
 def group_costs(analysis: Analysis) -> dict[str, tuple[int, int]]:
     """Per group id: the parameters and MACs that hang on it, that is, that would go with its last unit."""
     readers = _nodes_by_atom(analysis)
-    before = shapes_after(analysis, {})
+    whole = shapes_after(analysis, {})
     costs: dict[str, tuple[int, int]] = {}
     for group in analysis.groups:
         after = shapes_after(analysis, {group.atom: 0})
-        macs = sum(node_macs(node, before) - node_macs(node, after) for node in readers.get(group.atom, ()))
+        macs = sum(node_macs(node, whole) - node_macs(node, after) for node in readers.get(group.atom, ()))
         costs[group.id] = (_parameters_of(analysis, group), macs)
     return costs
 

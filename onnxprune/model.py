@@ -7,6 +7,7 @@ tensor by tensor, so neither direction holds more than one of them.
 from __future__ import annotations
 
 import contextlib
+import errno
 import mmap
 import os
 import shutil
@@ -25,6 +26,8 @@ from onnxprune.errors import ModelError, UsageError
 # protobuf refuses messages of 2 GiB; a margin is left for the graph itself.
 _EMBED_LIMIT = 2**31 - 2**26
 _ALIGNMENT = 64
+# Before this IR version every initializer had to be listed among the graph inputs as well.
+_CONSTANTS_NEED_NO_INPUT = 4
 
 
 def open_model(path: str | os.PathLike[str]) -> ir.Model:
@@ -38,8 +41,8 @@ def open_model(path: str | os.PathLike[str]) -> ir.Model:
     if not proto.HasField("graph") or not proto.graph.node:
         raise ModelError(f"{path} is not an ONNX model: it holds no graph; check that it is the right file")
     if not proto.opset_import:
-        raise ModelError(f"{path} declares no opset, so ONNX Runtime cannot run it; export it again with a current tool")
-    _check_external_data(proto, path)
+        raise ModelError(f"{path} declares no opset, so nothing can run it; export it again with a current tool")
+    data_files = _check_external_data(proto, path)
     try:
         model = ir.from_proto(proto)
     except Exception as error:
@@ -48,13 +51,15 @@ def open_model(path: str | os.PathLike[str]) -> ir.Model:
     for name, (offset, length) in ranges.items():
         value = model.graph.initializers[name]
         value.const_value = _mapped(value.const_value, path, offset, length)
-    model.meta["path"] = path
-    model.meta["external"] = any(t.data_location == onnx.TensorProto.EXTERNAL for t in proto.graph.initializer)
+    model.meta["files"] = (path.absolute(), *sorted(data_files))
+    model.meta["external"] = bool(data_files)
     return model
 
 
 def _read_proto(path: Path) -> tuple[onnx.ModelProto, dict[str, tuple[int, int]]]:
     try:
+        if path.exists() and not path.is_file() and not path.is_dir():
+            raise ModelError(f"{path} is not a file on disk; save the model to one first")
         with path.open("rb") as file:
             if path.stat().st_size == 0:
                 raise ModelError(f"{path} is empty; export or download it again")
@@ -83,33 +88,55 @@ def _mapped(tensor: ir.TensorProtocol | None, path: Path, offset: int, length: i
     return mapped
 
 
-def _check_external_data(proto: onnx.ModelProto, path: Path) -> None:
+def _check_external_data(proto: onnx.ModelProto, path: Path) -> set[Path]:
+    """The files that hold external data. Raises ModelError for one that is missing, too short or out of bounds."""
     folder = path.parent.resolve()
-    for tensor in _tensors(proto.graph):
+    found: set[Path] = set()
+    for tensor in _tensors(proto):
         if tensor.data_location != onnx.TensorProto.EXTERNAL:
             continue
         entries = {entry.key: entry.value for entry in tensor.external_data}
         location = entries.get("location", "")
         target = (folder / location).resolve()
         if not location or not target.is_relative_to(folder):
-            raise ModelError(f"{path}: weight '{tensor.name}' points outside the model's folder ({location!r}); refused")
+            raise ModelError(
+                f"{path}: weight '{tensor.name}' lies outside the model's folder ({location!r}), which is refused; "
+                "copy the data file beside the model"
+            )
         if not target.is_file():
             raise ModelError(f"{path}: its external data file '{location}' is missing; put it beside the model")
-        end = int(entries.get("offset", 0)) + int(entries.get("length", 0))
-        if target.stat().st_size < end:
+        if target.stat().st_size < _external_end(entries, path, tensor.name):
             raise ModelError(f"{path}: its external data file '{location}' is truncated; copy it again")
+        found.add(target)
+    return found
 
 
-def _tensors(graph: onnx.GraphProto) -> Iterator[onnx.TensorProto]:
-    """Every tensor in the graph and its subgraphs."""
-    yield from graph.initializer
-    for node in graph.node:
-        for attribute in node.attribute:
+def _external_end(entries: dict[str, str], path: Path, name: str) -> int:
+    """Where the data of a tensor ends in its file."""
+    try:
+        offset, length = int(entries.get("offset", 0)), int(entries.get("length", 0))
+    except ValueError:
+        offset = length = -1
+    if offset < 0 or length < 0:
+        raise ModelError(f"{path} is damaged: the place of weight '{name}' in the data file is not a number")
+    return offset + length
+
+
+def _tensors(proto: onnx.ModelProto) -> Iterator[onnx.TensorProto]:
+    """Every tensor in the graph, its subgraphs and the model's functions."""
+    bodies: list[onnx.GraphProto | onnx.FunctionProto] = [proto.graph, *proto.functions]
+    while bodies:
+        body = bodies.pop()
+        if isinstance(body, onnx.GraphProto):
+            yield from body.initializer
+            for sparse in body.sparse_initializer:
+                yield from (sparse.values, sparse.indices)
+        for attribute in (attribute for node in body.node for attribute in node.attribute):
             if attribute.HasField("t"):
                 yield attribute.t
             yield from attribute.tensors
-            for inner in (*([attribute.g] if attribute.HasField("g") else []), *attribute.graphs):
-                yield from _tensors(inner)
+            bodies.extend([attribute.g] if attribute.HasField("g") else [])
+            bodies.extend(attribute.graphs)
 
 
 def skeleton(model: ir.Model) -> onnx.ModelProto:
@@ -117,10 +144,24 @@ def skeleton(model: ir.Model) -> onnx.ModelProto:
     values = list(model.graph.initializers.values())
     model.graph.initializers.clear()
     try:
-        return ir.to_proto(model)
+        proto = ir.to_proto(model)
     finally:
         for value in values:
             model.graph.register_initializer(value)
+    if not all(value.is_graph_input() for value in values):
+        proto.ir_version = max(proto.ir_version, _CONSTANTS_NEED_NO_INPUT)
+    return proto
+
+
+def file_bytes(model: ir.Model) -> int:
+    """The size on disk of an opened model, with its external data."""
+    return sum(file.stat().st_size for file in model.meta["files"])
+
+
+def estimated_bytes(model: ir.Model) -> int:
+    """About what `save` will write: exact but for a few dozen bytes per weight."""
+    tensors = [value.const_value for value in model.graph.initializers.values()]
+    return int(skeleton(model).ByteSize()) + sum(tensor.nbytes for tensor in tensors if tensor is not None)
 
 
 @contextlib.contextmanager
@@ -138,25 +179,63 @@ def staged(model: ir.Model, target: str | os.PathLike[str], *, external: bool | 
     Raises UsageError when `target` is the file that the model was read from, ModelError when it cannot be written.
     """
     target = Path(target)
-    source = model.meta.get("path")
-    if source is not None and target.exists() and target.samefile(source):
-        raise UsageError(f"{target} is the input file, which is never modified; choose another output with -o")
+    sources = model.meta.get("files", ())
+    for name in (target, target.with_name(target.name + ".data")):
+        check_target(name, *sources)
     if external is None:
         external = bool(model.meta.get("external"))
+    with _moved_into_place(target) as folder:
+        _write(model, folder / target.name, external)
+        yield folder / target.name
+
+
+@contextlib.contextmanager
+def staged_text(text: str, target: Path) -> Iterator[None]:
+    """Write a text file beside `target` and move it into place when the block ends well; see `staged`."""
+    check_target(target)
+    with _moved_into_place(target) as folder:
+        (folder / target.name).write_text(text, encoding="utf-8")
+        yield
+
+
+@contextlib.contextmanager
+def _moved_into_place(target: Path) -> Iterator[Path]:
+    """A folder beside `target` whose files take their places when the block ends well; it never stays behind."""
     try:
         folder = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.absolute().parent))
     except OSError as error:
-        raise ModelError(f"cannot write to {target.absolute().parent}: {error.strerror}") from None
+        raise _unwritable(target, error) from None
     try:
-        written = folder / target.name
-        _write(model, written, external)
-        yield written
+        yield folder
         for name in sorted(os.listdir(folder), reverse=True):  # the data file before the model that reads it
             os.replace(folder / name, target.with_name(name))
     except OSError as error:
-        raise ModelError(f"cannot write {target}: {error.strerror or error}") from error
+        raise _unwritable(target, error) from error
     finally:
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def check_target(target: Path, *sources: Path) -> None:
+    """Can a file be created as `target`? What is already there may be replaced if it is a file and not a source.
+
+    Raises UsageError when it is one of `sources`, a folder or a device, or when its folder does not exist.
+    """
+    try:
+        if target.is_dir():
+            raise UsageError(f"{target} is a folder; name a file inside it")
+        if target.exists() and not target.is_file():
+            raise UsageError(f"{target} is not a file that can be replaced; choose another output")
+        if not target.absolute().parent.is_dir():
+            raise UsageError(f"the folder {target.absolute().parent} does not exist; create it first")
+        if target.exists() and any(source.exists() and target.samefile(source) for source in sources):
+            raise UsageError(f"{target} belongs to the input, which is never modified; choose another output")
+    except OSError as error:
+        raise _unwritable(target, error) from None
+
+
+def _unwritable(target: Path, error: OSError) -> ModelError:
+    advice = "free some space or choose" if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG) else "choose"
+    return ModelError(f"cannot write {target}: {error.strerror or error}; {advice} another output")
 
 
 def save(model: ir.Model, target: str | os.PathLike[str], *, external: bool | None = None) -> None:

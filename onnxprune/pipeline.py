@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+import contextlib
+import gc
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
 
 import onnx_ir as ir
 
@@ -13,16 +14,16 @@ from onnxprune import cost, verify
 from onnxprune.allocation.base import allocations, weakest
 from onnxprune.allocation.rounding import round_up
 from onnxprune.coupling import Analysis, Group, analyze
-from onnxprune.cost import Cost
 from onnxprune.criteria.base import Context, WeightReader, criteria, score_groups
 from onnxprune.errors import NothingToPruneError, UsageError
-from onnxprune.model import open_model, save, staged
+from onnxprune.model import check, check_target, estimated_bytes, file_bytes, open_model, staged
 from onnxprune.passes.canonicalize import Canonicalize
 from onnxprune.passes.remove_dead import RemoveDead
 from onnxprune.passes.remove_units import RemoveUnits
 from onnxprune.passes.share_initializers import ShareInitializers
 from onnxprune.passes.strip_metadata import StripMetadata
 from onnxprune.plan import Plan, plan_from_masks
+from onnxprune.report.data import GroupReport, Report
 from onnxprune.selection import select
 
 Progress = Callable[[str], None]
@@ -60,27 +61,8 @@ class Request:
         allocations[self.scope]
 
 
-@dataclass(frozen=True)
-class GroupReport:
-    """One group before and after."""
-
-    id: str
-    kind: str
-    units: int
-    kept: int
-    statistics: bool
-
-
-@dataclass(frozen=True)
-class Report:
-    """What a run did, in numbers."""
-
-    before: Cost
-    after: Cost
-    file_bytes: tuple[int, int]
-    groups: tuple[GroupReport, ...]
-    unruled: dict[str, int]
-    notes: tuple[str, ...] = ()
+def silent(_: str) -> None:
+    """Progress that nobody watches."""
 
 
 @dataclass
@@ -91,25 +73,31 @@ class Result:
     plan: Plan
     report: Report
     _source: Path = field(repr=False)
-    _sizes: dict[str, int] = field(repr=False)
+    _bindings: dict[str, int] = field(repr=False)
 
-    def save(self, path: str | Path, *, external: bool | None = None, seed: int = 0) -> Report:
+    def save(
+        self, path: str | Path, *, external: bool | None = None, seed: int = 0, progress: Progress = silent
+    ) -> Report:
         """Write to `path` after checker, shape inference and one ONNX Runtime run on both files; atomic.
 
+        Args:
+            path: where to; never the file that was read.
+            external: weights in `<path>.data` (True), in the file (False), or as they were read (None).
+            seed: of the inputs of the trial run.
+            progress: told what is being done.
+
         Raises VerificationError when a check fails, ModelError when the original cannot be run or the file not be
-        written. In both cases nothing is left behind.
+        written, UsageError when `path` is no place for a file. In all cases nothing is left behind.
         """
-        session, feed, expected = verify.run_original(self._source, self._sizes, seed)
+        check_target(Path(path), self._source)
+        progress("running the original")
+        session, feed, expected = verify.run_original(self._source, self._bindings, seed)
+        progress("writing and checking")
         with staged(self.model, path, external=external) as written:
             verify.verify(written, session, feed, expected)
             size = sum(file.stat().st_size for file in written.parent.iterdir())
-        before, _ = self.report.file_bytes
-        self.report = Report(**{**self.report.__dict__, "file_bytes": (before, size)})
+        self.report = replace(self.report, file_bytes=(self.report.file_bytes[0], size), estimated=False)
         return self.report
-
-
-def silent(_: str) -> None:
-    """Progress that nobody watches."""
 
 
 def inspect(path: str | Path) -> Analysis:
@@ -118,9 +106,27 @@ def inspect(path: str | Path) -> Analysis:
     Raises ModelError with one line when the file cannot be worked on.
     """
     model = open_model(path)
-    _, shapes = Canonicalize().with_shapes(model)
-    RemoveDead()(model)
-    return analyze(model, shapes)
+    model.meta["stored"] = cost.stored(model)
+    try:
+        with _garbage_kept():
+            _, shapes = Canonicalize().with_shapes(model)
+            RemoveDead()(model)
+            return analyze(model, shapes)
+    except Exception:
+        check(Path(path))  # a file that breaks the rules explains itself; for a valid one the bug is ours
+        raise
+
+
+@contextlib.contextmanager
+def _garbage_kept() -> Iterator[None]:
+    """The analysis makes many small objects and keeps them all: collecting in between halves its speed for nothing."""
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()
 
 
 def compress(
@@ -136,7 +142,19 @@ def compress(
     keep_metadata: bool = False,
     progress: Progress = silent,
 ) -> Result:
-    """Remove the weakest units of a model; see `Request` for the options.
+    """Remove the weakest units of a model; nothing is written before `Result.save`.
+
+    Args:
+        path: the ONNX file.
+        criterion: name of the score, "l1", "l2" or "random".
+        ratio: share of the units that go, in [0, 1).
+        scope: "uniform" (each group loses the ratio) or "global" (one ranking).
+        round_to: axis sizes come out as multiples of this where they can.
+        only: kinds or name patterns to work on (empty: all).
+        skip: kinds or name patterns to leave alone.
+        seed: of everything random.
+        keep_metadata: keep what the exporter wrote about its author's machine.
+        progress: told what is being done.
 
     Raises UsageError for options that make no sense, ModelError for a file that cannot be worked on, and
     NothingToPruneError when every dimension is frozen or excluded.
@@ -154,9 +172,12 @@ def compress(
     return _remove(Path(path), analysis, plan, keep_metadata)
 
 
-def apply(path: str | Path, plan: Plan, *, keep_metadata: bool = False) -> Result:
+def apply(path: str | Path, plan: Plan, *, keep_metadata: bool = False, progress: Progress = silent) -> Result:
     """Replay a plan. Raises PlanError when it does not fit the model, ModelError as `compress`."""
-    return _remove(Path(path), inspect(path), plan, keep_metadata)
+    progress("analysing")
+    analysis = inspect(path)
+    progress("removing")
+    return _remove(Path(path), analysis, plan, keep_metadata)
 
 
 def make_plan(analysis: Analysis, groups: list[Group], request: Request) -> Plan:
@@ -170,31 +191,35 @@ def make_plan(analysis: Analysis, groups: list[Group], request: Request) -> Plan
 
 def _remove(path: Path, analysis: Analysis, plan: Plan, keep_metadata: bool) -> Result:
     model = analysis.model
-    before = cost.measure(analysis)
     kept = {atom: int(mask.sum()) for atom, mask in plan.keep(analysis).items()}
-    after = cost.measure(analysis, kept)
+    before = cost.before(analysis)
+    batch, sizes = cost.batch_size(analysis), cost.sizes_of_sample(analysis)
+    macs = cost.measure(analysis, kept).macs // batch
     RemoveUnits(analysis, plan)(model)
     RemoveDead()(model)
     ShareInitializers()(model)
     if not keep_metadata:
         StripMetadata()(model)
-    after = Cost(after.parameters, after.macs, after.weight_bytes, len(model.graph))
-    groups = tuple(
-        GroupReport(g.id, g.kind, g.units, kept.get(g.atom, g.units), g.statistics) for g in analysis.groups
+    groups = tuple(GroupReport(g.id, g.kind, g.units, kept.get(g.atom, g.units), g.statistics) for g in analysis.groups)
+    report = Report(
+        before=before,
+        after=replace(cost.stored(model), macs=macs),
+        sizes=sizes,
+        file_bytes=(file_bytes(model), estimated_bytes(model)),
+        estimated=True,
+        groups=groups,
+        unruled=dict(analysis.unruled),
+        notes=() if plan.removed_units else (_nothing_removed(plan),),
     )
-    report = Report(before, after, (file_bytes(path), 0), groups, dict(analysis.unruled))
     return Result(model, plan, report, path, analysis.shapes.bindings)
 
 
-def file_bytes(path: Path) -> int:
-    """The size of a model on disk, with its external data."""
-    model = open_model(path)
-    files = {
-        Path(tensor.path)
-        for value in model.graph.initializers.values()
-        if isinstance(tensor := value.const_value, ir.ExternalTensor)
-    }
-    return sum(file.stat().st_size for file in files | {path.absolute()} if file.exists())
+def _nothing_removed(plan: Plan) -> str:
+    request = plan.request
+    if not request:
+        return "the plan removes nothing"
+    rounding = f" and round_to {request['round_to']}" if request.get("round_to", 1) > 1 else ""
+    return f"ratio {request.get('ratio', 0):g}{rounding} leave every group whole: nothing was removed"
 
 
 def _nothing(path: str | Path, analysis: Analysis) -> str:
@@ -205,4 +230,4 @@ def _nothing(path: str | Path, analysis: Analysis) -> str:
     return f"{path}: nothing can be pruned, every dimension is frozen{first}; see: onnxprune inspect {path}"
 
 
-__all__ = ["Report", "Request", "Result", "apply", "compress", "inspect", "save"]
+__all__ = ["Report", "Request", "Result", "apply", "compress", "inspect"]

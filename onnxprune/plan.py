@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable
+from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -13,8 +14,10 @@ import numpy as np
 from onnxprune.coupling import Analysis, Group
 from onnxprune.dims import Atom, Mask
 from onnxprune.errors import PlanError
+from onnxprune.model import one_line, staged_text
 
 FORMAT = 1
+_ADVICE = "write one with: onnxprune compress MODEL --plan FILE"
 
 
 @dataclass(frozen=True)
@@ -57,23 +60,41 @@ class Plan:
         """Read a plan. Raises PlanError with one line when it is not one."""
         try:
             data = json.loads(text)
-            if data["format"] != FORMAT:
-                raise PlanError(f"the plan has format {data['format']}; this version reads format {FORMAT}")
+        except (ValueError, RecursionError) as error:
+            raise PlanError(f"not JSON ({one_line(error)}); {_ADVICE}") from None
+        if not isinstance(data, dict) or "format" not in data or "groups" not in data:
+            raise PlanError(f"not a plan of onnxprune; {_ADVICE}")
+        if data["format"] != FORMAT:
+            raise PlanError(f"a plan of format {data['format']}, this version reads format {FORMAT}; {_ADVICE}")
+        try:
             removals = tuple(
                 Removal(str(g["group"]), str(g["kind"]), int(g["units"]), tuple(int(unit) for unit in g["remove"]))
                 for g in data["groups"]
             )
-        except (KeyError, TypeError, ValueError) as error:
-            raise PlanError(f"not a plan of onnxprune ({error}); write one with: onnxprune compress --plan") from None
-        return Plan(removals, dict(data.get("request", {})))
+            return Plan(removals, dict(data.get("request", {})))
+        except (KeyError, TypeError, ValueError, OverflowError):
+            raise PlanError(f"not a complete plan of onnxprune; {_ADVICE}") from None
 
     @staticmethod
-    def read(path: Path) -> Plan:
+    def read(path: str | Path) -> Plan:
         """Read a plan file. Raises PlanError when it is missing or is not one."""
         try:
-            return Plan.from_json(path.read_text())
-        except (OSError, UnicodeDecodeError) as error:
-            raise PlanError(f"cannot read the plan {path}: {getattr(error, 'strerror', None) or error}") from None
+            return Plan.from_json(Path(path).read_text(encoding="utf-8"))
+        except OSError as error:
+            raise PlanError(f"cannot read the plan {path}: {error.strerror}; {_ADVICE}") from None
+        except UnicodeDecodeError:
+            raise PlanError(f"{path} is not text, so not a plan; {_ADVICE}") from None
+        except PlanError as error:
+            raise PlanError(f"{path} is {error}") from None
+
+    def save(self, path: str | Path) -> None:
+        """Write the plan, atomically. Raises ModelError when that fails, UsageError when `path` is no place for it."""
+        with self.staged(path):
+            pass
+
+    def staged(self, path: str | Path) -> AbstractContextManager[None]:
+        """Write the plan beside `path` and move it into place when the block ends well."""
+        return staged_text(self.to_json(), Path(path))
 
     def keep(self, analysis: Analysis) -> dict[Atom, Mask]:
         """The units that stay, per atom. Raises PlanError when the plan does not fit the model."""
@@ -82,16 +103,20 @@ class Plan:
         for removal in self.removals:
             group = groups.get(removal.group)
             if group is None:
-                raise PlanError(f"the plan names group '{removal.group}', which this model does not have")
+                raise PlanError(
+                    f"the plan names group '{removal.group}', which this model does not have; is it for another one?"
+                )
             keep[group.atom] = _mask(group, removal)
         return keep
 
 
 def _mask(group: Group, removal: Removal) -> Mask:
     if group.units != removal.units:
-        raise PlanError(f"group '{group.id}' has {group.units} units, the plan is for {removal.units}")
+        raise PlanError(
+            f"group '{group.id}' has {group.units} units, the plan is for {removal.units}; is it for another model?"
+        )
     if any(not 0 <= unit < group.units for unit in removal.remove):
-        raise PlanError(f"the plan removes units that group '{group.id}' does not have")
+        raise PlanError(f"the plan removes units that group '{group.id}' does not have; is it for another model?")
     mask = np.ones(group.units, dtype=np.bool_)
     mask[list(removal.remove)] = False
     if not mask.any():

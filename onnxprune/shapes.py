@@ -16,9 +16,9 @@ import onnx_ir as ir
 
 from onnxprune.dims import Atom, Dim, kept_size
 from onnxprune.graph import captured
-from onnxprune.ops import find_evaluator
+from onnxprune.ops import find_evaluator, find_shape_rule
 from onnxprune.ops.base import Array, key_of
-from onnxprune.ops.evaluate import by_reference, shape_of
+from onnxprune.ops.evaluate import by_reference, constant_tensor, shape_of
 
 # Larger arrays are data, not shape arithmetic.
 MAX_KNOWN = 65_536
@@ -143,14 +143,14 @@ def forward(model: ir.Model, bindings: dict[str, int], turn: int = 0) -> Shapes:
             ]
             _record(found, types, value.name, tuple(sizes), value.dtype)
     for value in model.graph.initializers.values():
-        tensor = value.const_value
-        if tensor is not None and value.name is not None:
-            _record(found, types, value.name, tuple(tensor.shape.numpy()), tensor.dtype)
-            if _is_shape_like(tensor):
-                found.known[value.name] = tensor.numpy()
+        if value.const_value is not None and value.name is not None:
+            _record_constant(found, types, value.name, value.const_value)
     opsets = dict(model.graph.opset_imports)
     for node in model.graph:
-        if not _evaluate(node, found, types, opsets):
+        constant = constant_tensor(node)
+        if constant is not None:
+            _record_constant(found, types, node.outputs[0].name or "", constant)
+        elif not _evaluate(node, found, types, opsets):
             _infer_node(node, found, types, opsets, turn)
     return found
 
@@ -160,6 +160,12 @@ def _is_shape_like(tensor: ir.TensorProtocol) -> bool:
     if tensor.dtype == ir.DataType.STRING:
         return False
     return tensor.size <= 1 or (tensor.size <= _MAX_KNOWN_WEIGHT and not tensor.dtype.is_floating_point())
+
+
+def _record_constant(found: Shapes, types: dict[str, onnx.TypeProto], name: str, tensor: ir.TensorProtocol) -> None:
+    _record(found, types, name, tuple(tensor.shape.numpy()), tensor.dtype)
+    if _is_shape_like(tensor):
+        found.known[name] = tensor.numpy()
 
 
 def _record(found: Shapes, types: dict[str, onnx.TypeProto], name: str, shape: Shape, dtype: ir.DataType) -> None:
@@ -202,6 +208,7 @@ def compute(node: ir.Node, arrays: list[Array | None], opsets: dict[str, int]) -
 
 _NOT_COMPUTED = frozenset(
     ("If", "Loop", "Scan", "Multinomial", "Bernoulli")
+    + ("QuantizeLinear", "DequantizeLinear", "DynamicQuantizeLinear")  # folding would undo the quantization of a weight
     + ("RandomNormal", "RandomUniform", "RandomNormalLike", "RandomUniformLike")
 )
 
@@ -227,7 +234,8 @@ def _infer_node(
     try:
         schema = onnx.defs.get_schema(node.op_type, opsets.get(domain, opsets.get("", 1)), domain)
     except Exception:
-        return  # no schema: an operator of another domain
+        _infer_by_table(node, found, types)  # no schema: an operator of another domain
+        return
     inputs = {value.name or "": types[value.name or ""] for value in read}
     data = {
         value.name or "": onnx.numpy_helper.from_array(found.known[value.name or ""], value.name)
@@ -245,6 +253,24 @@ def _infer_node(
     for name, proto in outputs.items():
         if name:
             _record_type(found, types, name, proto, turn)
+
+
+def _infer_by_table(node: ir.Node, found: Shapes, types: dict[str, onnx.TypeProto]) -> None:
+    """Use the shape rule that lies beside the operator's axis rule, if it has one."""
+    rule = find_shape_rule(key_of(node))
+    if rule is None:
+        return
+    names = [None if value is None else value.name for value in node.inputs]
+    if any(name and name not in found.shapes for name in names):
+        return
+    try:
+        outputs = rule(node, [(found.shapes[name], found.dtypes[name]) if name else None for name in names])
+    except (IndexError, TypeError, ValueError, ZeroDivisionError) as error:  # a form that the rule did not foresee
+        found.failures[node.name or node.op_type] = f"its shape rule does not fit this form of it ({error})"
+        return
+    for value, known in zip(node.outputs, outputs, strict=False):
+        if value.name and known is not None:
+            _record(found, types, value.name, *known)
 
 
 def _record_type(found: Shapes, types: dict[str, onnx.TypeProto], name: str, proto: onnx.TypeProto, turn: int) -> None:

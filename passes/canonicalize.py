@@ -8,6 +8,8 @@ import numpy as np
 import onnx_ir as ir
 import onnx_ir.passes.common as common
 
+from onnxprune.ops.base import Array
+from onnxprune.ops.evaluate import constant_tensor
 from onnxprune.passes.base import PassResult
 from onnxprune.shapes import Shapes, infer
 
@@ -39,7 +41,6 @@ class Canonicalize:
         modified = False
         if model.functions:
             modified |= common.InlinePass()(model).modified
-        modified |= common.LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0)(model).modified
         shapes = infer(model)
         modified |= _fold(model, shapes)
         modified |= _split_fillers(model, shapes)
@@ -47,34 +48,42 @@ class Canonicalize:
 
 
 def _fold(model: ir.Model, shapes: Shapes) -> bool:
-    """Replace values that are known and were computed by initializers, and drop the nodes that computed them."""
+    """Replace values that are known and were computed by initializers, and drop the nodes that computed them.
+
+    Backwards, so that what only fed folded nodes is simply dropped.
+    """
     folded = False
-    for node in list(model.graph):
-        if not all(_is_foldable(value, shapes) for value in node.outputs if value.name):
+    for node in reversed(list(model.graph)):
+        outputs = [value for value in node.outputs if value.name]
+        if not all(_is_foldable(node, value, shapes) for value in outputs):
             continue
-        for value in node.outputs:
-            if value.name and (list(value.uses()) or value.is_graph_output()):
-                if value.is_graph_output():
-                    break
-                _replace(model, value, shapes.known[value.name])
-        else:
-            model.graph.remove(node, safe=False)
-            folded = True
+        for value in outputs:
+            if value.uses():
+                _replace(model, value, constant_tensor(node) or _tensor(shapes.known[value.name or ""]))
+        model.graph.remove(node, safe=False)
+        folded = True
     return folded
 
 
-def _is_foldable(value: ir.Value, shapes: Shapes) -> bool:
+def _is_foldable(node: ir.Node, value: ir.Value, shapes: Shapes) -> bool:
+    if value.is_graph_output():
+        return False
     array = shapes.known.get(value.name or "")
-    return array is not None and array.size <= _MAX_FOLDED
+    return constant_tensor(node) is not None or (array is not None and array.size <= _MAX_FOLDED)
 
 
-def _replace(model: ir.Model, value: ir.Value, array: np.ndarray) -> None:  # type: ignore[type-arg]
+def _tensor(array: Array) -> ir.Tensor:
+    return ir.Tensor(np.ascontiguousarray(array).reshape(array.shape))
+
+
+def _replace(model: ir.Model, value: ir.Value, tensor: ir.TensorProtocol) -> None:
     name = value.name
-    constant = ir.Value(name=name, shape=ir.Shape(array.shape), type=ir.TensorType(ir.DataType.from_numpy(array.dtype)))
-    constant.const_value = ir.Tensor(np.ascontiguousarray(array).reshape(array.shape), name=name)
+    tensor.name = name  # type: ignore[misc]
+    shape = ir.Shape(tensor.shape.numpy())
+    initializer = ir.Value(name=name, shape=shape, type=ir.TensorType(tensor.dtype), const_value=tensor)
     value.name = f"{name}/folded"
-    model.graph.register_initializer(constant)
-    ir.convenience.replace_all_uses_with(value, constant)
+    model.graph.register_initializer(initializer)
+    value.replace_all_uses_with(initializer)
 
 
 def _split_fillers(model: ir.Model, shapes: Shapes) -> bool:

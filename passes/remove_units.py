@@ -62,6 +62,9 @@ class _Removal:
         for (node, slot), refs in pending.items():
             if any(self._changed(ref.axis) for ref in refs):
                 self._rewrite(node, slot, refs)
+        for pinned in self.analysis.findings.pinned:
+            if self._changed(pinned.axis):
+                pinned.node.attributes[pinned.name] = ir.AttrFloat32(pinned.name, pinned.value)
         self._update_annotations()
 
     def _changed(self, dim: Dim) -> bool:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from functools import cache
 
-from onnxprune.ops.base import COSTS, EVALUATORS, RULES, Cost, Evaluator, Key, Rule
+from onnxprune.ops.base import COSTS, EVALUATORS, RULES, SHAPES, Cost, Evaluator, Key, Rule, ShapeRule
 from onnxprune.registry import load_package
 
 
@@ -32,3 +32,9 @@ def find_cost(key: Key) -> Cost | None:
     """The multiply-accumulate count of an operator, None when it has none to speak of."""
     _load()
     return COSTS.get(key)
+
+
+def find_shape_rule(key: Key) -> ShapeRule | None:
+    """What tells the shapes of an operator's outputs where onnx cannot, None when it is not in the table."""
+    _load()
+    return SHAPES.get(key)

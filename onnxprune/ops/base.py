@@ -15,6 +15,7 @@ Axes that a rule does not mention are frozen by the driver, so forgetting one ca
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from copy import copy
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -71,11 +72,25 @@ class IndexRef:
 
 @dataclass(frozen=True)
 class Contraction:
-    """A sum over `dim` inside a node; `operand` is the (input index, axis) of one of its factors."""
+    """A sum over `dim` inside a node; `operand` is the (input index, axis) of one of its factors.
+
+    `zero` is the input that says which value of the operand counts as zero (the zero point of integers; None: 0).
+    """
 
     node: ir.Node
     operand: tuple[int, int]
     dim: Dim
+    zero: int | None = None
+
+
+@dataclass(frozen=True)
+class Pinned:
+    """An attribute whose default follows from the size of `axis`: once that changes, it is set to what it was."""
+
+    node: ir.Node
+    name: str
+    value: float
+    axis: Dim
 
 
 @dataclass
@@ -85,6 +100,7 @@ class Findings:
     size_refs: list[SizeRef] = field(default_factory=list)
     index_refs: list[IndexRef] = field(default_factory=list)
     contractions: list[Contraction] = field(default_factory=list)
+    pinned: list[Pinned] = field(default_factory=list)
     tags: list[tuple[str, Dim, ir.Node]] = field(default_factory=list)
 
 
@@ -100,6 +116,7 @@ class Op:
         y: the same for the outputs.
         opset: version of the node's domain.
         name: the node's name in reports.
+        zeros: per input that holds integers, the input with its zero point; a rule sets it before `contract`.
     """
 
     def __init__(
@@ -121,16 +138,19 @@ class Op:
         self._activations = activations
         self._findings = findings
         self._mentioned: set[int] = set()
+        self._given = self.x
+        self._places: Sequence[int] = range(len(self.x))
+        self.zeros: Mapping[int, int] = {}
 
     # -- reading the node
 
     def has(self, i: int) -> bool:
         """Is input `i` given?"""
-        return i < len(self.node.inputs) and self.node.inputs[i] is not None
+        return i < len(self._places) and self.node.inputs[self._places[i]] is not None
 
     def is_activation(self, i: int) -> bool:
         """Does input `i` depend on a graph input (rather than on weights alone)?"""
-        return self.has(i) and self.node.inputs[i] in self._activations
+        return self.has(i) and self.node.inputs[self._places[i]] in self._activations
 
     def attr(self, name: str, default: Any = None) -> Any:
         """The value of an attribute, as plain Python."""
@@ -143,7 +163,7 @@ class Op:
             return None if value is None else np.asarray(value)
         if not self.has(slot):
             return None
-        given = self.node.inputs[slot]
+        given = self.node.inputs[self._places[slot]]
         assert given is not None
         if given.name in self._known:
             return self._known[given.name or ""]
@@ -176,7 +196,9 @@ class Op:
         self.free(dim)
         if other is not None:
             self.same(dim, other)
-        self._findings.contractions.append(Contraction(self.node, (i, axis), dim))
+        place = self._places[i]
+        position = next(at for at, given in enumerate(self._given[place]) if given is dim)
+        self._findings.contractions.append(Contraction(self.node, (place, position), dim, self.zeros.get(place)))
 
     def free(self, *dims: Dim) -> None:
         """The node does not care about the size of these."""
@@ -189,11 +211,19 @@ class Op:
 
     def names(self, slot: int | str, index: int | None, dim: Dim, axis: Dim | None = None, dropping: str = "") -> None:
         """Entry `index` of a constant (input or attribute) is the size of `dim`; see SizeRef."""
-        self._findings.size_refs.append(SizeRef(self.node, slot, index, dim, dim if axis is None else axis, dropping))
+        whole = dim if axis is None else axis
+        self._findings.size_refs.append(SizeRef(self.node, self._place(slot), index, dim, whole, dropping))
+
+    def pin(self, name: str, value: float, axis: Dim) -> None:
+        """Attribute `name` is missing and defaults to `value`, which was computed from the size of `axis`."""
+        if name not in self.node.attributes:
+            self._findings.pinned.append(Pinned(self.node, name, value, axis))
 
     def indexes(self, slot: int, dim: Dim, picked: Sequence[Dim]) -> None:
         """The entries of a constant input are positions along `dim`; its axes are `picked`."""
-        self._findings.index_refs.append(IndexRef(self.node, slot, dim, tuple(picked)))
+        place = self._place(slot)
+        assert isinstance(place, int)
+        self._findings.index_refs.append(IndexRef(self.node, place, dim, tuple(picked)))
 
     def tag(self, tag: str, *dims: Dim) -> None:
         """Mark what a dimension is used for: labels of groups are derived from it."""
@@ -214,9 +244,38 @@ class Op:
             freeze(dim, why)
             return Atom(outer, why), Atom(dim.size // outer, why)
 
+    def like(
+        self,
+        name: str,
+        inputs: Sequence[int] | None = None,
+        *,
+        x: Mapping[int, Dims] | None = None,
+        y: Dims | None = None,
+        zeros: Mapping[int, int] | None = None,
+    ) -> None:
+        """Apply the rule of the standard operator `name`, of which this one is a variant.
+
+        Args:
+            name: an operator of the default domain.
+            inputs: its input i is input `inputs[i]` of this node; those that are not given are left out.
+            x: the dimensions of its inputs where they come in another order of axes.
+            y: the same for its first output.
+            zeros: per input of this node that holds integers, the input with its zero point.
+        """
+        variant = copy(self)
+        variant._places = [i for i in inputs or range(len(self.x)) if i < len(self.x)]
+        variant.zeros = zeros or {}
+        variant.x = [(x or {}).get(i, self.x[place]) for i, place in enumerate(variant._places)]
+        variant.y = [self.y[0] if y is None else y, *self.y[1:]]
+        RULES["", name](variant)
+
     def reason(self, text: str, tensor: str = "") -> Reason:
         """A reason that names this node."""
         return Reason(text, self.name, self.node.op_type, tensor)
+
+    def _place(self, slot: int | str) -> int | str:
+        """Where the node itself has the argument that the rule calls `slot`."""
+        return self._places[slot] if isinstance(slot, int) and slot < len(self._places) else slot
 
     def _seen(self, *dims: Dim) -> None:
         self._mentioned.update(map(id, dims))
@@ -251,12 +310,15 @@ def is_frozen(dim: Dim) -> bool:
 
 
 Rule = Callable[[Op], None]
+Typed = tuple[tuple[int, ...], ir.DataType]  # shape and element type of a value
+ShapeRule = Callable[[ir.Node, list["Typed | None"]], list["Typed | None"]]
 Evaluator = Callable[..., Array]
 Cost = Callable[["CostView"], int]
 
 RULES: dict[Key, Rule] = {}
 EVALUATORS: dict[Key, Evaluator] = {}
 COSTS: dict[Key, Cost] = {}
+SHAPES: dict[Key, ShapeRule] = {}
 
 
 @dataclass(frozen=True)
@@ -281,6 +343,13 @@ def evaluator(*names: str, domain: str = "") -> Callable[[Evaluator], Evaluator]
 def cost(*names: str, domain: str = "") -> Callable[[Cost], Cost]:
     """Decorator: this counts the multiply-accumulates of the operators `names` from their shapes."""
     return _adder(COSTS, names, domain)
+
+
+def shape_rule(*names: str, domain: str = "") -> Callable[[ShapeRule], ShapeRule]:
+    """Decorator: this tells the shapes of outputs where onnx has no schema, `f(node, inputs) -> outputs`, each
+    (shape, element type) or None: not given, not known.
+    """
+    return _adder(SHAPES, names, domain)
 
 
 def _adder(table: dict[Key, Any], names: Sequence[str], domain: str) -> Callable[[Any], Any]:

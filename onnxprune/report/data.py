@@ -1,0 +1,173 @@
+"""Analyses and results as plain dictionaries, ready for JSON.
+
+Every document carries `format`, which changes when a key changes its meaning or goes. The same input and options give
+the same document: nothing in it depends on time or machine.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import onnx_ir as ir
+
+from onnxprune import cost
+from onnxprune.cost import Cost
+from onnxprune.coupling import Analysis, Group
+from onnxprune.dims import Atom, describe
+from onnxprune.model import file_bytes
+from onnxprune.passes.strip_metadata import annotated
+from onnxprune.plan import Plan
+from onnxprune.shapes import symbol_of
+
+FORMAT = 1
+
+# Python source positions, as exporters write them: `net.py", line 7`, `net.py(7)`, `net.py:7`.
+_SOURCE_POSITION = re.compile(r"\.py\W+(line )?\d")
+
+
+@dataclass(frozen=True)
+class GroupReport:
+    """One group before and after."""
+
+    id: str
+    kind: str
+    units: int
+    kept: int
+    statistics: bool
+
+
+@dataclass(frozen=True)
+class Report:
+    """What a run did, in numbers.
+
+    Attributes:
+        before: what the model cost, as it was in the file.
+        after: what is left.
+        sizes: the size of each dynamic axis that the MACs are counted at.
+        file_bytes: on disk, before and after, external data included.
+        estimated: nothing was written yet, the second figure of `file_bytes` is the sum of the parts.
+        groups: every group of the model, in topological order.
+        unruled: operators without a rule and their counts: the dimensions they touch were left alone.
+        notes: what a person should know besides.
+    """
+
+    before: Cost
+    after: Cost
+    sizes: dict[str, int]
+    file_bytes: tuple[int, int]
+    estimated: bool
+    groups: tuple[GroupReport, ...]
+    unruled: dict[str, int]
+    notes: tuple[str, ...] = ()
+
+
+def of_result(report: Report, plan: Plan, model: Path, output: Path | None) -> dict[str, Any]:
+    """What `compress` and `apply` did; `output` is None when no file was written."""
+    sizes = dict(zip(("before", "after"), report.file_bytes, strict=True))
+    return {
+        "format": FORMAT,
+        "model": str(model),
+        "output": None if output is None else str(output),
+        "request": plan.request,
+        "before": {**asdict(report.before), "file_bytes": sizes["before"]},
+        "after": {**asdict(report.after), "file_bytes": sizes["after"]},
+        "file_bytes_estimated": report.estimated,
+        "macs_at": report.sizes,
+        "groups": [asdict(group) for group in report.groups],
+        "unruled": report.unruled,
+        "notes": list(report.notes),
+    }
+
+
+def of_analysis(analysis: Analysis, model: Path) -> dict[str, Any]:
+    """What `inspect` found."""
+    return {
+        "format": FORMAT,
+        "model": str(model),
+        "opsets": dict(analysis.model.graph.opset_imports),
+        "inputs": ports(analysis, inputs=True),
+        "outputs": ports(analysis, inputs=False),
+        "cost": {**asdict(cost.before(analysis)), "file_bytes": file_bytes(analysis.model)},
+        "macs_at": cost.sizes_of_sample(analysis),
+        "dynamic_axes": list(analysis.shapes.bindings),
+        "groups": groups(analysis),
+        "frozen": frozen(analysis),
+        "unruled": dict(analysis.unruled),
+        "metadata": exporter_metadata(analysis.model),
+    }
+
+
+def ports(analysis: Analysis, *, inputs: bool) -> list[dict[str, Any]]:
+    """The interface: names, element types and shapes with symbols for dynamic axes."""
+    graph = analysis.model.graph
+    values = [v for v in graph.inputs if v.name not in graph.initializers] if inputs else graph.outputs
+    return [
+        {
+            "name": value.name,
+            "type": None if value.dtype is None else value.dtype.name.lower(),
+            "shape": None if value.shape is None else [_size(value, axis, inputs) for axis in range(len(value.shape))],
+        }
+        for value in values
+    ]
+
+
+def _size(value: ir.Value, axis: int, is_input: bool) -> int | str | None:
+    assert value.shape is not None
+    size = value.shape[axis]
+    if isinstance(size, int):
+        return size
+    return symbol_of(value, axis) if is_input else getattr(size, "value", None)
+
+
+def groups(analysis: Analysis) -> list[dict[str, Any]]:
+    """Every group with where it occurs and what hangs on it, in topological order."""
+    names, batch = analysis.names(), cost.batch_size(analysis)
+    costs = cost.group_costs(analysis)
+    return [
+        {
+            "id": group.id,
+            "kind": group.kind,
+            "units": group.units,
+            "statistics": group.statistics,
+            "parameters": costs[group.id][0],
+            "macs": costs[group.id][1] // batch,
+            "occurrences": _occurrences(group, names),
+        }
+        for group in analysis.groups
+    ]
+
+
+def _occurrences(group: Group, names: dict[Atom, str]) -> list[dict[str, Any]]:
+    return [
+        {"tensor": place.tensor, "axis": place.axis, "dim": describe(place.dim, names)} for place in group.occurrences
+    ]
+
+
+def frozen(analysis: Analysis) -> list[dict[str, Any]]:
+    """Every weight axis that keeps its size, with the reason and the node that gave it."""
+    return [
+        {
+            "tensor": axis.tensor,
+            "axis": axis.axis,
+            "size": axis.size,
+            "reason": axis.reason.text,
+            "node": axis.reason.node or None,
+            "operator": axis.reason.op_type or None,
+        }
+        for axis in analysis.frozen
+    ]
+
+
+def exporter_metadata(model: ir.Model) -> dict[str, Any]:
+    """How many nodes and values carry notes of the exporter, and whether those name files of its author."""
+    items = list(annotated(model))
+    return {"items": len(items), "local_paths": any(_names_local_paths(item) for item in items)}
+
+
+def _names_local_paths(item: ir.Node | ir.Value) -> bool:
+    if any("stack_trace" in key for key in item.metadata_props):
+        return True
+    return any(_SOURCE_POSITION.search(text) for text in (*item.metadata_props.values(), item.doc_string or ""))

@@ -1,0 +1,52 @@
+"""The graph of a model as a file for other tools, with the dimensions of every tensor on its edges."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import networkx as nx
+
+from onnxprune.coupling import Analysis
+from onnxprune.dims import describe
+from onnxprune.errors import UsageError
+from onnxprune.graph import exportable
+from onnxprune.model import check_target, staged_text
+
+
+def _graphml(graph: nx.DiGraph) -> str:
+    return "\n".join(nx.generate_graphml(graph)) + "\n"
+
+
+def _json(graph: nx.DiGraph) -> str:
+    return json.dumps(nx.node_link_data(graph, edges="edges"), indent=1) + "\n"
+
+
+_WRITERS: dict[str, Callable[[nx.DiGraph], str]] = {".graphml": _graphml, ".json": _json}
+
+
+def check_graph_file(path: Path, model: Path) -> None:
+    """Raises UsageError when no graph can be written to `path`: an unknown suffix, a folder, the model itself."""
+    if path.suffix not in _WRITERS:
+        raise UsageError(f"--graph {path} must end in .graphml (GraphML) or .json (networkx node-link data)")
+    check_target(path, model)
+
+
+def write_graph(analysis: Analysis, path: Path) -> None:
+    """Write the networkx view as GraphML (`.graphml`) or node-link data (`.json`); atomic.
+
+    Raises UsageError for another suffix, ModelError when the file cannot be written.
+    """
+    check_graph_file(path, analysis.model.meta["files"][0])
+    names = analysis.names()
+    edges = {
+        tensor: {
+            "shape": list(analysis.shapes.shapes[tensor]),
+            "dims": f"[{', '.join(describe(dim, names) for dim in dims)}]",
+        }
+        for tensor, dims in analysis.dims.items()
+    }
+    text = _WRITERS[path.suffix](exportable(analysis.graph, edges))
+    with staged_text(text, path):
+        pass

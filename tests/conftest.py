@@ -1,0 +1,113 @@
+"""Shared by all tests: the files to work on, and a way to write a small model as text.
+
+`shared`  the folder with the zoo and the real models (see its README.md), `zoo` its zoo.py, `zoo_file` a model of it
+`digits`  the models that the project trained itself
+`build`   ONNX's own textual syntax in, a model file out
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+from collections.abc import Callable
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+import onnx
+import onnx.parser
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+SHARED = Path(os.environ.get("ONNXPRUNE_SHARED") or ROOT.parent / "shared")
+
+Build = Callable[..., Path]
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Sweeps over the whole zoo wait for `-m slow`."""
+    if config.option.markexpr:
+        return
+    slow = [item for item in items if item.get_closest_marker("slow")]
+    config.hook.pytest_deselected(items=slow)
+    items[:] = [item for item in items if not item.get_closest_marker("slow")]
+
+
+@pytest.fixture(scope="session")
+def shared() -> Path:
+    if not SHARED.is_dir():
+        pytest.skip(f"{SHARED} does not exist; set ONNXPRUNE_SHARED to the folder with zoo/, real/ and data/")
+    return SHARED
+
+
+@pytest.fixture(scope="session")
+def zoo(shared: Path) -> ModuleType:
+    spec = importlib.util.spec_from_file_location("zoo", shared / "zoo" / "zoo.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture
+def zoo_file(zoo: ModuleType, tmp_path: Path) -> Callable[[str], Path]:
+    """`zoo_file(name)` writes a model of the zoo the way that its exporter did."""
+    return lambda name: Path(zoo.save(name, str(tmp_path / f"{name}.onnx")))
+
+
+@pytest.fixture(scope="session")
+def digits() -> dict[str, Path]:
+    """models/digits_*.onnx by what they are: resnet, transformer, lstm."""
+    return {path.stem.removeprefix("digits_"): path for path in sorted((ROOT / "models").glob("*.onnx"))}
+
+
+@pytest.fixture
+def build(tmp_path: Path) -> Build:
+    """`build(graph)` writes a graph in ONNX's textual syntax to a file of its own.
+
+    What the graph declares in its <...> and no node computes is a weight of normal numbers:
+
+        build('''
+            net (float[batch, 4] x) => (float[batch, 3] y)
+            <float[4, 8] w, float[8, 3] v, int64[1] axes = {1}>
+            { h = MatMul(x, w)  h2 = Relu(h)  y = MatMul(h2, v) }
+        ''')
+
+    Keywords: `opset` (17), `opsets` of other domains, `functions` as text, `edit` to change the ModelProto before it is
+    written, `name` of the file, and arrays for weights that have to be something else than normal numbers.
+    """
+
+    def write(
+        graph: str,
+        *,
+        opset: int = 17,
+        opsets: dict[str, int] | None = None,
+        functions: str = "",
+        edit: Callable[[onnx.ModelProto], None] = lambda model: None,
+        name: str = "model",
+        **arrays: Any,
+    ) -> Path:
+        imports = ", ".join(f'"{domain}" : {version}' for domain, version in {"": opset, **(opsets or {})}.items())
+        model = onnx.parser.parse_model(f"<ir_version: 8, opset_import: [{imports}]>\n{graph}\n{functions}")
+        _add_weights(model.graph, arrays)
+        edit(model)
+        path = tmp_path / f"{name}.onnx"
+        onnx.save_model(model, path)
+        return path
+
+    return write
+
+
+def _add_weights(graph: onnx.GraphProto, arrays: dict[str, Any]) -> None:
+    """Give every declared value that has no content and no producer one."""
+    rng = np.random.default_rng(0)
+    made = {name for node in graph.node for name in node.output} | {weight.name for weight in graph.initializer}
+    for value in [value for value in graph.value_info if value.name not in made]:
+        shape = [dim.dim_value for dim in value.type.tensor_type.shape.dim]
+        dtype = onnx.helper.tensor_dtype_to_np_dtype(value.type.tensor_type.elem_type)
+        array = arrays.pop(value.name) if value.name in arrays else rng.standard_normal(shape)
+        graph.initializer.append(onnx.numpy_helper.from_array(np.asarray(array, dtype).reshape(shape), value.name))
+        graph.value_info.remove(value)
+    assert not arrays, f"the graph declares no {sorted(arrays)}"

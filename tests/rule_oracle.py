@@ -1,0 +1,408 @@
+"""The rule oracle: what a rule calls removable is removed from one node, and nothing else about its result may change.
+
+    op(slice(x)) == slice(op(x))        in ONNX Runtime, on inputs of unequal, coprime sizes
+
+A sample is a function that draws the inputs and attributes of one node:
+
+    @sample("Gemm", prunable="a[1] b[0] b[1] c[0] y[1]", since=11)
+    def plain(d: Draw) -> Case:
+        m, k, n = d.sizes(3)
+        return case(a=d.normal(m, k), b=d.normal(k, n), c=d.normal(n))
+
+Arrays (and None, for an optional input left empty) are the inputs in order, everything else is an attribute. A test
+file declares the samples of its operator family and ends with `test_rule = oracle(__name__)`.
+
+The node is analysed as in a model, except that its inputs and outputs are not frozen as an interface. A unit that the
+node sums over is set to zero in the full run; a unit that statistics are taken over is compared with `reference`, a
+function of the sliced inputs and the attributes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import onnx
+import onnx.reference
+import onnx_ir as ir
+import onnxruntime
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from onnxprune import coupling, graph, shapes
+from onnxprune.dims import Atom, Dim, Mask, atoms, keep_mask, kept_size
+from onnxprune.ops.base import Key
+from onnxprune.passes.remove_units import RemoveUnits
+from onnxprune.plan import plan_from_masks
+
+Array = npt.NDArray[Any]
+Arrays = dict[str, Array | None]
+Emptied = tuple[str, int, Array | None]  # an input, the axis of it that loses entries, and what its zero is
+
+PRIMES = (2, 3, 5, 7, 11, 13)
+NEWEST = 24  # the newest opset that every operator of the installed ONNX Runtime is tried at
+OLDEST = 7  # the oldest that ONNX Runtime promises to run
+
+
+class Draw:
+    """Sizes and contents of one example."""
+
+    def __init__(self, primes: Sequence[int], seed: int) -> None:
+        self._primes = list(primes)
+        self.rng = np.random.default_rng(seed)
+
+    def sizes(self, count: int) -> list[int]:
+        """Different primes."""
+        assert count <= len(self._primes), "the sample asks for more sizes than there are primes"
+        taken, self._primes = self._primes[:count], self._primes[count:]
+        return taken
+
+    def normal(self, *shape: int) -> Array:
+        return self.rng.standard_normal(shape).astype(np.float32)
+
+    def positive(self, *shape: int) -> Array:
+        """Between 1.5 and 2.5."""
+        return (self.rng.random(shape) + 1.5).astype(np.float32)
+
+    def unit(self, *shape: int) -> Array:
+        """Between -0.9 and 0.9."""
+        return (self.rng.random(shape) * 1.8 - 0.9).astype(np.float32)
+
+    def integers(self, high: int, *shape: int, low: int = 0) -> Array:
+        return self.rng.integers(low, high, shape, dtype=np.int64)
+
+    def bools(self, *shape: int) -> Array:
+        return self.rng.random(shape) < 0.5
+
+    def __repr__(self) -> str:
+        return f"Draw(primes={self._primes})"
+
+
+def ints(*values: int) -> Array:
+    """A vector of int64, as shapes, pads and axes are given."""
+    return np.array(values, dtype=np.int64)
+
+
+Case = dict[str, Any]
+Build = Callable[[Draw], Case]
+
+
+def case(**drawn: Any) -> Case:
+    """The inputs (arrays, None) and attributes (anything else) of one node."""
+    return drawn
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One form of an operator.
+
+    Attributes:
+        key: domain and operator.
+        label: names the form in the test's id.
+        build: draws inputs and attributes.
+        module: the test module that declares it.
+        prunable: axes that the rule must leave something to remove in, like `w[0]`.
+        fed: the inputs that are graph inputs; the others are constants.
+        outputs: names of the outputs, "" for one left out.
+        since: the oldest opset of this form.
+        until: the newest one.
+        reference: computes the outputs from the sliced inputs; used for units that statistics run over.
+        always: compare with `reference` for every unit.
+        runtime: "ort", or "onnx" for onnx's reference implementation where ONNX Runtime has no kernel.
+    """
+
+    key: Key
+    label: str
+    build: Build
+    module: str
+    prunable: tuple[str, ...]
+    fed: tuple[str, ...] | None
+    outputs: tuple[str, ...]
+    since: int
+    until: int
+    reference: Callable[..., Any] | None
+    always: bool
+    runtime: str
+
+    def opsets(self) -> list[int]:
+        """The oldest and the newest opset at which this form has a definition of its own."""
+        domain, name = self.key
+        if domain or name not in VERSIONS:
+            return [1 if domain else NEWEST]
+        known = VERSIONS[name]
+        newest = max((v for v in known if v <= min(self.until, NEWEST)), default=NEWEST)
+        oldest = max(self.since, min(known))
+        return sorted({oldest, max(newest, oldest)})
+
+
+def _versions() -> dict[str, list[int]]:
+    """The opsets at which each standard operator changed."""
+    versions: dict[str, list[int]] = {}
+    for schema in onnx.defs.get_all_schemas_with_history():
+        if schema.domain == "":
+            versions.setdefault(schema.name, []).append(schema.since_version)
+    return versions
+
+
+VERSIONS = _versions()
+SAMPLES: dict[Key, list[Sample]] = {}
+
+
+def sample(
+    *names: str,
+    prunable: str = "",
+    fed: str | None = None,
+    outputs: str = "y",
+    since: int = OLDEST,
+    until: int = NEWEST,
+    reference: Callable[..., Any] | None = None,
+    always: bool = False,
+    runtime: str = "ort",
+    domain: str = "",
+) -> Callable[[Build], Build]:
+    """Decorator: the function draws a node of each of the operators `names`; see Sample. Lists are words in a string.
+
+    Only the first input is a graph input unless `fed` says otherwise. In `outputs`, "-" is an output left out.
+    """
+
+    def add(build: Build) -> Build:
+        for name in names:
+            found = Sample(
+                (domain, name),
+                build.__name__.strip("_"),
+                build,
+                build.__module__,
+                tuple(prunable.split()),
+                None if fed is None else tuple(fed.split()),
+                tuple(output.strip("-") for output in outputs.split()),
+                since,
+                until,
+                reference,
+                always,
+                runtime,
+            )
+            SAMPLES.setdefault(found.key, []).append(found)
+        return build
+
+    return add
+
+
+@dataclass(frozen=True)
+class Form:
+    """A sample at one opset."""
+
+    sample: Sample
+    opset: int
+
+    def __str__(self) -> str:
+        return f"{self.sample.key[1]}-{self.sample.label}-{self.opset}"
+
+
+def forms(module: str) -> list[Form]:
+    """Everything that a test module declares."""
+    found = [sample for samples in SAMPLES.values() for sample in samples if sample.module == module]
+    return [Form(sample, opset) for sample in found for opset in sample.opsets()]
+
+
+def oracle(module: str, max_examples: int = 10) -> Callable[..., None]:
+    """The test of all samples that a module has declared so far."""
+
+    @settings(max_examples=max_examples, deadline=None, derandomize=True, database=None)
+    @given(draw=st.builds(Draw, st.permutations(PRIMES), st.integers(0, 2**32 - 1)))
+    def test_rule(form: Form, draw: Draw) -> None:
+        check(form, draw)
+
+    parametrized: Callable[..., None] = pytest.mark.parametrize("form", forms(module), ids=str)(test_rule)
+    return parametrized
+
+
+def check(form: Form, draw: Draw) -> None:
+    """Remove units from every removable dimension in turn, then from all at once."""
+    drawn = form.sample.build(draw)
+    inputs: Arrays = {name: value for name, value in drawn.items() if value is None or isinstance(value, np.ndarray)}
+    node = Node(form, inputs, {name: value for name, value in drawn.items() if name not in inputs})
+    trial = Trial(node)
+    for place in form.sample.prunable:
+        assert any(atom in trial.atoms for atom in atoms(trial.at(place))), f"{form}: {place} cannot be pruned"
+    if not trial.atoms:  # nothing to remove: the node itself must still be a valid one
+        node.run(node.proto(inputs), inputs)
+    choices = [[index] for index in range(len(trial.atoms))]
+    if len(choices) > 1:
+        choices.append(list(range(len(trial.atoms))))
+    for chosen in choices:
+        trial = Trial(node)
+        trial.check({trial.atoms[index]: _some_kept(trial.atoms[index].size, draw.rng) for index in chosen})
+
+
+def _some_kept(size: int, rng: np.random.Generator) -> Mask:
+    """At least one unit goes, and at least one stays."""
+    mask = np.zeros(size, dtype=np.bool_)
+    mask[rng.permutation(size)[: rng.integers(1, size)]] = True
+    return mask
+
+
+@dataclass(frozen=True)
+class Node:
+    """One node with its full inputs."""
+
+    form: Form
+    inputs: Arrays
+    attributes: dict[str, Any]
+
+    @property
+    def fed(self) -> tuple[str, ...]:
+        """The inputs that are graph inputs."""
+        return tuple(self.inputs)[:1] if self.form.sample.fed is None else self.form.sample.fed
+
+    def proto(self, inputs: Arrays) -> onnx.ModelProto:
+        """The model around the node."""
+        domain, name = self.form.sample.key
+        names = [name if array is not None else "" for name, array in inputs.items()]
+        attributes = {name: value for name, value in self.attributes.items() if value is not None}
+        node = onnx.helper.make_node(name, names, self.form.sample.outputs, name="node", domain=domain, **attributes)
+        given = {name: array for name, array in inputs.items() if array is not None}
+        graph = onnx.helper.make_graph(
+            [node],
+            "sample",
+            [onnx.helper.make_tensor_value_info(name, _elem_type(given[name]), given[name].shape) for name in self.fed],
+            [onnx.helper.make_empty_tensor_value_info(name) for name in self.form.sample.outputs if name],
+            [onnx.numpy_helper.from_array(array, name) for name, array in given.items() if name not in self.fed],
+        )
+        opset = NEWEST if domain else self.form.opset
+        imports = [onnx.helper.make_opsetid("", opset), *([onnx.helper.make_opsetid(domain, 1)] if domain else [])]
+        return onnx.helper.make_model(graph, opset_imports=imports, ir_version=10)
+
+    def run(self, model: onnx.ModelProto, inputs: Arrays) -> list[Array]:
+        """The outputs of a model around the node."""
+        feed = {name: inputs[name] for name in self.fed}
+        if self.form.sample.runtime == "onnx":
+            return list(onnx.reference.ReferenceEvaluator(model).run(None, feed))
+        options = onnxruntime.SessionOptions()
+        options.log_severity_level = 4
+        options.intra_op_num_threads = 1
+        options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+        providers = ["CPUExecutionProvider"]
+        return list(onnxruntime.InferenceSession(model.SerializeToString(), options, providers).run(None, feed))
+
+
+def _elem_type(array: Array) -> int:
+    return int(onnx.helper.np_dtype_to_tensor_dtype(array.dtype))
+
+
+class Trial:
+    """One analysis of a node, and one removal from it."""
+
+    def __init__(self, node: Node) -> None:
+        self.node = node
+        self.model = ir.from_proto(node.proto(node.inputs))
+        found = shapes.infer(self.model)
+        self.analysis = coupling.Analysis(self.model, graph.view(self.model), found, coupling._fresh_dims(found))
+        coupling._walk(self.analysis)
+        self.outputs = [name for name in node.form.sample.outputs if name]
+        values = [name for name, array in node.inputs.items() if array is not None]
+        self.atoms = list(dict.fromkeys(self._removable([*values, *self.outputs])))
+
+    def _removable(self, values: list[str]) -> Iterator[Atom]:
+        for value in values:
+            for dim in self.analysis.dims.get(value, []):
+                yield from (atom for atom in atoms(dim) if atom.reason is None and atom.size > 1)
+
+    def at(self, place: str) -> Dim:
+        """The dimension at a place like `w[0]`."""
+        value, _, axis = place.rstrip("]").partition("[")
+        return self.analysis.dims[value][int(axis)]
+
+    def check(self, keep: Mapping[Atom, Mask]) -> None:
+        """Remove, run, compare."""
+        expected = list(self._expected(keep))
+        sliced = {
+            name: array if array is None else self._slice(name, array, keep) for name, array in self.node.inputs.items()
+        }
+        rewritten = self._removed(keep, sliced)
+        results = self.node.run(rewritten, sliced)
+        described = {str(index): mask.astype(int).tolist() for index, mask in enumerate(keep.values())}
+        for name, result in zip(self.outputs, results, strict=True):
+            predicted = tuple(kept_size(dim, _counts(keep)) for dim in self.analysis.dims[name])
+            assert result.shape == predicted, f"{name} has shape {result.shape}, not {predicted}, kept {described}"
+        for outputs in expected:
+            for name, result, wanted in zip(self.outputs, results, outputs, strict=True):
+                message = f"{name} of {self.node.form}, kept {described}"
+                np.testing.assert_allclose(result, wanted, rtol=1e-4, atol=1e-5, err_msg=message)
+
+    def _removed(self, keep: Mapping[Atom, Mask], sliced: Arrays) -> onnx.ModelProto:
+        """The model as the real pass leaves it, with the interface that a model around it would have."""
+        analysis = self.analysis
+        analysis.groups = [coupling.Group(f"group {i}", atom, []) for i, atom in enumerate(self.atoms)]
+        chosen = [(group, keep[group.atom]) for group in analysis.groups if group.atom in keep]
+        RemoveUnits(analysis, plan_from_masks(chosen, {}))(self.model)
+        for value in (*self.model.graph.inputs, *self.model.graph.outputs):
+            name = value.name or ""
+            value.shape = ir.Shape([kept_size(dim, _counts(keep)) for dim in analysis.dims[name]])
+            if value.type is None and name in analysis.shapes.dtypes:
+                value.type = ir.TensorType(analysis.shapes.dtypes[name])
+        proto = ir.to_proto(self.model)
+        if onnx.defs.has(self.node.form.sample.key[1]):
+            onnx.checker.check_model(proto, full_check=True)
+        return proto
+
+    def _expected(self, keep: Mapping[Atom, Mask]) -> Iterator[list[Array]]:
+        """What the outputs must be: the slices of the full outputs, once per way of zeroing what is summed over."""
+        sample = self.node.form.sample
+        tagged = {atom for tag, dim, _ in self.analysis.findings.tags if tag == "statistics" for atom in atoms(dim)}
+        if sample.always or not tagged.isdisjoint(keep):
+            if sample.reference is not None:
+                yield self._by_reference(keep)
+            return
+        for places in self._ways_to_zero(keep):
+            inputs = dict(self.node.inputs)
+            for name, axis, zero in places:
+                mask = keep_mask(self.analysis.dims[name][axis], keep)
+                inputs[name] = _emptied(inputs[name], axis, mask, zero)
+            full = self.node.run(self.node.proto(inputs), inputs)
+            yield [self._slice(name, array, keep) for name, array in zip(self.outputs, full, strict=True)]
+
+    def _by_reference(self, keep: Mapping[Atom, Mask]) -> list[Array]:
+        sample = self.node.form.sample
+        assert sample.reference is not None
+        inputs = [
+            array if array is None else self._slice(name, array, keep) for name, array in self.node.inputs.items()
+        ]
+        outputs = sample.reference(*inputs, **self.node.attributes)
+        return list(outputs) if isinstance(outputs, tuple) else [outputs]
+
+    def _ways_to_zero(self, keep: Mapping[Atom, Mask]) -> Iterator[list[Emptied]]:
+        """What to zero: the operands that the rule names, or else the constants that they meet."""
+        names, given = list(self.node.inputs), list(self.node.inputs.values())
+        sums = self.analysis.findings.contractions
+        yield [(names[ref.operand[0]], ref.operand[1], None if ref.zero is None else given[ref.zero]) for ref in sums]
+        contracted = {atom for ref in sums for atom in atoms(ref.dim)}
+        outside = contracted & set(keep) - {atom for name in self.outputs for atom in self._removable([name])}
+        met: list[Emptied] = [
+            (name, axis, None)
+            for name, array in self.node.inputs.items()
+            for axis, dim in enumerate(self.analysis.dims.get(name, []))
+            if name not in self.node.fed and array is not None and not contracted.isdisjoint(atoms(dim))
+        ]
+        inside = {atom for name, axis, _ in met for atom in atoms(self.analysis.dims[name][axis])}
+        if outside and outside <= inside and all(ref.zero is None for ref in sums):
+            yield met
+
+    def _slice(self, name: str, array: Array, keep: Mapping[Atom, Mask]) -> Array:
+        for axis, dim in enumerate(self.analysis.dims[name]):
+            array = np.compress(keep_mask(dim, keep), array, axis=axis)
+        return array
+
+
+def _emptied(array: Array | None, axis: int, mask: Mask, zero: Array | None) -> Array:
+    assert array is not None
+    array = np.moveaxis(array.copy(), axis, -1)
+    array[..., ~mask] = 0 if zero is None else zero
+    return np.moveaxis(array, -1, axis)
+
+
+def _counts(keep: Mapping[Atom, Mask]) -> dict[Atom, int]:
+    return {atom: int(mask.sum()) for atom, mask in keep.items()}
