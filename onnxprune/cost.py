@@ -87,11 +87,18 @@ def batch_size(analysis: Analysis) -> int:
     An analysis works at sizes of its own choice. That MACs scale with the batch is not assumed but tried: where they
     do not (weights that are computed from the input, say) the answer is 1.
     """
-    firsts = [analysis.dims[name][0] for name in _batched_inputs(analysis)]
-    if not firsts:
+    batched = _batched_inputs(analysis)
+    if not batched:
         return 1
-    single = {atom: 1 for dim in firsts for atom in atoms(dim)}
-    return firsts[0].size if measure(analysis, single).macs * firsts[0].size == measure(analysis).macs else 1
+    size = analysis.shapes.shapes[batched[0]][0]
+    total = measure(analysis).macs
+    firsts = [analysis.dims[name][0] for name in batched]
+    varying = [analysis.dims[name][axis] for name, axis in analysis.shapes.dynamic if name in analysis.dims]
+    for batches in (firsts, [*firsts, *(dim for dim in varying if dim.size == size)]):  # a reshape may break the trail
+        single = {atom: 1 for dim in batches for atom in atoms(dim)}
+        if measure(analysis, single).macs * size == total:
+            return size
+    return 1
 
 
 def sizes_of_sample(analysis: Analysis) -> dict[str, int]:

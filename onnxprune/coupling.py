@@ -13,7 +13,7 @@ import numpy as np
 import onnx_ir as ir
 
 from onnxprune import graph as graphs
-from onnxprune.dims import Atom, Dim, atoms, describe, freeze, resolve
+from onnxprune.dims import Atom, Dim, atoms, describe, freeze, resolve, terms
 from onnxprune.ops import find_rule
 from onnxprune.ops.base import Dims, Findings, Op, Reason, RefuseError, key_of
 from onnxprune.shapes import Shapes, SizeArithmetic, infer
@@ -158,9 +158,10 @@ def _apply_rule(op: Op, analysis: Analysis) -> None:
         analysis.unruled[f"{domain}.{op_type}".lstrip(".")] += 1
         op.freeze_everything("no rule for this operator")
         return
-    unknown = next((value.name for value in op.node.outputs if value.name and value.name not in analysis.dims), None)
+    values = (value.name for value in (*op.node.inputs, *op.node.outputs) if value is not None and value.name)
+    unknown = next((name for name in values if name not in analysis.dims), None)
     if unknown is not None:
-        op.freeze_everything("the shape of its output is not known before the run")
+        op.freeze_everything(f"the shape of '{unknown}' is not known before the run")
         return
     try:
         rule(op)
@@ -175,12 +176,14 @@ def _apply_rule(op: Op, analysis: Analysis) -> None:
 def _freeze_dynamic(analysis: Analysis) -> None:
     """A dynamic axis that was not traced to one of the inputs (as in batch * heads) keeps its size as a whole.
 
+    So does what lies beside a dynamic axis (learned tokens before a sequence): sizes that the graph computes are scaled
+    after removal, which is right for batch * heads at any batch, and wrong for tokens + sequence.
     Asked after the walk: a filler made of computed sizes may turn out to be batch * heads only where it is used.
     """
     reason = Reason("its size differs from run to run (dynamic axis)")
     for name, axis in sorted(analysis.shapes.dynamic):
         dim = analysis.dims[name][axis]
-        if all(atom.reason is None for atom in atoms(dim)):
+        if all(atom.reason is None for atom in atoms(dim)) or sum(1 for _ in terms(dim)) > 1:
             freeze(dim, reason)
 
 
@@ -244,8 +247,8 @@ def _weights_in_order(analysis: Analysis) -> list[str]:
     initializers = analysis.model.graph.initializers
     ordered: dict[str, None] = {}
     for _, node in graphs.operators(analysis.graph):
-        for value in node.inputs:
-            if value is not None and value.name in initializers:
+        for value in graphs.reads(node):
+            if value.name in initializers:
                 ordered[value.name or ""] = None
     return list(ordered)
 

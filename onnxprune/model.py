@@ -11,9 +11,11 @@ import errno
 import mmap
 import os
 import shutil
+import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any, BinaryIO
 
 import numpy as np
 import numpy.typing as npt
@@ -253,37 +255,43 @@ def _write(model: ir.Model, path: Path, external: bool) -> None:
         wire.write(skeleton(model), tensors, out)
 
 
-def _initializer(value: ir.Value, data_name: str | None, out_data: object) -> wire.Initializer:
+def _initializer(value: ir.Value, data_name: str | None, out_data: BinaryIO | None) -> wire.Initializer:
     tensor = value.const_value
     assert tensor is not None
     proto = onnx.TensorProto(name=value.name, data_type=tensor.dtype.value, dims=tensor.shape.numpy())
     if tensor.dtype == ir.DataType.STRING:
         proto.string_data.extend(tensor.string_data())  # type: ignore[attr-defined]
         return wire.Initializer(proto, 0, None)
-    if data_name is None or tensor.nbytes < wire.BIG:
-        return wire.Initializer(proto, tensor.nbytes, lambda: raw_bytes(tensor))
-    out_data.write(b"\0" * (-out_data.tell() % _ALIGNMENT))  # type: ignore[attr-defined]
+    if data_name is None or out_data is None or tensor.nbytes < wire.BIG:
+        return wire.Initializer(proto, tensor.nbytes, lambda out: write_raw(tensor, out))
+    out_data.write(b"\0" * (-out_data.tell() % _ALIGNMENT))
     proto.data_location = onnx.TensorProto.EXTERNAL
-    place = {"location": data_name, "offset": out_data.tell(), "length": tensor.nbytes}  # type: ignore[attr-defined]
+    place = {"location": data_name, "offset": out_data.tell(), "length": tensor.nbytes}
     for key, entry in place.items():
         proto.external_data.add(key=key, value=str(entry))
-    out_data.write(raw_bytes(tensor))  # type: ignore[attr-defined]
+    write_raw(tensor, out_data)
     return wire.Initializer(proto, 0, None)
 
 
-def raw_bytes(tensor: ir.TensorProtocol) -> bytes | memoryview:
-    """The tensor as ONNX stores it: little-endian, row-major; a view of its memory where that already is so."""
-    array = tensor.numpy()
-    if array.nbytes != tensor.nbytes or np.dtype("<u2").newbyteorder("=") != np.dtype("<u2"):
-        return tensor.tobytes()  # packed 4-bit types, big-endian machines
-    return memoryview(np.ascontiguousarray(array).reshape(-1).view(np.uint8))
+def write_raw(tensor: ir.TensorProtocol, out: BinaryIO) -> None:
+    """Write a tensor as ONNX stores it (little-endian, row-major), from its memory where that already is so."""
+    with reading(tensor) as array:
+        if array.nbytes != tensor.nbytes or sys.byteorder != "little":
+            out.write(tensor.tobytes())  # packed 4-bit types, big-endian machines
+        else:
+            out.write(np.ascontiguousarray(array).reshape(-1).view(np.uint8).data)
 
 
-def weight(value: ir.Value) -> npt.NDArray[np.generic]:
-    """The array of an initializer, memory-mapped where it lies in a file. Raises KeyError when it is none."""
-    if value.const_value is None:
-        raise KeyError(value.name)
-    return value.const_value.numpy()
+@contextlib.contextmanager
+def reading(tensor: ir.TensorProtocol) -> Iterator[npt.NDArray[Any]]:
+    """The tensor's array for the length of a block; a memory-mapped one is unmapped after it, so that memory does not
+    grow with the file. A view that is kept keeps it mapped.
+    """
+    yield tensor.numpy()
+    if isinstance(tensor, ir.ExternalTensor):
+        with contextlib.suppress(BufferError):  # the caller's name for the array: the map goes when that does
+            tensor.release()
+        tensor.raw = None
 
 
 def one_line(error: BaseException) -> str:

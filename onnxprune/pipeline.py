@@ -24,6 +24,7 @@ from onnxprune.passes.share_initializers import ShareInitializers
 from onnxprune.passes.strip_metadata import StripMetadata
 from onnxprune.plan import Plan, plan_from_masks
 from onnxprune.report.data import GroupReport, Report
+from onnxprune.runtime.observe import observe
 from onnxprune.selection import select
 
 Progress = Callable[[str], None]
@@ -76,28 +77,50 @@ class Result:
     _bindings: dict[str, int] = field(repr=False)
 
     def save(
-        self, path: str | Path, *, external: bool | None = None, seed: int = 0, progress: Progress = silent
+        self,
+        path: str | Path,
+        *,
+        external: bool | None = None,
+        plan: str | Path | None = None,
+        seed: int = 0,
+        progress: Progress = silent,
     ) -> Report:
         """Write to `path` after checker, shape inference and one ONNX Runtime run on both files; atomic.
 
         Args:
             path: where to; never the file that was read.
             external: weights in `<path>.data` (True), in the file (False), or as they were read (None).
+            plan: where to write the plan; both files appear, or none.
             seed: of the inputs of the trial run.
             progress: told what is being done.
 
         Raises VerificationError when a check fails, ModelError when the original cannot be run or the file not be
         written, UsageError when `path` is no place for a file. In all cases nothing is left behind.
         """
-        check_target(Path(path), self._source)
+        check_targets(self._source, path, plan)
         progress("running the original")
-        session, feed, expected = verify.run_original(self._source, self._bindings, seed)
+        original = verify.run_original(self._source, self._bindings, seed)
         progress("writing and checking")
-        with staged(self.model, path, external=external) as written:
-            verify.verify(written, session, feed, expected)
+        plan_written = contextlib.nullcontext() if plan is None else self.plan.staged(plan)
+        with plan_written, staged(self.model, path, external=external) as written:
+            verify.verify(written, original)
             size = sum(file.stat().st_size for file in written.parent.iterdir())
         self.report = replace(self.report, file_bytes=(self.report.file_bytes[0], size), estimated=False)
         return self.report
+
+
+def check_targets(source: str | Path, *targets: str | Path | None) -> None:
+    """Can all of `targets` be written? Raises UsageError, before any work, for one that cannot or that is `source`."""
+    given = [Path(target) for target in targets if target is not None]
+    for target in given:
+        check_target(target, Path(source))
+    if len({target.absolute() for target in given}) < len(given):
+        raise UsageError(f"{given[0]} is named for two outputs; choose different names")
+
+
+def default_output(source: Path) -> Path:
+    """`model.onnx` becomes `model.pruned.onnx`, beside it."""
+    return source.parent / f"{source.stem}.pruned.onnx"
 
 
 def inspect(path: str | Path) -> Analysis:
@@ -108,13 +131,18 @@ def inspect(path: str | Path) -> Analysis:
     model = open_model(path)
     model.meta["stored"] = cost.stored(model)
     try:
-        with _garbage_kept():
-            _, shapes = Canonicalize().with_shapes(model)
-            RemoveDead()(model)
-            return analyze(model, shapes)
+        return analyze_model(model)
     except Exception:
         check(Path(path))  # a file that breaks the rules explains itself; for a valid one the bug is ours
         raise
+
+
+def analyze_model(model: ir.Model) -> Analysis:
+    """Bring an opened model into canonical form, in place, and find its groups."""
+    with _garbage_kept():
+        _, shapes = Canonicalize(observe).with_shapes(model)
+        RemoveDead()(model)
+        return analyze(model, shapes)
 
 
 @contextlib.contextmanager

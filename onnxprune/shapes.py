@@ -7,7 +7,7 @@ is static, what differs varies at run time. So the rest of the tool only ever se
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -23,6 +23,7 @@ from onnxprune.ops.evaluate import by_reference, constant_tensor, shape_of
 # Larger arrays are data, not shape arithmetic.
 MAX_KNOWN = 65_536
 _MAX_KNOWN_WEIGHT = 4_096
+_MAX_SCALES = 16
 
 # Unequal primes, so that two dynamic axes never meet by accident of equal size.
 _PRIMES = ((7, 11, 13, 17, 19, 23, 29, 31), (5, 3, 37, 41, 43, 47, 53, 59))
@@ -30,6 +31,7 @@ _DATA_SIZES = (1_009, 1_000_003)
 _IMAGE_SIDES = ((224, 160, 96), (192, 256, 320))
 
 Shape = tuple[int, ...]
+Observe = Callable[[ir.Model, list[str], dict[str, int]], dict[str, tuple[Shape, ir.DataType]]]
 
 
 @dataclass
@@ -43,7 +45,8 @@ class Shapes:
         dynamic: (value, axis) pairs whose size differs from run to run.
         bindings: the size given to each dynamic axis of the graph inputs, by its symbol.
         failures: nodes whose types onnx could not infer, with the reason.
-        invented: how many sizes depend on data and were made up (the count of non-zero entries, say).
+        invented: values with a size that depends on data and was made up (the count of non-zero entries, say).
+        observed: values whose shape was seen in a trial run, and what follows from them: not to be folded.
     """
 
     shapes: dict[str, Shape] = field(default_factory=dict)
@@ -52,15 +55,35 @@ class Shapes:
     dynamic: set[tuple[str, int]] = field(default_factory=set)
     bindings: dict[str, int] = field(default_factory=dict)
     failures: dict[str, str] = field(default_factory=dict)
-    invented: int = 0
+    invented: set[str] = field(default_factory=set)
+    observed: set[str] = field(default_factory=set)
 
 
-def infer(model: ir.Model) -> Shapes:
-    """Shapes and known values of a model whose constants are initializers (see passes.canonicalize)."""
+def infer(model: ir.Model, observe: Observe | None = None) -> Shapes:
+    """Shapes and known values of a model.
+
+    Args:
+        model: the model; local functions are to be inlined before (see passes.canonicalize).
+        observe: where shapes depend on data, called with the model, the names of the values in question and the
+            bindings, to see their shapes in a trial run. It may come back empty.
+    """
+    first, second = _two_passes(model)
+    open_questions = _unknown(model, first) | first.invented
+    if observe is not None and open_questions:
+        questions = sorted(open_questions)
+        seen = observe(model, questions, first.bindings)
+        again = seen if second.bindings == first.bindings else observe(model, questions, second.bindings)
+        if seen and again:
+            first, second = forward(model, first.bindings, 0, seen), forward(model, second.bindings, 1, again)
+    return first if first is second else _merge(first, second)
+
+
+def _two_passes(model: ir.Model) -> tuple[Shapes, Shapes]:
+    """The same pass twice where nothing varies."""
     symbols = _symbols(model)
     if not symbols:
         found = forward(model, {})
-        return _merge(found, forward(model, {}, turn=1)) if found.invented else found
+        return found, forward(model, {}, turn=1) if found.invented else found
     best: tuple[Shapes, Shapes] | None = None
     for first, second in _candidates(symbols):
         pair = forward(model, first), forward(model, second, turn=1)
@@ -69,7 +92,11 @@ def infer(model: ir.Model) -> Shapes:
         if not _troubles(pair):
             break
     assert best is not None
-    return _merge(*best)
+    return best
+
+
+def _unknown(model: ir.Model, found: Shapes) -> set[str]:
+    return {value.name for node in model.graph for value in node.outputs if value.name and value.name not in found.shapes}
 
 
 def _troubles(pair: tuple[Shapes, Shapes]) -> int:
@@ -125,14 +152,19 @@ def _merge(first: Shapes, second: Shapes) -> Shapes:
     first.known = {
         name: array
         for name, array in first.known.items()
-        if name in second.known and np.array_equal(array, second.known[name])
+        if name in second.known and name not in first.observed and np.array_equal(array, second.known[name])
     }
     first.failures.update(second.failures)
     return first
 
 
-def forward(model: ir.Model, bindings: dict[str, int], turn: int = 0) -> Shapes:
-    """One pass in graph order with the given sizes of dynamic axes; `turn` chooses the sizes that depend on data."""
+def forward(
+    model: ir.Model, bindings: dict[str, int], turn: int = 0, seen: Mapping[str, tuple[Shape, ir.DataType]] | None = None
+) -> Shapes:
+    """One pass in graph order with the given sizes of dynamic axes.
+
+    Sizes that depend on data are those `seen` in a trial run, or made up, others in each `turn`.
+    """
     found = Shapes(bindings=bindings)
     types: dict[str, onnx.TypeProto] = {}
     for value in model.graph.inputs:
@@ -152,6 +184,8 @@ def forward(model: ir.Model, bindings: dict[str, int], turn: int = 0) -> Shapes:
             _record_constant(found, types, node.outputs[0].name or "", constant)
         elif not _evaluate(node, found, types, opsets):
             _infer_node(node, found, types, opsets, turn)
+        if seen is not None:
+            _take_seen(node, found, types, seen)
     return found
 
 
@@ -160,6 +194,19 @@ def _is_shape_like(tensor: ir.TensorProtocol) -> bool:
     if tensor.dtype == ir.DataType.STRING:
         return False
     return tensor.size <= 1 or (tensor.size <= _MAX_KNOWN_WEIGHT and not tensor.dtype.is_floating_point())
+
+
+def _take_seen(
+    node: ir.Node, found: Shapes, types: dict[str, onnx.TypeProto], seen: Mapping[str, tuple[Shape, ir.DataType]]
+) -> None:
+    """Use what a trial run showed; everything computed from it is marked, since another run may show something else."""
+    follows = any(value is not None and value.name in found.observed for value in node.inputs)
+    for value in node.outputs:
+        if value.name in seen:
+            _record(found, types, value.name, *seen[value.name])
+            follows = True
+    if follows:
+        found.observed.update(value.name for value in node.outputs if value.name)
 
 
 def _record_constant(found: Shapes, types: dict[str, onnx.TypeProto], name: str, tensor: ir.TensorProtocol) -> None:
@@ -237,11 +284,8 @@ def _infer_node(
         _infer_by_table(node, found, types)  # no schema: an operator of another domain
         return
     inputs = {value.name or "": types[value.name or ""] for value in read}
-    data = {
-        value.name or "": onnx.numpy_helper.from_array(found.known[value.name or ""], value.name)
-        for value in read
-        if value.name in found.known
-    }
+    contents = {value.name or "": _content(value, found) for value in read}
+    data = {name: onnx.numpy_helper.from_array(array, name) for name, array in contents.items() if array is not None}
     imports = [onnx.helper.make_opsetid(name, version) for name, version in opsets.items()]
     try:
         outputs = onnx.shape_inference.infer_node_outputs(
@@ -253,6 +297,16 @@ def _infer_node(
     for name, proto in outputs.items():
         if name:
             _record_type(found, types, name, proto, turn)
+
+
+def _content(value: ir.Value, found: Shapes) -> Array | None:
+    """What onnx may look at to tell shapes: what is known, and short float constants (the scales of a Resize)."""
+    if value.name in found.known:
+        return found.known[value.name]
+    producer = value.producer()
+    tensor = value.const_value if producer is None else constant_tensor(producer)
+    fits = tensor is not None and tensor.dtype.is_floating_point() and tensor.size <= _MAX_SCALES
+    return tensor.numpy() if tensor is not None and fits else None
 
 
 def _infer_by_table(node: ir.Node, found: Shapes, types: dict[str, onnx.TypeProto]) -> None:
@@ -282,8 +336,8 @@ def _record_type(found: Shapes, types: dict[str, onnx.TypeProto], name: str, pro
         return
     for dim in tensor.shape.dim:
         if not dim.HasField("dim_value"):  # known only in a run: any size of its own will do, another one each turn
-            dim.dim_value = _DATA_SIZES[turn] + 2 * found.invented
-            found.invented += 1
+            dim.dim_value = _DATA_SIZES[turn] + 2 * len(found.invented)
+            found.invented.add(name)
     types[name] = proto
     found.shapes[name] = tuple(dim.dim_value for dim in tensor.shape.dim)
     found.dtypes[name] = ir.DataType(tensor.elem_type)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -10,30 +11,40 @@ import numpy as np
 
 from onnxprune.errors import ModelError, VerificationError
 from onnxprune.model import check
-from onnxprune.runtime.ort import Feed, Session, synthetic_feed
+from onnxprune.runtime.ort import Feed, Port, Session, synthetic_feed
 
 
-def run_original(path: Path, sizes: Mapping[str, int], seed: int = 0) -> tuple[Session, Feed, dict[str, Any]]:
+@dataclass(frozen=True)
+class Original:
+    """What the original looks like from outside, and what it answers to one input."""
+
+    inputs: tuple[Port, ...]
+    outputs: tuple[Port, ...]
+    feed: Feed
+    results: dict[str, Any]
+
+
+def run_original(path: Path, sizes: Mapping[str, int], seed: int = 0) -> Original:
     """Load and run the original once. Raises ModelError when ONNX Runtime refuses it.
 
     Symbolic axes are tried at size 1 for the batch and as given otherwise, then all as given.
     """
     session = Session(path)
-    symbols = {axis[0] for port in session.inputs for axis in [port.shape[:1]] if axis and not isinstance(axis[0], int)}
-    firsts = {symbol or f"{port.name}[0]" for port in session.inputs for symbol in port.shape[:1] if symbol in symbols}
+    firsts = [port.shape[0] or f"{port.name}[0]" for port in session.inputs if port.shape]
+    one = {symbol: 1 for symbol in firsts if isinstance(symbol, str)}
     error: ModelError | None = None
-    for attempt in ({**sizes, **dict.fromkeys(map(str, firsts), 1)}, dict(sizes)):
+    for attempt in ({**sizes, **one}, dict(sizes)):
         feed = synthetic_feed(session.inputs, attempt, seed)
         try:
-            return session, feed, session.run(feed)
+            return Original(tuple(session.inputs), tuple(session.outputs), feed, session.run(feed))
         except ModelError as refused:
             error = refused
     assert error is not None
     raise error
 
 
-def verify(path: Path, original: Session, feed: Feed, expected: Mapping[str, Any]) -> dict[str, Any]:
-    """Check the file at `path` against the original; the outputs of the pruned model on `feed`.
+def verify(path: Path, original: Original) -> dict[str, Any]:
+    """Check the file at `path` against the original; the outputs of the pruned model on the same input.
 
     Raises VerificationError when the checker or ONNX Runtime refuse it, when the interface differs, or when an output
     is not finite where the original's is.
@@ -41,14 +52,14 @@ def verify(path: Path, original: Session, feed: Feed, expected: Mapping[str, Any
     try:
         check(path)
         session = Session(path)
-        outputs = session.run(feed)
+        outputs = session.run(original.feed)
     except ModelError as error:
         raise VerificationError(f"the pruned model is not valid, so nothing was written: {error}") from error
     for before, after in ((original.inputs, session.inputs), (original.outputs, session.outputs)):
         signature = [(port.name, port.type, len(port.shape)) for port in before]
         if [(port.name, port.type, len(port.shape)) for port in after] != signature:
             raise VerificationError("the pruned model has another interface than the original; nothing was written")
-    for name, array in expected.items():
+    for name, array in original.results.items():
         _compare(name, array, outputs[name])
     return outputs
 

@@ -49,18 +49,18 @@ def split(data: Buffer) -> tuple[onnx.ModelProto, dict[str, tuple[int, int]]]:
 
 @dataclass(frozen=True)
 class Initializer:
-    """One weight to stream out: its TensorProto without raw data, and how to get at that data (None: it has none)."""
+    """One weight to stream out: its TensorProto without raw data, and what writes those `nbytes` (None: it has none)."""
 
     proto: onnx.TensorProto
     nbytes: int
-    read: Callable[[], Buffer] | None
+    write: Callable[[BinaryIO], object] | None
 
     def header(self) -> bytes:
         """Everything of the field in GraphProto up to the raw bytes."""
         body = self.proto.SerializeToString(deterministic=True)
-        if self.read is not None:
+        if self.write is not None:
             body += _tag(_RAW_DATA) + _varint(self.nbytes)
-        return _tag(_INITIALIZER) + _varint(len(body) + (self.nbytes if self.read else 0)) + body
+        return _tag(_INITIALIZER) + _varint(len(body) + (self.nbytes if self.write else 0)) + body
 
 
 def write(model: onnx.ModelProto, initializers: Sequence[Initializer], out: BinaryIO) -> None:
@@ -70,14 +70,14 @@ def write(model: onnx.ModelProto, initializers: Sequence[Initializer], out: Bina
     rest.ClearField("graph")
     graph = model.graph.SerializeToString(deterministic=True)
     headers = [each.header() for each in initializers]
-    total = len(graph) + sum(map(len, headers)) + sum(each.nbytes for each in initializers if each.read)
+    total = len(graph) + sum(map(len, headers)) + sum(each.nbytes for each in initializers if each.write)
     out.write(rest.SerializeToString(deterministic=True))
     out.write(_tag(_GRAPH) + _varint(total))
     out.write(graph)
     for header, each in zip(headers, initializers, strict=True):
         out.write(header)
-        if each.read is not None:
-            out.write(each.read())
+        if each.write is not None:
+            each.write(out)
 
 
 def _without_weights(data: Buffer, start: int, end: int, ranges: dict[str, tuple[int, int]]) -> bytearray:

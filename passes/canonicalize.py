@@ -11,7 +11,7 @@ import onnx_ir.passes.common as common
 from onnxprune.ops.base import Array
 from onnxprune.ops.evaluate import constant_tensor
 from onnxprune.passes.base import PassResult
-from onnxprune.shapes import Shapes, infer
+from onnxprune.shapes import Observe, Shapes, infer
 
 # A folded array of more entries than this would weigh more than the nodes that compute it.
 _MAX_FOLDED = 1024
@@ -30,7 +30,11 @@ class Canonicalize:
     change when heads shrink. Exporters deduplicate equal initializers, so constant fillers (all zeros, all ones) that
     have several readers get a copy per reader; passes.ShareInitializers merges them again. A weight with a content of
     its own that has several readers is a deliberate tie and stays one.
+
+    `observe` is asked for shapes that depend on data, see shapes.infer.
     """
+
+    observe: Observe | None = None
 
     def __call__(self, model: ir.Model) -> PassResult:
         """Apply in place; a second time changes nothing."""
@@ -41,7 +45,7 @@ class Canonicalize:
         modified = False
         if model.functions:
             modified |= common.InlinePass()(model).modified
-        shapes = infer(model)
+        shapes = infer(model, self.observe)
         modified |= _fold(model, shapes)
         modified |= _split_fillers(model, shapes)
         return PassResult(model, modified), shapes

@@ -10,6 +10,7 @@ import onnx_ir as ir
 
 from onnxprune.coupling import Analysis
 from onnxprune.dims import Atom, Dim, Mask, keep_mask, kept_size
+from onnxprune.model import reading
 from onnxprune.ops.base import Array, IndexRef, SizeRef
 from onnxprune.passes.base import PassResult
 from onnxprune.plan import Plan
@@ -50,6 +51,7 @@ class _Removal:
         self.graph = analysis.model.graph
         self.keep = keep
         self.kept = {atom: int(mask.sum()) for atom, mask in keep.items()}
+        self.arithmetic = SizeArithmetic(analysis.model, analysis.dims, self.kept)
 
     def run(self) -> None:
         for name, value in list(self.graph.initializers.items()):
@@ -60,12 +62,19 @@ class _Removal:
         for ref in self.analysis.findings.size_refs:
             pending.setdefault((ref.node, ref.slot), []).append(ref)
         for (node, slot), refs in pending.items():
-            if any(self._changed(ref.axis) for ref in refs):
+            if self._is_computed(node, slot) or any(self._changed(ref.axis) for ref in refs):
                 self._rewrite(node, slot, refs)
         for pinned in self.analysis.findings.pinned:
             if self._changed(pinned.axis):
                 pinned.node.attributes[pinned.name] = ir.AttrFloat32(pinned.name, pinned.value)
         self._update_annotations()
+
+    def _is_computed(self, node: ir.Node, slot: int | str) -> bool:
+        """A target that the graph computes may follow a size that shrinks although its own axis does not."""
+        if isinstance(slot, str) or slot >= len(node.inputs):
+            return False
+        value = node.inputs[slot]
+        return value is not None and value.producer() is not None
 
     def _changed(self, dim: Dim) -> bool:
         return kept_size(dim, self.kept) != dim.size
@@ -128,14 +137,13 @@ class _Removal:
         return self.analysis.shapes.known.get(value.name or "")
 
     def _set_input(self, node: ir.Node, slot: int, array: Array) -> None:
-        name = f"{node.name or node.op_type}/{slot}"
-        while name in self.graph.initializers:
-            name += "'"
         if slot >= len(node.inputs):
             node.resize_inputs(slot + 1)
-        node.replace_input_with(slot, self._new_constant(name, array))
+        node.replace_input_with(slot, self._new_constant(f"{node.name or node.op_type}/{slot}", array))
 
     def _new_constant(self, name: str, array: Array) -> ir.Value:
+        while name in self.graph.initializers:
+            name += "'"
         tensor = ir.Tensor(np.ascontiguousarray(array).reshape(array.shape), name=name)
         value = ir.Value(name=name, shape=ir.Shape(array.shape), type=ir.TensorType(tensor.dtype), const_value=tensor)
         self.graph.register_initializer(value)
@@ -144,26 +152,24 @@ class _Removal:
     # -- sizes that the graph computes from dynamic ones
 
     def _correct_computed(self, node: ir.Node, slot: int, sizes: dict[int | None, int]) -> None:
-        """A target computed at run time: exchange constant pieces of a concatenation, scale what is still off."""
+        """A target computed at run time: entries that come out wrong are scaled; 0 and -1 say nothing of a size."""
         value = node.inputs[slot]
         assert value is not None
-        arithmetic = SizeArithmetic(self.analysis.model, self.analysis.dims, self.kept)
-        got = arithmetic.value(value)
+        got = self.arithmetic.value(value)
         if got is None:
             return  # checked by the analysis: nothing that changes is named by data
         wanted = _with_entries(got, {i: size for i, size in sizes.items() if i is None or got.ravel()[i] > 0})
         if np.array_equal(got, wanted):
             return
-        common = np.gcd(wanted, got)
-        common[common == 0] = 1
-        name = f"{node.name or node.op_type}/{slot}"
+        common = np.maximum(np.gcd(wanted, got), 1)
         current = value
-        for op_type, factor in (("Mul", wanted // common), ("Div", got // common)):
+        for op_type, target in (("Mul", wanted), ("Div", got)):
+            factor = np.where(wanted == got, 1, target // common)
             if (factor == 1).all():
                 continue
-            constant = self._new_constant(f"{name}/{op_type}", factor.astype(got.dtype))
-            scaled = ir.node(op_type, [current, constant], name=f"{name}/{op_type}")
-            scaled.outputs[0].name = f"{name}/{op_type}/out"
+            constant = self._new_constant(f"{node.name or node.op_type}/{slot}/{op_type}", factor.astype(got.dtype))
+            scaled = ir.node(op_type, [current, constant], name=constant.name)
+            scaled.outputs[0].name = f"{constant.name}/out"
             self.graph.insert_before(node, scaled)
             current = scaled.outputs[0]
         node.replace_input_with(slot, current)
@@ -187,11 +193,11 @@ class _Removal:
 
 def _sliced(tensor: ir.TensorProtocol, masks: list[Mask | None]) -> ir.Tensor:
     """The entries that stay, axis by axis; axes that lose most go first."""
-    array = tensor.numpy()
-    for axis, mask in sorted(enumerate(masks), key=lambda item: 1.0 if item[1] is None else float(item[1].mean())):
-        if mask is not None:
-            array = np.compress(mask, array, axis=axis)
-    return ir.Tensor(np.ascontiguousarray(array), dtype=tensor.dtype, name=tensor.name)
+    with reading(tensor) as array:
+        for axis, mask in sorted(enumerate(masks), key=lambda item: 1.0 if item[1] is None else float(item[1].mean())):
+            if mask is not None:
+                array = np.compress(mask, array, axis=axis)
+        return ir.Tensor(np.ascontiguousarray(array), dtype=tensor.dtype, name=tensor.name)
 
 
 def _with_entries(array: Array, sizes: Mapping[int | None, int]) -> Array:

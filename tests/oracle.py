@@ -7,6 +7,7 @@ Compress / Scatter pairs around statistics, are inserted, so it shares nothing w
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ import onnx_ir as ir
 
 from onnxprune.coupling import Analysis
 from onnxprune.dims import Atom, Mask, atoms, keep_mask, resolve
-from onnxprune.model import save
+from onnxprune.model import open_model, save
 from onnxprune.passes.remove_units import RemoveUnits
 from onnxprune.pipeline import inspect
 from onnxprune.plan import Plan, Removal
@@ -42,18 +43,38 @@ def every_other_unit(analysis: Analysis, seed: int = 0, ids: list[str] | None = 
     return Plan(tuple(removals))
 
 
-def judge(path: Path, plan: Plan, feed: dict[str, Any], folder: Path) -> Verdict:
+def judge(path: Path, plan: Plan, feed: dict[str, Any], folder: Path, watch: Sequence[str] = ()) -> Verdict:
     """Run original, pruned and switched-off model on one input."""
-    pruned = inspect(path)
-    RemoveUnits(pruned, plan)(pruned.model)
-    save(pruned.model, folder / "pruned.onnx")
-    masked = inspect(path)
-    switch_off(masked, plan.keep(masked))
-    save(masked.model, folder / "masked.onnx")
-    original, after, expected = (
-        Session(file).run(feed) for file in (path, folder / "pruned.onnx", folder / "masked.onnx")
-    )
-    return Verdict(distance(after, expected), distance(original, expected))
+    return Trio(path, plan, folder, watch).judge(feed)
+
+
+class Trio:
+    """The original, the pruned and the switched-off model, ready to run at any size of their dynamic axes.
+
+    `watch` names inner values to compare instead of the outputs: those of a detector, say, whose last step orders
+    near-equal boxes by chance.
+    """
+
+    def __init__(self, path: Path, plan: Plan, folder: Path, watch: Sequence[str] = ()) -> None:
+        pruned, masked = inspect(path), inspect(path)
+        RemoveUnits(pruned, plan)(pruned.model)
+        switch_off(masked, plan.keep(masked))
+        self.pruned = _ready(pruned.model, folder / "pruned.onnx", watch)
+        self.masked = _ready(masked.model, folder / "masked.onnx", watch)
+        self.original = _ready(open_model(path), folder / "original.onnx", watch) if watch else Session(path)
+
+    def judge(self, feed: dict[str, Any]) -> Verdict:
+        """How far the pruned outputs are from the switched-off ones, and those from the original's."""
+        original, pruned, masked = (session.run(feed) for session in (self.original, self.pruned, self.masked))
+        return Verdict(distance(pruned, masked), distance(original, masked))
+
+
+def _ready(model: ir.Model, path: Path, watch: Sequence[str]) -> Session:
+    if watch:
+        inner = {value.name: value for node in model.graph for value in node.outputs}
+        model.graph.outputs[:] = [inner[name] for name in watch]
+    save(model, path)
+    return Session(path)
 
 
 def distance(a: dict[str, Any], b: dict[str, Any]) -> float:

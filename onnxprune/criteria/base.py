@@ -10,18 +10,23 @@ import numpy.typing as npt
 
 from onnxprune.coupling import Analysis, Group
 from onnxprune.cost import is_parameter
+from onnxprune.model import reading
 from onnxprune.registry import Registry
 
 Scores = npt.NDArray[np.float64]
-_CHUNK_BYTES = 1 << 24
+_CHUNK_BYTES = 1 << 20
 
 
 class WeightReader:
-    """Sums of powers of absolute weights along every axis of a tensor; each tensor is read once per power."""
+    """Sums of powers of absolute weights along the axes that groups occur on; a tensor is read once per power."""
 
     def __init__(self, analysis: Analysis) -> None:
         self._initializers = analysis.model.graph.initializers
-        self._sums: dict[tuple[str, int], list[Scores]] = {}
+        self._sums: dict[tuple[str, int], dict[int, Scores]] = {}
+        self._axes: dict[str, set[int]] = {}
+        for group in analysis.groups:
+            for occurrence in group.occurrences:
+                self._axes.setdefault(occurrence.tensor, set()).add(occurrence.axis)
 
     def is_weight(self, tensor: str) -> bool:
         """Does the tensor hold parameters (rather than indices or shapes)?"""
@@ -32,19 +37,25 @@ class WeightReader:
         if (tensor, power) not in self._sums:
             value = self._initializers[tensor].const_value
             assert value is not None
-            self._sums[tensor, power] = _axis_sums(value.numpy(), power)
+            with reading(value) as array:
+                self._sums[tensor, power] = _axis_sums(array, sorted(self._axes[tensor]), power)
         return self._sums[tensor, power][axis]
 
 
-def _axis_sums(array: npt.NDArray[np.generic], power: int) -> list[Scores]:
-    """The sums for all axes in one walk over blocks of the first axis, so that a block stays in the cache."""
-    sums = [np.zeros(size) for size in array.shape]
-    rows = max(1, _CHUNK_BYTES // max(1, array[:1].nbytes)) if array.ndim else 1
+def _axis_sums(array: npt.NDArray[np.generic], axes: list[int], power: int) -> dict[int, Scores]:
+    """The sums for some axes in one walk over blocks of the first one, so that a block stays in the cache.
+
+    The other axes (a convolution's window) are summed away first; blocks are summed in float32, their sums in float64.
+    """
+    sums = {axis: np.zeros(array.shape[axis]) for axis in axes}
+    rest = tuple(axis for axis in range(1, array.ndim) if axis not in axes)
+    rows = max(1, _CHUNK_BYTES // max(1, array[:1].nbytes))
     for start in range(0, array.shape[0], rows):
-        block = np.abs(array[start : start + rows].astype(np.float32))
+        block = np.abs(array[start : start + rows].astype(np.float32, copy=False))
         if power == 2:
             np.multiply(block, block, out=block)
-        for axis in range(array.ndim):
+        block = block.sum(axis=rest, keepdims=True)
+        for axis in axes:
             others = tuple(i for i in range(array.ndim) if i != axis)
             part = block.sum(axis=others, dtype=np.float64)
             if axis == 0:

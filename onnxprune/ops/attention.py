@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from math import prod, sqrt
 
+import onnx_ir as ir
+
 from onnxprune.dims import Atom, Dim, concat, product
-from onnxprune.ops.base import CostView, Op, RefuseError, cost, rule
+from onnxprune.ops.base import CostView, Op, RefuseError, Typed, cost, rule, shape_rule
 
 MICROSOFT = "com.microsoft"
 
@@ -111,6 +113,8 @@ def _rotate(op: Op, table: int, positions: int, heads: int) -> None:
         op.names("rotary_embedding_dim", None, turning)
     if heads and op.attr("num_heads", 0):
         op.names("num_heads", None, outer)
+    if len(cos) == 2:
+        op.freeze(cos[0], "rows are looked up by position")
     for dims in (cos[:2] if len(cos) == 3 else [], op.x[positions] if op.has(positions) else []):
         if len(dims) == 2:
             op.same_all(dims, (x[0], x[1] if heads else x[2]))
@@ -136,6 +140,12 @@ def tensor_scatter(op: Op) -> None:
             op.same(update, cache)
     if op.has(2):
         op.same(op.x[2][0], op.x[0][0])
+
+
+@shape_rule("RotaryEmbedding", domain=MICROSOFT)
+def rotary_shape(_: ir.Node, x: list[Typed | None]) -> list[Typed | None]:
+    """As the input."""
+    return x[:1]
 
 
 @cost("Attention")

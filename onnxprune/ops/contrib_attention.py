@@ -179,6 +179,7 @@ def _rotary(op: Op, size: Dim) -> None:
         return
     cos, sin = op.x[7], op.x[8]
     op.same_all(sin, cos)
+    op.freeze(cos[0], "rows are looked up by position")
     turning, _ = op.cut(size, 2 * cos[1].size)
     pairs = Atom(2, op.reason("turned in pairs"))
     op.same(turning, product(cos[1], pairs) if op.attr("rotary_interleaved", 0) else concat(cos[1], cos[1]))

@@ -76,7 +76,8 @@ def deform_conv(op: Op) -> None:
     if int(op.attr("group", 1)) != 1 or int(op.attr("offset_group", 1)) != 1:
         op.freeze_everything("a grouped deformable convolution")
         return
-    op.same(op.y[0][0], op.x[0][0])
+    for batched in (op.x[0], op.x[2], *([op.x[4]] if op.has(4) else [])):
+        op.same(op.y[0][0], batched[0])
     op.same(op.y[0][1], op.x[1][0])
     op.contract(0, 1, op.x[1][1])
     op.tag("channels", op.y[0][1])

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from onnxprune.ops.base import Op, rule
+from onnxprune.ops.base import Op, RefuseError, rule
 
 
 def elementwise(*names: str) -> None:
@@ -12,6 +12,8 @@ def elementwise(*names: str) -> None:
 
 def broadcast(op: Op) -> None:
     """Axes align from the right; an axis of size 1 is repeated and stays."""
+    if "broadcast" in op.node.attributes:
+        raise RefuseError("the broadcasting of opset 6 and older")
     for y in op.y:
         for i, x in enumerate(op.x):
             for offset in range(1, len(x) + 1):
@@ -35,7 +37,7 @@ elementwise("BitwiseAnd", "BitwiseOr", "BitwiseXor", "Bernoulli", "RandomNormalL
 @rule("Dropout")
 def dropout(op: Op) -> None:
     """The data, and a mask of the same shape."""
-    for y in op.y:
+    for y in filter(None, op.y):
         op.same_all(y, op.x[0])
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from onnxprune.dims import Atom, product
+from onnxprune.dims import Atom, atoms, product
 from onnxprune.ops.base import Op, rule
 
 
@@ -16,6 +16,9 @@ def reshape(op: Op) -> None:
     for axis, dim in enumerate(y):
         if target is None or target[axis] > 0:
             op.names(op.slot(1, "shape"), axis, dim)
+        elif target[axis] == 0 and dim.size and list(atoms(dim)) != list(atoms(x[axis])):
+            for other in (dim, x[axis]):  # equal sizes that need not stay equal
+                op.freeze(other, "its size is copied to an axis of other contents")
 
 
 @rule("Flatten")
@@ -38,8 +41,20 @@ def insert_or_drop_ones(op: Op) -> None:
         if given is None
         else [int(axis) % len(longer) for axis in given.ravel()]
     )
+    if given is None:
+        _write_down(op, ones)
     op.free(*[longer[axis] for axis in ones])
     op.same_all([dim for axis, dim in enumerate(longer) if axis not in ones], shorter)
+
+
+def _write_down(op: Op, axes: list[int]) -> None:
+    """Name the axes that a Squeeze drops unsaid: one that shrinks to a single unit must not go with them."""
+    slot: int | str = 1 if op.opset >= 13 else "axes"
+    whole = product(*op.x[0])
+    for index, axis in enumerate(axes):
+        op.names(slot, index, Atom(axis, op.reason("the position of an axis")), whole)
+    if not axes:
+        op.freeze(whole, "it would be dropped once a single unit is left")
 
 
 @rule("Transpose")

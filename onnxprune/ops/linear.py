@@ -60,7 +60,7 @@ def matmul(op: Op) -> None:
 def _tag_attention(op: Op, batch: list[Atom]) -> None:
     """A product of two activations: queries with keys, or weights with values."""
     op.tag("heads", *batch)
-    op.tag("head-dim", op.x[0][-1], op.y[0][-1], op.y[0][-2])
+    op.tag("head-dim", op.x[0][-1], *op.y[0][-2:])
 
 
 @rule("Einsum")

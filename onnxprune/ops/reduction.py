@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from onnxprune.ops.base import Op, rule
+from onnxprune.ops.base import Op, RefuseError, rule
 
 
 def reducing(*names: str, over: Callable[[Op, int], None]) -> None:
@@ -29,8 +29,10 @@ def reducing(*names: str, over: Callable[[Op, int], None]) -> None:
 def _axes(op: Op) -> set[int]:
     rank = len(op.x[0])
     given = op.const(op.slot(1, "axes"))
+    if given is None and op.has(1):
+        raise RefuseError("axes that are computed")
     if given is None or given.size == 0:
-        return set() if op.attr("noop_with_empty_axes", 0) and given is not None else set(range(rank))
+        return set() if op.attr("noop_with_empty_axes", 0) else set(range(rank))
     return {int(axis) % rank for axis in given.ravel()}
 
 

@@ -84,7 +84,6 @@ def _slice_axis(op: Op, axis: int, index: int, start: int, end: int, step: int) 
         op.same(y, outer)
         op.names(ends, index, x)
         return True
-    op.free(y)
     return False
 
 
@@ -167,13 +166,12 @@ def select(op: Op, dim: Dim, positions: Array) -> Dim | None:
 
 @rule("GatherElements", "ScatterElements", "Scatter")
 def along_axis(op: Op) -> None:
-    """Entries move along one axis by data; for a gather the other axes must be read whole to pass."""
+    """Entries move along one axis by data; the other axes pass where they are read or written whole."""
     axis = op.axis()
-    others = [op.x[1], op.y[0], *([op.x[2]] if op.has(2) else [])]
-    for i, dim in enumerate(op.x[0]):
-        for dims in others:
-            if i != axis and dims[i].size == dim.size:
-                op.same(dims[i], dim)
+    for i, dims in enumerate(zip(*op.x, op.y[0], strict=True)):
+        if i != axis and len({dim.size for dim in dims}) == 1:
+            for dim in dims[1:]:
+                op.same(dims[0], dim)
 
 
 @rule("ScatterND")

@@ -87,7 +87,8 @@ def _tables(d: Draw, *shape: int) -> dict[str, Any]:
 
 @sample("RotaryEmbedding", prunable="x[1] x[2] x[3] cos[1] sin[1] y[3]")
 def turned(d: Draw) -> dict[str, Any]:
-    n, s, h, positions = d.sizes(4)
+    n, s, h = d.sizes(3)
+    positions = 17
     return dict(x=d.normal(2, n, s, 2 * h), **_tables(d, positions, h), ids=d.integers(positions, 2, s))
 
 
@@ -99,14 +100,16 @@ def turned_in_the_last_axis(d: Draw) -> dict[str, Any]:
 
 @sample("RotaryEmbedding", prunable="x[1] x[3] cos[1] sin[1] y[3]")
 def turned_by_neighbours(d: Draw) -> dict[str, Any]:
-    n, s, h, positions = d.sizes(4)
+    n, s, h = d.sizes(3)
+    positions = 17
     ids = d.integers(positions, 2, s)
     return dict(x=d.normal(2, n, s, 2 * h), **_tables(d, positions, h), ids=ids, interleaved=1)
 
 
 @sample("RotaryEmbedding", prunable="x[2] cos[1] sin[1] y[2]")
 def turned_in_part(d: Draw) -> dict[str, Any]:
-    n, s, h, positions, rest = d.sizes(5)
+    n, s, h, rest = d.sizes(4)
+    positions = 17
     width = 2 * h + 2 * rest
     ids = d.integers(positions, 2, s)
     tables = _tables(d, positions, h)
@@ -125,7 +128,8 @@ def microsoft_on_an_axis(d: Draw) -> dict[str, Any]:
 
 @sample("RotaryEmbedding", prunable="x[2] cos[1] sin[1] y[2]", domain=MICROSOFT)
 def microsoft_by_neighbours(d: Draw) -> dict[str, Any]:
-    n, s, h, positions = d.sizes(4)
+    n, s, h = d.sizes(3)
+    positions = 17
     ids = d.integers(positions, 2, s)
     return dict(x=d.normal(2, s, n * 2 * h), ids=ids, **_tables(d, positions, h), interleaved=1)
 

@@ -1,0 +1,5 @@
+"""`python -m onnxprune` is the command `onnxprune`."""
+
+from onnxprune.cli import main
+
+main()

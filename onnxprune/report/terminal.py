@@ -1,0 +1,176 @@
+"""Analyses and results as tables for a terminal."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from onnxprune.coupling import Analysis
+from onnxprune.report import data
+from onnxprune.report.data import GroupReport, Report
+
+# Where nobody sees line ends, names are worth more than narrow lines.
+_WIDTH_IN_FILES = 160
+_PLACES_SHOWN = 2
+
+
+def console() -> Console:
+    """Standard output. Names of tensors are printed as they are: `[0]` and `:x:` are no markup in them."""
+    width = None if sys.stdout.isatty() or os.environ.get("COLUMNS") else _WIDTH_IN_FILES
+    return Console(file=sys.stdout, width=width, markup=False, emoji=False, highlight=False)
+
+
+def show_result(report: Report, model: Path, output: Path | None, *, verbose: bool) -> None:
+    """The before / after table, the groups by kind (each one when `verbose`), and what was written."""
+    out = console()
+    out.print(_before_after(report))
+    out.print()
+    out.print(_by_group(report.groups) if verbose else _by_kind(report.groups))
+    _show_unruled(out, report.unruled)
+    for note in report.notes:
+        out.print(f"note: {note}", style="yellow", soft_wrap=True)
+    if output is None:
+        out.print(f"dry run: {model} was analysed, no model was written", soft_wrap=True)
+    else:
+        out.print(f"wrote {output}", style="bold", soft_wrap=True)
+
+
+def _table(*columns: str, title: str | None = None) -> Table:
+    """Columns whose name starts with `>` hold numbers."""
+    table = Table(box=None, title=title, title_justify="left", title_style="bold", pad_edge=False, padding=(0, 2, 0, 0))
+    for column in columns:
+        table.add_column(
+            column.removeprefix(">"),
+            justify="right" if column.startswith(">") else "left",
+            overflow="fold",
+            no_wrap=column.startswith(">"),
+            header_style="dim",
+        )
+    return table
+
+
+def _before_after(report: Report) -> Table:
+    before, after = report.before, report.after
+    rows = [
+        ("parameters", before.parameters, after.parameters, ""),
+        ("MACs", before.macs, after.macs, _at(report.sizes)),
+        ("file bytes", *report.file_bytes, "after: estimated from the weights" if report.estimated else ""),
+        ("nodes", before.nodes, after.nodes, ""),
+    ]
+    table = _table("", ">before", ">after", ">left", ">smaller", "")
+    for name, old, new, remark in rows:
+        left = f"{new / old:.1%}" if old else "-"
+        table.add_row(name, f"{old:,}", f"{new:,}", left, f"{old / new:.2f}x" if new else "-", remark)
+    return table
+
+
+def _at(sizes: Mapping[str, int]) -> str:
+    return f"at {', '.join(f'{name}={size}' for name, size in sizes.items())}" if sizes else ""
+
+
+def _by_kind(groups: Iterable[GroupReport]) -> Table:
+    kinds: dict[str, list[GroupReport]] = {}
+    for group in groups:
+        kinds.setdefault(group.kind, []).append(group)
+    table = _table("kind", ">groups", ">units", ">kept", ">left", title="groups")
+    for kind, members in sorted(kinds.items()):
+        units, kept = sum(group.units for group in members), sum(group.kept for group in members)
+        table.add_row(kind, str(len(members)), f"{units:,}", f"{kept:,}", f"{kept / units:.1%}")
+    return table
+
+
+def _by_group(groups: Iterable[GroupReport]) -> Table:
+    table = _table("group", "kind", ">units", ">kept", ">left", title="groups")
+    for group in groups:
+        table.add_row(group.id, group.kind, f"{group.units:,}", f"{group.kept:,}", f"{group.kept / group.units:.1%}")
+    return table
+
+
+def show_analysis(analysis: Analysis, model: Path, *, every_frozen: bool, verbose: bool) -> None:
+    """The groups, what is frozen and why (each axis when `every_frozen`), and what else a person should know."""
+    found, out = data.of_analysis(analysis, model), console()
+    cost, sizes = found["cost"], _at(found["macs_at"])
+    out.print(model, style="bold", soft_wrap=True)
+    out.print(
+        f"{cost['parameters']:,} parameters, {cost['macs']:,} MACs {f'({sizes})' if sizes else ''}, "
+        f"{cost['file_bytes']:,} bytes, {cost['nodes']:,} nodes".replace(" ,", ","),
+        soft_wrap=True,
+    )
+    out.print(f"dynamic axes: {', '.join(found['dynamic_axes']) or 'none'}", soft_wrap=True)
+    out.print()
+    out.print(_groups(found["groups"], verbose) if found["groups"] else Text("no group can be pruned"))
+    out.print()
+    out.print(_every_frozen(found["frozen"]) if every_frozen else _frozen_by_reason(found["frozen"]))
+    _show_unruled(out, found["unruled"])
+    metadata = found["metadata"]
+    if metadata["items"]:
+        carriers = _count(metadata["items"], "node or value carries", "nodes and values carry")
+        paths = ", with paths of files on its author's machine" if metadata["local_paths"] else ""
+        out.print(
+            f"\n{carriers} metadata of the exporter{paths}; compress drops it unless --keep-metadata is given",
+            soft_wrap=True,
+        )
+
+
+def _groups(groups: list[dict[str, Any]], verbose: bool) -> Table:
+    statistics = any(group["statistics"] for group in groups)
+    remark = "* a normalization takes statistics over these units: removing some changes the values of the others"
+    title = f"{_count(len(groups), 'group')} can be pruned"
+    table = _table("group", "kind", ">units", ">parameters", ">MACs", "occurs in", title=title)
+    table.caption, table.caption_justify = (remark if statistics else None), "left"
+    for group in groups:
+        places = [f"{place['tensor']}[{place['axis']}]" for place in group["occurrences"]]
+        shown = places if verbose else places[:_PLACES_SHOWN]
+        more = f" +{len(places) - len(shown)} more" if len(places) > len(shown) else ""
+        table.add_row(
+            group["id"],
+            group["kind"] + (" *" if group["statistics"] else ""),
+            f"{group['units']:,}",
+            f"{group['parameters']:,}",
+            f"{group['macs']:,}",
+            ", ".join(shown) + more,
+        )
+    return table
+
+
+def _frozen_by_reason(frozen: list[dict[str, Any]]) -> Table:
+    reasons: dict[tuple[str, str], list[dict[str, Any]]] = {}
+    for axis in frozen:
+        reasons.setdefault((axis["reason"], axis["operator"] or ""), []).append(axis)
+    table = _table(">axes", "reason", "operator", "for example", title=_frozen_title(frozen))
+    for (reason, operator), axes in sorted(reasons.items(), key=lambda item: -len(item[1])):
+        table.add_row(f"{len(axes):,}", reason, operator, _axis_name(axes[0]))
+    return table
+
+
+def _frozen_title(frozen: list[dict[str, Any]]) -> str:
+    axes = {(axis["tensor"], axis["axis"]) for axis in frozen}
+    return f"{_count(len(axes), 'weight axis', 'weight axes')} cannot be cut, or not in every part"
+
+
+def _count(number: int, one: str, many: str = "") -> str:
+    return f"{number:,} {one if number == 1 else many or one + 's'}"
+
+
+def _every_frozen(frozen: list[dict[str, Any]]) -> Table:
+    table = _table("axis", ">size", "reason", "operator", "node", title=_frozen_title(frozen))
+    for axis in frozen:
+        table.add_row(_axis_name(axis), str(axis["size"]), axis["reason"], axis["operator"] or "", axis["node"] or "")
+    return table
+
+
+def _axis_name(axis: Mapping[str, Any]) -> str:
+    return f"{axis['tensor']}[{axis['axis']}]"
+
+
+def _show_unruled(out: Console, unruled: Mapping[str, int]) -> None:
+    if unruled:
+        counts = ", ".join(f"{operator} ({count})" for operator, count in sorted(unruled.items()))
+        out.print(f"\noperators without a rule, whose dimensions keep their size: {counts}", soft_wrap=True)
