@@ -6,6 +6,7 @@ Every failure is one line on standard error that says what to do, and an exit co
 
 from __future__ import annotations
 
+import logging
 import sys
 import traceback
 import warnings
@@ -88,10 +89,11 @@ def _print_error(message: str) -> None:
 
 
 def _remember_verbose(ctx: click.Context, _: click.Parameter, value: bool) -> bool:
-    """For the error handler: tracebacks are printed only on request."""
+    """For the error handler: tracebacks, and what libraries have to say, are printed only on request."""
     ctx.meta[_VERBOSE] = value
     if not value:
         warnings.simplefilter("ignore")
+        logging.getLogger().addHandler(logging.NullHandler())
     return value
 
 

@@ -10,6 +10,7 @@ import onnx_ir as ir
 
 from onnxprune.coupling import Analysis, Group
 from onnxprune.dims import Atom, Dim, atoms, kept_size, project
+from onnxprune.model import is_parameter
 from onnxprune.ops import find_cost
 from onnxprune.ops.base import CostView, key_of
 from onnxprune.shapes import symbol_of
@@ -25,14 +26,6 @@ class Cost:
     macs: int
     weight_bytes: int
     nodes: int
-
-
-def is_parameter(value: ir.Value | ir.TensorProtocol) -> bool:
-    """Is an initializer a weight, rather than a shape constant or an index?"""
-    dtype = value.dtype
-    if dtype is None or dtype in (ir.DataType.BOOL, ir.DataType.STRING):
-        return False
-    return dtype.is_floating_point() or dtype.bitwidth <= 8
 
 
 def stored(model: ir.Model) -> Cost:

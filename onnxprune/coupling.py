@@ -14,6 +14,7 @@ import onnx_ir as ir
 
 from onnxprune import graph as graphs
 from onnxprune.dims import Atom, Dim, atoms, describe, freeze, resolve, terms
+from onnxprune.model import is_parameter
 from onnxprune.ops import find_rule
 from onnxprune.ops.base import Dims, Findings, Op, Reason, RefuseError, key_of
 from onnxprune.shapes import Shapes, SizeArithmetic, infer
@@ -217,7 +218,7 @@ def _freeze_sizes_used_as_data(analysis: Analysis) -> None:
 
 
 def _collect_groups(analysis: Analysis) -> None:
-    """Unfrozen atoms of at least two units that occur in a weight, in topological order of those weights."""
+    """Unfrozen atoms of at least two units that occur in a parameter, in topological order of those."""
     found: dict[Atom, Group] = {}
     position: Counter[tuple[str, int]] = Counter()
     for tensor in _weights_in_order(analysis):
@@ -234,7 +235,10 @@ def _collect_groups(analysis: Analysis) -> None:
                 if atom not in found:
                     found[atom] = Group(_group_id(tensor, axis, len(inside), position), atom, [])
                 found[atom].occurrences.append(Occurrence(tensor, axis, dim))
-    analysis.groups = list(found.values())
+    initializers = analysis.model.graph.initializers
+    analysis.groups = [
+        group for group in found.values() if any(is_parameter(initializers[each.tensor]) for each in group.occurrences)
+    ]
 
 
 def _group_id(tensor: str, axis: int, siblings: int, position: Counter[tuple[str, int]]) -> str:

@@ -48,7 +48,9 @@ def open_model(path: str | os.PathLike[str]) -> ir.Model:
     try:
         model = ir.from_proto(proto)
     except Exception as error:
-        raise ModelError(f"{path} is not a well-formed ONNX model: {one_line(error)}") from error
+        raise ModelError(
+            f"{path} is not a well-formed ONNX model, export or download it again: {one_line(error)}"
+        ) from error
     ir.external_data.set_base_dir(model.graph, path.parent)
     for name, (offset, length) in ranges.items():
         value = model.graph.initializers[name]
@@ -147,6 +149,8 @@ def skeleton(model: ir.Model) -> onnx.ModelProto:
     model.graph.initializers.clear()
     try:
         proto = ir.to_proto(model)
+    except Exception as error:
+        raise ModelError(f"the model cannot be written as ONNX, export it again: {one_line(error)}") from error
     finally:
         for value in values:
             model.graph.register_initializer(value)
@@ -294,10 +298,21 @@ def reading(tensor: ir.TensorProtocol) -> Iterator[npt.NDArray[Any]]:
         tensor.raw = None
 
 
+def is_parameter(value: ir.Value | ir.TensorProtocol) -> bool:
+    """Is an initializer a weight, rather than a shape constant or an index?"""
+    dtype = value.dtype
+    if dtype is None or dtype in (ir.DataType.BOOL, ir.DataType.STRING):
+        return False
+    return dtype.is_floating_point() or dtype.bitwidth <= 8
+
+
 def one_line(error: BaseException) -> str:
     """The first line of an error's message that says something, for messages to people."""
+    while isinstance(error, ir.serde.SerdeError) and error.__cause__ is not None:
+        error = error.__cause__  # the outer ones only name the function that failed
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return lines[0][:300] if lines else type(error).__name__
+    said = " ".join(lines[: 2 if lines and lines[0].endswith(":") else 1])
+    return said[:300] if said else type(error).__name__
 
 
 def check(path: Path) -> None:

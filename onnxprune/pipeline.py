@@ -15,7 +15,7 @@ from onnxprune.allocation.base import allocations, weakest
 from onnxprune.allocation.rounding import round_up
 from onnxprune.coupling import Analysis, Group, analyze
 from onnxprune.criteria.base import Context, WeightReader, criteria, score_groups
-from onnxprune.errors import NothingToPruneError, UsageError
+from onnxprune.errors import ModelError, NothingToPruneError, PlanError, UsageError
 from onnxprune.model import check, check_target, estimated_bytes, file_bytes, open_model, staged
 from onnxprune.passes.canonicalize import Canonicalize
 from onnxprune.passes.remove_dead import RemoveDead
@@ -102,7 +102,7 @@ class Result:
         original = verify.run_original(self._source, self._bindings, seed)
         progress("writing and checking")
         plan_written = contextlib.nullcontext() if plan is None else self.plan.staged(plan)
-        with plan_written, staged(self.model, path, external=external) as written:
+        with _blaming(self._source), plan_written, staged(self.model, path, external=external) as written:
             verify.verify(written, original)
             size = sum(file.stat().st_size for file in written.parent.iterdir())
         self.report = replace(self.report, file_bytes=(self.report.file_bytes[0], size), estimated=False)
@@ -128,12 +128,24 @@ def inspect(path: str | Path) -> Analysis:
 
     Raises ModelError with one line when the file cannot be worked on.
     """
-    model = open_model(path)
-    model.meta["stored"] = cost.stored(model)
-    try:
+    with _blaming(path):
+        model = open_model(path)
+        model.meta["stored"] = cost.stored(model)
         return analyze_model(model)
-    except Exception:
-        check(Path(path))  # a file that breaks the rules explains itself; for a valid one the bug is ours
+
+
+@contextlib.contextmanager
+def _blaming(path: str | Path) -> Iterator[None]:
+    """Where the block fails over a file that breaks the rules of ONNX, say that; for a valid file the fault is ours."""
+    try:
+        yield
+    except (ModelError, PlanError, UsageError):
+        raise
+    except Exception as error:
+        try:
+            check(Path(path))
+        except ModelError as invalid:
+            raise ModelError(f"not a valid ONNX model, export it again: {invalid}") from error
         raise
 
 
@@ -189,23 +201,25 @@ def compress(
     """
     request = Request(criterion, ratio, scope, round_to, tuple(only), tuple(skip), seed)
     request.check()
-    progress("analysing")
-    analysis = inspect(path)
-    groups = select(analysis, request.only, request.skip)
-    if not groups:
-        raise NothingToPruneError(_nothing(path, analysis))
-    progress("scoring")
-    plan = make_plan(analysis, groups, request)
-    progress("removing")
-    return _remove(Path(path), analysis, plan, keep_metadata)
+    with _blaming(path):
+        progress("analysing")
+        analysis = inspect(path)
+        groups = select(analysis, request.only, request.skip)
+        if not groups:
+            raise NothingToPruneError(_nothing(path, analysis))
+        progress("scoring")
+        plan = make_plan(analysis, groups, request)
+        progress("removing")
+        return _remove(Path(path), analysis, plan, keep_metadata)
 
 
 def apply(path: str | Path, plan: Plan, *, keep_metadata: bool = False, progress: Progress = silent) -> Result:
     """Replay a plan. Raises PlanError when it does not fit the model, ModelError as `compress`."""
-    progress("analysing")
-    analysis = inspect(path)
-    progress("removing")
-    return _remove(Path(path), analysis, plan, keep_metadata)
+    with _blaming(path):
+        progress("analysing")
+        analysis = inspect(path)
+        progress("removing")
+        return _remove(Path(path), analysis, plan, keep_metadata)
 
 
 def make_plan(analysis: Analysis, groups: list[Group], request: Request) -> Plan:

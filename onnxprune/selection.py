@@ -22,7 +22,8 @@ def select(analysis: Analysis, only: Sequence[str], skip: Sequence[str]) -> list
     names = {group.id: _names(analysis, group) for group in analysis.groups}
     for pattern in (*only, *skip):
         if pattern not in KINDS and not any(_matches(names[group.id], pattern) for group in analysis.groups):
-            raise UsageError(f"nothing in this model matches '{pattern}'{did_you_mean(pattern, KINDS)}")
+            hint = "" if set(pattern) & set("*?[") else did_you_mean(pattern, KINDS)
+            raise UsageError(f"nothing in this model matches '{pattern}'{hint}; for all names: onnxprune inspect -v")
     chosen = [g for g in analysis.groups if not only or any(_speaks_of(g, names[g.id], p) for p in only)]
     return [g for g in chosen if not any(_speaks_of(g, names[g.id], p) for p in skip)]
 
@@ -38,6 +39,8 @@ def _matches(names: set[str], pattern: str) -> bool:
 def _names(analysis: Analysis, group: Group) -> set[str]:
     tensors = {occurrence.tensor for occurrence in group.occurrences}
     readers = {
-        name for node, name in operator_names(analysis.model) if any(v is not None and v.name in tensors for v in node.inputs)
+        name
+        for node, name in operator_names(analysis.model)
+        if any(v is not None and v.name in tensors for v in node.inputs)
     }
     return {group.id} | tensors | readers

@@ -64,13 +64,13 @@ def infer(model: ir.Model, observe: Observe | None = None) -> Shapes:
 
     Args:
         model: the model; local functions are to be inlined before (see passes.canonicalize).
-        observe: where shapes depend on data, called with the model, the names of the values in question and the
-            bindings, to see their shapes in a trial run. It may come back empty.
+        observe: where an operator without a schema hides its shapes, called with the model, the names of the values in
+            question and the bindings, to see them in a trial run. It may come back empty. Not asked where sizes depend
+            on data: what one run shows would not hold for another.
     """
     first, second = _two_passes(model)
-    open_questions = _unknown(model, first) | first.invented
-    if observe is not None and open_questions:
-        questions = sorted(open_questions)
+    questions = _unknown(model, first)
+    if observe is not None and questions and not first.invented:
         seen = observe(model, questions, first.bindings)
         again = seen if second.bindings == first.bindings else observe(model, questions, second.bindings)
         if seen and again:
@@ -95,8 +95,9 @@ def _two_passes(model: ir.Model) -> tuple[Shapes, Shapes]:
     return best
 
 
-def _unknown(model: ir.Model, found: Shapes) -> set[str]:
-    return {value.name for node in model.graph for value in node.outputs if value.name and value.name not in found.shapes}
+def _unknown(model: ir.Model, found: Shapes) -> list[str]:
+    names = [value.name for node in model.graph for value in node.outputs if value.name]
+    return [name for name in names if name not in found.shapes]
 
 
 def _troubles(pair: tuple[Shapes, Shapes]) -> int:
@@ -328,9 +329,6 @@ def _infer_by_table(node: ir.Node, found: Shapes, types: dict[str, onnx.TypeProt
 
 
 def _record_type(found: Shapes, types: dict[str, onnx.TypeProto], name: str, proto: onnx.TypeProto, turn: int) -> None:
-    if proto.HasField("sequence_type") or proto.HasField("optional_type"):
-        types[name] = proto  # no shape of its own, but what is taken out of it has one
-        return
     tensor = proto.tensor_type
     if not tensor.HasField("shape"):
         return

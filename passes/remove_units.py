@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import count
+
+from typing import Any
 
 import numpy as np
 import onnx_ir as ir
@@ -51,6 +54,7 @@ class _Removal:
         self.graph = analysis.model.graph
         self.keep = keep
         self.kept = {atom: int(mask.sum()) for atom, mask in keep.items()}
+        self.counter = count()
         self.arithmetic = SizeArithmetic(analysis.model, analysis.dims, self.kept)
 
     def run(self) -> None:
@@ -118,7 +122,7 @@ class _Removal:
         else:
             constant = self._constant(node, slot)
             if constant is None:
-                self._correct_computed(node, slot, sizes)
+                self._correct_computed(node, slot, refs)
             else:
                 self._set_input(node, slot, _with_entries(constant, sizes))
 
@@ -151,28 +155,58 @@ class _Removal:
 
     # -- sizes that the graph computes from dynamic ones
 
-    def _correct_computed(self, node: ir.Node, slot: int, sizes: dict[int | None, int]) -> None:
-        """A target computed at run time: entries that come out wrong are scaled; 0 and -1 say nothing of a size."""
+    def _correct_computed(self, node: ir.Node, slot: int, refs: list[SizeRef]) -> None:
+        """A target computed at run time: entries that would come out wrong are replaced, or scaled where they vary.
+
+        An entry that varies and may be inferred becomes -1: arithmetic like `shape // heads * heads` cannot be scaled
+        back, since its division rounds.
+        """
         value = node.inputs[slot]
         assert value is not None
         got = self.arithmetic.value(value)
         if got is None:
             return  # checked by the analysis: nothing that changes is named by data
-        wanted = _with_entries(got, {i: size for i, size in sizes.items() if i is None or got.ravel()[i] > 0})
-        if np.array_equal(got, wanted):
-            return
+        named = {ref.index or 0: ref for ref in refs if got.ravel()[ref.index or 0] > 0}
+        wanted = _with_entries(got, {index: kept_size(ref.dim, self.kept) for index, ref in named.items()})
+        wrong = [int(index) for index in np.flatnonzero(wanted != got)]
+        varying = [index for index in wrong if self._varies(node, named[index].dim)]
+        fixed = {index: int(wanted.ravel()[index]) for index in wrong if index not in varying}
+        if len(varying) == 1 and named[varying[0]].inferable and (got > 0).all():
+            fixed[varying.pop()] = -1
+        if varying:
+            value = self._scale(node, slot, value, got, _with_entries(got, {i: wanted.ravel()[i] for i in varying}))
+        if fixed:
+            value = self._replace_entries(node, slot, value, got, fixed)
+        node.replace_input_with(slot, value)
+
+    def _varies(self, node: ir.Node, dim: Dim) -> bool:
+        name = node.outputs[0].name or ""
+        axes = [axis for axis, handle in enumerate(self.analysis.dims.get(name, [])) if handle is dim]
+        return any((name, axis) in self.analysis.shapes.dynamic for axis in axes)
+
+    def _replace_entries(self, node: ir.Node, slot: int, value: ir.Value, got: Array, fixed: dict[int, int]) -> ir.Value:
+        which = _with_entries(np.zeros(got.shape, dtype=np.bool_), dict.fromkeys(fixed, True))
+        new = _with_entries(np.zeros_like(got), fixed)
+        name = f"{node.name or node.op_type}/{slot}"
+        return self._inserted(
+            node, "Where", [self._new_constant(f"{name}/which", which), self._new_constant(f"{name}/fixed", new), value]
+        )
+
+    def _scale(self, node: ir.Node, slot: int, value: ir.Value, got: Array, wanted: Array) -> ir.Value:
         common = np.maximum(np.gcd(wanted, got), 1)
-        current = value
         for op_type, target in (("Mul", wanted), ("Div", got)):
-            factor = np.where(wanted == got, 1, target // common)
-            if (factor == 1).all():
-                continue
-            constant = self._new_constant(f"{node.name or node.op_type}/{slot}/{op_type}", factor.astype(got.dtype))
-            scaled = ir.node(op_type, [current, constant], name=constant.name)
-            scaled.outputs[0].name = f"{constant.name}/out"
-            self.graph.insert_before(node, scaled)
-            current = scaled.outputs[0]
-        node.replace_input_with(slot, current)
+            factor = np.where(wanted == got, 1, target // common).astype(got.dtype)
+            if (factor != 1).any():
+                constant = self._new_constant(f"{node.name or node.op_type}/{slot}/{op_type}", factor)
+                value = self._inserted(node, op_type, [value, constant])
+        return value
+
+    def _inserted(self, before: ir.Node, op_type: str, inputs: list[ir.Value]) -> ir.Value:
+        """The output of a new node in front of another."""
+        made = ir.node(op_type, inputs, name=f"{before.name or before.op_type}/{op_type}{next(self.counter)}")
+        made.outputs[0].name = f"{made.name}/out"
+        self.graph.insert_before(before, made)
+        return made.outputs[0]
 
     # -- annotations
 
@@ -200,7 +234,7 @@ def _sliced(tensor: ir.TensorProtocol, masks: list[Mask | None]) -> ir.Tensor:
         return ir.Tensor(np.ascontiguousarray(array), dtype=tensor.dtype, name=tensor.name)
 
 
-def _with_entries(array: Array, sizes: Mapping[int | None, int]) -> Array:
+def _with_entries(array: Array, sizes: Mapping[Any, Any]) -> Array:
     new = np.array(array)
     flat = new.reshape(-1)
     for index, size in sizes.items():

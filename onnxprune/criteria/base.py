@@ -9,8 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from onnxprune.coupling import Analysis, Group
-from onnxprune.cost import is_parameter
-from onnxprune.model import reading
+from onnxprune.model import is_parameter, reading
 from onnxprune.registry import Registry
 
 Scores = npt.NDArray[np.float64]

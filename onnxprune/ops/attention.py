@@ -14,7 +14,7 @@ MICROSOFT = "com.microsoft"
 
 @rule("Attention")
 def attention(op: Op) -> None:
-    """q [B, N, S, E], k [B, M, L, E], v [B, M, L, F] -> y [B, N, S, F], or [B, S, N*E] and so on; N = M * P.
+    """Query [B, N, S, E], k [B, M, L, E], v [B, M, L, F] -> y [B, N, S, F], or [B, S, N*E] and so on; N = M * P.
 
     Each of the M key-value heads serves P query heads. The sum over E is q·k, the sum over L runs behind a softmax.
     """
@@ -86,7 +86,7 @@ def _cache(op: Op, heads: Dim, size: Dim, value_size: Dim) -> None:
 
 @rule("RotaryEmbedding")
 def rotary_embedding(op: Op) -> None:
-    """x [B, N, S, E] or [B, S, N*E], cos and sin [..., R/2]: the first R of the E entries turn in pairs."""
+    """Input [B, N, S, E] or [B, S, N*E], cos and sin [..., R/2]: the first R of the E entries turn in pairs."""
     _rotate(op, 1, 3, 0 if len(op.x[0]) == 4 else int(op.attr("num_heads")))
 
 
@@ -107,7 +107,7 @@ def _rotate(op: Op, table: int, positions: int, heads: int) -> None:
     if 2 * cos[-1].size > size.size or width not in (0, 2 * cos[-1].size):
         raise RefuseError("tables of cosines that are wider than what turns")
     turning, _ = op.cut(size, 2 * cos[-1].size)
-    op.same(turning, rotary_pairs(op, cos[-1], bool(op.attr("interleaved", 0))))
+    op.same(turning, _pairs(op, cos[-1], bool(op.attr("interleaved", 0))))
     op.same_all(sin, cos)
     if width:
         op.names("rotary_embedding_dim", None, turning)
@@ -122,7 +122,7 @@ def _rotate(op: Op, table: int, positions: int, heads: int) -> None:
     op.tag("head-dim", size)
 
 
-def rotary_pairs(op: Op, half: Dim, interleaved: bool) -> Dim:
+def _pairs(op: Op, half: Dim, interleaved: bool) -> Dim:
     """The entries that turn, from the pairs: (a, b, a, b, ...) or all a before all b."""
     op.free(half)
     return product(half, Atom(2, op.reason("turned in pairs"))) if interleaved else concat(half, half)

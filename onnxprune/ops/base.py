@@ -49,7 +49,7 @@ class SizeRef:
     """Entry `index` (None: the scalar) of an input or attribute that must equal the size of `dim`.
 
     It is rewritten after removal when `axis`, the whole axis it speaks about, has changed. `dropping` names an
-    attribute that makes way for an input created for this purpose.
+    attribute that makes way for an input created for this purpose. An `inferable` entry may be -1, once per node.
     """
 
     node: ir.Node
@@ -58,6 +58,7 @@ class SizeRef:
     dim: Dim
     axis: Dim
     dropping: str = ""
+    inferable: bool = False
 
 
 @dataclass(frozen=True)
@@ -209,10 +210,19 @@ class Op:
         self._seen(dim)
         freeze(dim, self.reason(why))
 
-    def names(self, slot: int | str, index: int | None, dim: Dim, axis: Dim | None = None, dropping: str = "") -> None:
+    def names(
+        self,
+        slot: int | str,
+        index: int | None,
+        dim: Dim,
+        axis: Dim | None = None,
+        *,
+        dropping: str = "",
+        inferable: bool = False,
+    ) -> None:
         """Entry `index` of a constant (input or attribute) is the size of `dim`; see SizeRef."""
         whole = dim if axis is None else axis
-        self._findings.size_refs.append(SizeRef(self.node, self._place(slot), index, dim, whole, dropping))
+        self._findings.size_refs.append(SizeRef(self.node, self._place(slot), index, dim, whole, dropping, inferable))
 
     def pin(self, name: str, value: float, axis: Dim) -> None:
         """Attribute `name` is missing and defaults to `value`, which was computed from the size of `axis`."""

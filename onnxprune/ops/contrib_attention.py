@@ -15,13 +15,14 @@ MICROSOFT = "com.microsoft"
 
 @rule("Attention", domain=MICROSOFT)
 def attention(op: Op) -> None:
-    """x [B, S, D], w [D, N*E + N*E + N*F], bias alike, past [2, B, N, P, E] -> y [B, S, N*F], present as past."""
+    """Input [B, S, D], w [D, N*E + N*E + N*F], bias alike, past [2, B, N, P, E] -> y [B, S, N*F], present as past."""
     w = op.x[1]
     sizes = op.attr("qkv_hidden_sizes") or [w[1].size // 3] * 3
     heads, size, value_size = _packed_projection(op, list(sizes))
     for index, entry in enumerate((size, size, value_size)):
         op.names("qkv_hidden_sizes", index, product(heads, entry), w[1])
     _past_and_present(op, 4, heads, size, value_size)
+    _per_batch(op, 3, 5)
     if op.has(5):
         _bias_of_scores(op, op.x[5], heads)
 
@@ -36,6 +37,7 @@ def quantized_attention(op: Op) -> None:
     for i in (4, 7):
         if op.has(i) and op.x[i] and op.x[i][0].size == w[1].size:
             op.same(op.x[i][0], w[1])
+    _per_batch(op, 5)
     _past_and_present(op, 8, heads, size, value_size)
 
 
@@ -84,15 +86,27 @@ def _past_and_present(op: Op, past: int, heads: Dim, size: Dim, value_size: Dim)
             op.same(dims[4], size)
 
 
+def _per_batch(op: Op, *inputs: int) -> None:
+    """Masks, lengths and biases: one entry or row per sequence, one for all, or in a form that ties the batch down."""
+    batch = op.x[0][0]
+    for i in inputs:
+        dims = op.x[i] if op.has(i) else []
+        if dims and dims[0].size == batch.size:
+            op.same(dims[0], batch)
+        elif dims and dims[0].size > 1:
+            op.freeze(batch, "the mask counts over the batch")
+
+
 def _bias_of_scores(op: Op, dims: list[Atom], heads: Dim) -> None:
     """Added to q·k: [B or 1, N or 1, S, L]."""
-    if dims[1].size == heads.size:
-        op.same(dims[1], heads)
+    for dim, other in ((dims[1], heads), (dims[2], op.x[0][1])):
+        if dim.size == other.size:
+            op.same(dim, other)
 
 
 @rule("MultiHeadAttention", domain=MICROSOFT)
 def multi_head_attention(op: Op) -> None:
-    """q [B, S, N*E], k [B, L, N*E], v [B, L, N*F], bias [N*E + N*E + N*F] -> y [B, S, N*F].
+    """Query [B, S, N*E], k [B, L, N*E], v [B, L, N*F], bias [N*E + N*E + N*F] -> y [B, S, N*F].
 
     Also q, k and v in one, [B, S, N, 3, E]; k and v in one, [B, L, N, 2, E]; or k and v as caches, [B, N, L, E].
     """
@@ -100,8 +114,11 @@ def multi_head_attention(op: Op) -> None:
     if op.has(3):
         op.same(op.x[3][0], concat(product(heads, size), product(heads, size), product(heads, value_size)))
         op.contract(3, 0)
+    _per_batch(op, 4, 5)
     if op.has(5):
         _bias_of_scores(op, op.x[5], heads)
+    if op.has(6):
+        op.same(size, value_size)
     caches = [(op.x[6:7], size), (op.x[7:8], value_size), (op.y[1:2], size), (op.y[2:3], value_size)]
     for dims, entry in caches:
         _cache(op, dims, heads, entry)
@@ -125,12 +142,11 @@ def _query_key_value(op: Op) -> tuple[Dim, Dim, Dim]:
         return heads, size, size
     _cache(op, [key], heads, size)
     value = op.x[2]
-    if len(value) == 4:
-        op.free(value[3])
-        _cache(op, [value], heads, value[3])
-        return heads, size, value[3]
-    value_heads, value_size = op.factor(value[2], count)
-    op.same(heads, value_heads)
+    value_size = size
+    if len(value) == 3:
+        value_heads, value_size = op.factor(value[2], count)
+        op.same(heads, value_heads)
+    _cache(op, [value], heads, value_size)
     return heads, size, value_size
 
 
@@ -148,15 +164,19 @@ def _cache(op: Op, given: Sequence[list[Atom]], heads: Dim, size: Dim) -> None:
 
 @rule("GroupQueryAttention", domain=MICROSOFT)
 def group_query_attention(op: Op) -> None:
-    """q [B, S, M*P*E], k and v [B, S, M*E], or all in one -> y [B, S, M*P*E]; caches [B, M, L, E], tables [max, R/2]."""
-    if op.attr("kv_cache_bit_width", 0) or {op.attr(name, "NONE") for name in ("k_quant_type", "v_quant_type")} != {"NONE"}:
+    """Query [B, S, M*P*E], k and v [B, S, M*E], or all in one -> y [B, S, M*P*E].
+
+    Caches are [B, M, L, E], tables [max, R/2]. Each of the M key-value heads serves P query heads.
+    """
+    if {op.attr(name, "NONE") for name in ("k_quant_type", "v_quant_type")} != {"NONE"}:
         raise RefuseError("a quantized cache")
     count, groups = int(op.attr("num_heads")), int(op.attr("kv_num_heads"))
     q = op.x[0]
     op.contract(0, 2)
-    keys: Dim
+    query: Dim = q[2]
     if op.has(1):
-        query, keys, values = q[2], op.x[1][2], op.x[2][2]
+        keys: Dim = op.x[1][2]
+        values: Dim = op.x[2][2]
     else:
         width = q[2].size // (count + 2 * groups)
         query, rest = op.cut(q[2], count * width)
@@ -170,19 +190,31 @@ def group_query_attention(op: Op) -> None:
     for dims in (*op.x[1:3], *op.x[3:5], *op.y[1:3]):
         _cache(op, [dims], served, size)
     _rotary(op, size)
+    _per_batch(op, 5, 9, 10, 16)
     _extras(op, heads, size)
 
 
 def _rotary(op: Op, size: Dim) -> None:
-    """The first R of the E entries turn in pairs, by tables [max, R/2]."""
-    if not op.attr("do_rotary", 0):
-        return
-    cos, sin = op.x[7], op.x[8]
-    op.same_all(sin, cos)
-    op.freeze(cos[0], "rows are looked up by position")
-    turning, _ = op.cut(size, 2 * cos[1].size)
-    pairs = Atom(2, op.reason("turned in pairs"))
-    op.same(turning, product(cos[1], pairs) if op.attr("rotary_interleaved", 0) else concat(cos[1], cos[1]))
+    """The first R of the E entries turn in pairs, by tables [max, R/2]; E goes in blocks, as the kernels want it."""
+    still, pairs, block = size, Atom(2, op.reason("turned in pairs")), 8
+    if op.attr("do_rotary", 0):
+        block = 16
+        cos, sin = op.x[7], op.x[8]
+        op.same_all(sin, cos)
+        op.freeze(cos[0], "rows are looked up by position")
+        turning, still = op.cut(size, 2 * cos[1].size)
+        op.same(turning, product(cos[1], pairs) if op.attr("rotary_interleaved", 0) else concat(cos[1], cos[1]))
+        _in_blocks(op, cos[1], block // 2)
+    _in_blocks(op, still, block)
+
+
+def _in_blocks(op: Op, dim: Dim, block: int) -> None:
+    """Only whole blocks can go."""
+    if dim.size % block:
+        op.freeze(dim, f"the kernel wants multiples of {block}")
+    elif dim.size:
+        _, inner = op.factor(dim, dim.size // block)
+        op.freeze(inner, f"the kernel wants multiples of {block}")
 
 
 def _extras(op: Op, heads: Dim, size: Dim) -> None:

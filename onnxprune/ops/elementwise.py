@@ -19,8 +19,10 @@ def broadcast(op: Op) -> None:
             for offset in range(1, len(x) + 1):
                 if x[-offset].size == y[-offset].size:
                     op.same(y[-offset], x[-offset])
-                else:
+                elif x[-offset].size == 1:
                     op.free(x[-offset], y[-offset])
+                else:
+                    raise RefuseError("it does not broadcast as numpy does")
             if op.node.op_type == "Add" and op.is_activation(0) and op.is_activation(1) and i == 0:
                 op.tag("residual", *[dim for dim in x if dim.size > 1])
 

@@ -6,12 +6,14 @@ knows them all but takes fifty times as long per node.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 from typing import cast as cast_type
 
 import numpy as np
 import onnx
 import onnx.reference
+import onnx.shape_inference
 import onnx_ir as ir
 
 from onnxprune.ops.base import Array, attribute, evaluator
@@ -195,3 +197,26 @@ def by_reference(node: ir.Node, arrays: list[Array | None], opsets: dict[str, in
     imports = [onnx.helper.make_opsetid(domain, version) for domain, version in opsets.items()]
     session = onnx.reference.ReferenceEvaluator(onnx.helper.make_model(graph, opset_imports=imports))
     return [np.asarray(array) for array in session.run(None, inputs)]
+
+
+def shape_as(name: str, node: ir.Node, shapes: Sequence[tuple[int, ...] | None]) -> tuple[int, ...]:
+    """The shape of the first output of `node` if it were the standard operator `name` on inputs of these shapes.
+
+    Raises ValueError when onnx cannot tell.
+    """
+    schema = onnx.defs.get_schema(name)
+    inputs = ["" if shape is None else f"x{i}" for i, shape in enumerate(shapes)]
+    types = {
+        f"x{i}": onnx.helper.make_tensor_type_proto(onnx.TensorProto.FLOAT, shape)
+        for i, shape in enumerate(shapes)
+        if shape is not None
+    }
+    proto = onnx.helper.make_node(name, inputs, ["y"])
+    proto.attribute.extend(a for a in ir.serde.serialize_node(node).attribute if a.name in schema.attributes)
+    try:
+        found = onnx.shape_inference.infer_node_outputs(schema, proto, types)["y"].tensor_type.shape
+    except (onnx.shape_inference.InferenceError, onnx.checker.ValidationError, KeyError) as error:
+        raise ValueError(f"not a form of {name}: {error}") from error
+    if not all(dim.HasField("dim_value") for dim in found.dim):
+        raise ValueError(f"not a form of {name}")
+    return tuple(dim.dim_value for dim in found.dim)

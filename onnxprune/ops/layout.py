@@ -15,7 +15,7 @@ def reshape(op: Op) -> None:
     target = op.const(op.slot(1, "shape"))
     for axis, dim in enumerate(y):
         if target is None or target[axis] > 0:
-            op.names(op.slot(1, "shape"), axis, dim)
+            op.names(op.slot(1, "shape"), axis, dim, inferable=True)
         elif target[axis] == 0 and dim.size and list(atoms(dim)) != list(atoms(x[axis])):
             for other in (dim, x[axis]):  # equal sizes that need not stay equal
                 op.freeze(other, "its size is copied to an axis of other contents")

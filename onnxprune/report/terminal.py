@@ -100,7 +100,7 @@ def show_analysis(analysis: Analysis, model: Path, *, every_frozen: bool, verbos
     out.print(model, style="bold", soft_wrap=True)
     out.print(
         f"{cost['parameters']:,} parameters, {cost['macs']:,} MACs {f'({sizes})' if sizes else ''}, "
-        f"{cost['file_bytes']:,} bytes, {cost['nodes']:,} nodes".replace(" ,", ","),
+        f"{cost['file_bytes']:,} bytes, {_count(cost['nodes'], 'node')}".replace(" ,", ","),
         soft_wrap=True,
     )
     out.print(f"dynamic axes: {', '.join(found['dynamic_axes']) or 'none'}", soft_wrap=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -60,7 +61,7 @@ class Session:
         try:
             self._session = onnxruntime.InferenceSession(str(path), options, providers=list(providers))
         except Exception as error:
-            raise ModelError(f"ONNX Runtime cannot load {path.name}: {one_line(error)}") from error
+            raise ModelError(f"ONNX Runtime cannot load {path.name}: {_reason(error)}") from error
         self.inputs = [Port(p.name, p.type, tuple(p.shape)) for p in self._session.get_inputs()]
         self.outputs = [Port(p.name, p.type, tuple(p.shape)) for p in self._session.get_outputs()]
 
@@ -69,8 +70,18 @@ class Session:
         try:
             results = self._session.run(None, dict(feed))
         except Exception as error:
-            raise ModelError(f"ONNX Runtime cannot run the model: {one_line(error)}") from error
+            raise ModelError(f"ONNX Runtime cannot run the model: {_reason(error)}") from error
         return dict(zip((port.name for port in self.outputs), results, strict=True))
+
+
+# What ONNX Runtime puts before its messages and says nothing new: codes, the path, a place in its own source.
+_NOISE = re.compile(
+    r"\[ONNXRuntimeError\] : \d+ : \w+ : |Load model from .*? failed: ?|/onnxruntime_src/\S+:\d+ .*?\) "
+)
+
+
+def _reason(error: Exception) -> str:
+    return one_line(ValueError(_NOISE.sub("", str(error))))
 
 
 def synthetic_feed(ports: Sequence[Port], sizes: Mapping[str, int], seed: int = 0) -> Feed:

@@ -27,7 +27,7 @@ def values_of_another_size(d: Draw) -> dict[str, Any]:
 
 @sample(
     "Attention",
-    prunable="x[2] w[0] w[1] b[0] past[2] past[4] bias[1] y[2] present[2] present[4]",
+    prunable="x[2] w[0] w[1] b[0] past[2] past[4] y[2] present[2] present[4]",
     fed="x mask past",
     outputs="y present",
     domain=MICROSOFT,
@@ -36,8 +36,14 @@ def packed_with_a_cache(d: Draw) -> dict[str, Any]:
     s, width, n, e, past = d.sizes(5)
     tensors = dict(x=d.normal(2, s, width), w=d.normal(width, 3 * n * e), b=d.normal(3 * n * e))
     mask = np.ones((2, s + past), np.int32)
-    bias = d.normal(2, n, s, s + past)
-    return dict(**tensors, mask=mask, past=d.normal(2, 2, n, past, e), bias=bias, num_heads=n, scale=0.4)
+    return dict(**tensors, mask=mask, past=d.normal(2, 2, n, past, e), num_heads=n, scale=0.4)
+
+
+@sample("Attention", prunable="w[1] bias[1] y[2]", domain=MICROSOFT)
+def packed_with_biased_scores(d: Draw) -> dict[str, Any]:
+    s, width, n, e = d.sizes(4)
+    tensors = dict(x=d.normal(2, s, width), w=d.normal(width, 3 * n * e), b=None, mask=None, past=None)
+    return dict(**tensors, bias=d.normal(2, n, s, s), num_heads=n)
 
 
 def _integers(d: Draw, *shape: int) -> Any:
@@ -49,7 +55,8 @@ def packed_integers(d: Draw) -> dict[str, Any]:
     s, width, n, e = d.sizes(4)
     tensors = dict(x=_integers(d, 2, s, width), w=_integers(d, width, 3 * n * e), b=d.normal(3 * n * e))
     scales = dict(x_scale=np.float32(0.02), w_scale=np.float32(0.01))
-    return dict(**tensors, **_arrays(scales), mask=None, **_arrays(dict(x_zero=np.uint8(120), w_zero=np.uint8(130))), num_heads=n)
+    zeros = dict(x_zero=np.uint8(120), w_zero=np.uint8(130))
+    return dict(**tensors, **_arrays(scales), mask=None, **_arrays(zeros), num_heads=n)
 
 
 @sample("QAttention", prunable="x[2] w[0] w[1] w_scale[0] w_zero[0] y[2]", domain=MICROSOFT)
@@ -96,8 +103,9 @@ def keys_from_a_cache(d: Draw) -> dict[str, Any]:
 )
 def separate_with_a_cache(d: Draw) -> dict[str, Any]:
     s, past, n, e = d.sizes(4)
-    tensors = dict(q=d.normal(2, s, n * e), k=d.normal(2, s, n * e), v=d.normal(2, s, n * e), b=None, mask=None, bias=None)
-    return dict(**tensors, past_k=d.normal(2, n, past, e), past_v=d.normal(2, n, past, e), num_heads=n, unidirectional=1)
+    tensors = dict(q=d.normal(2, s, n * e), k=d.normal(2, s, n * e), v=d.normal(2, s, n * e))
+    caches = dict(past_k=d.normal(2, n, past, e), past_v=d.normal(2, n, past, e))
+    return dict(**tensors, b=None, mask=None, bias=None, **caches, num_heads=n, unidirectional=1)
 
 
 def _group_query(d: Draw, m: int, p: int, size: int, s: int, past: int = 0) -> dict[str, Any]:
@@ -110,7 +118,7 @@ def _group_query(d: Draw, m: int, p: int, size: int, s: int, past: int = 0) -> d
 @sample("GroupQueryAttention", prunable="q[2] k[2] v[2] y[2]", fed="q k v", outputs="y - -", domain=MICROSOFT)
 def grouped(d: Draw) -> dict[str, Any]:
     m, p, size, s = d.sizes(4)
-    return _group_query(d, m, p, size, s)
+    return _group_query(d, m, p, 8 * size, s)
 
 
 @sample(
@@ -122,12 +130,13 @@ def grouped(d: Draw) -> dict[str, Any]:
 )
 def grouped_with_a_cache(d: Draw) -> dict[str, Any]:
     m, p, size, past = d.sizes(4)
-    return _group_query(d, m, p, size, 1, past)
+    return _group_query(d, m, p, 8 * size, 1, past)
 
 
 @sample("GroupQueryAttention", prunable="q[2] k[2] cos[1] sin[1] y[2]", fed="q k v", outputs="y - -", domain=MICROSOFT)
 def grouped_and_turned(d: Draw) -> dict[str, Any]:
     m, p, half, s = d.sizes(4)
+    half *= 8
     angles = d.normal(20, half)
     tables = dict(cos=np.cos(angles), sin=np.sin(angles))
     return dict(**_group_query(d, m, p, 2 * half, s), **tables, do_rotary=1)
@@ -137,7 +146,7 @@ def grouped_and_turned(d: Draw) -> dict[str, Any]:
 def grouped_in_one(d: Draw) -> dict[str, Any]:
     m, p, half, s = d.sizes(4)
     drawn = {name: value for name, value in grouped_and_turned(d_like(d, m, p, half, s)).items() if name not in "qkv"}
-    width = (m * p + 2 * m) * 2 * half
+    width = (m * p + 2 * m) * 16 * half
     return dict(qkv=d.normal(2, s, width), k=None, v=None, **drawn, rotary_interleaved=1)
 
 

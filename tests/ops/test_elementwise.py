@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+from unittest import mock
+
 import numpy as np
 import onnx
+import onnx_ir as ir
+import pytest
 
+from onnxprune import coupling
+from onnxprune.dims import atoms
 from tests.rule_oracle import Case, Draw, case, oracle, sample
 
 _UNARY = ["Abs", "Acos", "Asin", "Asinh", "Atan", "Atanh", "Ceil", "Cos", "Cosh", "Erf", "Exp", "Floor", "IsInf"]
@@ -168,6 +174,18 @@ def normal_without_spread(d: Draw) -> Case:
 @sample("RandomUniformLike", prunable="x[0] x[1] y[1]", until=21)
 def uniform_without_spread(d: Draw) -> Case:
     return case(x=d.normal(*d.sizes(2)), low=2.0, high=2.00001)
+
+
+@pytest.mark.parametrize("inputs", [{"a": (2, 3, 5), "b": (3,)}, {"a": (2, 3, 3), "b": (3,)}])
+def test_the_broadcasting_of_old_opsets_is_refused(inputs: dict[str, tuple[int, ...]]) -> None:
+    text = {name: f"float[{','.join(map(str, shape))}] {name}" for name, shape in inputs.items()}
+    model = onnx.parser.parse_model(
+        f"""<ir_version: 3, opset_import: ["" : 6]>
+        old ({text["a"]}, {text["b"]}) => ({text["a"].replace(" a", " y")}) {{ y = Add<broadcast=1, axis=1>(a, b) }}"""
+    )
+    with mock.patch.object(coupling, "_freeze_interface"):
+        analysis = coupling.analyze(ir.from_proto(model))
+    assert all(atom.reason is not None for dims in analysis.dims.values() for dim in dims for atom in atoms(dim))
 
 
 test_rule = oracle(__name__, max_examples=5)
