@@ -40,7 +40,7 @@ class _OneLineErrors(click.Group):
     ) -> Any:
         """Parse and run; click's own usage errors are put on one line too."""
         try:
-            code = super().main(args, prog_name, complete_var, standalone_mode=False, **extra)
+            code = super().main(args, prog_name or self.name, complete_var, standalone_mode=False, **extra)
         except click.exceptions.NoArgsIsHelpError as help_asked:
             if not standalone_mode:
                 raise
@@ -128,6 +128,7 @@ def _examples(*lines: str) -> str:
 
 
 @click.group(
+    name="onnxprune",
     cls=_OneLineErrors,
     context_settings={"help_option_names": ["-h", "--help"]},
     epilog=_examples("onnxprune inspect model.onnx", "onnxprune compress model.onnx --criterion l1 --ratio 0.5"),

@@ -47,14 +47,18 @@ def open_model(path: str | os.PathLike[str]) -> ir.Model:
     data_files = _check_external_data(proto, path)
     try:
         model = ir.from_proto(proto)
+        for name, (offset, length) in ranges.items():
+            value = model.graph.initializers.get(name)
+            if value is None:
+                raise ModelError(f"{path} is damaged: it holds a weight without a name; export or download it again")
+            value.const_value = _mapped(value.const_value, path, offset, length)
+    except ModelError:
+        raise
     except Exception as error:
         raise ModelError(
             f"{path} is not a well-formed ONNX model, export or download it again: {one_line(error)}"
         ) from error
     ir.external_data.set_base_dir(model.graph, path.parent)
-    for name, (offset, length) in ranges.items():
-        value = model.graph.initializers[name]
-        value.const_value = _mapped(value.const_value, path, offset, length)
     model.meta["files"] = (path.absolute(), *sorted(data_files))
     model.meta["external"] = bool(data_files)
     return model

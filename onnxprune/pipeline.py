@@ -58,6 +58,8 @@ class Request:
             raise UsageError(f"ratio {self.ratio:g} is outside [0, 1): it is the share of units to remove, like 0.5")
         if self.round_to < 1:
             raise UsageError(f"round-to {self.round_to} makes no sense: give a multiple for axis sizes, like 8")
+        if self.seed < 0:
+            raise UsageError(f"seed {self.seed} is negative: give 0 or more")
         criteria[self.criterion]
         allocations[self.scope]
 
@@ -260,8 +262,8 @@ def _nothing_removed(plan: Plan) -> str:
     request = plan.request
     if not request:
         return "the plan removes nothing"
-    rounding = f" and round_to {request['round_to']}" if request.get("round_to", 1) > 1 else ""
-    return f"ratio {request.get('ratio', 0):g}{rounding} leave every group whole: nothing was removed"
+    rounding = f" with round-to {request['round_to']}" if request.get("round_to", 1) > 1 else ""
+    return f"ratio {request.get('ratio', 0):g}{rounding} leaves every group whole: nothing was removed"
 
 
 def _nothing(path: str | Path, analysis: Analysis) -> str:

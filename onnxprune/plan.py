@@ -106,6 +106,8 @@ class Plan:
                 raise PlanError(
                     f"the plan names group '{removal.group}', which this model does not have; is it for another one?"
                 )
+            if group.atom in keep:
+                raise PlanError(f"the plan names group '{removal.group}' twice; {_ADVICE}")
             keep[group.atom] = _mask(group, removal)
         return keep
 

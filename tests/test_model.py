@@ -261,6 +261,31 @@ def test_model_without_an_opset_is_refused(shared: Path) -> None:
         open_model(shared / "real" / "superres_no_opset.onnx")
 
 
+@pytest.mark.parametrize(
+    ("field", "value", "message"),
+    [
+        ("name", "", "a weight without a name"),
+        ("data_type", onnx.TensorProto.UNDEFINED, "not a well-formed ONNX model"),
+        ("data_type", onnx.TensorProto.STRING, "not a well-formed ONNX model"),
+        ("data_type", 77, "not a well-formed ONNX model"),
+        ("dims", [-400], "has 1600 bytes where -1600 are due"),
+        ("dims", [2**62, 8], "has 1600 bytes where"),
+    ],
+)
+def test_damaged_weight_is_refused_in_one_line(build: Build, field: str, value: Any, message: str) -> None:
+    def damage(model: onnx.ModelProto) -> None:
+        tensor = model.graph.initializer[0]
+        if field == "dims":
+            tensor.dims[:] = value
+        else:
+            setattr(tensor, field, value)
+
+    path = build(SMALL, edit=damage)
+    with pytest.raises(ModelError, match=message) as refusal:
+        open_model(path)
+    assert "\n" not in str(refusal.value)
+
+
 def opens_or_refuses(path: Path, data: bytes) -> bool:
     """Write `data`, open it: True for a model, False for a ModelError of one line; anything else escapes."""
     path.write_bytes(data)
@@ -355,7 +380,11 @@ def test_input_is_never_the_output(external: Path, tmp_path: Path) -> None:
 def test_data_file_of_the_input_is_never_overwritten(build: Build, tmp_path: Path) -> None:
     """weights.data belongs to the input; saving to `weights` would put its data there."""
     onnx.save_model(
-        onnx.load(build(SMALL)), tmp_path / "a.onnx", save_as_external_data=True, location="b.onnx.data", size_threshold=100
+        onnx.load(build(SMALL)),
+        tmp_path / "a.onnx",
+        save_as_external_data=True,
+        location="b.onnx.data",
+        size_threshold=100,
     )
     with pytest.raises(UsageError, match="belongs to the input"):
         save(open_model(tmp_path / "a.onnx"), tmp_path / "b.onnx")

@@ -190,7 +190,9 @@ def test_scale_computed_from_the_head_size_keeps_its_value(build: Build) -> None
     """
     proof = proved(build(attention(scale=scale)), {"batch": 2, "seq": 5})
     assert ("head-dim", 6) in proof.kinds
-    assert any(weight.size == 1 and math.isclose(weight.item(), 6**-0.5, rel_tol=1e-6) for weight in proof.weights.values())
+    assert any(
+        weight.size == 1 and math.isclose(weight.item(), 6**-0.5, rel_tol=1e-6) for weight in proof.weights.values()
+    )
 
 
 def test_size_mixed_with_a_dynamic_one_and_used_as_data_is_kept(build: Build) -> None:
@@ -507,7 +509,9 @@ def test_external_data(build: Build, tmp_path: Path) -> None:
     assert proved(path).groups == {"w[1]": 64}
     compress(path).save(tmp_path / "out.onnx")
     written = onnx.load(tmp_path / "out.onnx", load_external_data=False)
-    locations = {entry.value for weight in written.graph.initializer for entry in weight.external_data if entry.key == "location"}
+    locations = {
+        entry.value for weight in written.graph.initializer for entry in weight.external_data if entry.key == "location"
+    }
     assert locations == {"out.onnx.data"}
 
 

@@ -134,7 +134,7 @@ def layer_normalization_shape(node: ir.Node, x: list[Typed | None]) -> list[Type
 
 @rule("GroupNorm", "SkipGroupNorm", domain=MICROSOFT)
 def group_norm(op: Op) -> None:
-    """Input [N, ..., C] (or [N, C, ...]), scale, shift and bias [C], skip alike or [N, C]: statistics over the groups."""
+    """Input [N, ..., C] or [N, C, ...], scale, shift and bias [C], skip alike or [N, C]: statistics over the groups."""
     x = op.x[0]
     channels = x[-1] if op.attr("channels_last", 1) else x[1]
     for other in (*op.y, *op.x[3:4]):

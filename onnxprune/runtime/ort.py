@@ -13,6 +13,7 @@ import numpy.typing as npt
 
 from onnxprune.errors import MissingExtraError, ModelError
 from onnxprune.model import one_line
+from onnxprune.runtime.pages import returned
 
 Feed = dict[str, npt.NDArray[Any]]
 
@@ -59,16 +60,19 @@ class Session:
         options.add_session_config_entry("session.disable_prepacking", "1")
         options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
         try:
-            self._session = onnxruntime.InferenceSession(str(path), options, providers=list(providers))
+            with returned(path.parent):
+                self._session = onnxruntime.InferenceSession(str(path), options, providers=list(providers))
         except Exception as error:
             raise ModelError(f"ONNX Runtime cannot load {path.name}: {_reason(error)}") from error
+        self._folder = path.parent
         self.inputs = [Port(p.name, p.type, tuple(p.shape)) for p in self._session.get_inputs()]
         self.outputs = [Port(p.name, p.type, tuple(p.shape)) for p in self._session.get_outputs()]
 
     def run(self, feed: Mapping[str, npt.NDArray[Any]]) -> dict[str, Any]:
         """Outputs by name. Raises ModelError with one line when the run fails."""
         try:
-            results = self._session.run(None, dict(feed))
+            with returned(self._folder):
+                results = self._session.run(None, dict(feed))
         except Exception as error:
             raise ModelError(f"ONNX Runtime cannot run the model: {_reason(error)}") from error
         return dict(zip((port.name for port in self.outputs), results, strict=True))

@@ -177,7 +177,13 @@ def _group_norm(
     return (y,) if skip is None else (y, total)
 
 
-@sample("GroupNorm", prunable="x[3] scale[0] shift[0] y[3]", runtime="reference", reference=_group_norm, domain=MICROSOFT)
+@sample(
+    "GroupNorm",
+    prunable="x[3] scale[0] shift[0] y[3]",
+    runtime="reference",
+    reference=_group_norm,
+    domain=MICROSOFT,
+)
 def groups_last(d: Draw) -> dict[str, Any]:
     n, g, c = d.sizes(3)
     return dict(x=d.normal(n, 4, 4, g * c), scale=d.normal(g * c), shift=d.normal(g * c), groups=g, activation=0)

@@ -5,11 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-import onnx
-import pytest
 from onnx.reference.ops.op_conv import _conv_implementation
 
-from onnxprune.ops import find_shape_rule
 from tests.rule_oracle import Array, Draw, oracle, sample
 
 MICROSOFT = "com.microsoft"
@@ -71,7 +68,8 @@ def channels_last(d: Draw) -> dict[str, Any]:
 
 def _experts(d: Draw, gates: int = 1) -> dict[str, Any]:
     n, h, i, e = d.sizes(4)
-    up, down = dict(w1=d.normal(e, gates * i, h), b1=d.normal(e, gates * i)), dict(w2=d.normal(e, h, i), b2=d.normal(e, h))
+    up = dict(w1=d.normal(e, gates * i, h), b1=d.normal(e, gates * i))
+    down = dict(w2=d.normal(e, h, i), b2=d.normal(e, h))
     return dict(x=d.normal(n, h), routes=d.normal(n, e), **up, **down, k=1)
 
 

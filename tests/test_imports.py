@@ -1,0 +1,111 @@
+"""The import direction, read from the import statements: what a part of the house may know of the others.
+
+A new module finds its place in ROOMS: it may import what stands above it, never what stands beside or below.
+"""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import onnx.defs
+import pytest
+
+PACKAGE = Path(__file__).resolve().parents[1] / "onnxprune"
+
+ROOMS = [
+    ["errors"],
+    ["registry"],
+    ["dims"],
+    ["wire"],
+    ["model"],
+    ["graph"],
+    ["ops"],
+    ["shapes"],
+    ["coupling"],
+    ["cost", "plan", "selection", "runtime"],
+    ["criteria", "allocation"],
+    ["passes"],
+    ["report", "verify"],
+    ["pipeline"],
+    ["cli"],
+    ["__init__", "__main__"],
+]
+LEVEL = {room: level for level, rooms in enumerate(ROOMS) for room in rooms}
+
+# In these the files do not know each other, so that one can be added, read or deleted alone; a base they may share.
+BASES = {"ops": {"base", "evaluate"}, "criteria": {"base"}, "allocation": {"base"}, "passes": {"base"}}
+
+FILES = sorted({*PACKAGE.rglob("*.py"), *(PACKAGE / "passes").glob("*.py")})  # passes is a link to ../passes
+
+
+def module_of(path: Path) -> tuple[str, ...]:
+    """("ops", "linear") for onnxprune/ops/linear.py."""
+    return path.relative_to(PACKAGE).with_suffix("").parts
+
+
+def imports(path: Path) -> Iterator[tuple[str, ...]]:
+    """Every module that a file imports, at the top or inside a function."""
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            yield from (tuple(alias.name.split(".")) for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: a relative import"
+            base = tuple((node.module or "").split("."))
+            yield from ((*base, alias.name) for alias in node.names)
+
+
+def own_imports(path: Path) -> Iterator[tuple[str, ...]]:
+    """The same for modules of this package, without the package's name."""
+    yield from (name[1:] for name in imports(path) if name[0] == "onnxprune" and len(name) > 1)
+
+
+def test_every_module_has_its_place() -> None:
+    assert {module_of(path)[0] for path in FILES} == set(LEVEL)
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: ".".join(module_of(path)))
+def test_imports_come_from_above(path: Path) -> None:
+    room = module_of(path)[0]
+    for name in own_imports(path):
+        assert name[0] == room or LEVEL[name[0]] < LEVEL[room], f"{room} may not import {name[0]}"
+
+
+@pytest.mark.parametrize("room", BASES)
+def test_files_of_a_family_do_not_know_each_other(room: str) -> None:
+    for path in (PACKAGE / room).glob("*.py"):
+        siblings = {name[1] for name in own_imports(path) if name[0] == room and len(name) > 1}
+        files = {sibling for sibling in siblings if (PACKAGE / room / f"{sibling}.py").exists()}
+        assert files <= BASES[room] - {path.stem}, path.name
+
+
+@pytest.mark.parametrize(
+    ("module", "makes"),
+    [
+        ("coupling.py", set()),
+        ("pipeline.py", set()),
+        ("passes/remove_units.py", {"Mul", "Div", "Where"}),  # inserted to correct computed sizes
+    ],
+)
+def test_the_engine_names_no_operator(module: str, makes: set[str]) -> None:
+    """What is special about an operator stands in ops/."""
+    tree = ast.parse((PACKAGE / module).read_text(encoding="utf-8"))
+    strings = {node.value for node in ast.walk(tree) if isinstance(node, ast.Constant) and isinstance(node.value, str)}
+    assert strings & {schema.name for schema in onnx.defs.get_all_schemas()} == makes
+
+
+def test_torch_is_imported_by_the_torch_runtime_only() -> None:
+    for path in FILES:
+        if any(name[0] == "torch" for name in imports(path)):
+            assert module_of(path)[0] == "runtime"
+            assert module_of(path)[1].startswith("torch")
+
+
+def test_importing_the_package_loads_nothing_heavy() -> None:
+    heavy = "{'torch', 'onnxruntime', 'networkx', 'onnx', 'onnx_ir', 'numpy'}"
+    code = f"import sys, onnxprune; print(sorted(set(sys.modules) & {heavy}))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"

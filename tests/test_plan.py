@@ -1,0 +1,162 @@
+"""Plans: readable JSON that fits one model and is replayed byte for byte."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from onnxprune.coupling import Analysis
+from onnxprune.errors import PlanError
+from onnxprune.pipeline import apply, compress, inspect
+from onnxprune.plan import Plan, Removal, plan_from_masks
+from tests.conftest import Build
+
+PLAN = Plan(
+    (Removal("w1[1]", "neurons", 8, (0, 3)), Removal("w2[1]", "neurons", 6, (5,))), {"criterion": "l1", "ratio": 0.25}
+)
+
+
+@pytest.fixture
+def path(build: Build) -> Path:
+    return build("""
+        net (float[batch, 5] x) => (float[batch, 3] y)
+        <float[5, 8] w1, float[8, 6] w2, float[6, 3] w3>
+        { h = MatMul(x, w1)  r = Relu(h)  k = MatMul(r, w2)  s = Relu(k)  y = MatMul(s, w3) }
+    """)
+
+
+@pytest.fixture
+def analysis(path: Path) -> Analysis:
+    return inspect(path)
+
+
+def test_json_round_trip() -> None:
+    assert Plan.from_json(PLAN.to_json()) == PLAN
+    assert Plan.from_json(Plan().to_json()) == Plan()
+
+
+def test_json_has_one_line_per_group() -> None:
+    assert PLAN.to_json() == (
+        '{"format": 1, "request": {"criterion": "l1", "ratio": 0.25},\n'
+        '  "groups": [\n'
+        '    {"group": "w1[1]", "kind": "neurons", "units": 8, "remove": [0, 3]},\n'
+        '    {"group": "w2[1]", "kind": "neurons", "units": 6, "remove": [5]}\n'
+        "  ]\n"
+        "}\n"
+    )
+
+
+def test_file_round_trip(tmp_path: Path) -> None:
+    PLAN.save(tmp_path / "plan.json")
+    assert Plan.read(tmp_path / "plan.json") == PLAN
+    assert [file.name for file in tmp_path.iterdir()] == ["plan.json"]
+
+
+def test_names_outside_ascii_survive(tmp_path: Path) -> None:
+    plan = Plan((Removal("größe/重み[0]", "neurons", 8, (1,)),))
+    plan.save(tmp_path / "plan.json")
+    assert Plan.read(tmp_path / "plan.json") == plan
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", "not JSON"),
+        ("{", "not JSON"),
+        ("[" * 100_000, "not JSON"),
+        ("[]", "not a plan of onnxprune"),
+        ("3", "not a plan of onnxprune"),
+        ("{}", "not a plan of onnxprune"),
+        ('{"format": 1}', "not a plan of onnxprune"),
+        ('{"format": 2, "groups": []}', "a plan of format 2, this version reads format 1"),
+        ('{"format": 1, "groups": 3}', "not a complete plan"),
+        ('{"format": 1, "groups": [{"group": "w1[1]"}]}', "not a complete plan"),
+        ('{"format": 1, "groups": [{"group": "a", "kind": "b", "units": "many", "remove": []}]}', "not a complete plan"),
+        ('{"format": 1, "groups": [{"group": "a", "kind": "b", "units": 3, "remove": [null]}]}', "not a complete plan"),
+        ('{"format": 1, "groups": [{"group": "a", "kind": "b", "units": 1e999, "remove": []}]}', "not a complete plan"),
+        ('{"format": 1, "groups": [], "request": 7}', "not a complete plan"),
+    ],
+)
+def test_text_that_is_no_plan_is_refused_in_one_line(tmp_path: Path, text: str, message: str) -> None:
+    file = tmp_path / "plan.json"
+    file.write_text(text)
+    with pytest.raises(PlanError, match=message) as refusal:
+        Plan.read(file)
+    assert str(refusal.value).startswith(f"{file} is ")
+    assert "\n" not in str(refusal.value)
+
+
+def test_files_that_cannot_be_read_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(PlanError, match="cannot read the plan .*missing.json: No such file"):
+        Plan.read(tmp_path / "missing.json")
+    (tmp_path / "bytes.json").write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(PlanError, match="is not text"):
+        Plan.read(tmp_path / "bytes.json")
+
+
+def test_masks_of_what_stays(analysis: Analysis) -> None:
+    first, second = analysis.groups
+    keep = PLAN.keep(analysis)
+    np.testing.assert_array_equal(keep[first.atom], [False, True, True, False, True, True, True, True])
+    np.testing.assert_array_equal(keep[second.atom], [True, True, True, True, True, False])
+
+
+def test_plan_from_masks_leaves_out_groups_that_lose_nothing(analysis: Analysis) -> None:
+    first, second = analysis.groups
+    plan = plan_from_masks([(first, np.ones(8, bool)), (second, np.arange(6) > 1)], {"ratio": 0.3})
+    assert plan == Plan((Removal("w2[1]", "neurons", 6, (0, 1)),), {"ratio": 0.3})
+    assert plan.removed_units == 2
+
+
+@pytest.mark.parametrize(
+    ("removals", "message"),
+    [
+        ([Removal("other[0]", "neurons", 8, (0,))], r"names group 'other\[0\]', which this model does not have"),
+        ([Removal("w1[1]", "neurons", 9, (0,))], "has 8 units, the plan is for 9"),
+        ([Removal("w1[1]", "neurons", 8, (8,))], "removes units that group .* does not have"),
+        ([Removal("w1[1]", "neurons", 8, (-1,))], "removes units that group .* does not have"),
+        ([Removal("w1[1]", "neurons", 8, tuple(range(8)))], "removes every unit .* at least one must stay"),
+        ([Removal("w1[1]", "neurons", 8, (0,)), Removal("w1[1]", "neurons", 8, (1,))], "twice"),
+    ],
+)
+def test_plan_that_does_not_fit_is_refused(path: Path, removals: list[Removal], message: str) -> None:
+    with pytest.raises(PlanError, match=message):
+        apply(path, Plan(tuple(removals)))
+
+
+# -- replay
+
+
+@pytest.mark.parametrize("options", [{}, {"scope": "global", "ratio": 0.3}, {"criterion": "random", "seed": 3}])
+def test_replaying_a_plan_gives_the_same_bytes(digits: dict[str, Path], tmp_path: Path, options: dict[str, Any]) -> None:
+    result = compress(digits["transformer"], **options)
+    result.save(tmp_path / "compressed.onnx", plan=tmp_path / "plan.json")
+    apply(digits["transformer"], Plan.read(tmp_path / "plan.json")).save(tmp_path / "replayed.onnx")
+    assert (tmp_path / "replayed.onnx").read_bytes() == (tmp_path / "compressed.onnx").read_bytes()
+
+
+@pytest.mark.parametrize("name", ["resnet", "transformer", "lstm"])
+def test_the_same_request_gives_the_same_bytes(digits: dict[str, Path], tmp_path: Path, name: str) -> None:
+    for file in ("one", "two"):
+        compress(digits[name], "random", seed=5).save(tmp_path / f"{file}.onnx", plan=tmp_path / f"{file}.json")
+    assert (tmp_path / "one.onnx").read_bytes() == (tmp_path / "two.onnx").read_bytes()
+    assert (tmp_path / "one.json").read_bytes() == (tmp_path / "two.json").read_bytes()
+
+
+def test_the_request_is_written_down_and_ignored_on_replay(path: Path) -> None:
+    result = compress(path, "l2", 0.25, skip=["w3"])
+    data = json.loads(result.plan.to_json())
+    assert data["request"] == {
+        "criterion": "l2",
+        "ratio": 0.25,
+        "scope": "uniform",
+        "round_to": 1,
+        "only": [],
+        "skip": ["w3"],
+        "seed": 0,
+    }
+    assert apply(path, Plan(result.plan.removals)).report.after == result.report.after

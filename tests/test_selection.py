@@ -1,0 +1,73 @@
+"""What `--only` and `--skip` speak of: kinds, and patterns on the names of groups, tensors and nodes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import pytest
+
+from onnxprune.coupling import Analysis
+from onnxprune.errors import UsageError
+from onnxprune.pipeline import inspect
+from onnxprune.selection import KINDS, select
+from tests.conftest import Build
+
+
+@pytest.fixture
+def analysis(build: Build) -> Analysis:
+    """Channels, then neurons, then neurons."""
+    return inspect(
+        build("""
+            net (float[batch, 3, 6, 6] x) => (float[batch, 4] y)
+            <float[8, 3, 3, 3] conv_w, float[8, 7] head_w0, float[7, 5] head_w1, float[5, 4] out_w>
+            {
+                [stem_conv] c = Conv(x, conv_w)  g = GlobalAveragePool(c)  f = Flatten(g)
+                [head_first] h = MatMul(f, head_w0)  r = Relu(h)
+                [head_second] k = MatMul(r, head_w1)  s = Relu(k)
+                y = MatMul(s, out_w)
+            }
+        """)
+    )
+
+
+CONV, FIRST, SECOND = "conv_w[0]", "head_w0[1]", "head_w1[1]"
+
+
+@pytest.mark.parametrize(
+    ("only", "skip", "chosen"),
+    [
+        ([], [], [CONV, FIRST, SECOND]),
+        (["channels"], [], [CONV]),
+        (["neurons"], [], [FIRST, SECOND]),
+        ([], ["neurons"], [CONV]),
+        (["channels", "neurons"], [SECOND], [CONV, FIRST]),
+        ([FIRST], [], [FIRST]),  # a group id, whose brackets are no pattern
+        (["conv_w"], [], [CONV]),  # a tensor
+        (["out_w"], [], [SECOND]),  # a tensor that reads the group
+        (["head_second"], [], [FIRST, SECOND]),  # a node: what it reads and what it makes
+        (["stem_*"], [], [CONV]),
+        (["*head*"], ["*_w1*"], []),
+        (["hidden"], [], []),  # a kind that this model does not have
+        ([], ["hidden"], [CONV, FIRST, SECOND]),
+    ],
+)
+def test_selection(analysis: Analysis, only: Sequence[str], skip: Sequence[str], chosen: list[str]) -> None:
+    assert [group.id for group in select(analysis, only, skip)] == chosen
+
+
+@pytest.mark.parametrize(
+    ("entry", "message"),
+    [
+        ("chanels", "nothing in this model matches 'chanels'; did you mean 'channels'?"),
+        ("*decoder*", r"nothing in this model matches '\*decoder\*'"),
+        ("HEAD*", r"nothing in this model matches 'HEAD\*'"),  # names are told apart by case
+    ],
+)
+def test_entry_that_matches_nothing_is_refused(analysis: Analysis, entry: str, message: str) -> None:
+    for request in (([entry], []), ([], [entry])):
+        with pytest.raises(UsageError, match=message):
+            select(analysis, *request)
+
+
+def test_every_kind_is_a_name_of_its_own() -> None:
+    assert len(set(KINDS)) == len(KINDS)
