@@ -54,7 +54,9 @@ def compress(name: str) -> Row:
         try:
             analysis = pipeline.inspect(path)
             untouched, why = left_alone(analysis)
-            row = Row(name, nodes=len(analysis.model.graph), unruled=dict(analysis.unruled), untouched=untouched, why=why)
+            row = Row(
+                name, nodes=len(analysis.model.graph), unruled=dict(analysis.unruled), untouched=untouched, why=why
+            )
             result = pipeline.compress(path, "l1", 0.5)
             report = result.save(Path(folder) / "pruned.onnx")
         except OnnxpruneError as error:

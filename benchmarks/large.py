@@ -76,7 +76,9 @@ def layer_nodes(i: int) -> list[onnx.NodeProto]:
     """Pre-norm attention and feed-forward with residuals."""
 
     def node(op: str, inputs: list[str], output: str, **attributes: object) -> onnx.NodeProto:
-        return helper.make_node(op, [f"{name}{i}" if name[-1] != "_" else name[:-1] for name in inputs], [f"{output}{i}"], **attributes)
+        return helper.make_node(
+            op, [f"{name}{i}" if name[-1] != "_" else name[:-1] for name in inputs], [f"{output}{i}"], **attributes
+        )
 
     nodes = [node("LayerNormalization", ["x", "scale", "shift"], "n", axis=-1)]
     for part, perm in (("query", [0, 2, 1, 3]), ("key", [0, 2, 3, 1]), ("value", [0, 2, 1, 3])):

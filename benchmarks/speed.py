@@ -10,7 +10,6 @@ process less that of the imports, over the size of the file. Best of several run
 from __future__ import annotations
 
 import os
-import subprocess
 import sys
 import tempfile
 import time

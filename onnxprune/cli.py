@@ -50,7 +50,7 @@ class _OneLineErrors(click.Group):
             if not standalone_mode:
                 raise
             command = error.ctx.command_path if error.ctx else "onnxprune"
-            _print_error(f"{error.format_message().rstrip('.?')}; see: {command} --help")
+            _print_error(f"{error.format_message().rstrip('.')} (see: {command} --help)")
             code = error.exit_code
         if standalone_mode:
             sys.exit(code)
@@ -66,6 +66,8 @@ class _OneLineErrors(click.Group):
             _fail(ctx, str(error), error.exit_code)
         except KeyboardInterrupt:
             _fail(ctx, "interrupted; nothing was written", _INTERRUPTED)
+        except MemoryError:
+            _fail(ctx, "out of memory; end other programs or use a machine with more", 1)
         except BrokenPipeError:
             raise  # click ends quietly when the reader of a pipe has gone
         except Exception as error:
@@ -185,7 +187,7 @@ def compress(
         from onnxprune import pipeline
 
         target = None if dry_run else output or pipeline.default_output(model)
-        pipeline.check_targets(model, target, plan)
+        pipeline.check_targets([model], target, plan)
         result = pipeline.compress(model, **request, progress=progress)
         if target is not None:
             result.save(target, plan=plan, seed=request["seed"], progress=progress)
@@ -216,7 +218,7 @@ def apply(
         from onnxprune.plan import Plan
 
         target = output or pipeline.default_output(model)
-        pipeline.check_targets(model, target)
+        pipeline.check_targets([model, plan], target)
         result = pipeline.apply(model, Plan.read(plan), keep_metadata=keep_metadata, progress=progress)
         result.save(target, progress=progress)
     _print_result(result, model, target, as_json=as_json, quiet=quiet, verbose=verbose)

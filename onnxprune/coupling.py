@@ -202,7 +202,10 @@ def _freeze_sizes_used_as_data(analysis: Analysis) -> None:
         for atom in atoms(dim)
         if atom.reason is None
     }
-    before, after = SizeArithmetic(analysis.model, analysis.dims, {}), SizeArithmetic(analysis.model, analysis.dims, halved)
+    before, after = (
+        SizeArithmetic(analysis.model, analysis.dims, {}),
+        SizeArithmetic(analysis.model, analysis.dims, halved),
+    )
     for name, node in graphs.operators(analysis.graph):
         if not node.inputs or all(after.value(value) is not None for value in node.outputs):
             continue

@@ -99,7 +99,7 @@ class Result:
         Raises VerificationError when a check fails, ModelError when the original cannot be run or the file not be
         written, UsageError when `path` is no place for a file. In all cases nothing is left behind.
         """
-        check_targets(self._source, path, plan)
+        check_targets([self._source], path, plan)
         progress("running the original")
         original = verify.run_original(self._source, self._bindings, seed)
         progress("writing and checking")
@@ -111,12 +111,12 @@ class Result:
         return self.report
 
 
-def check_targets(source: str | Path, *targets: str | Path | None) -> None:
-    """Can all of `targets` be written? Raises UsageError, before any work, for one that cannot or that is `source`."""
+def check_targets(sources: Sequence[str | Path], *targets: str | Path | None) -> None:
+    """Can all of `targets` be written? Raises UsageError, before any work, for one that cannot or that is a source."""
     given = [Path(target) for target in targets if target is not None]
     for target in given:
-        check_target(target, Path(source))
-    if len({target.absolute() for target in given}) < len(given):
+        check_target(target, *map(Path, sources))
+    if len({target.resolve() for target in given}) < len(given):
         raise UsageError(f"{given[0]} is named for two outputs; choose different names")
 
 

@@ -160,7 +160,10 @@ def _merge(first: Shapes, second: Shapes) -> Shapes:
 
 
 def forward(
-    model: ir.Model, bindings: dict[str, int], turn: int = 0, seen: Mapping[str, tuple[Shape, ir.DataType]] | None = None
+    model: ir.Model,
+    bindings: dict[str, int],
+    turn: int = 0,
+    seen: Mapping[str, tuple[Shape, ir.DataType]] | None = None,
 ) -> Shapes:
     """One pass in graph order with the given sizes of dynamic axes.
 
@@ -383,7 +386,9 @@ class SizeArithmetic:
             if sizes is not None:
                 return sizes
         arrays = [None if given is None else self.value(given) for given in node.inputs]
-        if not arrays or any(array is None and given is not None for array, given in zip(arrays, node.inputs, strict=True)):
+        if not arrays or any(
+            array is None and given is not None for array, given in zip(arrays, node.inputs, strict=True)
+        ):
             return None
         results = compute(node, arrays, self._opsets)
         return None if results is None else results[node.outputs.index(value)]

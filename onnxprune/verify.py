@@ -56,16 +56,20 @@ def verify(path: Path, original: Original) -> dict[str, Any]:
     try:
         check(path)
         session = Session(path)
+        _compare_interfaces(original, session)
         outputs = session.run(original.feed)
     except ModelError as error:
         raise VerificationError(f"the pruned model is not valid, so nothing was written: {error}") from error
-    for before, after in ((original.inputs, session.inputs), (original.outputs, session.outputs)):
-        signature = [(port.name, port.type, len(port.shape)) for port in before]
-        if [(port.name, port.type, len(port.shape)) for port in after] != signature:
-            raise VerificationError("the pruned model has another interface than the original; nothing was written")
     for name, array in original.results.items():
         _compare(name, array, outputs[name])
     return outputs
+
+
+def _compare_interfaces(original: Original, pruned: Session) -> None:
+    for before, after in ((original.inputs, pruned.inputs), (original.outputs, pruned.outputs)):
+        signature = [(port.name, port.type, len(port.shape)) for port in before]
+        if [(port.name, port.type, len(port.shape)) for port in after] != signature:
+            raise VerificationError("the pruned model has another interface than the original; nothing was written")
 
 
 def _compare(name: str, before: Any, after: Any) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import count
-
 from typing import Any
 
 import numpy as np
@@ -184,12 +183,42 @@ class _Removal:
         axes = [axis for axis, handle in enumerate(self.analysis.dims.get(name, [])) if handle is dim]
         return any((name, axis) in self.analysis.shapes.dynamic for axis in axes)
 
-    def _replace_entries(self, node: ir.Node, slot: int, value: ir.Value, got: Array, fixed: dict[int, int]) -> ir.Value:
-        which = _with_entries(np.zeros(got.shape, dtype=np.bool_), dict.fromkeys(fixed, True))
-        new = _with_entries(np.zeros_like(got), fixed)
+    def _replace_entries(
+        self, node: ir.Node, slot: int, value: ir.Value, got: Array, fixed: dict[int, int]
+    ) -> ir.Value:
+        """The target with some entries constant: a concatenation gets other pieces, anything else is overlaid."""
         name = f"{node.name or node.op_type}/{slot}"
-        return self._inserted(
-            node, "Where", [self._new_constant(f"{name}/which", which), self._new_constant(f"{name}/fixed", new), value]
+        maker = value.producer()
+        pieces = self._pieces(maker) if maker is not None and maker.op_type == "Concat" else None
+        if maker is not None and pieces is not None and all(self._is_own_piece(pieces, index) for index in fixed):
+            inputs = []
+            for start, piece, array in pieces:
+                new = {index - start: size for index, size in fixed.items() if start <= index < start + len(array)}
+                inputs.append(self._new_constant(f"{name}/{start}", _with_entries(array, new)) if new else piece)
+            return self._inserted(node, "Concat", inputs, {"axis": 0})
+        which = self._new_constant(
+            f"{name}/which", _with_entries(np.zeros(got.shape, np.bool_), dict.fromkeys(fixed, True))
+        )
+        overlay = self._new_constant(f"{name}/fixed", _with_entries(np.zeros_like(got), fixed))
+        return self._inserted(node, "Where", [which, overlay, value])
+
+    def _pieces(self, maker: ir.Node) -> list[tuple[int, ir.Value, Array]] | None:
+        """(first entry, value, what it will be) of each input of a concatenation of size arithmetic."""
+        pieces: list[tuple[int, ir.Value, Array]] = []
+        start = 0
+        for piece in maker.inputs:
+            array = None if piece is None else self.arithmetic.value(piece)
+            if piece is None or array is None:
+                return None
+            pieces.append((start, piece, array))
+            start += len(array)
+        return pieces
+
+    def _is_own_piece(self, pieces: list[tuple[int, ir.Value, Array]], index: int) -> bool:
+        """Can the entry be exchanged without touching another that varies?"""
+        return any(
+            start <= index < start + len(array) and (len(array) == 1 or piece.const_value is not None)
+            for start, piece, array in pieces
         )
 
     def _scale(self, node: ir.Node, slot: int, value: ir.Value, got: Array, wanted: Array) -> ir.Value:
@@ -201,9 +230,13 @@ class _Removal:
                 value = self._inserted(node, op_type, [value, constant])
         return value
 
-    def _inserted(self, before: ir.Node, op_type: str, inputs: list[ir.Value]) -> ir.Value:
+    def _inserted(
+        self, before: ir.Node, op_type: str, inputs: list[ir.Value], attributes: dict[str, int] | None = None
+    ) -> ir.Value:
         """The output of a new node in front of another."""
-        made = ir.node(op_type, inputs, name=f"{before.name or before.op_type}/{op_type}{next(self.counter)}")
+        made = ir.node(
+            op_type, inputs, attributes, name=f"{before.name or before.op_type}/{op_type}{next(self.counter)}"
+        )
         made.outputs[0].name = f"{made.name}/out"
         self.graph.insert_before(before, made)
         return made.outputs[0]

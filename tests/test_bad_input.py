@@ -8,6 +8,7 @@ import json
 import os
 import random
 import resource
+import signal
 import subprocess
 import sys
 from collections.abc import Callable
@@ -246,7 +247,7 @@ def test_everything_is_excluded(fails: Fails, model: Path) -> None:
         (["--ratio", "1"], "ratio 1 is outside [0, 1)"),
         (["--ratio", "1.5"], "ratio 1.5 is outside [0, 1)"),
         (["--ratio", "nan"], "ratio nan is outside [0, 1)"),
-        (["--ratio", "abc"], "'abc' is not a valid float; see: onnxprune compress --help"),
+        (["--ratio", "abc"], "'abc' is not a valid float (see: onnxprune compress --help)"),
         (["--round-to", "0"], "round-to 0 makes no sense: give a multiple"),
         (["--round-to", "-8"], "round-to -8 makes no sense"),
         (["--round-to", "2.5"], "'2.5' is not a valid int"),
@@ -390,6 +391,11 @@ def test_not_a_plan(fails: Fails, model: Path, tmp_path: Path, content: bytes | 
     fails(1, "apply", model, plan, says=(str(plan), *says, "write one with: onnxprune compress MODEL --plan FILE"))
 
 
+def test_plan_is_never_the_output(fails: Fails, model: Path, tmp_path: Path) -> None:
+    pipeline.compress(model).plan.save(tmp_path / "plan.json")
+    fails(2, "apply", model, tmp_path / "plan.json", "-o", tmp_path / "plan.json", says="belongs to the input")
+
+
 def test_plan_of_another_model(fails: Fails, model: Path, digits: dict[str, Path], tmp_path: Path) -> None:
     pipeline.compress(digits["lstm"]).plan.save(tmp_path / "plan.json")
     fails(1, "apply", model, tmp_path / "plan.json", says=("this model does not have", "is it for another"))
@@ -424,6 +430,27 @@ def test_ctrl_c(fails: Fails, model: Path, monkeypatch: pytest.MonkeyPatch, plac
     fails(130, "compress", model, "--plan", plan, says="interrupted; nothing was written")
 
 
+def test_ctrl_c_in_a_shell(model: Path, tmp_path: Path) -> None:
+    """A real signal, while the result lies beside its place and is being checked."""
+    code = (
+        "import time, onnxprune.verify as v; from onnxprune.cli import main\n"
+        "v.verify = lambda *_: (print('checking', flush=True), time.sleep(60))\n"
+        f"main(['compress', {str(model)!r}])"
+    )
+    before = snapshot(tmp_path)
+    with subprocess.Popen(
+        [sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as run:
+        assert run.stdout is not None
+        assert run.stdout.readline() == "checking\n"
+        assert len(snapshot(tmp_path)) > len(before)
+        run.send_signal(signal.SIGINT)
+        _, stderr = run.communicate(timeout=30)
+    assert run.returncode == 130
+    assert_one_line(stderr, "interrupted; nothing was written")
+    assert snapshot(tmp_path) == before
+
+
 def test_a_bug_is_one_line_and_a_traceback_on_request(
     fails: Fails, model: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
@@ -435,6 +462,14 @@ def test_a_bug_is_one_line_and_a_traceback_on_request(
     verbose = CliRunner().invoke(main, ["compress", str(model), "-v"])
     assert "Traceback" in verbose.stderr
     assert verbose.exit_code == 1
+
+
+def test_out_of_memory_is_no_bug(fails: Fails, model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def exhausted(*_: Any) -> None:
+        raise MemoryError
+
+    monkeypatch.setattr(pipeline, "make_plan", exhausted)
+    fails(1, "compress", model, says="out of memory")
 
 
 def test_a_result_that_fails_its_check_is_not_written(

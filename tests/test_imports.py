@@ -83,18 +83,18 @@ def test_files_of_a_family_do_not_know_each_other(room: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("module", "makes"),
+    ("module", "allowed"),
     [
         ("coupling.py", set()),
         ("pipeline.py", set()),
-        ("passes/remove_units.py", {"Mul", "Div", "Where"}),  # inserted to correct computed sizes
+        ("passes/remove_units.py", {"Mul", "Div", "Where", "Concat"}),  # it inserts these to correct computed sizes
     ],
 )
-def test_the_engine_names_no_operator(module: str, makes: set[str]) -> None:
+def test_the_engine_names_no_operator(module: str, allowed: set[str]) -> None:
     """What is special about an operator stands in ops/."""
     tree = ast.parse((PACKAGE / module).read_text(encoding="utf-8"))
     strings = {node.value for node in ast.walk(tree) if isinstance(node, ast.Constant) and isinstance(node.value, str)}
-    assert strings & {schema.name for schema in onnx.defs.get_all_schemas()} == makes
+    assert strings & {schema.name for schema in onnx.defs.get_all_schemas()} <= allowed
 
 
 def test_torch_is_imported_by_the_torch_runtime_only() -> None:

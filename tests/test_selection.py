@@ -46,7 +46,7 @@ CONV, FIRST, SECOND = "conv_w[0]", "head_w0[1]", "head_w1[1]"
         (["out_w"], [], [SECOND]),  # a tensor that reads the group
         (["head_second"], [], [FIRST, SECOND]),  # a node: what it reads and what it makes
         (["stem_*"], [], [CONV]),
-        (["*head*"], ["*_w1*"], []),
+        (["*head*"], ["*_w1*"], [CONV]),  # head_first reads the channels, too
         (["hidden"], [], []),  # a kind that this model does not have
         ([], ["hidden"], [CONV, FIRST, SECOND]),
     ],

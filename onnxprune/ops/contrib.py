@@ -115,14 +115,14 @@ def embed_layer_normalization_shape(_: ir.Node, x: list[Typed | None]) -> list[T
     return [normal, ((x[0][0][0],), ir.DataType.INT32), normal]
 
 
-@rule("SimplifiedLayerNormalization", "LayerNormalization", domain=MICROSOFT)
+@rule("SimplifiedLayerNormalization", domain=MICROSOFT)
 def layer_normalization(op: Op) -> None:
     """As in the standard domain."""
     op.like("LayerNormalization")
 
 
 @shape_rule("SimplifiedLayerNormalization", "LayerNormalization")
-@shape_rule("SimplifiedLayerNormalization", "LayerNormalization", domain=MICROSOFT)
+@shape_rule("SimplifiedLayerNormalization", domain=MICROSOFT)
 def layer_normalization_shape(node: ir.Node, x: list[Typed | None]) -> list[Typed | None]:
     """ONNX Runtime writes these into the standard domain too, also where its opset does not have them."""
     assert x[0] is not None

@@ -20,7 +20,11 @@ def _graphml(graph: nx.DiGraph) -> str:
 
 
 def _json(graph: nx.DiGraph) -> str:
-    return json.dumps(nx.node_link_data(graph, edges="edges"), indent=1) + "\n"
+    """What `networkx.node_link_graph(data, edges="edges")` reads; spelled out, as its writer differs by version."""
+    nodes = [{"id": name, **attributes} for name, attributes in graph.nodes(data=True)]
+    edges = [{"source": start, "target": end, **attributes} for start, end, attributes in graph.edges(data=True)]
+    data = {"directed": True, "multigraph": False, "graph": {}, "nodes": nodes, "edges": edges}
+    return json.dumps(data, indent=1) + "\n"
 
 
 _WRITERS: dict[str, Callable[[nx.DiGraph], str]] = {".graphml": _graphml, ".json": _json}

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import contextlib
+import sys
 from collections.abc import Callable, Iterator
 
 
 @contextlib.contextmanager
 def progress(*, quiet: bool = False) -> Iterator[Callable[[str], None]]:
     """Yield a function to call with what is being done; it prints nothing unless standard error is a terminal."""
-    from rich.console import Console
-
-    console = Console(stderr=True, markup=False, emoji=False)
-    if quiet or not console.is_terminal:
+    if quiet or not sys.stderr.isatty():
         yield lambda _: None
         return
-    with console.status("loading") as status:
+    from rich.console import Console
+
+    with Console(stderr=True, markup=False, emoji=False).status("loading") as status:
         yield status.update

@@ -124,6 +124,17 @@ def simplified_norm(d: Draw) -> dict[str, Any]:
     return dict(x=d.normal(n, s, h), scale=d.normal(h), epsilon=1e-5)
 
 
+@sample(
+    "SimplifiedLayerNormalization",
+    prunable="x[0] x[1] x[2] scale[0] y[2]",
+    runtime="reference",
+    reference=_simplified,
+    domain=MICROSOFT,
+)
+def simplified_norm_elsewhere(d: Draw) -> dict[str, Any]:
+    return simplified_norm(d)
+
+
 def _embed(
     ids: Array,
     segments: Array,
