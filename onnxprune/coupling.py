@@ -212,8 +212,8 @@ def _freeze_sizes_used_as_data(analysis: Analysis) -> None:
         for slot, value in enumerate(node.inputs):
             if value is None or value.producer() is None or (node, slot) in shape_slots:
                 continue
-            now = after.value(value)
-            if now is not None and not np.array_equal(now, before.value(value)):
+            now, then = after.value(value), before.value(value)
+            if now is not None and then is not None and not np.array_equal(now, then):
                 reason = Reason("its size enters a computation as a number", name, node.op_type, value.name or "")
                 for source in after.sources(value):
                     for dim in analysis.dims.get(source.name or "", []):
@@ -293,7 +293,7 @@ def _kind(tags: Counter[str], is_outer_head: bool) -> str:
         return "hidden"
     if tags["produced"] > 1 and tags["read"] > 1 and "residual" in tags and "channels" not in tags:
         return "hidden"
-    return "channels" if tags["channels"] > linear or "spatial" in tags else "neurons"
+    return "channels" if tags["channels"] >= max(linear, 1) or "spatial" in tags else "neurons"
 
 
 def dims_text(analysis: Analysis, tensor: str) -> list[str]:

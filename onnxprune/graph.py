@@ -7,12 +7,12 @@ walks it (order, reachability, what is dead, stages); it is derived from the mod
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, TypeAlias
 
 import networkx as nx
 import onnx_ir as ir
 
-Graph = nx.DiGraph
+Graph: TypeAlias = nx.DiGraph  # type: ignore[valid-type, unused-ignore]
 
 
 def view(model: ir.Model) -> Graph:

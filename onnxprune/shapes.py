@@ -206,7 +206,7 @@ def _take_seen(
     """Use what a trial run showed; everything computed from it is marked, since another run may show something else."""
     follows = any(value is not None and value.name in found.observed for value in node.inputs)
     for value in node.outputs:
-        if value.name in seen:
+        if value.name and value.name in seen:
             _record(found, types, value.name, *seen[value.name])
             follows = True
     if follows:
@@ -282,10 +282,9 @@ def _infer_node(
     read = [value for value in (*node.inputs, *captured(node)) if value is not None]
     if any(value.name not in types for value in read):
         return
-    try:
-        schema = onnx.defs.get_schema(node.op_type, opsets.get(domain, opsets.get("", 1)), domain)
-    except Exception:
-        _infer_by_table(node, found, types)  # no schema: an operator of another domain
+    schema = _schema(domain, node.op_type, opsets.get(domain, opsets.get("", 1)))
+    if schema is None:
+        _infer_by_table(node, found, types)
         return
     inputs = {value.name or "": types[value.name or ""] for value in read}
     contents = {value.name or "": _content(value, found) for value in read}
@@ -301,6 +300,15 @@ def _infer_node(
     for name, proto in outputs.items():
         if name:
             _record_type(found, types, name, proto, turn)
+
+
+def _schema(domain: str, op_type: str, version: int) -> onnx.defs.OpSchema | None:
+    """What onnx knows of an operator; None for one of another domain, or without type inference of its own."""
+    try:
+        schema = onnx.defs.get_schema(op_type, version, domain)
+    except onnx.defs.SchemaError:
+        return None
+    return schema if schema.has_type_and_shape_inference_function else None
 
 
 def _content(value: ir.Value, found: Shapes) -> Array | None:
@@ -381,7 +389,7 @@ class SizeArithmetic:
             tensor = value.const_value
             return tensor.numpy() if tensor is not None and _is_shape_like(tensor) else None
         first = node.inputs[0] if node.inputs else None
-        if first is not None and first.name in self._dims:
+        if first is not None and first.name and first.name in self._dims:
             sizes = shape_of(node, tuple(kept_size(dim, self._kept) for dim in self._dims[first.name]))
             if sizes is not None:
                 return sizes

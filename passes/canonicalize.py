@@ -76,13 +76,13 @@ def _is_foldable(node: ir.Node, value: ir.Value, shapes: Shapes) -> bool:
     return constant_tensor(node) is not None or (array is not None and array.size <= _MAX_FOLDED)
 
 
-def _tensor(array: Array) -> ir.Tensor:
+def _tensor(array: Array) -> ir.TensorProtocol:
     return ir.Tensor(np.ascontiguousarray(array).reshape(array.shape))
 
 
 def _replace(model: ir.Model, value: ir.Value, tensor: ir.TensorProtocol) -> None:
     name = value.name
-    tensor.name = name  # type: ignore[misc]
+    tensor.name = name
     shape = ir.Shape(tensor.shape.numpy())
     initializer = ir.Value(name=name, shape=shape, type=ir.TensorType(tensor.dtype), const_value=tensor)
     value.name = f"{name}/folded"

@@ -55,6 +55,7 @@ class _Removal:
         self.kept = {atom: int(mask.sum()) for atom, mask in keep.items()}
         self.counter = count()
         self.arithmetic = SizeArithmetic(analysis.model, analysis.dims, self.kept)
+        self.original = SizeArithmetic(analysis.model, analysis.dims, {})
 
     def run(self) -> None:
         for name, value in list(self.graph.initializers.items()):
@@ -157,15 +158,15 @@ class _Removal:
     def _correct_computed(self, node: ir.Node, slot: int, refs: list[SizeRef]) -> None:
         """A target computed at run time: entries that would come out wrong are replaced, or scaled where they vary.
 
-        An entry that varies and may be inferred becomes -1: arithmetic like `shape // heads * heads` cannot be scaled
+        An entry that was not the size of its axis said nothing of it: 0 and -1 of a Reshape, 1 of an Expand. An entry that varies and may be inferred becomes -1: arithmetic like `shape // heads * heads` cannot be scaled
         back, since its division rounds.
         """
         value = node.inputs[slot]
         assert value is not None
-        got = self.arithmetic.value(value)
-        if got is None:
+        was, got = self.original.value(value), self.arithmetic.value(value)
+        if was is None or got is None:
             return  # checked by the analysis: nothing that changes is named by data
-        named = {ref.index or 0: ref for ref in refs if got.ravel()[ref.index or 0] > 0}
+        named = {ref.index or 0: ref for ref in refs if was.ravel()[ref.index or 0] == ref.dim.size}
         wanted = _with_entries(got, {index: kept_size(ref.dim, self.kept) for index, ref in named.items()})
         wrong = [int(index) for index in np.flatnonzero(wanted != got)]
         varying = [index for index in wrong if self._varies(node, named[index].dim)]
@@ -258,7 +259,7 @@ class _Removal:
                     value.shape = ir.Shape(sizes)
 
 
-def _sliced(tensor: ir.TensorProtocol, masks: list[Mask | None]) -> ir.Tensor:
+def _sliced(tensor: ir.TensorProtocol, masks: list[Mask | None]) -> ir.TensorProtocol:
     """The entries that stay, axis by axis; axes that lose most go first."""
     with reading(tensor) as array:
         for axis, mask in sorted(enumerate(masks), key=lambda item: 1.0 if item[1] is None else float(item[1].mean())):

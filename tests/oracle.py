@@ -99,7 +99,7 @@ def switch_off(analysis: Analysis, keep: dict[Atom, Mask]) -> None:
     for contraction in analysis.findings.contractions:
         if _touched(contraction.dim, keep):
             slot, axis = contraction.operand
-            editor.mask(contraction.node, slot, axis, keep_mask(contraction.dim, keep))
+            editor.mask(contraction.node, slot, axis, keep_mask(contraction.dim, keep), contraction.zero)
     over: dict[ir.Node, set[Atom]] = {}
     for tag, dim, node in analysis.findings.tags:
         if tag == "statistics":
@@ -120,15 +120,23 @@ class _Editor:
         self.dtypes = analysis.shapes.dtypes
         self.count = 0
 
-    def mask(self, node: ir.Node, slot: int, axis: int, mask: Mask) -> None:
-        """Multiply input `slot` of a node by 0 or 1 along one axis."""
+    def mask(self, node: ir.Node, slot: int, axis: int, mask: Mask, zero: int | None = None) -> None:
+        """Multiply input `slot` of a node by 0 or 1 along one axis; integers become their zero point, input `zero`."""
         value = node.inputs[slot]
         assert value is not None
         shape = [1] * len(self.dims[_origin(value)])
         shape[axis] = len(mask)
         dtype = self.dtypes[_origin(value)]
-        factor = self.constant(mask.reshape(shape).astype(dtype.numpy()))
-        node.replace_input_with(slot, self.before(node, "Mul", [value, factor], _origin(value)))
+        if dtype.is_floating_point():
+            factor = self.constant(mask.reshape(shape).astype(dtype.numpy()))
+            node.replace_input_with(slot, self.before(node, "Mul", [value, factor], _origin(value)))
+            return
+        point = node.inputs[zero] if zero is not None and zero < len(node.inputs) else None
+        if point is None:
+            point = self.constant(np.zeros((), dtype.numpy()))
+        wide = [self.before(node, "Cast", [each], _origin(each), to=ir.DataType.INT32) for each in (value, point)]
+        chosen = self.before(node, "Where", [self.constant(mask.reshape(shape)), *wide], _origin(value))
+        node.replace_input_with(slot, self.before(node, "Cast", [chosen], _origin(value), to=dtype))
 
     def restrict(self, node: ir.Node, keep: dict[Atom, Mask]) -> None:
         """Run a node on the kept entries only and put its outputs back among zeros."""

@@ -34,7 +34,7 @@ from onnxprune.dims import (
     unify,
 )
 
-laws = settings(max_examples=3000, deadline=None, derandomize=True, database=None)
+laws = settings(max_examples=150, deadline=None, derandomize=True, database=None)
 seeds = st.integers(0, 2**32 - 1)
 Unit = tuple[Atom, int]
 
@@ -419,11 +419,19 @@ def test_a_boundary_inside_a_row_cuts_the_rows() -> None:
     assert list(atoms(right)) == [second, first, second]
 
 
+def _rows(dim: Dim, count: int) -> Iterator[Dim]:
+    size = dim.size // count
+    for _ in range(count):
+        row, dim = cut(dim, size)
+        yield row
+
+
 def test_rows_that_end_inside_parts_are_cut_apart_while_there_are_few() -> None:
     few = concat(Atom(5), Atom(7))
     outer, inner = factor(few, 4)
     assert _reasons(outer) == {"its rows end inside parts of a concatenation"}
-    assert describe(few) == "(3+((1+1)+1)+(3)+3)" or inner.size == 3
+    assert _reasons(inner) == {None}
+    assert [list(atoms(row)) for row in _rows(few, 4)] == [list(atoms(inner))] * 4
     many = concat(Atom(5), Atom(55))
     with pytest.raises(MisalignedError, match="no outer part of 20"):
         factor(many, 20)

@@ -123,7 +123,7 @@ def slice_arguments(
     given = [None if bound is None else [int(v) for v in bound.ravel()] for bound in bounds]
     if not given:
         given = [list(attribute(node, "starts")), list(attribute(node, "ends")), attribute(node, "axes")]
-    starts, ends, axes, steps = (*given, *([None] * (4 - len(given))))
+    starts, ends, axes, steps = [*given, *([None] * (4 - len(given)))]
     assert starts is not None
     assert ends is not None
     axes = list(range(len(starts))) if axes is None else [int(axis) % rank for axis in axes]
@@ -187,7 +187,7 @@ def shape_of(node: ir.Node, shape: tuple[int, ...]) -> Array | None:
 def by_reference(node: ir.Node, arrays: list[Array | None], opsets: dict[str, int]) -> list[Array]:
     """Any operator through onnx's reference implementation. Raises whatever that raises."""
     proto = ir.serde.serialize_node(node)
-    inputs = {value.name: array for value, array in zip(node.inputs, arrays, strict=True) if value is not None}
+    inputs = {value.name or "": array for value, array in zip(node.inputs, arrays, strict=True) if value is not None}
     graph = onnx.helper.make_graph(
         [proto],
         "node",

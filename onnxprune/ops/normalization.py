@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from onnxprune.ops.base import Op, rule
+import onnx_ir as ir
+
+from onnxprune.ops.base import Op, Typed, rule, shape_rule
 
 
 @rule("BatchNormalization")
@@ -88,3 +90,9 @@ def softmax(op: Op) -> None:
         op.freeze(dim, "softmax runs over it")
 
 
+
+
+@shape_rule("GroupNormalization", "MeanVarianceNormalization")
+def as_first_input(_: ir.Node, inputs: list[Typed | None]) -> list[Typed | None]:
+    """onnx defines these by a function body and tells no types for a single node."""
+    return inputs[:1]

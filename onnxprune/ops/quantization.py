@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from math import prod
 
+import onnx_ir as ir
+
 from onnxprune.dims import Atom, Dim
-from onnxprune.ops.base import CostView, Dims, Op, cost, rule
+from onnxprune.ops.base import CostView, Dims, Op, Typed, cost, rule, shape_rule
 
 MICROSOFT = "com.microsoft"
 
@@ -23,7 +25,7 @@ def quantize(op: Op) -> None:
             op.same(given, _blocks(op, dim, given.size, block) if i == axis else dim)
     elif len(scale) == 1 and scale[0].size > 1:
         op.same(scale[0], x[axis])
-    if op.has(2):
+    if op.has(2) and len(op.x[2]) == len(scale):
         op.same_all(op.x[2], scale)
 
 
@@ -35,6 +37,17 @@ def _blocks(op: Op, dim: Atom, count: int, block: int) -> Dim:
     outer, inner = op.factor(dim, count)
     op.freeze(inner, "a block of entries shares its scale")
     return outer
+
+
+@shape_rule("QuantizeLinear", "DequantizeLinear", domain=MICROSOFT)
+def quantize_shape(node: ir.Node, x: list[Typed | None]) -> list[Typed | None]:
+    """As the input, in the type of the zero point (bytes without one) or of the scale."""
+    assert x[0] is not None
+    assert x[1] is not None
+    if node.op_type == "DequantizeLinear":
+        return [(x[0][0], x[1][1])]
+    zero = x[2] if len(x) > 2 else None
+    return [(x[0][0], zero[1] if zero else ir.DataType.UINT8)]
 
 
 @rule("DynamicQuantizeLinear")

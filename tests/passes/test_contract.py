@@ -82,7 +82,8 @@ def content(model: ir.Model, folder: Path) -> bytes:
 
 def outputs(path: Path, feed: dict[str, Any] | None = None) -> tuple[dict[str, Any], dict[str, Any]]:
     session = Session(path)
-    feed = synthetic_feed(session.inputs, {port.name: 2 for port in session.inputs}, seed=1) if feed is None else feed
+    dynamic = {axis for port in session.inputs for axis in port.shape if isinstance(axis, str)}
+    feed = synthetic_feed(session.inputs, dict.fromkeys(dynamic, 2), seed=1) if feed is None else feed
     return feed, session.run(feed)
 
 

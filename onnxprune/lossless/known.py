@@ -44,7 +44,7 @@ class Known:
     @property
     def zero(self) -> Mask:
         """Which entries are known to be zero; the shape of `values`."""
-        return self.known & (self.values == 0)
+        return self.known & np.equal(self.values, 0)
 
     def moved(self, move: Callable[[Array], Array]) -> Known:
         """The same after a rearrangement of entries."""
