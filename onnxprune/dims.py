@@ -331,7 +331,8 @@ def kept_size(dim: Dim, kept: Mapping[Atom, int]) -> int:
         return kept.get(dim, dim.size)
     if isinstance(dim, Concat):
         return sum(kept_size(part, kept) for part in dim.parts)
-    return prod(kept_size(part, kept) for part in dim.factors)  # type: ignore[attr-defined]
+    sizes: list[int] = [kept_size(part, kept) for part in dim.factors]  # type: ignore[attr-defined]
+    return prod(sizes)
 
 
 def project(dim: Dim, weights: npt.NDArray[np.float64]) -> dict[Atom, npt.NDArray[np.float64]]:

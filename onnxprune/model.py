@@ -13,7 +13,6 @@ import os
 import shutil
 import sys
 import tempfile
-import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -31,7 +30,6 @@ _EMBED_LIMIT = 2**31 - 2**26
 _ALIGNMENT = 64
 # Before this IR version every initializer had to be listed among the graph inputs as well.
 _CONSTANTS_NEED_NO_INPUT = 4
-_SCHEMAS_CHANGE = threading.Lock()  # those of onnx are known to the whole process
 
 
 def open_model(path: str | os.PathLike[str]) -> ir.Model:
@@ -324,42 +322,6 @@ def one_line(error: BaseException) -> str:
 def check(path: Path) -> None:
     """The onnx checker with strict shape inference on a file. Raises ModelError with its first line."""
     try:
-        with _norms_of_onnxruntime():
-            onnx.checker.check_model(str(path), full_check=True)
+        onnx.checker.check_model(str(path), full_check=True)
     except Exception as error:
         raise ModelError(f"{path.name}: {one_line(error)}") from error
-
-
-@contextlib.contextmanager
-def _norms_of_onnxruntime() -> Iterator[None]:
-    """ONNX Runtime's optimizer writes two norms into the default domain at any opset: let onnx know them meanwhile."""
-    names = ("SimplifiedLayerNormalization", "LayerNormalization")
-    with _SCHEMAS_CHANGE:
-        for name in names:
-            onnx.defs.register_schema(_norm_schema(name))
-        try:
-            yield
-        finally:
-            for name in names:
-                onnx.defs.deregister_schema(name, 1, "")
-
-
-def _norm_schema(name: str) -> onnx.defs.OpSchema:
-    """A norm and its statistics, of any inputs: the first output is as the first input."""
-    schema = onnx.defs.OpSchema
-    several = schema.FormalParameterOption.Variadic
-    result = schema(
-        name,
-        "",
-        1,
-        inputs=[schema.FormalParameter("x", "T", param_option=several)],
-        outputs=[schema.FormalParameter("y", "T", param_option=several)],
-        type_constraints=[("T", [f"tensor({kind})" for kind in ("float", "float16", "double", "bfloat16")], "")],
-        attributes=[
-            schema.Attribute(attribute, kind, required=False)
-            for attribute, kind in (("axis", schema.AttrType.INT), ("stash_type", schema.AttrType.INT))
-        ]
-        + [schema.Attribute("epsilon", schema.AttrType.FLOAT, required=False)],
-    )
-    result.set_type_and_shape_inference_function(lambda context: context.set_output_type(0, context.get_input_type(0)))
-    return result

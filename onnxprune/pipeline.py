@@ -16,8 +16,11 @@ from onnxprune.allocation.rounding import round_up
 from onnxprune.coupling import Analysis, Group, analyze
 from onnxprune.criteria.base import Context, WeightReader, criteria, score_groups
 from onnxprune.errors import ModelError, NothingToPruneError, PlanError, UsageError
+from onnxprune.lossless.constants import Constants
+from onnxprune.lossless.liveness import plan_lossless
 from onnxprune.model import check, check_target, estimated_bytes, file_bytes, open_model, staged
 from onnxprune.passes.canonicalize import Canonicalize
+from onnxprune.passes.fold_constants import FoldConstants
 from onnxprune.passes.remove_dead import RemoveDead
 from onnxprune.passes.remove_units import RemoveUnits
 from onnxprune.passes.share_initializers import ShareInitializers
@@ -105,9 +108,14 @@ class Result:
         progress("writing and checking")
         plan_written = contextlib.nullcontext() if plan is None else self.plan.staged(plan)
         with _blaming(self._source), plan_written, staged(self.model, path, external=external) as written:
-            verify.verify(written, original)
+            notes = verify.verify(written, original)
             size = sum(file.stat().st_size for file in written.parent.iterdir())
-        self.report = replace(self.report, file_bytes=(self.report.file_bytes[0], size), estimated=False)
+        self.report = replace(
+            self.report,
+            file_bytes=(self.report.file_bytes[0], size),
+            estimated=False,
+            notes=(*self.report.notes, *notes),
+        )
         return self.report
 
 
@@ -215,12 +223,48 @@ def compress(
         return _remove(Path(path), analysis, plan, keep_metadata)
 
 
+def compress_lossless(
+    path: str | Path,
+    *,
+    only: Sequence[str] = (),
+    skip: Sequence[str] = (),
+    keep_metadata: bool = False,
+    progress: Progress = silent,
+) -> Result:
+    """Remove the units that change nothing: their output is constant, or nothing reads it. See `lossless`.
+
+    Where there is none the model is cleaned up all the same, and a note says so.
+
+    Args:
+        path: the ONNX file.
+        only: kinds or name patterns to work on (empty: all).
+        skip: kinds or name patterns to leave alone.
+        keep_metadata: keep what the exporter wrote about its author's machine.
+        progress: told what is being done.
+
+    Raises UsageError for a pattern that matches nothing, ModelError for a file that cannot be worked on.
+    """
+    with _blaming(path):
+        progress("analysing")
+        analysis = inspect(path)
+        groups = select(analysis, only, skip)
+        progress("looking for constants")
+        constants = Constants(analysis)
+        request = {"lossless": True, "only": tuple(only), "skip": tuple(skip)}
+        plan, notes = plan_lossless(constants, groups, request)
+        progress("removing")
+        FoldConstants(constants, plan)(analysis.model)
+        return _remove(Path(path), analysis, plan, keep_metadata, notes)
+
+
 def apply(path: str | Path, plan: Plan, *, keep_metadata: bool = False, progress: Progress = silent) -> Result:
     """Replay a plan. Raises PlanError when it does not fit the model, ModelError as `compress`."""
     with _blaming(path):
         progress("analysing")
         analysis = inspect(path)
         progress("removing")
+        if plan.request.get("lossless"):
+            FoldConstants(Constants(analysis), plan)(analysis.model)
         return _remove(Path(path), analysis, plan, keep_metadata)
 
 
@@ -233,7 +277,7 @@ def make_plan(analysis: Analysis, groups: list[Group], request: Request) -> Plan
     return plan_from_masks([(group, weakest(scores[group.id], lost[group.id])) for group in groups], request.__dict__)
 
 
-def _remove(path: Path, analysis: Analysis, plan: Plan, keep_metadata: bool) -> Result:
+def _remove(path: Path, analysis: Analysis, plan: Plan, keep_metadata: bool, notes: Sequence[str] = ()) -> Result:
     model = analysis.model
     kept = {atom: int(mask.sum()) for atom, mask in plan.keep(analysis).items()}
     before = cost.before(analysis)
@@ -253,7 +297,7 @@ def _remove(path: Path, analysis: Analysis, plan: Plan, keep_metadata: bool) -> 
         estimated=True,
         groups=groups,
         unruled=dict(analysis.unruled),
-        notes=() if plan.removed_units else (_nothing_removed(plan),),
+        notes=(*notes, *(() if plan.removed_units else (_nothing_removed(plan),))),
     )
     return Result(model, plan, report, path, analysis.shapes.bindings)
 
@@ -262,6 +306,8 @@ def _nothing_removed(plan: Plan) -> str:
     request = plan.request
     if not request:
         return "the plan removes nothing"
+    if request.get("lossless"):
+        return "every unit does something: nothing was removed"
     rounding = f" with round-to {request['round_to']}" if request.get("round_to", 1) > 1 else ""
     return f"ratio {request.get('ratio', 0):g}{rounding} leaves every group whole: nothing was removed"
 
@@ -274,4 +320,4 @@ def _nothing(path: str | Path, analysis: Analysis) -> str:
     return f"{path}: nothing can be pruned, every dimension is frozen{first}; see: onnxprune inspect {path}"
 
 
-__all__ = ["Report", "Request", "Result", "apply", "compress", "inspect"]
+__all__ = ["Report", "Request", "Result", "apply", "compress", "compress_lossless", "inspect"]

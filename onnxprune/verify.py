@@ -18,6 +18,7 @@ from onnxprune.runtime.ort import Feed, Port, Session, synthetic_feed
 class Original:
     """What the original looks like from outside, and what it answers to one input."""
 
+    path: Path
     inputs: tuple[Port, ...]
     outputs: tuple[Port, ...]
     feed: Feed
@@ -34,27 +35,32 @@ def run_original(path: Path, sizes: Mapping[str, int], seed: int = 0) -> Origina
         firsts = [port.shape[0] or f"{port.name}[0]" for port in session.inputs if port.shape]
         one = {symbol: 1 for symbol in firsts if isinstance(symbol, str)}
         try:
-            return _answer(session, {**sizes, **one}, seed)
+            return _answer(path, session, {**sizes, **one}, seed)
         except ModelError:
-            return _answer(session, sizes, seed)
+            return _answer(path, session, sizes, seed)
     except ModelError as refused:
         reason = str(refused).rstrip(".")
         raise ModelError(f"{reason}; make the model run there first, a result is checked by running both") from refused
 
 
-def _answer(session: Session, sizes: Mapping[str, int], seed: int) -> Original:
+def _answer(path: Path, session: Session, sizes: Mapping[str, int], seed: int) -> Original:
     feed = synthetic_feed(session.inputs, sizes, seed)
-    return Original(tuple(session.inputs), tuple(session.outputs), feed, session.run(feed))
+    return Original(path, tuple(session.inputs), tuple(session.outputs), feed, session.run(feed))
 
 
-def verify(path: Path, original: Original) -> dict[str, Any]:
-    """Check the file at `path` against the original; the outputs of the pruned model on the same input.
+def verify(path: Path, original: Original) -> list[str]:
+    """Check the file at `path` against the original; what is worth telling besides.
 
     Raises VerificationError when the checker or ONNX Runtime refuse it, when the interface differs, or when an output
     is not finite where the original's is.
     """
+    notes = []
     try:
-        check(path)
+        refusal = _refusal(path)
+        if refusal is not None:
+            if _refusal(original.path) is None:
+                raise refusal
+            notes.append(f"the onnx checker refuses the original too, so ONNX Runtime alone was asked ({refusal})")
         session = Session(path)
         _compare_interfaces(original, session)
         outputs = session.run(original.feed)
@@ -62,7 +68,16 @@ def verify(path: Path, original: Original) -> dict[str, Any]:
         raise VerificationError(f"the pruned model is not valid, so nothing was written: {error}") from error
     for name, array in original.results.items():
         _compare(name, array, outputs[name])
-    return outputs
+    return notes
+
+
+def _refusal(path: Path) -> ModelError | None:
+    """What the checker has against a file. Some forms of operators run everywhere and are refused all the same."""
+    try:
+        check(path)
+    except ModelError as error:
+        return error
+    return None
 
 
 def _compare_interfaces(original: Original, pruned: Session) -> None:

@@ -57,7 +57,7 @@ class Initializer:
 
     def header(self) -> bytes:
         """Everything of the field in GraphProto up to the raw bytes."""
-        body = self.proto.SerializeToString(deterministic=True)
+        body: bytes = self.proto.SerializeToString(deterministic=True)
         if self.write is not None:
             body += _tag(_RAW_DATA) + _varint(self.nbytes)
         return _tag(_INITIALIZER) + _varint(len(body) + (self.nbytes if self.write else 0)) + body

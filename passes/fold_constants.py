@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import onnx_ir as ir
 
-from onnxprune.dims import Atom, Dim, keep_mask
+from onnxprune.dims import Atom, keep_mask
 from onnxprune.lossless.constants import Constants
 from onnxprune.lossless.known import Site, Vector
 from onnxprune.lossless.linear import Linear, linear_form
@@ -80,7 +80,7 @@ class _Folding:
             old, scale = np.zeros(shift.shape, site.dtypes[0]), 1.0
         self._set_input(site.node, form.place, old + (shift / scale).astype(old.dtype), dim)
 
-    def _shift_next(self, node: ir.Node, shift: Vector, dim: Dim) -> bool:
+    def _shift_next(self, node: ir.Node, shift: Vector, dim: Atom) -> bool:
         """Use the Add behind the node, if there is one with a constant that lies along the same axis."""
         output = node.outputs[0]
         uses = list(output.uses())
@@ -94,7 +94,7 @@ class _Folding:
         self._set_input(add, 1 - position, old + shift.astype(old.dtype), dim)
         return True
 
-    def _insert_add(self, node: ir.Node, shift: Vector, dim: Dim) -> None:
+    def _insert_add(self, node: ir.Node, shift: Vector, dim: Atom) -> None:
         """The new output takes the name of the old one."""
         old = node.outputs[0]
         name = old.name or ""
@@ -110,14 +110,14 @@ class _Folding:
         self.graph.insert_after(node, add)
         self._set_input(add, 1, shift.astype(self.analysis.shapes.dtypes[name].numpy()), dim)
 
-    def _set_input(self, node: ir.Node, slot: int, array: Array, dim: Dim) -> None:
+    def _set_input(self, node: ir.Node, slot: int, array: Array, dim: Atom) -> None:
         """Give a node a constant of its own whose last axis is `dim`."""
         name = self._free_name(f"{node.name or node.op_type}/bias")
         value = ir.Value(name=name, const_value=ir.Tensor(np.ascontiguousarray(array), name=name))
         value.shape, value.dtype = ir.Shape(array.shape), value.const_value.dtype  # type: ignore[union-attr]
         rows = self.analysis.dims[node.outputs[0].name or ""][: array.ndim - 1]
         leading = [row if row.size == size else Atom(1) for row, size in zip(rows, array.shape, strict=False)]
-        self.analysis.dims[name] = [*leading, _as_atom(dim)]
+        self.analysis.dims[name] = [*leading, dim]
         self.graph.register_initializer(value)
         if slot >= len(node.inputs):
             node.resize_inputs(slot + 1)
@@ -128,8 +128,3 @@ class _Folding:
             name += "'"
         self.names.add(name)
         return name
-
-
-def _as_atom(dim: Dim) -> Atom:
-    assert isinstance(dim, Atom)
-    return dim

@@ -12,6 +12,7 @@ import onnx
 import onnxruntime
 import pytest
 
+from onnxprune import cost
 from onnxprune.pipeline import compress, inspect
 from tests.oracle import every_other_unit, judge
 
@@ -176,6 +177,32 @@ def test_hand_built(build: Any, kinds: dict[str, int], tmp_path: Path) -> None:
     assert 0 < report.after.macs < 0.6 * report.before.macs
 
 
+def _attention(length: int, heads: int, size: int, value_size: int) -> int:
+    return length * length * heads * (size + value_size)
+
+
+MACS = {
+    encoder: lambda t: (
+        2 * (t * HIDDEN * (4 * HEADS * SIZE + 2 * WIDE) + _attention(t, HEADS, SIZE, SIZE)) + t * HIDDEN * 7
+    ),
+    decoder: lambda t: 2 * (t * HIDDEN * (128 + 64 + 64 + 128 + 3 * WIDE) + _attention(t, 4, 32, 32)) + t * HIDDEN * 7,
+    packed_decoder: lambda t: MACS[decoder](t),
+    cross_attention: lambda t: (
+        t * (HIDDEN * (20 + HEADS * SIZE) + 20 * HEADS * (SIZE + 8) + HEADS * 8 * 7) + _attention(t, HEADS, SIZE, 8)
+    ),
+    four_bits: lambda t: t * (3 * 64 * 96 - 64 * 96 + 96 * 7),
+}
+
+
+@pytest.mark.parametrize("build", MACS)
+def test_macs(build: Any, tmp_path: Path) -> None:
+    """Projections, q·k and the weighted sum of v, for one sample at the length of the analysis."""
+    analysis = inspect(build(tmp_path / "model.onnx"))
+    batch = analysis.shapes.bindings["batch"]
+    expected = MACS[build](analysis.shapes.bindings["length"])
+    assert cost.measure(analysis).macs in (expected, batch * expected)
+
+
 @pytest.mark.parametrize("build", [encoder, decoder, cross_attention])
 def test_default_scale_is_pinned(build: Any, tmp_path: Path) -> None:
     """1 / sqrt(head size) must stay what it was, but only where the size of heads changes."""
@@ -217,11 +244,15 @@ def test_optimized_by_onnxruntime(name: str, operator: str, zoo: ModuleType, tmp
     assert any(node.op_type == operator for node in onnx.load(path).graph.node)
     analysis = inspect(path)
     assert not analysis.unruled
-    verdict = judge(path, every_other_unit(analysis), zoo.inputs(zoo.load(name), 0, zoo.info(name)["batches"][0]), tmp_path)
+    verdict = judge(
+        path, every_other_unit(analysis), zoo.inputs(zoo.load(name), 0, zoo.info(name)["batches"][0]), tmp_path
+    )
     assert verdict.difference < 1e-4
     assert verdict.effect > 1e-2
     report, before = compress(path).save(tmp_path / "half.onnx"), compress(plain).report
-    assert report.after.parameters / report.before.parameters < before.after.parameters / before.before.parameters + 0.02
+    assert (
+        report.after.parameters / report.before.parameters < before.after.parameters / before.before.parameters + 0.02
+    )
     assert report.before.macs == before.before.macs
 
 
@@ -231,6 +262,9 @@ def test_standard_attention(name: str, zoo: ModuleType, tmp_path: Path) -> None:
     zoo.save(name, path)
     analysis = inspect(path)
     assert not analysis.unruled
+    decomposed = tmp_path / "decomposed.onnx"
+    zoo.save(name.removesuffix("23"), decomposed)
+    assert cost.measure(analysis).macs == cost.measure(inspect(decomposed)).macs
     assert {"hidden", "heads", "head-dim", "neurons"} <= {group.kind for group in analysis.groups}
     verdict = judge(path, every_other_unit(analysis), zoo.inputs(zoo.load(name), 0, 1), tmp_path)
     assert verdict.difference < 1e-4

@@ -17,7 +17,7 @@ MODEL = "net (float[batch, 5] x) => (float[batch, 3] y) <float[5, 3] w> { y = Ma
 def test_model_passes_against_itself(build: Build) -> None:
     path = build(MODEL)
     original = run_original(path, {"batch": 4})
-    np.testing.assert_array_equal(verify(path, original)["y"], original.results["y"])
+    assert verify(path, original) == []
 
 
 def test_batch_is_tried_at_one_first(build: Build) -> None:

@@ -118,7 +118,7 @@ def _shift(site: Site, i: int, size: int) -> tuple[Vector, Mask]:
 
 
 def _refusal(site: Site, i: int) -> str:
-    return "its bias is computed at run time" if site.has(i) and site.constant(i) is None else ""
+    return "has a bias that is computed at run time" if site.has(i) and site.constant(i) is None else ""
 
 
 @linear("Conv")
@@ -130,7 +130,7 @@ def conv(site: Site) -> Linear | None:
     groups = int(site.attr("group", 1))
     outputs, inner, *window = weight.shape
     form = weight.reshape(groups, outputs // groups, inner, prod(window)).transpose(0, 2, 1, 3)
-    blur = "it pads its input with zeros" if _is_padded(site.node, window) else ""
+    blur = "pads its input with zeros" if _is_padded(site.node, window) else ""
     return Linear(1, 1, form, _shift(site, 2, outputs), blur=blur, place=2, refusal=_refusal(site, 2))
 
 
@@ -151,7 +151,7 @@ def conv_transpose(site: Site) -> Linear | None:
     groups = int(site.attr("group", 1))
     inputs, outer, *window = weight.shape
     form = weight.reshape(groups, inputs // groups, outer, prod(window))
-    blur = "how many taps meet at a place differs from place to place"
+    blur = "sees them through more taps in one place than in another"
     return Linear(1, 1, form, _shift(site, 2, groups * outer), blur=blur, place=2, refusal=_refusal(site, 2))
 
 

@@ -14,11 +14,12 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
+import onnx_ir as ir
 
+from onnxprune import graph as graphs
 from onnxprune.coupling import Group
-from onnxprune.dims import Atom, Mask, atoms, keep_mask, project
+from onnxprune.dims import Mask, atoms, keep_mask, project
 from onnxprune.lossless.constants import Constants
-from onnxprune.lossless.known import Site
 from onnxprune.lossless.linear import linear_form
 from onnxprune.lossless.rules import terms_of_product
 from onnxprune.ops.base import Contraction
@@ -96,44 +97,42 @@ class _Liveness:
         if form is not None and form.axis == axis:
             values, usable = form.usable(site.x[0])
             free = usable & (values == 0) if form.refusal else usable
-            return form.read_by(outputs) & ~free
+            needed: Mask = form.read_by(outputs) & ~free
+            return needed
         if contraction.node.op_type == "MatMul" and min(len(site.shapes[0]), len(site.shapes[1])) > 1:
             return terms_of_product(site)
         known = site.x[slot]
         if known is None:
             return np.ones(size, np.bool_)
         values, usable = known.along(axis, size)
-        return ~(usable & (values == 0))
+        adds: Mask = ~usable | (values != 0)
+        return adds
 
     def refusals(self) -> Iterator[str]:
         """Constant units that stay because of who reads them."""
+        names = {node: name for name, node in graphs.operators(self.analysis.graph)}
         for contraction in self.analysis.findings.contractions:
             inside = [atom for atom in dict.fromkeys(atoms(contraction.dim)) if atom in self.removable]
-            slot, axis = contraction.operand
-            known = self.constants.of(contraction.node.inputs[slot]) if inside else None
-            site = None if known is None else self.constants.site(contraction.node)
-            if known is None or site is None or not self.constants.is_activation(contraction.node.inputs[slot]):
+            (slot, axis), node = contraction.operand, contraction.node
+            known = self.constants.of(node.inputs[slot]) if inside else None
+            if known is None or not self.constants.is_activation(node.inputs[slot]):
                 continue
             values, constant = known.along(axis, contraction.dim.size)
             stays = constant & (values != 0) & self._needed_by(contraction, self._outputs(contraction))
             for atom in inside:
                 count = int((project(contraction.dim, stays.astype(np.float64))[atom] > 0).sum())
                 if count:
-                    yield f"{_units(count)} of {self.removable[atom].id} constant, but stay: {_why(site)}"
+                    where = f"{node.op_type} '{names[node]}' {self._why(node)}"
+                    yield f"{self.removable[atom].id}: constant units stay ({count}), since {where}"
+
+    def _why(self, node: ir.Node) -> str:
+        site = self.constants.site(node)
+        form = None if site is None else linear_form(site)
+        return (form.blur or form.refusal) if form else "has no bias that could take them up"
 
     def under_a_norm(self, groups: Sequence[Group]) -> Iterator[str]:
         """Units that nothing needs but a normalization, which takes statistics over them."""
         for group in groups:
             count = int((~self.needed[group.atom]).sum()) if group.statistics else 0
             if count:
-                yield f"{_units(count)} of {group.id} not needed, but stay: a normalization takes statistics over them"
-
-
-def _units(count: int) -> str:
-    return "1 unit is" if count == 1 else f"{count} units are"
-
-
-def _why(site: Site) -> str:
-    form = linear_form(site)
-    reason = (form.blur or form.refusal) if form else "it has no bias that could take them up"
-    return f"{site.node.op_type} '{site.node.name}' reads them, and {reason}"
+                yield f"{group.id}: units without effect stay ({count}), since a normalization takes statistics over them"

@@ -42,7 +42,8 @@ def attention(op: Op) -> None:
     _positions(op, y[1 if wide else 2], q[1 if wide else 2], (k[1 if wide else 2], v[1 if wide else 2]))
     _mask(op, queries)
     _cache(op, served, size, value_size)
-    op.pin("scale", 1 / sqrt(size.size), size)
+    if op.attr("scale") is None:
+        op.pin("scale", 1 / sqrt(size.size), size)
     op.tag("heads", product(served, per))
     op.tag("head-dim", size, value_size)
 

@@ -225,9 +225,8 @@ class Op:
         self._findings.size_refs.append(SizeRef(self.node, self._place(slot), index, dim, whole, dropping, inferable))
 
     def pin(self, name: str, value: float, axis: Dim) -> None:
-        """Attribute `name` is missing and defaults to `value`, which was computed from the size of `axis`."""
-        if name not in self.node.attributes:
-            self._findings.pinned.append(Pinned(self.node, name, value, axis))
+        """Attribute `name` is not given and means `value`, which was computed from the size of `axis`."""
+        self._findings.pinned.append(Pinned(self.node, name, value, axis))
 
     def indexes(self, slot: int, dim: Dim, picked: Sequence[Dim]) -> None:
         """The entries of a constant input are positions along `dim`; its axes are `picked`."""

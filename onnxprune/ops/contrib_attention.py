@@ -71,7 +71,8 @@ def _finish(op: Op, x: list[Atom], y: list[Atom], parts: tuple[Dim, Dim, Dim]) -
         op.freeze(x[1], "softmax runs over it")
     op.same(y[2], product(heads, value_size))
     op.names("num_heads", None, heads)
-    op.pin("scale", 1 / sqrt(size.size), size)
+    if not op.attr("scale", 0):  # 0 asks for the default
+        op.pin("scale", 1 / sqrt(size.size), size)
     op.tag("heads", heads)
     op.tag("head-dim", size, value_size)
 

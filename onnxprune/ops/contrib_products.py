@@ -35,9 +35,7 @@ def fused_matmul_shape(node: ir.Node, x: list[Typed | None]) -> list[Typed | Non
     """As MatMul of the operands once transposed."""
     assert x[0] is not None
     assert x[1] is not None
-    operands = [
-        tuple(shape[axis] for axis in _order(node, i, len(shape))) for i, (shape, _) in enumerate((x[0], x[1]))
-    ]
+    operands = [tuple(shape[axis] for axis in _order(node, i, len(shape))) for i, (shape, _) in enumerate((x[0], x[1]))]
     return [(shape_as("MatMul", node, operands), x[0][1])]
 
 

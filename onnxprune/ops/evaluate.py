@@ -120,10 +120,11 @@ def slice_arguments(
     node: ir.Node, bounds: tuple[Array | None, ...], rank: int
 ) -> tuple[list[int], list[int], list[int], list[int]]:
     """Starts, ends, axes (counted from the front) and steps of a Slice of any opset."""
-    given = [None if bound is None else [int(v) for v in bound.ravel()] for bound in bounds]
+    given: list[list[int] | None] = [None if bound is None else [int(v) for v in bound.ravel()] for bound in bounds]
     if not given:
         given = [list(attribute(node, "starts")), list(attribute(node, "ends")), attribute(node, "axes")]
-    starts, ends, axes, steps = [*given, *([None] * (4 - len(given)))]
+    given += [None] * (4 - len(given))
+    starts, ends, axes, steps = given
     assert starts is not None
     assert ends is not None
     axes = list(range(len(starts))) if axes is None else [int(axis) % rank for axis in axes]

@@ -50,7 +50,8 @@ def slice_(op: Op) -> None:
     if by_input and op.has(3) and bounds[2] is None:
         raise RefuseError("axes that are computed")
     if by_input and (bounds[0] is None or bounds[1] is None or (op.has(4) and bounds[3] is None)):
-        axes = list(range(len(x))) if not op.has(3) else [int(axis) % len(x) for axis in np.ravel(bounds[2])]
+        chosen = bounds[2] if len(bounds) > 2 else None
+        axes = list(range(len(x))) if chosen is None else [int(axis) % len(x) for axis in chosen.ravel()]
         sliced = set(axes)
     else:
         starts, ends, axes, steps = slice_arguments(op.node, tuple(bounds), len(x))

@@ -12,10 +12,6 @@ from onnxprune.pipeline import compress, inspect
 from tests.conftest import Build
 
 
-def sizes(path: Path, **lost: int) -> dict[str, dict[int, dict[tuple[str, int], int]]]:
-    raise NotImplementedError
-
-
 def rounded(path: Path, lost: dict[str, int], multiple: int) -> dict[str, int]:
     return round_up(inspect(path).groups, lost, multiple)
 

@@ -14,47 +14,47 @@ MICROSOFT = "com.microsoft"
 @sample("Attention", prunable="q[1] q[3] k[1] k[3] v[1] v[3] y[1] y[3]", fed="q k v")
 def heads_on_an_axis(d: Draw) -> dict[str, Any]:
     n, s, length, e, f = d.sizes(5)
-    return dict(q=d.normal(2, n, s, e), k=d.normal(2, n, length, e), v=d.normal(2, n, length, f))
+    return {"q": d.normal(2, n, s, e), "k": d.normal(2, n, length, e), "v": d.normal(2, n, length, f)}
 
 
 @sample("Attention", prunable="q[2] k[2] v[2] y[2]", fed="q k v")
 def heads_in_the_last_axis(d: Draw) -> dict[str, Any]:
     n, s, length, e, f = d.sizes(5)
-    tensors = dict(q=d.normal(2, s, n * e), k=d.normal(2, length, n * e), v=d.normal(2, length, n * f))
+    tensors = {"q": d.normal(2, s, n * e), "k": d.normal(2, length, n * e), "v": d.normal(2, length, n * f)}
     return dict(**tensors, q_num_heads=n, kv_num_heads=n)
 
 
 @sample("Attention", prunable="q[2] k[2] v[2] y[2]", fed="q k v")
 def shared_keys(d: Draw) -> dict[str, Any]:
     m, p, s, e, f = d.sizes(5)
-    tensors = dict(q=d.normal(2, s, m * p * e), k=d.normal(2, s, m * e), v=d.normal(2, s, m * f))
+    tensors = {"q": d.normal(2, s, m * p * e), "k": d.normal(2, s, m * e), "v": d.normal(2, s, m * f)}
     return dict(**tensors, q_num_heads=m * p, kv_num_heads=m, is_causal=1, scale=0.3, softcap=2.0)
 
 
 @sample("Attention", prunable="q[1] k[1] k[3] v[3] y[1]", fed="q k v")
 def shared_keys_on_an_axis(d: Draw) -> dict[str, Any]:
     m, p, s, e, f = d.sizes(5)
-    return dict(q=d.normal(2, m * p, s, e), k=d.normal(2, m, s, e), v=d.normal(2, m, s, f))
+    return {"q": d.normal(2, m * p, s, e), "k": d.normal(2, m, s, e), "v": d.normal(2, m, s, f)}
 
 
 @sample("Attention", prunable="q[2] k[2] v[2] y[2]", fed="q k v")
 def one_key_head(d: Draw) -> dict[str, Any]:
     n, s, e, f = d.sizes(4)
-    tensors = dict(q=d.normal(2, s, n * e), k=d.normal(2, s, e), v=d.normal(2, s, f))
+    tensors = {"q": d.normal(2, s, n * e), "k": d.normal(2, s, e), "v": d.normal(2, s, f)}
     return dict(**tensors, q_num_heads=n, kv_num_heads=1)
 
 
 @sample("Attention", prunable="q[1] q[2] mask[1] mask[2] y[1]", fed="q k v")
 def mask_per_head(d: Draw) -> dict[str, Any]:
     n, s, length, e = d.sizes(4)
-    tensors = dict(q=d.normal(2, n, s, e), k=d.normal(2, n, length, e), v=d.normal(2, n, length, e))
+    tensors = {"q": d.normal(2, n, s, e), "k": d.normal(2, n, length, e), "v": d.normal(2, n, length, e)}
     return dict(**tensors, mask=d.normal(2, n, s, length))
 
 
 @sample("Attention", prunable="q[2] y[2] y[1]", fed="q k v", outputs="y - - scores")
 def flat_mask_and_scores(d: Draw) -> dict[str, Any]:
     n, s, length, e = d.sizes(4)
-    tensors = dict(q=d.normal(2, s, n * e), k=d.normal(2, length, n * e), v=d.normal(2, length, n * e))
+    tensors = {"q": d.normal(2, s, n * e), "k": d.normal(2, length, n * e), "v": d.normal(2, length, n * e)}
     mask = d.rng.random((s, length)) < 0.8
     mask[:, 0] = True
     return dict(**tensors, mask=mask, q_num_heads=n, kv_num_heads=n, qk_matmul_output_mode=2)
@@ -68,21 +68,21 @@ def flat_mask_and_scores(d: Draw) -> dict[str, Any]:
 )
 def with_a_cache(d: Draw) -> dict[str, Any]:
     m, s, e, f, past = d.sizes(5)
-    tensors = dict(q=d.normal(2, s, m * 2 * e), k=d.normal(2, s, m * e), v=d.normal(2, s, m * f), mask=None)
-    caches = dict(past_key=d.normal(2, m, past, e), past_value=d.normal(2, m, past, f))
+    tensors = {"q": d.normal(2, s, m * 2 * e), "k": d.normal(2, s, m * e), "v": d.normal(2, s, m * f), "mask": None}
+    caches = {"past_key": d.normal(2, m, past, e), "past_value": d.normal(2, m, past, f)}
     return dict(**tensors, **caches, q_num_heads=2 * m, kv_num_heads=m)
 
 
 @sample("Attention", prunable="q[1] q[3] k[3] v[3]", fed="q k v lengths", since=24)
 def with_lengths(d: Draw) -> dict[str, Any]:
     n, s, length, e, f = d.sizes(5)
-    tensors = dict(q=d.normal(2, n, s, e), k=d.normal(2, n, length, e), v=d.normal(2, n, length, f))
+    tensors = {"q": d.normal(2, n, s, e), "k": d.normal(2, n, length, e), "v": d.normal(2, n, length, f)}
     return dict(**tensors, a=None, b=None, c=None, lengths=np.full(2, length, np.int64))
 
 
 def _tables(d: Draw, *shape: int) -> dict[str, Any]:
     angles = d.normal(*shape)
-    return dict(cos=np.cos(angles), sin=np.sin(angles))
+    return {"cos": np.cos(angles), "sin": np.sin(angles)}
 
 
 @sample("RotaryEmbedding", prunable="x[1] x[2] x[3] cos[1] sin[1] y[3]")
@@ -142,7 +142,7 @@ def microsoft_in_part(d: Draw) -> dict[str, Any]:
 @sample("TensorScatter", prunable="cache[0] cache[1] cache[3] update[1] update[3] y[3]", fed="cache update at")
 def cached(d: Draw) -> dict[str, Any]:
     b, n, length, e = d.sizes(4)
-    return dict(cache=d.normal(b, n, length + 4, e), update=d.normal(b, n, 3, e), at=d.integers(length, b))
+    return {"cache": d.normal(b, n, length + 4, e), "update": d.normal(b, n, 3, e), "at": d.integers(length, b)}
 
 
 test_rule = oracle(__name__)

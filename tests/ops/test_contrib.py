@@ -14,13 +14,13 @@ MICROSOFT = "com.microsoft"
 
 @sample("Gelu", "QuickGelu", "FastGelu", prunable="x[0] x[1] x[2] y[2]", domain=MICROSOFT)
 def alone(d: Draw) -> dict[str, Any]:
-    return dict(x=d.normal(*d.sizes(3)))
+    return {"x": d.normal(*d.sizes(3))}
 
 
 @sample("BiasGelu", "FastGelu", prunable="x[0] x[1] x[2] b[0] y[2]", domain=MICROSOFT)
 def with_bias(d: Draw) -> dict[str, Any]:
     n, s, h = d.sizes(3)
-    return dict(x=d.normal(n, s, h), b=d.normal(h))
+    return {"x": d.normal(n, s, h), "b": d.normal(h)}
 
 
 def _add(x: Array, b: Array, skip: Array) -> Array:
@@ -30,7 +30,7 @@ def _add(x: Array, b: Array, skip: Array) -> Array:
 @sample("BiasAdd", prunable="x[0] x[1] x[2] b[0] skip[2] y[2]", runtime="reference", reference=_add, domain=MICROSOFT)
 def bias_and_skip(d: Draw) -> dict[str, Any]:
     n, s, h = d.sizes(3)
-    return dict(x=d.normal(n, s, h), b=d.normal(h), skip=d.normal(n, s, h))
+    return {"x": d.normal(n, s, h), "b": d.normal(h), "skip": d.normal(n, s, h)}
 
 
 def _gated(x: Array, b: Array) -> Array:
@@ -38,12 +38,10 @@ def _gated(x: Array, b: Array) -> Array:
     return left * right * (1 + np.vectorize(erf)(right / sqrt(2)))
 
 
-@sample(
-    "BiasSplitGelu", prunable="x[0] x[1] x[2] b[0] y[2]", runtime="reference", reference=_gated, domain=MICROSOFT
-)
+@sample("BiasSplitGelu", prunable="x[0] x[1] x[2] b[0] y[2]", runtime="reference", reference=_gated, domain=MICROSOFT)
 def gate(d: Draw) -> dict[str, Any]:
     n, s, h = d.sizes(3)
-    return dict(x=d.normal(n, s, 2 * h), b=d.normal(2 * h))
+    return {"x": d.normal(n, s, 2 * h), "b": d.normal(2 * h)}
 
 
 def _softmax(x: Array, b: Array, axis: int, is_inner_broadcast: int) -> Array:
@@ -55,7 +53,7 @@ def _softmax(x: Array, b: Array, axis: int, is_inner_broadcast: int) -> Array:
 @sample("BiasSoftmax", prunable="x[1] y[1]", runtime="reference", reference=_softmax, domain=MICROSOFT)
 def masked(d: Draw) -> dict[str, Any]:
     n, heads, s, keys = d.sizes(4)
-    return dict(x=d.normal(n, heads, s, keys), b=d.normal(n, 1, s, keys), axis=3, is_inner_broadcast=0)
+    return {"x": d.normal(n, heads, s, keys), "b": d.normal(n, 1, s, keys), "axis": 3, "is_inner_broadcast": 0}
 
 
 def _norm(x: Array, scale: Array, shift: Array | float, epsilon: float, center: bool) -> Array:
@@ -81,7 +79,13 @@ def _skip_layer(
 )
 def sum_and_norm(d: Draw) -> dict[str, Any]:
     n, s, h = d.sizes(3)
-    tensors = dict(x=d.normal(n, s, h), skip=d.normal(n, s, h), scale=d.normal(h), shift=d.normal(h), b=d.normal(h))
+    tensors = {
+        "x": d.normal(n, s, h),
+        "skip": d.normal(n, s, h),
+        "scale": d.normal(h),
+        "shift": d.normal(h),
+        "b": d.normal(h),
+    }
     return dict(**tensors, epsilon=1e-5)
 
 
@@ -94,7 +98,7 @@ def sum_and_norm(d: Draw) -> dict[str, Any]:
 )
 def skip_for_all(d: Draw) -> dict[str, Any]:
     n, s, h = d.sizes(3)
-    return dict(x=d.normal(n, s, h), skip=d.normal(s, h), scale=d.normal(h), epsilon=1e-5)
+    return {"x": d.normal(n, s, h), "skip": d.normal(s, h), "scale": d.normal(h), "epsilon": 1e-5}
 
 
 def _skip_simplified(x: Array, skip: Array, scale: Array, b: Array, epsilon: float) -> tuple[Array, Array]:
@@ -111,7 +115,7 @@ def _skip_simplified(x: Array, skip: Array, scale: Array, b: Array, epsilon: flo
 )
 def sum_and_simplified_norm(d: Draw) -> dict[str, Any]:
     n, s, h = d.sizes(3)
-    return dict(x=d.normal(n, s, h), skip=d.normal(n, s, h), scale=d.normal(h), b=d.normal(h), epsilon=1e-5)
+    return {"x": d.normal(n, s, h), "skip": d.normal(n, s, h), "scale": d.normal(h), "b": d.normal(h), "epsilon": 1e-5}
 
 
 def _simplified(x: Array, scale: Array, epsilon: float) -> Array:
@@ -121,7 +125,7 @@ def _simplified(x: Array, scale: Array, epsilon: float) -> Array:
 @sample("SimplifiedLayerNormalization", prunable="x[0] x[1] x[2] scale[0] y[2]", reference=_simplified)
 def simplified_norm(d: Draw) -> dict[str, Any]:
     n, s, h = d.sizes(3)
-    return dict(x=d.normal(n, s, h), scale=d.normal(h), epsilon=1e-5)
+    return {"x": d.normal(n, s, h), "scale": d.normal(h), "epsilon": 1e-5}
 
 
 @sample(
@@ -161,8 +165,8 @@ def _embed(
 )
 def embedded(d: Draw) -> dict[str, Any]:
     n, s, h, v = d.sizes(4)
-    ids = dict(ids=d.integers(v, n, s).astype(np.int32), segments=d.integers(2, n, s).astype(np.int32))
-    tables = dict(words=d.normal(v, h), places=d.normal(20, h), kinds=d.normal(2, h))
+    ids = {"ids": d.integers(v, n, s).astype(np.int32), "segments": d.integers(2, n, s).astype(np.int32)}
+    tables = {"words": d.normal(v, h), "places": d.normal(20, h), "kinds": d.normal(2, h)}
     return dict(**ids, **tables, scale=d.normal(h), shift=d.normal(h), mask=np.ones((n, s), np.int32), epsilon=1e-5)
 
 
@@ -197,7 +201,13 @@ def _group_norm(
 )
 def groups_last(d: Draw) -> dict[str, Any]:
     n, g, c = d.sizes(3)
-    return dict(x=d.normal(n, 4, 4, g * c), scale=d.normal(g * c), shift=d.normal(g * c), groups=g, activation=0)
+    return {
+        "x": d.normal(n, 4, 4, g * c),
+        "scale": d.normal(g * c),
+        "shift": d.normal(g * c),
+        "groups": g,
+        "activation": 0,
+    }
 
 
 @sample(
@@ -211,7 +221,7 @@ def groups_last(d: Draw) -> dict[str, Any]:
 )
 def groups_of_a_sum(d: Draw) -> dict[str, Any]:
     n, g, c = d.sizes(3)
-    skips = dict(skip=d.normal(n, g * c), b=d.normal(g * c))
+    skips = {"skip": d.normal(n, g * c), "b": d.normal(g * c)}
     tensors = dict(x=d.normal(n, 4, 4, g * c), scale=d.normal(g * c), shift=d.normal(g * c), **skips)
     return dict(**tensors, groups=g, activation=0)
 

@@ -14,14 +14,14 @@ MICROSOFT = "com.microsoft"
 @sample("Attention", prunable="x[0] x[2] w[0] w[1] b[0] y[2]", domain=MICROSOFT)
 def packed(d: Draw) -> dict[str, Any]:
     batch, s, width, n, e = d.sizes(5)
-    return dict(x=d.normal(batch, s, width), w=d.normal(width, 3 * n * e), b=d.normal(3 * n * e), num_heads=n)
+    return {"x": d.normal(batch, s, width), "w": d.normal(width, 3 * n * e), "b": d.normal(3 * n * e), "num_heads": n}
 
 
 @sample("Attention", prunable="x[2] w[0] w[1] b[0] y[2]", domain=MICROSOFT)
 def values_of_another_size(d: Draw) -> dict[str, Any]:
     s, width, n, e, f = d.sizes(5)
     sizes = [n * e, n * e, n * f]
-    tensors = dict(x=d.normal(2, s, width), w=d.normal(width, sum(sizes)), b=d.normal(sum(sizes)))
+    tensors = {"x": d.normal(2, s, width), "w": d.normal(width, sum(sizes)), "b": d.normal(sum(sizes))}
     return dict(**tensors, num_heads=n, qkv_hidden_sizes=sizes, unidirectional=1)
 
 
@@ -34,7 +34,7 @@ def values_of_another_size(d: Draw) -> dict[str, Any]:
 )
 def packed_with_a_cache(d: Draw) -> dict[str, Any]:
     s, width, n, e, past = d.sizes(5)
-    tensors = dict(x=d.normal(2, s, width), w=d.normal(width, 3 * n * e), b=d.normal(3 * n * e))
+    tensors = {"x": d.normal(2, s, width), "w": d.normal(width, 3 * n * e), "b": d.normal(3 * n * e)}
     mask = np.ones((2, s + past), np.int32)
     return dict(**tensors, mask=mask, past=d.normal(2, 2, n, past, e), num_heads=n, scale=0.4)
 
@@ -42,7 +42,7 @@ def packed_with_a_cache(d: Draw) -> dict[str, Any]:
 @sample("Attention", prunable="w[1] bias[1] y[2]", domain=MICROSOFT)
 def packed_with_biased_scores(d: Draw) -> dict[str, Any]:
     s, width, n, e = d.sizes(4)
-    tensors = dict(x=d.normal(2, s, width), w=d.normal(width, 3 * n * e), b=None, mask=None, past=None)
+    tensors = {"x": d.normal(2, s, width), "w": d.normal(width, 3 * n * e), "b": None, "mask": None, "past": None}
     return dict(**tensors, bias=d.normal(2, n, s, s), num_heads=n)
 
 
@@ -53,9 +53,9 @@ def _integers(d: Draw, *shape: int) -> Any:
 @sample("QAttention", prunable="x[2] w[0] w[1] b[0] y[2]", domain=MICROSOFT)
 def packed_integers(d: Draw) -> dict[str, Any]:
     s, width, n, e = d.sizes(4)
-    tensors = dict(x=_integers(d, 2, s, width), w=_integers(d, width, 3 * n * e), b=d.normal(3 * n * e))
-    scales = dict(x_scale=np.float32(0.02), w_scale=np.float32(0.01))
-    zeros = dict(x_zero=np.uint8(120), w_zero=np.uint8(130))
+    tensors = {"x": _integers(d, 2, s, width), "w": _integers(d, width, 3 * n * e), "b": d.normal(3 * n * e)}
+    scales = {"x_scale": np.float32(0.02), "w_scale": np.float32(0.01)}
+    zeros = {"x_zero": np.uint8(120), "w_zero": np.uint8(130)}
     return dict(**tensors, **_arrays(scales), mask=None, **_arrays(zeros), num_heads=n)
 
 
@@ -64,9 +64,9 @@ def integers_with_a_scale_per_column(d: Draw) -> dict[str, Any]:
     s, width, n, e = d.sizes(4)
     columns = 3 * n * e
     w = d.integers(127, width, columns, low=-127).astype(np.int8)
-    tensors = dict(x=_integers(d, 2, s, width), w=w, b=d.normal(columns))
-    scales = dict(**_arrays(dict(x_scale=np.float32(0.02))), w_scale=d.positive(columns) / 100)
-    zeros = dict(**_arrays(dict(x_zero=np.uint8(120))), w_zero=np.zeros(columns, np.int8))
+    tensors = {"x": _integers(d, 2, s, width), "w": w, "b": d.normal(columns)}
+    scales = dict(**_arrays({"x_scale": np.float32(0.02)}), w_scale=d.positive(columns) / 100)
+    zeros = dict(**_arrays({"x_zero": np.uint8(120)}), w_zero=np.zeros(columns, np.int8))
     return dict(**tensors, **scales, mask=None, **zeros, num_heads=n)
 
 
@@ -77,20 +77,25 @@ def _arrays(scalars: dict[str, Any]) -> dict[str, Any]:
 @sample("MultiHeadAttention", prunable="q[0] q[2] k[2] v[2] y[2]", fed="q k v", domain=MICROSOFT)
 def separate(d: Draw) -> dict[str, Any]:
     batch, s, n, e, f = d.sizes(5)
-    return dict(q=d.normal(batch, s, n * e), k=d.normal(batch, s, n * e), v=d.normal(batch, s, n * f), num_heads=n)
+    return {
+        "q": d.normal(batch, s, n * e),
+        "k": d.normal(batch, s, n * e),
+        "v": d.normal(batch, s, n * f),
+        "num_heads": n,
+    }
 
 
 @sample("MultiHeadAttention", prunable="q[2] k[2] v[2] b[0] bias[1] y[1] y[2]", fed="q k v", domain=MICROSOFT)
 def separate_with_biases(d: Draw) -> dict[str, Any]:
     s, length, n, e, f = d.sizes(5)
-    tensors = dict(q=d.normal(2, s, n * e), k=d.normal(2, length, n * e), v=d.normal(2, length, n * f))
+    tensors = {"q": d.normal(2, s, n * e), "k": d.normal(2, length, n * e), "v": d.normal(2, length, n * f)}
     return dict(**tensors, b=d.normal(2 * n * e + n * f), mask=None, bias=d.normal(2, n, s, length), num_heads=n)
 
 
 @sample("MultiHeadAttention", prunable="q[2] k[1] k[3] v[1] v[3] y[2]", fed="q k v", domain=MICROSOFT)
 def keys_from_a_cache(d: Draw) -> dict[str, Any]:
     s, length, n, e = d.sizes(4)
-    tensors = dict(q=d.normal(2, s, n * e), k=d.normal(2, n, length, e), v=d.normal(2, n, length, e))
+    tensors = {"q": d.normal(2, s, n * e), "k": d.normal(2, n, length, e), "v": d.normal(2, n, length, e)}
     return dict(**tensors, num_heads=n)
 
 
@@ -103,16 +108,16 @@ def keys_from_a_cache(d: Draw) -> dict[str, Any]:
 )
 def separate_with_a_cache(d: Draw) -> dict[str, Any]:
     s, past, n, e = d.sizes(4)
-    tensors = dict(q=d.normal(2, s, n * e), k=d.normal(2, s, n * e), v=d.normal(2, s, n * e))
-    caches = dict(past_k=d.normal(2, n, past, e), past_v=d.normal(2, n, past, e))
+    tensors = {"q": d.normal(2, s, n * e), "k": d.normal(2, s, n * e), "v": d.normal(2, s, n * e)}
+    caches = {"past_k": d.normal(2, n, past, e), "past_v": d.normal(2, n, past, e)}
     return dict(**tensors, b=None, mask=None, bias=None, **caches, num_heads=n, unidirectional=1)
 
 
 def _group_query(d: Draw, m: int, p: int, size: int, s: int, past: int = 0) -> dict[str, Any]:
-    tensors = dict(q=d.normal(2, s, m * p * size), k=d.normal(2, s, m * size), v=d.normal(2, s, m * size))
-    caches = dict(past_k=d.normal(2, m, past, size), past_v=d.normal(2, m, past, size)) if past else {}
-    lengths = dict(last=np.full(2, s + past - 1, np.int32), total=np.array(s + past, np.int32))
-    return dict(**tensors, **(caches or dict(past_k=None, past_v=None)), **lengths, num_heads=m * p, kv_num_heads=m)
+    tensors = {"q": d.normal(2, s, m * p * size), "k": d.normal(2, s, m * size), "v": d.normal(2, s, m * size)}
+    caches = {"past_k": d.normal(2, m, past, size), "past_v": d.normal(2, m, past, size)} if past else {}
+    lengths = {"last": np.full(2, s + past - 1, np.int32), "total": np.array(s + past, np.int32)}
+    return dict(**tensors, **(caches or {"past_k": None, "past_v": None}), **lengths, num_heads=m * p, kv_num_heads=m)
 
 
 @sample("GroupQueryAttention", prunable="q[2] k[2] v[2] y[2]", fed="q k v", outputs="y - -", domain=MICROSOFT)
@@ -138,8 +143,21 @@ def grouped_and_turned(d: Draw) -> dict[str, Any]:
     m, p, half, s = d.sizes(4)
     half *= 8
     angles = d.normal(20, half)
-    tables = dict(cos=np.cos(angles), sin=np.sin(angles))
+    tables = {"cos": np.cos(angles), "sin": np.sin(angles)}
     return dict(**_group_query(d, m, p, 2 * half, s), **tables, do_rotary=1)
+
+
+@sample(
+    "GroupQueryAttention",
+    prunable="q[2] bias[1] sinks[0] y[2] scores[1]",
+    fed="q k v",
+    outputs="y - - scores",
+    domain=MICROSOFT,
+)
+def grouped_with_sinks_and_scores(d: Draw) -> dict[str, Any]:
+    m, p, size, s = d.sizes(4)
+    more = {"cos": None, "sin": None, "ids": None, "bias": d.normal(2, m * p, s, s), "sinks": d.normal(m * p)}
+    return dict(**_group_query(d, m, p, 8 * size, s), **more, scale=0.0, qk_output=1)
 
 
 @sample("GroupQueryAttention", prunable="qkv[2] cos[1] y[2]", outputs="y - -", domain=MICROSOFT)

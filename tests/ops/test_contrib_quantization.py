@@ -85,28 +85,30 @@ def window_with_channels_last(d: Draw) -> dict[str, Any]:
 @sample("NhwcMaxPool", prunable="x[0] x[3] y[3]", domain=MICROSOFT)
 def largest(d: Draw) -> dict[str, Any]:
     n, c = d.sizes(2)
-    return dict(x=uint8(d, n, 6, 5, c), kernel_shape=[2, 3], strides=[2, 1])
+    return {"x": uint8(d, n, 6, 5, c), "kernel_shape": [2, 3], "strides": [2, 1]}
 
 
 @sample("QLinearConv", prunable="x[0] x[3] w[0] w[1] w_scale[0] b[0] y[3]", domain=MICROSOFT)
 def channels_last(d: Draw) -> dict[str, Any]:
     n, c, o = d.sizes(3)
-    w = dict(w=int8(d, o, c, 3, 3), w_scale=d.positive(o) / 64, w_zero=np.zeros(o, np.int8))
+    w = {"w": int8(d, o, c, 3, 3), "w_scale": d.positive(o) / 64, "w_zero": np.zeros(o, np.int8)}
     x = dict(x=uint8(d, n, 6, 5, c), **meaning("x"))
-    return dict(**x, **w, **meaning("y", 0.5), b=d.integers(500, o).astype(np.int32), channels_last=1, pads=[1, 1, 1, 1])
+    return dict(
+        **x, **w, **meaning("y", 0.5), b=d.integers(500, o).astype(np.int32), channels_last=1, pads=[1, 1, 1, 1]
+    )
 
 
 @sample("QLinearConv", prunable="x[1] w[0] w_scale[0] y[1]", domain=MICROSOFT)
 def depthwise(d: Draw) -> dict[str, Any]:
     n, g = d.sizes(2)
-    w = dict(w=int8(d, g, 1, 3, 3), w_scale=d.positive(g) / 64, w_zero=np.zeros(g, np.int8))
+    w = {"w": int8(d, g, 1, 3, 3), "w_scale": d.positive(g) / 64, "w_zero": np.zeros(g, np.int8)}
     return dict(x=uint8(d, n, g, 6, 5), **meaning("x"), **w, **meaning("y", 0.5), group=g)
 
 
 @sample("QGemm", prunable="a[0] a[1] b[0] b[1] b_scale[0] b_zero[0] c[0] y[1]", domain=MICROSOFT)
 def with_bias(d: Draw) -> dict[str, Any]:
     m, k, n = d.sizes(3)
-    b = dict(b=int8(d, n, k), b_scale=d.positive(n) / 64, b_zero=np.zeros(n, np.int8))
+    b = {"b": int8(d, n, k), "b_scale": d.positive(n) / 64, "b_zero": np.zeros(n, np.int8)}
     c = d.integers(500, n).astype(np.int32)
     return dict(a=uint8(d, m, k), **meaning("a"), **b, c=c, **meaning("y", 0.5), transB=1)
 
@@ -120,8 +122,8 @@ def to_floats(d: Draw) -> dict[str, Any]:
 @sample("MatMulIntegerToFloat", prunable="a[1] a[2] b[0] b[1] b_scale[0] b_zero[0] c[0] y[2]", domain=MICROSOFT)
 def back_to_floats(d: Draw) -> dict[str, Any]:
     n, m, k, c = d.sizes(4)
-    scales = dict(a_scale=number(0.02), b_scale=d.positive(c) / 64)
-    zeros = dict(a_zero=number(110, np.uint8), b_zero=int8(d, c))
+    scales = {"a_scale": number(0.02), "b_scale": d.positive(c) / 64}
+    zeros = {"a_zero": number(110, np.uint8), "b_zero": int8(d, c)}
     return dict(a=uint8(d, n, m, k), b=int8(d, k, c), **scales, **zeros, c=d.normal(c))
 
 
@@ -141,18 +143,27 @@ def _by_extremes(a: Array, b: Array, scale: Array, zero: Array, bias: Array) -> 
 )
 def from_floats(d: Draw) -> dict[str, Any]:
     m, k, n = d.sizes(3)
-    return dict(a=d.normal(m, k), b=int8(d, k, n), scale=d.positive(n) / 64, zero=int8(d, n), bias=d.normal(n))
+    return {
+        "a": d.normal(m, k),
+        "b": int8(d, k, n),
+        "scale": d.positive(n) / 64,
+        "zero": int8(d, n),
+        "bias": d.normal(n),
+    }
 
 
-@sample(
-    "DynamicQuantizeLSTM", prunable="x[2] w[1] w[2] r[1] w_scale[1] y[3] h[2]", outputs="y h c", domain=MICROSOFT
-)
+@sample("DynamicQuantizeLSTM", prunable="x[2] w[1] w[2] r[1] w_scale[1] y[3] h[2]", outputs="y h c", domain=MICROSOFT)
 def states(d: Draw) -> dict[str, Any]:
     steps, n, i, h = d.sizes(4)
-    weights = dict(x=d.normal(steps, n, i), w=int8(d, 2, i, 4 * h), r=int8(d, 2, h, 4 * h), b=d.normal(2, 8 * h))
-    scales = dict(w_scale=d.positive(2, 4 * h) / 64, w_zero=np.zeros((2, 4 * h), np.int8))
-    more = dict(r_scale=d.positive(2) / 64, r_zero=np.zeros(2, np.int8))
-    empty = dict(lengths=None, h0=None, c0=None, p=None)
+    weights = {
+        "x": d.normal(steps, n, i),
+        "w": int8(d, 2, i, 4 * h),
+        "r": int8(d, 2, h, 4 * h),
+        "b": d.normal(2, 8 * h),
+    }
+    scales = {"w_scale": d.positive(2, 4 * h) / 64, "w_zero": np.zeros((2, 4 * h), np.int8)}
+    more = {"r_scale": d.positive(2) / 64, "r_zero": np.zeros(2, np.int8)}
+    empty = {"lengths": None, "h0": None, "c0": None, "p": None}
     return dict(**weights, **empty, **scales, **more, hidden_size=h, direction="bidirectional")
 
 

@@ -27,62 +27,74 @@ def scales(d: Draw, *shape: int) -> Array:
 
 @sample("QuantizeLinear", prunable="x[0] x[1] x[2] y[1]", since=10)
 def to_integers(d: Draw) -> dict[str, Any]:
-    return dict(x=d.normal(*d.sizes(3)), scale=number(0.02), zero=number(120, np.uint8))
+    return {"x": d.normal(*d.sizes(3)), "scale": number(0.02), "zero": number(120, np.uint8)}
 
 
 @sample("QuantizeLinear", prunable="x[1] scale[0] zero[0] y[1]", since=13)
 def to_integers_by_channel(d: Draw) -> dict[str, Any]:
     n, c, h = d.sizes(3)
-    return dict(x=d.normal(n, c, h), scale=scales(d, c), zero=int8(d, c))
+    return {"x": d.normal(n, c, h), "scale": scales(d, c), "zero": int8(d, c)}
 
 
 @sample("QuantizeLinear", prunable="x[0] x[1] scale[0] scale[1] y[0] y[1]", since=21)
 def to_integers_by_block(d: Draw) -> dict[str, Any]:
     n, blocks = d.sizes(2)
-    tables = dict(scale=scales(d, n, blocks), zero=int8(d, n, blocks))
+    tables = {"scale": scales(d, n, blocks), "zero": int8(d, n, blocks)}
     return dict(x=d.normal(n, 4 * blocks), **tables, axis=1, block_size=4)
 
 
 @sample("DequantizeLinear", prunable="x[0] x[1] x[2] y[1]", since=10)
 def to_floats(d: Draw) -> dict[str, Any]:
-    return dict(x=uint8(d, *d.sizes(3)), scale=number(0.02), zero=number(120, np.uint8))
+    return {"x": uint8(d, *d.sizes(3)), "scale": number(0.02), "zero": number(120, np.uint8)}
 
 
 @sample("DequantizeLinear", prunable="x[0] scale[0] zero[0] y[0]", since=13)
 def to_floats_by_channel(d: Draw) -> dict[str, Any]:
     c, n, h = d.sizes(3)
-    return dict(x=int8(d, c, n, h), scale=scales(d, c), zero=int8(d, c), axis=0)
+    return {"x": int8(d, c, n, h), "scale": scales(d, c), "zero": int8(d, c), "axis": 0}
 
 
 @sample("DequantizeLinear", prunable="x[0] scale[0] y[0]", since=13)
 def bias_to_floats(d: Draw) -> dict[str, Any]:
     (c,) = d.sizes(1)
-    return dict(x=d.integers(100, c).astype(np.int32), scale=scales(d, c), axis=0)
+    return {"x": d.integers(100, c).astype(np.int32), "scale": scales(d, c), "axis": 0}
 
 
 @sample("DequantizeLinear", prunable="x[0] x[1] scale[0] scale[1] y[0] y[1]", since=21)
 def to_floats_by_block(d: Draw) -> dict[str, Any]:
     blocks, n = d.sizes(2)
-    return dict(x=int8(d, 4 * blocks, n), scale=scales(d, blocks, n), zero=int8(d, blocks, n), axis=0, block_size=4)
+    return {
+        "x": int8(d, 4 * blocks, n),
+        "scale": scales(d, blocks, n),
+        "zero": int8(d, blocks, n),
+        "axis": 0,
+        "block_size": 4,
+    }
 
 
 @sample("DequantizeLinear", prunable="x[1] scale[1] y[1]", since=21)
 def with_a_last_block_that_is_not_full(d: Draw) -> dict[str, Any]:
     blocks, n = d.sizes(2)
-    return dict(x=int8(d, 4 * blocks - 1, n), scale=scales(d, blocks, n), zero=int8(d, blocks, n), axis=0, block_size=4)
+    return {
+        "x": int8(d, 4 * blocks - 1, n),
+        "scale": scales(d, blocks, n),
+        "zero": int8(d, blocks, n),
+        "axis": 0,
+        "block_size": 4,
+    }
 
 
 @sample("QuantizeLinear", prunable="x[1] scale[0] zero[0] y[1]", domain="com.microsoft")
 def to_more_integers(d: Draw) -> dict[str, Any]:
     n, c, h = d.sizes(3)
-    return dict(x=d.normal(n, c, h), scale=scales(d, c), zero=d.integers(9, c).astype(np.uint16), axis=1)
+    return {"x": d.normal(n, c, h), "scale": scales(d, c), "zero": d.integers(9, c).astype(np.uint16), "axis": 1}
 
 
 @sample("DequantizeLinear", prunable="x[1] scale[0] zero[0] y[1]", domain="com.microsoft")
 def from_more_integers(d: Draw) -> dict[str, Any]:
     n, c, h = d.sizes(3)
     zero = d.integers(9, c).astype(np.int16)
-    return dict(x=d.integers(999, n, c, h).astype(np.int16), scale=scales(d, c), zero=zero, axis=1)
+    return {"x": d.integers(999, n, c, h).astype(np.int16), "scale": scales(d, c), "zero": zero, "axis": 1}
 
 
 def _dynamic(x: Array) -> tuple[Array, Array, Array]:
@@ -94,14 +106,14 @@ def _dynamic(x: Array) -> tuple[Array, Array, Array]:
 
 @sample("DynamicQuantizeLinear", prunable="x[0] x[1] y[1]", outputs="y scale zero", reference=_dynamic, since=11)
 def by_extremes(d: Draw) -> dict[str, Any]:
-    return dict(x=d.normal(*d.sizes(2)))
+    return {"x": d.normal(*d.sizes(2))}
 
 
 def _quantized_conv(d: Draw, c: int, w: Array) -> dict[str, Any]:
     (n,) = d.sizes(1)
     o = len(w)
-    x = dict(x=uint8(d, n, c, 6, 5), x_scale=number(0.02), x_zero=number(110, np.uint8))
-    y = dict(y_scale=number(0.5), y_zero=number(100, np.uint8))
+    x = {"x": uint8(d, n, c, 6, 5), "x_scale": number(0.02), "x_zero": number(110, np.uint8)}
+    y = {"y_scale": number(0.5), "y_zero": number(100, np.uint8)}
     return dict(**x, w=w, w_scale=scales(d, o), w_zero=np.zeros(o, np.int8), **y)
 
 
@@ -121,28 +133,28 @@ def grouped(d: Draw) -> dict[str, Any]:
 @sample("ConvInteger", prunable="x[0] x[1] w[0] w[1] y[1]", since=10)
 def integers(d: Draw) -> dict[str, Any]:
     n, c, o = d.sizes(3)
-    zeros = dict(x_zero=number(110, np.uint8), w_zero=number(7, np.uint8))
+    zeros = {"x_zero": number(110, np.uint8), "w_zero": number(7, np.uint8)}
     return dict(x=uint8(d, n, c, 6, 5), w=uint8(d, o, c, 3, 2), **zeros)
 
 
 @sample("MatMulInteger", prunable="a[0] a[1] a[2] b[0] b[1] b_zero[0] y[2]", since=10)
 def per_column(d: Draw) -> dict[str, Any]:
     n, m, k, c = d.sizes(4)
-    return dict(a=uint8(d, n, m, k), b=int8(d, k, c), a_zero=number(110, np.uint8), b_zero=int8(d, c))
+    return {"a": uint8(d, n, m, k), "b": int8(d, k, c), "a_zero": number(110, np.uint8), "b_zero": int8(d, c)}
 
 
 @sample("MatMulInteger", prunable="a[0] a[1] a[2] b[0] b[1] b[2] y[1] y[2]", since=10, fed="a b")
 def of_activations(d: Draw) -> dict[str, Any]:
     n, m, k, c = d.sizes(4)
-    zeros = dict(a_zero=number(110, np.uint8), b_zero=number(3, np.uint8))
+    zeros = {"a_zero": number(110, np.uint8), "b_zero": number(3, np.uint8)}
     return dict(a=uint8(d, n, m, k), b=uint8(d, n, k, c), **zeros)
 
 
 @sample("QLinearMatMul", prunable="a[0] a[1] a[2] b[0] b[1] b_scale[0] b_zero[0] y[2]", since=10)
 def rounded(d: Draw) -> dict[str, Any]:
     n, m, k, c = d.sizes(4)
-    a = dict(a=uint8(d, n, m, k), a_scale=number(0.02), a_zero=number(110, np.uint8))
-    b = dict(b=int8(d, k, c), b_scale=scales(d, c), b_zero=int8(d, c))
+    a = {"a": uint8(d, n, m, k), "a_scale": number(0.02), "a_zero": number(110, np.uint8)}
+    b = {"b": int8(d, k, c), "b_scale": scales(d, c), "b_zero": int8(d, c)}
     return dict(**a, **b, y_scale=number(0.5), y_zero=number(100, np.uint8))
 
 

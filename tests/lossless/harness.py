@@ -1,0 +1,99 @@
+"""What every test of `--lossless` asks: are the facts facts, and does nothing change?
+
+`check_facts`      every number that is said to be constant is that number in ONNX Runtime, on random inputs
+`check_lossless`   the model without its dead units answers like the original, to 1e-5 relative
+`kill`             switch units of a model off in its weights
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+
+from onnxprune.lossless.constants import Constants
+from onnxprune.model import open_model, save
+from onnxprune.pipeline import Result, compress_lossless, inspect
+from onnxprune.runtime.ort import Feed, Session, synthetic_feed
+from tests.oracle import distance
+
+TOLERANCE = 1e-5
+
+
+def feeds(path: Path, sizes: dict[str, int] | None = None, count: int = 3) -> list[Feed]:
+    """Random inputs, at the sizes given (else 2) for symbolic axes; the last set ten times as large."""
+    ports = Session(path).inputs
+    symbols = {size for port in ports for size in port.shape if isinstance(size, str)}
+    found = [synthetic_feed(ports, {**dict.fromkeys(symbols, 2), **(sizes or {})}, seed) for seed in range(count)]
+    found[-1] = {name: array * 10 if array.dtype.kind == "f" else array for name, array in found[-1].items()}
+    return found
+
+
+def check_facts(path: Path, given: Sequence[Feed] | None = None, tolerance: float = TOLERANCE) -> set[str]:
+    """Run the canonical model with all its values as outputs; the names of those that something is known of."""
+    analysis = inspect(path)
+    constants = Constants(analysis)
+    values = {v.name: v for node in analysis.model.graph for v in node.outputs if v.name in analysis.activations}
+    known = {name: fact for name, value in values.items() if (fact := constants.of(value)) is not None}
+    if not known:
+        return set()
+    analysis.model.graph.outputs[:] = [values[name] for name in known]
+    watched = path.with_name(f"{path.stem}.watched.onnx")
+    save(analysis.model, watched)
+    session = Session(watched)
+    for feed in given or feeds(path, analysis.shapes.bindings):
+        for name, array in session.run({port.name: feed[port.name] for port in session.inputs}).items():
+            fact = known[name]
+            mask, due = (np.broadcast_to(part, array.shape) for part in (fact.known, fact.values))
+            scale = max(1.0, float(np.abs(due[mask]).max(initial=0)))
+            np.testing.assert_allclose(array[mask], due[mask], rtol=tolerance, atol=tolerance * scale, err_msg=name)
+    return set(known)
+
+
+def check_lossless(
+    path: Path,
+    given: Sequence[Feed] | None = None,
+    tolerance: float = TOLERANCE,
+    *,
+    again: bool = True,
+    **options: Any,
+) -> Result:
+    """Remove what changes nothing, and compare all outputs on several inputs; `again` finds nothing to remove then."""
+    result = compress_lossless(path, **options)
+    pruned = path.with_name(f"{path.stem}.lossless.onnx")
+    result.save(pruned)
+    before, after = Session(path), Session(pruned)
+    for feed in given or feeds(path):
+        assert distance(after.run(feed), before.run(feed)) <= tolerance
+    if again:
+        assert compress_lossless(pruned).plan.removed_units == 0
+    return result
+
+
+def removed(result: Result) -> dict[str, tuple[int, ...]]:
+    """The units that went, by group."""
+    return {removal.group: removal.remove for removal in result.plan.removals}
+
+
+def kill(model: onnx.ModelProto, entries: dict[tuple[str, int], Sequence[int]], value: float = 0.0) -> None:
+    """Set slices of weights: (tensor, axis) -> positions."""
+    for weight in model.graph.initializer:
+        for (name, axis), positions in entries.items():
+            if weight.name == name:
+                array = onnx.numpy_helper.to_array(weight).copy()
+                array[(slice(None),) * axis + (list(positions),)] = value
+                weight.CopyFrom(onnx.numpy_helper.from_array(array, name))
+
+
+def killing(entries: dict[tuple[str, int], Sequence[int]]) -> Any:
+    """For `build(edit=...)`."""
+    return lambda model: kill(model, entries)
+
+
+def initializers(path: Path) -> dict[str, tuple[int, ...]]:
+    """The shapes of the weights of a file."""
+    model = open_model(path)
+    return {name: tuple(value.shape.numpy()) for name, value in model.graph.initializers.items()}
