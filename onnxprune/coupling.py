@@ -171,7 +171,7 @@ def _apply_rule(op: Op, analysis: Analysis) -> None:
     except (ValueError, IndexError, TypeError) as error:  # a form of the operator that the rule did not foresee
         op.freeze_everything(f"its rule does not fit this form of it ({error})")
     else:
-        op.freeze_unmentioned("this axis keeps its size here")
+        op.freeze_unmentioned("the operator reads this axis by position")
 
 
 def _freeze_dynamic(analysis: Analysis) -> None:

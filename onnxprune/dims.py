@@ -219,12 +219,10 @@ def _factor_product(dim: Dim, outer_size: int) -> tuple[Dim, Dim]:
     if outer_size % first.size == 0:
         outer, inner = factor(product(*rest), outer_size // first.size)
         return product(first, outer), inner
-    shared = gcd(outer_size, first.size)
-    if shared == 1:
+    if first.size % outer_size:
         raise MisalignedError(f"{describe(dim)} has no outer part of {outer_size}")
-    outer, inner = factor(first, shared)
-    more, rest_inner = factor(product(inner, *rest), outer_size // shared)
-    return product(outer, more), rest_inner
+    outer, inner = factor(first, outer_size)
+    return outer, product(inner, *rest)
 
 
 def _factor_concat(dim: Dim, outer_size: int, inner_size: int) -> tuple[Dim, Dim]:

@@ -363,6 +363,7 @@ class Graph:
     """A finished graph."""
 
     model: onnx.ModelProto
+    dynamic: bool
     seed: int | None = None
     steps: int = 0
 
@@ -380,12 +381,17 @@ def graphs(draw: st.DrawFn, min_steps: int = 4, max_steps: int = 20) -> Graph:
     """Graphs of so many recipes, of one to a dozen nodes each."""
     choice = Drawn(draw)
     steps = choice.integer(min_steps, max_steps)
-    return Graph(build(choice, steps, choice.integer(0, 2**16)), steps=steps)
+    return _graph(build(choice, steps, choice.integer(0, 2**16)), steps=steps)
 
 
 def seeded_graph(seed: int, steps: int) -> Graph:
     """The same for a number; graphs of more steps begin as those of fewer."""
-    return Graph(build(Seeded(seed), steps, seed), seed, steps)
+    return _graph(build(Seeded(seed), steps, seed), seed, steps)
+
+
+def _graph(model: onnx.ModelProto, seed: int | None = None, steps: int = 0) -> Graph:
+    dynamic = any(size.dim_param for value in model.graph.input for size in value.type.tensor_type.shape.dim)
+    return Graph(model, dynamic, seed, steps)
 
 
 def build(choice: Choice, steps: int, seed: int = 0) -> onnx.ModelProto:
@@ -409,8 +415,9 @@ def _start(net: Net) -> None:
         rank = net.integer(1, 4)
         shape = [batch, *[net.size() for _ in range(rank - 1)]]
         net.input(shape)
-        with net.attempt():
-            (conv if rank > 2 and net.coin() else dense)(net)
+        for _ in range(net.integer(1, 2)):
+            with net.attempt():
+                (conv if rank > 2 and net.coin() else dense)(net)
 
 
 def _finish(net: Net) -> None:
@@ -422,7 +429,7 @@ def _finish(net: Net) -> None:
     for value in unread[: net.integer(1, 4)]:
         last = value
         with net.attempt():
-            last = net.among(_project, _flatten_and_project, _project, _as_it_is)(net, value)
+            last = net.among(_flatten_and_project, _project, _project, _flatten_and_project, _as_it_is)(net, value)
         net.outputs.append(last)
     net.outputs = list({value.name: value for value in net.outputs if value.name in _names(net)}.values())
     if not net.outputs:
@@ -447,7 +454,7 @@ def _project(net: Net, x: Tensor) -> Tensor:
 
 def _flatten_and_project(net: Net, x: Tensor) -> Tensor:
     rows = net.node("Flatten", x, axis=min(1, x.rank))
-    return net.node("Gemm", rows, net.weight(rows.shape[1], 3, fan_in=rows.shape[1]))
+    return net.node("Gemm", rows, net.weight(rows.shape[1], 3, fan_in=rows.shape[1]), net.vector(3))
 
 
 # -- linear layers
@@ -776,7 +783,7 @@ SMOOTH = (
     *("Relu", "Sigmoid", "Tanh", "Identity", "Neg", "Abs", "Erf", "Sin", "Cos", "Atan", "Elu", "Selu", "Celu"),
     *("LeakyRelu", "HardSigmoid", "Softplus", "Softsign", "ThresholdedRelu", "Shrink", "Cosh", "Sinh", "Exp", "Asinh"),
 )
-SINCE = {"Celu": 12, "HardSwish": 14, "Mish": 18, "Gelu": 20, "Swish": 24}
+SINCE = {"ThresholdedRelu": 10, "Celu": 12, "HardSwish": 14, "Mish": 18, "Gelu": 20, "Swish": 24}
 NEWER = ("HardSwish", "Mish", "Gelu")
 BOUNDED = ("Acos", "Asin", "Atanh", "Tan")
 POSITIVE = ("Log", "Sqrt", "Reciprocal")

@@ -78,7 +78,7 @@ def _ready(model: ir.Model, path: Path, watch: Sequence[str]) -> Session:
 
 
 def distance(a: dict[str, Any], b: dict[str, Any]) -> float:
-    """The largest absolute difference over all outputs, relative to the largest magnitude of each; inf if shapes differ."""
+    """The largest difference over all outputs, relative to the largest magnitude of each; inf if shapes differ."""
     worst = 0.0
     for name, x in a.items():
         y = b[name]
@@ -154,17 +154,17 @@ class _Editor:
                     self._spread(node, output, axis, keep_mask(dim, keep))
 
     def _spread(self, node: ir.Node, output: ir.Value, axis: int, mask: Mask) -> None:
-        """Gather from the kept entries with one zero entry appended."""
+        """Put the kept entries back in their places, among zeros."""
         name = output.name or ""
         uses = list(output.uses())
-        places = np.where(mask, np.cumsum(mask) - 1, mask.sum())
-        pads = np.zeros(2 * len(self.dims[name]), dtype=np.int64)
-        pads[len(self.dims[name]) + axis] = 1
-        padded = ir.node("Pad", [output, self.constant(pads)], name=self.name())
-        spread = ir.node("Gather", [padded.outputs[0], self.constant(places)], {"axis": axis}, name=self.name())
-        for each in (padded, spread):
+        shape = [-1 if i == axis else 1 for i in range(len(self.dims[name]))]
+        places = self.constant(np.maximum(np.cumsum(mask) - 1, 0))
+        zero = self.constant(np.zeros((), self.dtypes[name].numpy()))
+        moved = ir.node("Gather", [output, places], {"axis": axis}, name=self.name())
+        spread = ir.node("Where", [self.constant(mask.reshape(shape)), moved.outputs[0], zero], name=self.name())
+        for each in (moved, spread):
             each.outputs[0].name = f"{name}//{self.name()}"
-        self.graph.insert_after(node, [padded, spread])
+        self.graph.insert_after(node, [moved, spread])
         for user, slot in uses:
             user.replace_input_with(slot, spread.outputs[0])
 

@@ -29,7 +29,8 @@ MACS = {
         (4 * 3 * 3) * (3 * 3),
     ),
     "ConvTranspose": (
-        "(float[1, 3, 5, 5] x) => (float[1, 6, 10, 10] y) <float[3, 6, 2, 2] w> { y = ConvTranspose<strides = [2, 2]>(x, w) }",
+        """(float[1, 3, 5, 5] x) => (float[1, 6, 10, 10] y) <float[3, 6, 2, 2] w>
+        { y = ConvTranspose<strides = [2, 2]>(x, w) }""",
         (3 * 5 * 5) * (6 * 2 * 2),
     ),
     "Gemm": ("(float[7, 5] x) => (float[7, 3] y) <float[5, 3] w, float[3] b> { y = Gemm(x, w, b) }", 7 * 5 * 3),
@@ -81,14 +82,11 @@ def test_parameters_are_weights_and_no_shape_constants(build: Build) -> None:
 
 @pytest.mark.parametrize(("dtype", "size"), [("float16", 2), ("double", 8)])
 def test_bytes_follow_the_type(build: Build, dtype: str, size: int) -> None:
-    path = build(
-        """
-        net (%(t)s[2, 5] x) => (%(t)s[2, 3] y)
-        <%(t)s[5, 8] w, %(t)s[8, 3] v>
-        { h = MatMul(x, w)  y = MatMul(h, v) }
-        """
-        % {"t": dtype}
-    )
+    path = build(f"""
+        net ({dtype}[2, 5] x) => ({dtype}[2, 3] y)
+        <{dtype}[5, 8] w, {dtype}[8, 3] v>
+        {{ h = MatMul(x, w)  y = MatMul(h, v) }}
+    """)
     assert cost.before(inspect(path)).weight_bytes == size * (5 * 8 + 8 * 3)
 
 
@@ -121,7 +119,8 @@ def test_cost_after_a_cut_is_foreseen(digits: dict[str, Path], tmp_path: Path, n
     result.save(tmp_path / "half.onnx")
     half = inspect(tmp_path / "half.onnx")
     foreseen, found = cost.measure(analysis, kept), cost.measure(half)
-    assert (foreseen.parameters, foreseen.macs, foreseen.weight_bytes) == (found.parameters, found.macs, found.weight_bytes)
+    assert (foreseen.parameters, foreseen.weight_bytes) == (found.parameters, found.weight_bytes)
+    assert foreseen.macs == found.macs
     assert result.report.after.macs == cost.before(half).macs
 
 

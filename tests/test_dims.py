@@ -406,6 +406,23 @@ def test_factors_without_a_common_boundary_are_frozen_on_both_sides(sizes: list[
     assert [atom.reason for atom in atoms(right)] == [None, None, "no common boundary", "no common boundary"]
 
 
+def test_factors_are_aligned_from_the_inside_too() -> None:
+    """5*3*14 against 3*10*7: 14 is 2*7 and 10 is 5*2, and only 5*3 against 3*5 does not line up."""
+    left, right = [Atom(5), Atom(3), Atom(14)], [Atom(3), Atom(10), Atom(7)]
+    unify(product(*left), product(*right))
+    assert _reasons(*left[:2], right[0]) == {"its parts do not line up"}
+    assert [describe(left[2]), describe(right[1])] == ["2*7", "5*2"]
+    assert _reasons(left[2], right[2]) == {None}
+    assert list(atoms(left[2])) == [list(atoms(right[1]))[1], resolve(right[2])]
+
+
+def test_a_boundary_inside_a_factor_splits_it() -> None:
+    first, second = Atom(6), Atom(5)
+    outer, inner = factor(product(first, second), 2)
+    assert describe(product(outer, inner)) == "2*3*5"
+    assert list(atoms(inner)) == [list(atoms(first))[1], second]
+
+
 def test_a_boundary_inside_a_row_cuts_the_rows() -> None:
     """12 = 3 rows of 4 cut at 6 = 1 row and a half: rows keep their number, and their halves are alike."""
     rows, columns = Atom(3), Atom(4)
@@ -444,6 +461,10 @@ def test_factor_needs_a_boundary_there() -> None:
         factor(product(Atom(2), Atom(3)), 3)
     with pytest.raises(MisalignedError):
         factor(Atom(4), 0)
+    whole = Atom(6)
+    with pytest.raises(MisalignedError, match=r"6\*10 has no outer part of 4"):
+        factor(product(whole, Atom(10)), 4)
+    assert resolve(whole) is whole, "a refusal must not split anything"
 
 
 def test_sizes_must_be_equal() -> None:

@@ -27,7 +27,7 @@ ROOMS = [
     ["shapes"],
     ["coupling"],
     ["cost", "plan", "selection", "runtime"],
-    ["criteria", "allocation"],
+    ["criteria", "allocation", "lossless"],
     ["passes"],
     ["report", "verify"],
     ["pipeline"],

@@ -49,7 +49,7 @@ def test_register_is_a_decorator_that_returns_its_function(spices: Registry[int]
 
 
 def test_unknown_name_suggests_the_nearest(spices: Registry[int]) -> None:
-    with pytest.raises(UsageError, match="unknown spice 'peper'; did you mean 'pepper'?"):
+    with pytest.raises(UsageError, match=r"unknown spice 'peper'; did you mean 'pepper'\?"):
         spices["peper"]
     with pytest.raises(UsageError, match="unknown spice 'vanilla'; there are: pepper, salt"):
         spices["vanilla"]

@@ -240,7 +240,8 @@ def test_slice_bounds_computed_from_the_size(build: Build) -> None:
         <float[5, 8] w, float[4, 3] v, int64 one = {1}, int64 two = {2}, int64[1] n0 = {0}, int64[1] n1 = {1}>
         {
             h = MatMul(x, w)
-            sizes = Shape(h)  n = Gather(sizes, one)  half = Div(n, two)  middle = Unsqueeze(half, n0)  end = Unsqueeze(n, n0)
+            sizes = Shape(h)  n = Gather(sizes, one)  half = Div(n, two)
+            middle = Unsqueeze(half, n0)  end = Unsqueeze(n, n0)
             p = Slice(h, n0, middle, n1)  q = Slice(h, middle, end, n1)  g = Sigmoid(q)  m = Mul(p, g)
             y = MatMul(m, v)
         }
@@ -355,9 +356,8 @@ def test_old_opset_keeps_bounds_in_attributes(build: Build, halves: str) -> None
         """
         net (float[batch, 2, 5, 5] x) => (float[batch, 3, 1, 1] y)
         <float[8, 2, 3, 3] w, float[3, 4, 1, 1] v>
-        { h = Conv(x, w) %s g = Sigmoid(q)  m = Mul(p, g)  z = GlobalAveragePool(m)  y = Conv(z, v) }
-        """
-        % halves,
+        { h = Conv(x, w) HALVES g = Sigmoid(q)  m = Mul(p, g)  z = GlobalAveragePool(m)  y = Conv(z, v) }
+        """.replace("HALVES", halves),
         opset=9,
     )
     proof = proved(path)
@@ -411,7 +411,8 @@ def test_loop_bodies_freeze_what_they_capture_and_carry(build: Build) -> None:
         <float[5, 8] a, float[8, 8] b, float[8, 8] c, int64 trips = {3}, bool always = {1}>
         {
             h = MatMul(x, a)  r = Relu(h)  k = MatMul(r, b)
-            y = Loop (trips, always, k) <body = step (int64 i, bool go_on, float[batch, 8] s) => (bool go, float[batch, 8] t)
+            y = Loop (trips, always, k) <
+                body = step (int64 i, bool go_on, float[batch, 8] s) => (bool go, float[batch, 8] t)
                 { go = Identity(go_on)  u = MatMul(s, c)  t = Tanh(u) }
             >
         }
@@ -627,10 +628,9 @@ def test_gather_with_constant_indices_selects_units(build: Build, weights: str, 
     path = build(
         """
         net (float[batch, 5] x) => (float[batch, 3] y)
-        <%s, float[12, 3] v>
-        { h = MatMul(x, w)  %s  g = Sigmoid(q)  m = Mul(p, g)  y = MatMul(m, v) }
-        """
-        % (weights, select)
+        <WEIGHTS, float[12, 3] v>
+        { h = MatMul(x, w)  SELECT  g = Sigmoid(q)  m = Mul(p, g)  y = MatMul(m, v) }
+        """.replace("WEIGHTS", weights).replace("SELECT", select)
     )
     assert sorted(set(proved(path).groups.values())) == units
 
@@ -699,21 +699,33 @@ def test_layer_norm_written_out_in_primitives(build: Build) -> None:
     assert group.statistics
 
 
-@pytest.mark.parametrize(("opset", "parameters"), [(18, 4), (21, 12)])
-def test_group_norm_marks_the_channels_inside_a_group(build: Build, opset: int, parameters: int) -> None:
+def test_group_norm_marks_the_channels_inside_a_group(build: Build) -> None:
     """Whole groups go without a trace; channels inside one change its statistics. `num_groups` follows."""
     path = build(
         """
         net (float[batch, 2, 4, 4] x) => (float[batch, 3, 4, 4] y)
-        <float[12, 2, 1, 1] w, float[%(n)d] scale, float[%(n)d] bias, float[3, 12, 1, 1] v>
+        <float[12, 2, 1, 1] w, float[12] scale, float[12] bias, float[3, 12, 1, 1] v>
         { h = Conv(x, w)  n = GroupNormalization<num_groups = 4>(h, scale, bias)  y = Conv(n, v) }
-        """
-        % {"n": parameters},
-        opset=opset,
+        """,
+        opset=21,
     )
     proof = proved(path)
     assert [(group.units, group.statistics) for group in proof.analysis.groups] == [(4, False), (3, True)]
     assert proof.attribute("n", "num_groups") == 2
+
+
+def test_group_norm_written_as_instance_norm(build: Build) -> None:
+    """How exporters wrote it before opset 18: groups become channels, and unit scales that are shared by all."""
+    path = build("""
+        net (float[batch, 2, 4, 4] x) => (float[batch, 3, 4, 4] y)
+        <float[12, 2, 1, 1] w, int64[3] apart = {0, 4, -1}, float[4] ones = {1, 1, 1, 1}, float[4] zeros = {0, 0, 0, 0},
+         int64[4] together = {-1, 12, 4, 4}, float[12, 1, 1] scale, float[12, 1, 1] bias, float[3, 12, 1, 1] v>
+        {
+            h = Conv(x, w)  g = Reshape(h, apart)  i = InstanceNormalization(g, ones, zeros)  n = Reshape(i, together)
+            s = Mul(n, scale)  b = Add(s, bias)  y = Conv(b, v)
+        }
+    """)
+    assert {(group.units, group.statistics) for group in proved(path).analysis.groups} == {(4, False), (3, True)}
 
 
 def test_softmax_axis_is_frozen(build: Build) -> None:
@@ -806,7 +818,8 @@ def test_squeeze_excite_gate(build: Build) -> None:
 def test_channel_shuffle(build: Build) -> None:
     path = build("""
         net (float[batch, 3, 4, 4] x) => (float[batch, 5, 4, 4] y)
-        <float[12, 3, 1, 1] w, float[5, 12, 1, 1] v, int64[5] apart = {0, 2, 6, 4, 4}, int64[4] together = {0, 12, 4, 4}>
+        <float[12, 3, 1, 1] w, float[5, 12, 1, 1] v,
+         int64[5] apart = {0, 2, 6, 4, 4}, int64[4] together = {0, 12, 4, 4}>
         {
             h = Conv(x, w)  a = Reshape(h, apart)  t = Transpose<perm = [0, 2, 1, 3, 4]>(a)  s = Reshape(t, together)
             y = Conv(s, v)
@@ -888,11 +901,10 @@ def test_pixel_shuffle(build: Build, mode: str) -> None:
         net (float[batch, 3, 4, 4] x) => (float[batch, 2, 8, 8] y)
         <float[24, 3, 3, 3] w, float[2, 6, 1, 1] v>
         {
-            h = Conv<pads = [1, 1, 1, 1]>(x, w)  s = DepthToSpace<blocksize = 2, mode = "%s">(h)
+            h = Conv<pads = [1, 1, 1, 1]>(x, w)  s = DepthToSpace<blocksize = 2, mode = "MODE">(h)
             y = Conv(s, v)
         }
-        """
-        % mode
+        """.replace("MODE", mode)
     )
     proof = proved(path)
     assert list(proof.groups.values()) == [6]
@@ -906,7 +918,8 @@ def test_fused_qkv(build: Build) -> None:
     """One projection makes all three: its columns are Product(3, heads, head size)."""
     path = build("""
         net (float[batch, 7, 24] x) => (float[batch, 7, 24] y)
-        <float[24, 72] qkv, float[72] bias, float[24, 24] out, int64[5] apart = {0, 7, 3, 4, 6}, int64[3] merge = {0, 7, 24},
+        <float[24, 72] qkv, float[72] bias, float[24, 24] out,
+         int64[5] apart = {0, 7, 3, 4, 6}, int64[3] merge = {0, 7, 24},
          int64 i0 = {0}, int64 i1 = {1}, int64 i2 = {2}>
         {
             h = MatMul(x, qkv)  hb = Add(h, bias)  t = Reshape(hb, apart)  u = Transpose<perm = [2, 0, 3, 1, 4]>(t)
@@ -951,19 +964,16 @@ def test_grouped_query_attention(build: Build) -> None:
 def test_lstm(build: Build, direction: str) -> None:
     """A hidden unit owns a row in each of four gates, a column of the recurrence, and its peers' state."""
     d = 1 if direction == "forward" else 2
-    path = build(
-        """
+    path = build(f"""
         net (float[5, batch, 3] x) => (float[5, batch, 2] y)
-        <float[%(d)d, 32, 3] w, float[%(d)d, 32, 8] r, float[%(d)d, 64] b, float[%(width)d, 2] v,
-         int64[3] merge = {5, -1, %(width)d}>
-        {
-            h, hn, cn = LSTM<hidden_size = 8, direction = "%(direction)s">(x, w, r, b)
+        <float[{d}, 32, 3] w, float[{d}, 32, 8] r, float[{d}, 64] b, float[{8 * d}, 2] v,
+         int64[3] merge = {{5, -1, {8 * d}}}>
+        {{
+            h, hn, cn = LSTM<hidden_size = 8, direction = "{direction}">(x, w, r, b)
             t = Transpose<perm = [0, 2, 1, 3]>(h)  flat = Reshape(t, merge)
             y = MatMul(flat, v)
-        }
-        """
-        % {"d": d, "width": 8 * d, "direction": direction}
-    )
+        }}
+    """)
     proof = proved(path, {"batch": 1}, {"batch": 4})
     assert proof.kinds == [("recurrent", 8)]
     assert proof.attribute("h", "hidden_size") == 4

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import numpy as np
 import pytest
 
 from onnxprune.errors import ModelError, VerificationError
@@ -53,7 +52,10 @@ CHANGES = {
         "another interface",
     ),
     "no longer a model": (MODEL.replace("[5, 3]", "[4, 3]"), "not valid"),
-    "no longer finite": (MODEL.replace("y = MatMul(x, w)", "h = MatMul(x, w)  z = Sub(h, h)  y = Div(h, z)"), "is not finite"),
+    "no longer finite": (
+        MODEL.replace("y = MatMul(x, w)", "h = MatMul(x, w)  z = Sub(h, h)  y = Div(h, z)"),
+        "is not finite",
+    ),
 }
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import itertools
 from pathlib import Path
 
 import numpy as np
@@ -93,7 +94,7 @@ def test_only_one_weight_is_asked_for_at_a_time(weights: dict[str, np.ndarray]) 
     out = io.BytesIO()
     wire.write(model_of(), [Initializer(header, 2_000, write)] * 3, out)
     assert len(positions) == 3
-    assert all(second - first > 2_000 for first, second in zip(positions, positions[1:], strict=False))
+    assert all(second - first > 2_000 for first, second in itertools.pairwise(positions))
 
 
 def test_weight_in_typed_fields_stays_in_the_skeleton() -> None:

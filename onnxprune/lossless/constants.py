@@ -55,11 +55,12 @@ class Constants:
         return value is not None and value.name in self.analysis.activations
 
     def site(self, node: ir.Node) -> Site | None:
-        """A node as the rules see it; None when a shape is missing or an axis is empty."""
+        """A node as the rules see it; None when the shape of a value is missing, or the value empty."""
         shapes = self.analysis.shapes
-        values = [value for value in (*node.inputs, *node.outputs) if value is not None and value.name]
-        if any(0 in shapes.shapes.get(value.name or "", (0,)) for value in values):
-            return None
+        for value in (*node.inputs, *node.outputs):
+            shape = shapes.shapes.get(value.name or "") if value is not None else ()
+            if value is not None and value.name and (shape is None or (self.is_activation(value) and 0 in shape)):
+                return None
         given = ["" if value is None else value.name or "" for value in node.inputs]
         made = [value.name or "" for value in node.outputs]
         return Site(

@@ -11,6 +11,7 @@ from onnxprune.dims import Atom, Dim, concat, product
 from onnxprune.ops.base import CostView, Op, RefuseError, Typed, attribute, cost, rule, shape_rule
 
 MICROSOFT = "com.microsoft"
+_KEYS = "softmax runs over the keys, which are as many"
 
 
 @rule("Attention", domain=MICROSOFT)
@@ -56,6 +57,7 @@ def _packed_projection(op: Op, sizes: list[int]) -> tuple[Dim, Dim, Dim]:
     if op.has(2):
         op.contract(2, 0, w[1])
     _finish(op, x, y, (heads, size, value_size))
+    op.freeze(x[1], _KEYS)
     op.tag("read", w[0])
     if op.attr("do_rotary", 0):
         op.freeze(size, "its entries turn by angles that follow from their places")
@@ -67,8 +69,6 @@ def _finish(op: Op, x: list[Atom], y: list[Atom], parts: tuple[Dim, Dim, Dim]) -
     heads, size, value_size = parts
     op.same(y[0], x[0])
     op.same(y[1], x[1])
-    if op.node.op_type != "MultiHeadAttention" or op.attr("unidirectional", 0):
-        op.freeze(x[1], "softmax runs over it")
     op.same(y[2], product(heads, value_size))
     op.names("num_heads", None, heads)
     if not op.attr("scale", 0):  # 0 asks for the default
@@ -124,8 +124,10 @@ def multi_head_attention(op: Op) -> None:
     for dims, entry in caches:
         _cache(op, dims, heads, entry)
     if len(op.y) > 3 and op.y[3]:
-        op.same(op.y[3][1], heads)
+        op.same_all(op.y[3][:2], (op.x[0][0], heads))
     _finish(op, op.x[0], op.y[0], (heads, size, value_size))
+    if not op.has(1) or op.attr("unidirectional", 0):
+        op.freeze(op.x[0][1], _KEYS)
 
 
 def _query_key_value(op: Op) -> tuple[Dim, Dim, Dim]:
@@ -138,6 +140,7 @@ def _query_key_value(op: Op) -> tuple[Dim, Dim, Dim]:
     heads, size = op.factor(q[2], count)
     key = op.x[1]
     if len(key) == 5:
+        op.same(key[0], q[0])
         op.same(key[2], heads)
         op.same(key[4], size)
         return heads, size, size
@@ -187,6 +190,7 @@ def group_query_attention(op: Op) -> None:
     op.same(keys, product(served, size))
     op.same(values, keys)
     _finish(op, q, op.y[0], (product(served, per), size, size))
+    op.freeze(q[1], _KEYS)
     op.names("kv_num_heads", None, served)
     for dims in (*op.x[1:3], *op.x[3:5], *op.y[1:3]):
         _cache(op, [dims], served, size)
@@ -229,7 +233,7 @@ def _extras(op: Op, heads: Dim, size: Dim) -> None:
             op.same(op.x[i][0], size)
             op.tag("statistics", size)
     if len(op.y) > 3 and op.y[3]:
-        op.same(op.y[3][1], heads)
+        op.same_all(op.y[3][:2], (op.x[0][0], heads))
 
 
 @shape_rule("Attention", "QAttention", domain=MICROSOFT)

@@ -19,7 +19,7 @@ def per_entry(name: str, standard: str, *inputs: int) -> None:
 
     @shape_rule(name, domain=MICROSOFT)
     def shape(node: ir.Node, x: list[Typed | None]) -> list[Typed | None]:
-        return [(shape_as(standard, node, [_given(x, i)[0] for i in inputs]), _given(x, inputs[-1])[1])]
+        return [(shape_as("Sum", node, [_given(x, i)[0] for i in inputs]), _given(x, inputs[-1])[1])]
 
 
 def _given(x: list[Typed | None], i: int) -> Typed:

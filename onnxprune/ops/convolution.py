@@ -52,6 +52,10 @@ def _finish(op: Op) -> None:
     y, w = op.y[0], op.x[1]
     if op.has(2):
         op.same(op.x[2][0], y[1])
+    for dim in w[2:]:
+        op.freeze(dim, "the window of the filters")
+    for dim in (*op.x[0][2:], *y[2:]):
+        op.freeze(dim, "a spatial axis")
     op.tag("channels", y[1], op.x[0][1])
     if any(dim.size > 1 for dim in w[2:]):
         op.tag("spatial", y[1])

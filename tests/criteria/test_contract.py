@@ -7,7 +7,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -103,9 +102,11 @@ def permuted(path: Path, target: Path, group_id: str, order: npt.NDArray[np.intp
 @pytest.mark.parametrize("name", [name for name in NAMES if name not in CHANCE])
 @pytest.mark.parametrize("model", MODELS)
 def test_permuted_units_get_permuted_scores(digits: dict[str, Path], tmp_path: Path, model: str, name: str) -> None:
-    before = scores(name, inspect(digits[model]))
+    analysis = inspect(digits[model])
+    before = scores(name, analysis)
     rng = np.random.default_rng(0)
-    for group, values in before.items():
+    for group in {group.kind: group.id for group in analysis.groups}.values():
+        values = before[group]
         order = rng.permutation(len(values))
         permuted(digits[model], tmp_path / "permuted.onnx", group, order)
         after = scores(name, inspect(tmp_path / "permuted.onnx"))

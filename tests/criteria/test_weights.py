@@ -71,10 +71,11 @@ def test_channels_of_a_convolution(build: Build, criterion: str, norm: Norm) -> 
 
 @CRITERIA
 def test_heads_and_head_entries_of_fused_attention(build: Build, criterion: str, norm: Norm) -> None:
-    """Columns of qkv are Product(3, heads, size): a head owns a block of each third, an entry one column of each block."""
+    """Columns are Product(3, heads, size): a head owns a block of each third, an entry one column of each block."""
     path = build("""
         net (float[batch, 7, 24] x) => (float[batch, 7, 24] y)
-        <float[24, 72] qkv, float[72] bias, float[24, 24] out, int64[5] apart = {0, 7, 3, 4, 6}, int64[3] merge = {0, 7, 24},
+        <float[24, 72] qkv, float[72] bias, float[24, 24] out,
+         int64[5] apart = {0, 7, 3, 4, 6}, int64[3] merge = {0, 7, 24},
          int64 i0 = {0}, int64 i1 = {1}, int64 i2 = {2}>
         {
             h = MatMul(x, qkv)  hb = Add(h, bias)  t = Reshape(hb, apart)  u = Transpose<perm = [2, 0, 3, 1, 4]>(t)

@@ -15,6 +15,7 @@ import numpy as np
 import onnx
 
 from onnxprune.lossless.constants import Constants
+from onnxprune.lossless.known import Known
 from onnxprune.model import open_model, save
 from onnxprune.pipeline import Result, compress_lossless, inspect
 from onnxprune.runtime.ort import Feed, Session, synthetic_feed
@@ -32,14 +33,14 @@ def feeds(path: Path, sizes: dict[str, int] | None = None, count: int = 3) -> li
     return found
 
 
-def check_facts(path: Path, given: Sequence[Feed] | None = None, tolerance: float = TOLERANCE) -> set[str]:
-    """Run the canonical model with all its values as outputs; the names of those that something is known of."""
+def check_facts(path: Path, given: Sequence[Feed] | None = None, tolerance: float = TOLERANCE) -> dict[str, Known]:
+    """Run the canonical model with all its values as outputs; what is known of them, by name."""
     analysis = inspect(path)
     constants = Constants(analysis)
     values = {v.name: v for node in analysis.model.graph for v in node.outputs if v.name in analysis.activations}
     known = {name: fact for name, value in values.items() if (fact := constants.of(value)) is not None}
     if not known:
-        return set()
+        return {}
     analysis.model.graph.outputs[:] = [values[name] for name in known]
     watched = path.with_name(f"{path.stem}.watched.onnx")
     save(analysis.model, watched)
@@ -50,7 +51,7 @@ def check_facts(path: Path, given: Sequence[Feed] | None = None, tolerance: floa
             mask, due = (np.broadcast_to(part, array.shape) for part in (fact.known, fact.values))
             scale = max(1.0, float(np.abs(due[mask]).max(initial=0)))
             np.testing.assert_allclose(array[mask], due[mask], rtol=tolerance, atol=tolerance * scale, err_msg=name)
-    return set(known)
+    return known
 
 
 def check_lossless(

@@ -30,7 +30,7 @@ def test_no_dead_unit_nothing_goes(build: Build) -> None:
 
 def test_relu_of_a_negative_bias_is_zero_and_of_a_positive_one_is_folded(build: Build) -> None:
     path = build(MLP, b1=[-1, 2, 0, 0.5, -3, 1, 1, -1], edit=killing({("w1", 1): [0, 1, 4, 5]}))
-    assert check_facts(path) == {"h", "r"}
+    assert check_facts(path).keys() == {"h", "r"}
     assert removed(check_lossless(path)) == {"w1[1]": (0, 1, 4, 5)}
 
 
@@ -77,7 +77,7 @@ def test_gemm_with_factors_and_transposed_operands(build: Build) -> None:
         """,
         edit=killing({("w1", 0): [0, 7], ("w2", 0): [2]}),
     )
-    assert removed(check_lossless(path)) == {"w1[0]": (0, 7)}  # unit 2 of w2 reads
+    assert removed(check_lossless(path)) == {"w1[0]": (0, 7), "w2[0]": (2,)}
 
 
 def test_matmul_gets_an_add_or_uses_the_one_behind_it(build: Build) -> None:
@@ -175,14 +175,16 @@ BIAS = {"b1": [-2, 2, -2, 2, 0, 0, 0, 0]}
 def test_behind_padding_zeros_go_and_constants_stay(build: Build, padding: str) -> None:
     """A constant channel is not constant at the border."""
     path = build(CNN.replace("PADDING", padding), **NORM, **BIAS, edit=killing({("w1", 0): [0, 1]}))
-    assert {"a", "n", "r"} <= check_facts(path)
+    assert {"a", "n", "r"} <= check_facts(path).keys()
     result = check_lossless(path)
     assert removed(result) == {"w1[0]": (0,)}
     note = "w1[0]: constant units stay (1), since Conv 'second' pads its input with zeros"
     assert result.report.notes == (note,)
 
 
-@pytest.mark.parametrize("padding", ["strides = [2, 2]", 'auto_pad = "VALID"', "pads = [0, 0, 0, 0], dilations = [2, 2]"])
+@pytest.mark.parametrize(
+    "padding", ["strides = [2, 2]", 'auto_pad = "VALID"', "pads = [0, 0, 0, 0], dilations = [2, 2]"]
+)
 def test_without_padding_constants_go_too(build: Build, padding: str) -> None:
     path = build(CNN.replace("PADDING", padding), **NORM, **BIAS, edit=killing({("w1", 0): [0, 1]}))
     assert removed(check_lossless(path)) == {"w1[0]": (0, 1)}
@@ -267,8 +269,8 @@ def test_concatenation_and_split_pass_constants_along(build: Build) -> None:
         """.replace("float[2, 3, 1, 1] v", "int64[2] sizes = {3, 7}, float[2, 3, 1, 1] v"),
         edit=killing({("w0", 0): [1, 3], ("w1", 0): [0, 5]}),
     )
-    assert check_facts(path) == {"a", "b", "c", "t", "p", "q"}
-    assert set(removed(check_lossless(path)).values()) == {(1,), (0,), (0, 5)} or True
+    assert check_facts(path).keys() == {"a", "b", "c", "t", "p", "q"}
+    assert removed(check_lossless(path)) == {"w0[0].0": (1,), "w1[0]": (0, 5)}  # channel 3 of w0 is a part of its own
 
 
 @pytest.mark.parametrize(("pads", "goes"), [([0, 0, 0, 0], (1, 2)), ([1, 1, 1, 1], (1,))])
@@ -320,9 +322,7 @@ def test_groups_of_a_convolution_go_whole(build: Build) -> None:
         """,
         edit=edit,
     )
-    result = check_lossless(path)
-    (gone,) = removed(result).values()
-    assert gone == (1,)
+    assert removed(check_lossless(path)) == {"w0[0].0": (1,)}
 
 
 POOLS = {
@@ -360,33 +360,34 @@ def test_upsampling_transposed_convolutions_and_padding_nodes(build: Build) -> N
          float[4, 5, 2, 2] w1, float[5] b1, float[2, 5, 3, 3] w2>
         {
             a = Conv(x, w0, b0)  r = Relu(a)  u = Resize<mode = "linear">(r, , scales)
-            t = ConvTranspose<strides = [2, 2]>(u, w1, b1)  s = Relu(t)  p = Pad(s, pads)  y = Conv(p, w2)
+            [up] t = ConvTranspose<strides = [2, 2]>(u, w1, b1)  s = Relu(t)  p = Pad(s, pads)  y = Conv(p, w2)
         }
         """,
         b0=[0, -1, 2, 1],
         b1=[1, -1, 1, 1, 2],
         edit=killing({("w0", 0): [1, 2], ("w1", 1): [1, 4]}),
     )
-    assert {"a", "r", "u", "t", "s", "p"} <= check_facts(path)
+    assert {"a", "r", "u", "t", "s", "p"} <= check_facts(path).keys()
     result = check_lossless(path)
     assert removed(result) == {"w0[0]": (1,), "w1[1]": (1,)}
-    assert "ConvTranspose 't' sees" in " ".join(result.report.notes) or len(result.report.notes) == 1
+    note = "w0[0]: constant units stay (1), since ConvTranspose 'up' sees them through more taps in one place than"
+    assert [each.removesuffix(" in another") for each in result.report.notes] == [note]
 
 
 def test_zero_padded_shortcut(build: Build) -> None:
-    """Channels 0 and 5 of six get zeros from the shortcut."""
+    """Of the eight channels the first and the last two get zeros from the shortcut."""
     path = build(
         """
         net (float[batch, 3, 6, 6] x) => (float[batch, 2, 6, 6] y)
-        <float[4, 3, 1, 1] w0, float[6, 4, 3, 3] w1, float[6] b1, float[2, 6, 3, 3] w2,
-         int64[8] pads = {0, 1, 0, 0, 0, 1, 0, 0}>
+        <float[4, 3, 1, 1] w0, float[8, 4, 3, 3] w1, float[8] b1, float[2, 8, 3, 3] w2,
+         int64[8] pads = {0, 2, 0, 0, 0, 2, 0, 0}>
         { a = Conv(x, w0)  b = Conv<pads = [1, 1, 1, 1]>(a, w1, b1)  p = Pad(a, pads)  s = Add(b, p)  r = Relu(s)
           y = Conv<pads = [1, 1, 1, 1]>(r, w2) }
         """,
-        b1=np.full(6, -1),
-        edit=killing({("w1", 0): [0, 3, 5]}),
+        b1=np.full(8, -1),
+        edit=killing({("w1", 0): [0, 3, 7]}),
     )
-    assert sorted(removed(check_lossless(path)).values()) == []
+    assert removed(check_lossless(path)) == {"w1[0].0": (0,), "w1[0].1": (1,)}
 
 
 def test_a_gate_of_zero_closes_a_channel(build: Build) -> None:
@@ -457,7 +458,7 @@ def test_entries_of_heads_go_where_queries_or_keys_are_zero(build: Build) -> Non
         bv=np.tile([0, 0, 0, 3], 3),
         edit=killing({("wq", 1): [2, 6, 10], ("wv", 1): [1, 5, 9, 3, 7, 11]}),
     )
-    assert set(removed(check_lossless(path)).values()) == {(2,), (1,)}
+    assert removed(check_lossless(path)) == {"wq[1].1": (2,), "wv[1].0": (1,)}
 
 
 @pytest.mark.parametrize("norm", ["LayerNormalization<axis = -1>(x, one, zero)", "Identity(x)"])
@@ -511,7 +512,7 @@ def test_hidden_units_of_an_lstm_go_only_if_nothing_reads_them(build: Build) -> 
     """Unit 2 is read by the cell alone, unit 4 by nobody; a unit that is zero is not recognized."""
     zero = {("w", 1): [5, 11, 17, 23], ("r", 1): [5, 11, 17, 23], ("b", 1): [5, 11, 17, 23, 29, 35, 41, 47]}
     path = build(LSTM, edit=killing({("v", 0): [2, 4], ("r", 2): [4], **zero}))
-    assert removed(check_lossless(path)) == {"r[2]": (4,)} or removed(check_lossless(path)) == {"w[1]": (4,)}
+    assert removed(check_lossless(path)) == {"w[1]": (4,)}
 
 
 def test_half_precision(build: Build) -> None:

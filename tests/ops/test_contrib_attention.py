@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from tests.rule_oracle import Draw, oracle, sample
+from tests.rule_oracle import Array, Draw, oracle, sample
 
 MICROSOFT = "com.microsoft"
 
@@ -97,6 +97,43 @@ def keys_from_a_cache(d: Draw) -> dict[str, Any]:
     s, length, n, e = d.sizes(4)
     tensors = {"q": d.normal(2, s, n * e), "k": d.normal(2, n, length, e), "v": d.normal(2, n, length, e)}
     return dict(**tensors, num_heads=n)
+
+
+def _attend(q: Array, kv: Array | None = None, *, num_heads: int, scale: float | None = None) -> Array:
+    """All in one, [B, S, N, 3, E], or queries [B, S, N*E] and the rest [B, L, N, 2, E]."""
+    if kv is None:
+        q, k, v = np.moveaxis(q, 3, 0)
+    else:
+        q = q.reshape(*q.shape[:2], num_heads, -1)
+        k, v = np.moveaxis(kv, 3, 0)
+    scores = np.exp(np.einsum("bsne,blne->bnsl", q, k) * (scale or q.shape[-1] ** -0.5))
+    mixed = np.einsum("bnsl,blne->bsne", scores / scores.sum(axis=-1, keepdims=True), v)
+    return mixed.reshape(*mixed.shape[:2], -1).astype(np.float32)
+
+
+@sample(
+    "MultiHeadAttention",
+    prunable="qkv[0] qkv[2] qkv[4] y[2]",
+    runtime="reference",
+    reference=_attend,
+    domain=MICROSOFT,
+)
+def all_in_one(d: Draw) -> dict[str, Any]:
+    batch, s, n, e = d.sizes(4)
+    return {"qkv": d.normal(batch, s, n, 3, e), "num_heads": n}
+
+
+@sample(
+    "MultiHeadAttention",
+    prunable="q[0] q[2] kv[0] kv[2] kv[4] y[2]",
+    fed="q kv",
+    runtime="reference",
+    reference=_attend,
+    domain=MICROSOFT,
+)
+def keys_and_values_in_one(d: Draw) -> dict[str, Any]:
+    batch, s, length, n, e = d.sizes(5)
+    return {"q": d.normal(batch, s, n * e), "kv": d.normal(batch, length, n, 2, e), "num_heads": n}
 
 
 @sample(

@@ -21,7 +21,8 @@ def test_dead_chains_and_unread_weights_go(build: Build) -> None:
 
 
 def test_node_with_one_live_output_stays(build: Build) -> None:
-    model = open_model(build("net (float[2, 4] x) => (float[2, 2] y) { y, other = Split<axis = 1>(x)  z = Relu(other) }"))
+    path = build("net (float[2, 4] x) => (float[2, 2] y) { y, other = Split<axis = 1>(x)  z = Relu(other) }")
+    model = open_model(path)
     assert RemoveDead()(model).modified
     assert [node.op_type for node in model.graph] == ["Split"]
 

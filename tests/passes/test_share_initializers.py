@@ -46,9 +46,13 @@ def test_undoes_the_copies_of_canonicalize(build: Build) -> None:
 
 def test_negative_zero_is_not_zero(build: Build) -> None:
     """1 / x tells them apart, so they are compared by their bytes."""
-    path = build("""
+    path = build(
+        """
         net (float[2, 3] x) => (float[2, 3] y)
         <float[3] plus, float[3] minus>
         { a = Add(x, plus)  y = Add(a, minus) }
-    """, plus=[0.0, 0.0, 0.0], minus=[-0.0, -0.0, -0.0])
+    """,
+        plus=[0.0, 0.0, 0.0],
+        minus=[-0.0, -0.0, -0.0],
+    )
     assert not ShareInitializers()(open_model(path)).modified
