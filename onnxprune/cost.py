@@ -64,7 +64,7 @@ def measure(analysis: Analysis, kept: Mapping[Atom, int] | None = None) -> Cost:
         size = int(np.prod(shape_of(value.name or "") or (), dtype=np.int64))
         parameters += size
         weight_bytes += (size * value.const_value.dtype.bitwidth + 7) // 8
-    macs = sum(node_macs(node, shape_of) for node in analysis.model.graph)
+    macs = sum(node_macs(node, shape_of) for node in ir.traversal.RecursiveGraphIterator(analysis.model.graph))
     return Cost(parameters, macs, weight_bytes, len(analysis.model.graph))
 
 
@@ -150,7 +150,7 @@ def entries_per_unit(dim: Dim, atom: Atom) -> float:
 
 def _nodes_by_atom(analysis: Analysis) -> dict[Atom, list[ir.Node]]:
     found: dict[Atom, dict[ir.Node, None]] = {}
-    for node in analysis.model.graph:
+    for node in ir.traversal.RecursiveGraphIterator(analysis.model.graph):
         if find_cost(key_of(node)) is None:
             continue
         for value in (*node.inputs, *node.outputs):

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import math
 import mmap
 import os
 import shutil
@@ -102,6 +103,7 @@ def _check_external_data(proto: onnx.ModelProto, path: Path) -> set[Path]:
     found: set[Path] = set()
     for tensor in _tensors(proto):
         if tensor.data_location != onnx.TensorProto.EXTERNAL:
+            _check_raw_data(tensor, path)
             continue
         entries = {entry.key: entry.value for entry in tensor.external_data}
         location = entries.get("location", "")
@@ -117,6 +119,18 @@ def _check_external_data(proto: onnx.ModelProto, path: Path) -> set[Path]:
             raise ModelError(f"{path}: its external data file '{location}' is truncated; copy it again")
         found.add(target)
     return found
+
+
+def _check_raw_data(tensor: onnx.TensorProto, path: Path) -> None:
+    """Raises ModelError for a tensor with more or fewer bytes than its shape takes; the checker lets some pass."""
+    if not tensor.HasField("raw_data") or tensor.data_type not in onnx.TensorProto.DataType.values():
+        return
+    if tensor.data_type not in (onnx.TensorProto.UNDEFINED, onnx.TensorProto.STRING):
+        due = (math.prod(tensor.dims) * ir.DataType(tensor.data_type).bitwidth + 7) // 8
+        if len(tensor.raw_data) != due:
+            raise ModelError(
+                f"{path} is damaged: weight '{tensor.name}' has {len(tensor.raw_data)} bytes where {due} are due"
+            )
 
 
 def _external_end(entries: dict[str, str], path: Path, name: str) -> int:
@@ -317,6 +331,16 @@ def one_line(error: BaseException) -> str:
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     said = " ".join(lines[: 2 if lines and lines[0].endswith(":") else 1])
     return said[:300] if said else type(error).__name__
+
+
+def check_references(path: Path) -> None:
+    """Raises ModelError where a node of the graph takes an attribute from a function around it: there is none, and the
+    checker does not say so.
+    """
+    proto, _ = _read_proto(path)
+    for node in proto.graph.node:
+        if any(attribute.ref_attr_name for attribute in node.attribute):
+            raise ModelError(f"{path.name}: node '{node.name}' refers to an attribute of a function")
 
 
 def check(path: Path) -> None:

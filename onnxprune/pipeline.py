@@ -18,7 +18,7 @@ from onnxprune.criteria.base import Context, WeightReader, criteria, score_group
 from onnxprune.errors import ModelError, NothingToPruneError, PlanError, UsageError
 from onnxprune.lossless.constants import Constants
 from onnxprune.lossless.liveness import plan_lossless
-from onnxprune.model import check, check_target, estimated_bytes, file_bytes, open_model, staged
+from onnxprune.model import check, check_references, check_target, estimated_bytes, file_bytes, open_model, staged
 from onnxprune.passes.canonicalize import Canonicalize
 from onnxprune.passes.fold_constants import FoldConstants
 from onnxprune.passes.remove_dead import RemoveDead
@@ -154,6 +154,7 @@ def _blaming(path: str | Path) -> Iterator[None]:
     except Exception as error:
         try:
             check(Path(path))
+            check_references(Path(path))
         except ModelError as invalid:
             raise ModelError(f"not a valid ONNX model, export it again: {invalid}") from error
         raise

@@ -7,7 +7,7 @@ is static, what differs varies at run time. So the rest of the tool only ever se
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -15,7 +15,7 @@ import onnx
 import onnx_ir as ir
 
 from onnxprune.dims import Atom, Dim, kept_size
-from onnxprune.graph import captured
+from onnxprune.graph import branches, captured
 from onnxprune.ops import find_evaluator, find_shape_rule
 from onnxprune.ops.base import Array, key_of
 from onnxprune.ops.evaluate import by_reference, constant_tensor, shape_of
@@ -181,8 +181,22 @@ def forward(
     for value in model.graph.initializers.values():
         if value.const_value is not None and value.name is not None:
             _record_constant(found, types, value.name, value.const_value)
-    opsets = dict(model.graph.opset_imports)
-    for node in model.graph:
+    _visit(model.graph, found, types, dict(model.graph.opset_imports), turn, seen)
+    return found
+
+
+def _visit(
+    nodes: Iterable[ir.Node],
+    found: Shapes,
+    types: dict[str, onnx.TypeProto],
+    opsets: dict[str, int],
+    turn: int,
+    seen: Mapping[str, tuple[Shape, ir.DataType]] | None,
+) -> None:
+    """Every node in order, the branches inside one before it."""
+    for node in nodes:
+        for body in branches(node):
+            _visit(body, found, types, opsets, turn, seen)
         constant = constant_tensor(node)
         if constant is not None:
             _record_constant(found, types, node.outputs[0].name or "", constant)
@@ -190,7 +204,6 @@ def forward(
             _infer_node(node, found, types, opsets, turn)
         if seen is not None:
             _take_seen(node, found, types, seen)
-    return found
 
 
 def _is_shape_like(tensor: ir.TensorProtocol) -> bool:

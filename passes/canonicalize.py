@@ -8,6 +8,7 @@ import numpy as np
 import onnx_ir as ir
 import onnx_ir.passes.common as common
 
+from onnxprune.graph import branches
 from onnxprune.ops.base import Array
 from onnxprune.ops.evaluate import constant_tensor
 from onnxprune.passes.base import PassResult
@@ -45,10 +46,23 @@ class Canonicalize:
         modified = False
         if model.functions:
             modified |= common.InlinePass()(model).modified
+        modified |= _open_branches(model)
         shapes = infer(model, self.observe)
         modified |= _fold(model, shapes)
         modified |= _split_fillers(model, shapes)
         return PassResult(model, modified), shapes
+
+
+def _open_branches(model: ir.Model) -> bool:
+    """Weights inside branches become weights of the model, and every value a name of its own, so that all can be cut."""
+    if not any(branches(node) for node in model.graph):
+        return False
+    passes = (
+        common.LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0),
+        common.LiftSubgraphInitializersToMainGraphPass(),
+        common.NameFixPass(),
+    )
+    return any([each(model).modified for each in passes])
 
 
 def _fold(model: ir.Model, shapes: Shapes) -> bool:

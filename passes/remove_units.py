@@ -239,17 +239,19 @@ class _Removal:
             op_type, inputs, attributes, name=f"{before.name or before.op_type}/{op_type}{next(self.counter)}"
         )
         made.outputs[0].name = f"{made.name}/out"
-        self.graph.insert_before(before, made)
+        assert before.graph is not None
+        before.graph.insert_before(before, made)
         return made.outputs[0]
 
     # -- annotations
 
     def _update_annotations(self) -> None:
         """Shapes written beside inner values follow; the interface never changes."""
-        for node in self.graph:
+        interface = set(self.graph.outputs)
+        for node in ir.traversal.RecursiveGraphIterator(self.graph):
             for value in node.outputs:
                 dims = self.analysis.dims.get(value.name or "")
-                if dims is None or value.shape is None or value.is_graph_output():
+                if dims is None or value.shape is None or value in interface:
                     continue
                 if any(self._changed(dim) for dim in dims):
                     sizes = [

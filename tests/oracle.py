@@ -164,14 +164,14 @@ class _Editor:
         spread = ir.node("Where", [self.constant(mask.reshape(shape)), moved.outputs[0], zero], name=self.name())
         for each in (moved, spread):
             each.outputs[0].name = f"{name}//{self.name()}"
-        self.graph.insert_after(node, [moved, spread])
+        node.graph.insert_after(node, [moved, spread])
         for user, slot in uses:
             user.replace_input_with(slot, spread.outputs[0])
 
     def before(self, node: ir.Node, op_type: str, inputs: list[ir.Value], origin: str, **attributes: Any) -> ir.Value:
         made = ir.node(op_type, inputs, attributes or None, name=self.name())
         made.outputs[0].name = f"{origin}//{self.name()}"
-        self.graph.insert_before(node, made)
+        node.graph.insert_before(node, made)
         return made.outputs[0]
 
     def constant(self, array: np.ndarray[Any, Any]) -> ir.Value:

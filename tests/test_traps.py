@@ -387,22 +387,55 @@ def test_old_opset_pad_squeeze_and_unsqueeze_as_attributes(build: Build) -> None
 # -- what carries graphs inside
 
 
-def test_values_captured_by_an_if_body_are_left_alone(build: Build) -> None:
-    path = build("""
+@pytest.mark.parametrize("flag", [True, False])
+def test_branches_are_walked_like_the_rest(build: Build, flag: bool) -> None:
+    """Weights and equal names inside the branches, a captured value, a choice inside a choice."""
+    numbers = ", ".join(f"{value:.3f}" for value in np.random.default_rng(1).standard_normal(72))
+    path = build(f"""
         net (float[batch, 5] x, bool flag) => (float[batch, 3] y)
-        <float[5, 8] a, float[8, 8] b, float[8, 3] c>
-        {
+        <float[5, 8] a, float[9, 3] c>
+        {{
             h = MatMul(x, a)
             k = If (flag) <
-                then_branch = yes () => (float[batch, 8] t) { t = Relu(h) },
-                else_branch = no () => (float[batch, 8] e) { e = Neg(h) }
+                then_branch = yes () => (float[batch, 9] t) {{
+                    b = Constant <value = float[8, 9] {{ {numbers} }}> ()
+                    m = MatMul(h, b)
+                    t = If (flag) <
+                        then_branch = inner () => (float[batch, 9] i) {{ i = Relu(m) }},
+                        else_branch = other () => (float[batch, 9] j) {{ j = Abs(m) }}
+                    >
+                }},
+                else_branch = no () => (float[batch, 9] e) {{
+                    b = Constant <value = float[8, 9] {{ {numbers} }}> ()
+                    m = MatMul(h, b)
+                    e = Tanh(m)
+                }}
             >
-            m = MatMul(k, b)  r = Relu(m)  y = MatMul(r, c)
+            y = MatMul(k, c)
+        }}
+    """)
+    analysis = inspect(path)
+    assert sorted(group.units for group in analysis.groups) == [8, 9]
+    trio = Trio(path, every_other_unit(analysis), path.parent)
+    check(path.parent / "pruned.onnx")
+    verdict = trio.judge({"x": np.random.default_rng(0).standard_normal((4, 5)).astype(np.float32), "flag": np.array(flag)})
+    assert verdict.difference < 1e-5
+    assert verdict.effect > 1e-3
+
+
+def test_branches_of_different_shapes_keep_their_sizes(build: Build) -> None:
+    path = build("""
+        net (float[batch, 5] x, bool flag) => (float[batch, 3] y)
+        <float[5, 8] a, float[5, 6] b, float[8, 3] c>
+        {
+            k = If (flag) <
+                then_branch = yes () => (float[batch, 8] t) { t = MatMul(x, a) },
+                else_branch = no () => (float[batch, m] e) { e = MatMul(x, b) }
+            >
+            y = MatMul(k, c)
         }
     """)
-    proof = proved(path)
-    assert proof.groups == {"b[1]": 8}
-    assert frozen(proof.analysis)["a", 1] == "read inside the body of a control-flow operator (If 'If_1')"
+    assert not inspect(path).groups
 
 
 def test_loop_bodies_freeze_what_they_capture_and_carry(build: Build) -> None:

@@ -24,6 +24,7 @@ import numpy.typing as npt
 import onnx_ir as ir
 
 from onnxprune.dims import Atom, Dim, MisalignedError, atoms, cut, describe, factor, freeze, resolve, unify
+from onnxprune.graph import branches
 
 Dims = list[Atom]
 Key = tuple[str, str]  # (domain, operator)
@@ -115,6 +116,7 @@ class Op:
     Attributes:
         x: per input the dimensions of its axes, outermost first; an empty list for scalars, missing or unranked inputs.
         y: the same for the outputs.
+        branches: the same for the outputs of each body that the node chooses from.
         opset: version of the node's domain.
         name: the node's name in reports.
         zeros: per input that holds integers, the input with its zero point; a rule sets it before `contract`.
@@ -135,6 +137,9 @@ class Op:
         self.opset = opset
         self.x: list[Dims] = [dims.get(value.name or "", []) if value is not None else [] for value in node.inputs]
         self.y: list[Dims] = [dims.get(value.name or "", []) for value in node.outputs]
+        self.branches: list[list[Dims]] = [
+            [dims.get(value.name or "", []) for value in body.outputs] for body in branches(node)
+        ]
         self._known = known
         self._activations = activations
         self._findings = findings
@@ -302,7 +307,8 @@ class Op:
 
     def all_dims(self) -> list[Atom]:
         """Every axis of every input and output."""
-        return [dim for dims in (*self.x, *self.y) for dim in dims]
+        inner = [dims for outputs in self.branches for dims in outputs]
+        return [dim for dims in (*self.x, *self.y, *inner) for dim in dims]
 
 
 def attribute(node: ir.Node, name: str, default: Any = None) -> Any:

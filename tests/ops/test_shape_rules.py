@@ -1,4 +1,4 @@
-"""Shape rules against what the operators give: every operator that onnx does not know has one, and it tells the truth."""
+"""Shape rules against what the operators give: each operator that onnx does not know has one that tells the truth."""
 
 from __future__ import annotations
 
