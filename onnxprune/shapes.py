@@ -65,17 +65,33 @@ def infer(model: ir.Model, observe: Observe | None = None) -> Shapes:
     Args:
         model: the model; local functions are to be inlined before (see passes.canonicalize).
         observe: where an operator without a schema hides its shapes, called with the model, the names of the values in
-            question and the bindings, to see them in a trial run. It may come back empty. Not asked where sizes depend
-            on data: what one run shows would not hold for another.
+            question and the bindings, to see them in a trial run. It may come back empty: then what the file itself
+            declares is taken. Not asked where sizes depend on data: what one run shows would not hold for another.
     """
     first, second = _two_passes(model)
     questions = _unknown(model, first)
-    if observe is not None and questions and not first.invented:
-        seen = observe(model, questions, first.bindings)
-        again = seen if second.bindings == first.bindings else observe(model, questions, second.bindings)
+    if questions and not first.invented:
+        look: Observe = observe or _declared
+        seen = look(model, questions, first.bindings) or _declared(model, questions, first.bindings)
+        again = seen
+        if second.bindings != first.bindings:
+            again = look(model, questions, second.bindings) or _declared(model, questions, second.bindings)
         if seen and again:
             first, second = forward(model, first.bindings, 0, seen), forward(model, second.bindings, 1, again)
     return first if first is second else _merge(first, second)
+
+
+def _declared(model: ir.Model, names: list[str], bindings: dict[str, int]) -> dict[str, tuple[Shape, ir.DataType]]:
+    """The shapes that the file states beside the named values, where all their symbols are those of inputs."""
+    wanted = set(names)
+    found: dict[str, tuple[Shape, ir.DataType]] = {}
+    for value in (value for node in model.graph for value in node.outputs):
+        if value.name not in wanted or value.shape is None or value.dtype is None:
+            continue
+        sizes = [size if isinstance(size, int) else bindings.get(size.value or "") for size in value.shape]
+        if None not in sizes:
+            found[value.name or ""] = tuple(size for size in sizes if size is not None), value.dtype
+    return found
 
 
 def _two_passes(model: ir.Model) -> tuple[Shapes, Shapes]:

@@ -254,11 +254,13 @@ class _Removal:
                 if dims is None or value.shape is None or value in interface:
                     continue
                 if any(self._changed(dim) for dim in dims):
-                    sizes = [
-                        kept_size(dim, self.kept) if isinstance(old, int) else old
-                        for dim, old in zip(dims, value.shape, strict=True)
-                    ]
-                    value.shape = ir.Shape(sizes)
+                    value.shape = ir.Shape(map(self._annotated, dims, value.shape))
+
+    def _annotated(self, dim: Dim, old: int | ir.SymbolicDim) -> int | ir.SymbolicDim | None:
+        """The size that is left; a symbol like `12*batch` no longer holds when heads are gone, and nothing replaces it."""
+        if not self._changed(dim):
+            return old
+        return kept_size(dim, self.kept) if isinstance(old, int) else None
 
 
 def _sliced(tensor: ir.TensorProtocol, masks: list[Mask | None]) -> ir.TensorProtocol:

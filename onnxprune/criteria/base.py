@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -48,9 +49,11 @@ def _axis_sums(array: npt.NDArray[np.generic], axes: list[int], power: int) -> d
     """
     sums = {axis: np.zeros(array.shape[axis]) for axis in axes}
     rest = tuple(axis for axis in range(1, array.ndim) if axis not in axes)
+    middle = _middle(array.dtype)
     rows = max(1, _CHUNK_BYTES // max(1, array[:1].nbytes))
     for start in range(0, array.shape[0], rows):
-        block = np.abs(array[start : start + rows].astype(np.float32, copy=False))
+        block = array[start : start + rows].astype(np.float32, copy=False)
+        block = np.abs(block - middle if middle else block)
         if power == 2:
             np.multiply(block, block, out=block)
         block = block.sum(axis=rest, keepdims=True)
@@ -62,6 +65,11 @@ def _axis_sums(array: npt.NDArray[np.generic], axes: list[int], power: int) -> d
             else:
                 sums[axis] += part
     return sums
+
+
+def _middle(dtype: np.dtype[Any]) -> int:
+    """What a zero weight is stored as: unsigned quantized weights are shifted by half their range."""
+    return 1 << (8 * dtype.itemsize - 1) if dtype.kind == "u" else 0
 
 
 @dataclass(frozen=True)
