@@ -3,9 +3,9 @@
     from architectures import ARCHITECTURES
     network, inputs = ARCHITECTURES["vit_s"].make()
 
-Sizes are those of the originals unless the description says otherwise; weights are random from a fixed seed. Attention is
-written so that a tool that prunes torch modules has it easy: the numbers of heads and their width are attributes that
-`Attention.resize` can be told afterwards, and nothing else in a forward pass remembers a width.
+Sizes are those of the originals unless the description says otherwise; weights are random from a fixed seed. Attention
+is written so that a tool that prunes torch modules has it easy: the numbers of heads and their width are attributes
+that `Attention.resize` can be told afterwards, and nothing else in a forward pass remembers a width.
 """
 
 from __future__ import annotations
@@ -321,7 +321,7 @@ class GroupedAttention(Attention):
         return x[:, :, None].expand(batch, self.shared, times, length, size).reshape(batch, self.heads, length, size)
 
     def forward(self, x: Tensor, cos: Tensor, sin: Tensor, mask: Tensor) -> Tensor:
-        q, k, v = self.split(self.q(x), self.heads), self.split(self.k(x), self.shared), self.split(self.v(x), self.shared)
+        q, k, v = (self.split(layer(x), heads) for layer, heads in self.projections().items())
         q, k = (part * cos + rotated(part) * sin for part in (q, k))
         return self.mix(q, self.repeat(k), self.repeat(v), mask)
 

@@ -3,8 +3,8 @@
     python benchmarks/peers.py -o benchmarks/results/peers.md
     python benchmarks/peers.py --match 'resnet*' --rounds 1          # one of them, to the terminal
 
-Needs torch and onnxscript, which export the networks of `architectures.py`; torch-pruning and onnxsim are optional, and a
-column says so where one is missing: `pip install torch onnxscript onnxsim && pip install --no-deps torch-pruning`.
+Needs torch and onnxscript, which export the networks of `architectures.py`; torch-pruning and onnxsim are optional, and
+a column says so where one is missing: `pip install torch onnxscript onnxsim && pip install --no-deps torch-pruning`.
 
 Every measurement is a process of its own, with a time limit; the tools take turns, round after round, and the best time
 of all rounds counts. Imports are never counted. Timed is, from what the tool starts with:
@@ -19,8 +19,9 @@ forbid the other, as its LLM example has it; the numbers of heads in the modules
 functions of its Python module, `apply_attention_head_pruning` and `apply_structured_pruning`, behind `simplify`; its
 command line does not offer them.
 
-A result is valid when the file passes the onnx checker with full shape inference and gives finite outputs of the original's
-shapes in ONNX Runtime. Parameters are counted in the files, the same way for all: before is the network's own export.
+A result is valid when the file passes the onnx checker with full shape inference and gives finite outputs of the
+original's shapes in ONNX Runtime. Parameters are counted in the files, the same way for all: before is the network's
+own export.
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ from __future__ import annotations
 import fnmatch
 import importlib
 import importlib.metadata
+import importlib.util
 import json
 import math
 import os
@@ -51,6 +53,11 @@ RATIO = 0.5
 OPSET = 20
 OURS = "onnxprune"
 PEERS = {"torch-pruning": "torch_pruning", "onnxsim": "onnxsim"}
+IMPORTS = {
+    OURS: ("onnxprune.pipeline", "onnxruntime"),
+    "torch-pruning": ("torch_pruning", "onnxscript"),
+    "onnxsim": ("onnxsim", "onnx"),
+}
 PACKAGES = (OURS, *PEERS, "torch", "onnx", "onnxruntime")
 
 
@@ -93,7 +100,6 @@ Step = Callable[[], Any]
 def ours(case: Case) -> tuple[Step, Callable[[Any], None]]:
     from onnxprune import pipeline
 
-    importlib.import_module("onnxruntime")
     return lambda: pipeline.compress(case.original, "l1", RATIO), lambda result: result.save(case.target(OURS))
 
 
@@ -167,17 +173,14 @@ def original(case: Case, repeats: int) -> dict[str, Any]:
 
 def measure(tool: str, case: Case, repeats: int) -> dict[str, Any]:
     """Prune and write `repeats` times; memory is that of the first time."""
-    prepare = TOOLS[tool]
-    found: dict[str, Any] = {"prune": [], "file": []}
-    for attempt in range(repeats):
-        if not attempt:
-            importlib.import_module(PEERS.get(tool, OURS))
-            found["base"] = peak()
-        prune, write = prepare(case)
+    for module in IMPORTS[tool]:
+        importlib.import_module(module)
+    found: dict[str, Any] = {"prune": [], "file": [], "base": peak()}
+    for _ in range(repeats):
+        prune, write = TOOLS[tool](case)
         watch = Stopwatch()
         result = prune()
         found["prune"].append(watch.read())
-        found.setdefault("peak_prune", peak())
         write(result)
         found["file"].append(watch.read())
         found.setdefault("peak", peak())
@@ -189,7 +192,13 @@ def measure(tool: str, case: Case, repeats: int) -> dict[str, Any]:
 
 
 def peak() -> int:
-    """The most memory this process has had, in bytes."""
+    """The most memory this process has had, in bytes.
+
+    Linux counts into `ru_maxrss` what the parent had before the new program was loaded, so its own record comes first.
+    """
+    status = Path("/proc/self/status")
+    if status.exists():
+        return next(int(line.split()[1]) * 1024 for line in status.read_text().splitlines() if line.startswith("VmHWM"))
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
@@ -274,7 +283,6 @@ class Outcome:
     prune: tuple[float, float] = (math.inf, math.inf)
     file: tuple[float, float] = (math.inf, math.inf)
     base: float = math.inf
-    peak_prune: float = math.inf
     peak: float = math.inf
     parameters: int = 0
     bytes: int = 0
@@ -286,7 +294,7 @@ class Outcome:
         for name in ("prune", "file"):
             pairs = [getattr(self, name), *found.get(name, ())]
             setattr(self, name, tuple(min(pair[clock] for pair in pairs) for clock in (0, 1)))
-        for name in ("base", "peak_prune", "peak"):
+        for name in ("base", "peak"):
             setattr(self, name, min(getattr(self, name), found.get(name, math.inf)))
         self.parameters = found.get("parameters", self.parameters)
         self.bytes = found.get("bytes", self.bytes)
@@ -357,7 +365,7 @@ def memory_table(titles: dict[str, str], results: Results) -> Iterator[str]:
     yield from header("network", "file, MB", OURS, *PEERS, *(f"{tool} / {OURS}" for tool in PEERS))
     for name, rows in results.items():
         peaks = [rows.get(tool, Outcome()) for tool in (OURS, *PEERS)]
-        cells = [f"{row.peak / 1e6:.0f} ({(row.peak - row.base) / 1e6:.0f})" if row.peak < math.inf else "" for row in peaks]
+        cells = [megabytes(row) for row in peaks]
         beside = [ratio(row.peak, peaks[0].peak) for row in peaks[1:]]
         yield line(titles[name], f"{rows['original'].bytes / 1e6:.0f}", *cells, *beside)
 
@@ -372,6 +380,10 @@ def line(*cells: str) -> str:
 
 def number(value: float) -> str:
     return f"{value:.2f}" if value < math.inf else ""
+
+
+def megabytes(row: Outcome) -> str:
+    return f"{row.peak / 1e6:.0f} ({(row.peak - row.base) / 1e6:.0f})" if row.peak < math.inf else ""
 
 
 def ratio(theirs: float, mine: float) -> str:
@@ -392,9 +404,12 @@ def summary(results: Results, tools: list[str]) -> Iterator[str]:
         if both:
             deeper = sum(peer.parameters < own.parameters * 0.99 for own, peer in both)
             text += f", more than 1% fewer parameters than {OURS} on {deeper}"
-            for part, what in (("prune", "analysis, scores and removal"), ("file", "weights to file")):
+            for part, what, aim in (("prune", "analysis, scores and removal", 5), ("file", "weights to file", 10)):
                 times = [getattr(peer, part)[0] / getattr(own, part)[0] for own, peer in both]
-                text += f"; {what}: its time over ours {min(times):.1f} to {max(times):.1f}, median {median(times):.1f}"
+                text += (
+                    f"; {what}: its time over ours {min(times):.1f} to {max(times):.1f}, median {median(times):.1f}, "
+                    f"at least {aim} on {sum(value >= aim for value in times)} of {len(times)}"
+                )
         yield text + "."
 
 
@@ -409,7 +424,8 @@ def to_markdown(titles: dict[str, str], results: Results, tools: list[str], cont
         ["onnxprune and onnxsim: from opening the file. torch-pruning: from the module in memory.", ""],
         seconds_table(titles, results, "prune"),
         ["", "## Seconds from weights to a pruned ONNX file", ""],
-        ["onnxprune: with its verification, which the others do not have. torch-pruning: with `torch.onnx.export`.", ""],
+        ["onnxprune: with its verification, which the others do not have. torch-pruning: with `torch.onnx.export`."],
+        [""],
         seconds_table(titles, results, "file"),
         ["", "Who starts from torch has to export the original first, for onnxprune and onnxsim alike. Seconds:", ""],
         [exported + ".", "", "## Peak memory to the pruned file, MB", ""],
@@ -436,10 +452,10 @@ def context(rounds: int, repeats: int, load: float) -> str:
             versions.append(f"{package} not installed")
     busy = f"load average {load:.1f} before, {os.getloadavg()[0]:.1f} after"
     return (
-        f"Best of {rounds} processes with {repeats} runs each, the tools in turn; `python benchmarks/peers.py "
-        f"-o benchmarks/results/peers.md`. {os.cpu_count()} cores, {busy} (about {os.cpu_count()} is the benchmark itself: "
-        f"above that, read the ratios, and those by CPU time before those by the clock). Python {sys.version.split()[0]}, "
-        f"{', '.join(versions)}."
+        f"Best of {rounds} processes with {repeats} runs each, the tools in turn; run again with `python "
+        f"benchmarks/peers.py -o benchmarks/results/peers.md`. {os.cpu_count()} cores, {busy}: the benchmark alone "
+        f"makes 1 to {os.cpu_count()}, and where there is more, seconds are too long and ratios by CPU time (of all threads) "
+        f"better than those by the clock. Python {sys.version.split()[0]}, {', '.join(versions)}."
     )
 
 
@@ -454,7 +470,7 @@ def workplace(given: Path | None) -> Iterator[Path]:
 
 @click.command()
 @click.option("--match", default="*", help="shell pattern on the names of networks")
-@click.option("--rounds", default=3, help="processes for each tool and network")
+@click.option("--rounds", default=2, help="processes for each tool and network")
 @click.option("--repeats", default=2, help="runs in each of them")
 @click.option("--limit", default=300, help="seconds a process may take")
 @click.option("-o", "--output", type=Path, help="where to write the tables (they go to the terminal too)")

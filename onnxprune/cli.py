@@ -15,8 +15,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
 import click
+from click.core import ParameterSource
 
-from onnxprune.errors import OnnxpruneError
+from onnxprune.errors import OnnxpruneError, UsageError
 
 if TYPE_CHECKING:
     from onnxprune.pipeline import Result
@@ -145,6 +146,7 @@ def main() -> None:
         "onnxprune compress model.onnx --ratio 0.5",
         "onnxprune compress model.onnx --only neurons --only 'layer3.*' --dry-run -v",
         "onnxprune compress model.onnx -o small.onnx --round-to 8 --plan plan.json",
+        "onnxprune compress model.onnx --lossless",
     )
 )
 @_MODEL
@@ -155,6 +157,9 @@ def main() -> None:
     "--scope", default="uniform", show_default=True, help="uniform: each group loses the ratio; global: one ranking."
 )
 @click.option("--round-to", default=1, show_default=True, help="Make axis sizes multiples of this where they can be.")
+@click.option(
+    "--lossless", is_flag=True, help="Remove what changes nothing, units that are constant or not read, and no more."
+)
 @click.option(
     "--only",
     multiple=True,
@@ -188,12 +193,25 @@ def compress(
 
         target = None if dry_run else output or pipeline.default_output(model)
         pipeline.check_targets([model], target, plan)
-        result = pipeline.compress(model, **request, progress=progress)
+        seed = request["seed"]
+        if request.pop("lossless"):
+            result = pipeline.compress_lossless(model, **_without_choices(request), progress=progress)
+        else:
+            result = pipeline.compress(model, **request, progress=progress)
         if target is not None:
-            result.save(target, plan=plan, seed=request["seed"], progress=progress)
+            result.save(target, plan=plan, seed=seed, progress=progress)
         elif plan is not None:
             result.plan.save(plan)
     _print_result(result, model, target, as_json=as_json, quiet=quiet, verbose=verbose)
+
+
+def _without_choices(request: dict[str, Any]) -> dict[str, Any]:
+    """The options that mean something with --lossless. Raises UsageError when one that does not was given."""
+    for name in ("criterion", "ratio", "scope", "round_to"):
+        if click.get_current_context().get_parameter_source(name) is not ParameterSource.DEFAULT:
+            option = f"--{name.replace('_', '-')}"
+            raise UsageError(f"{option} means nothing with --lossless, which leaves no choice; drop one of them")
+    return {name: request[name] for name in ("only", "skip", "keep_metadata")}
 
 
 @main.command(

@@ -45,6 +45,8 @@ def open_model(path: str | os.PathLike[str]) -> ir.Model:
         raise ModelError(f"{path} is not an ONNX model: it holds no graph; check that it is the right file")
     if not proto.opset_import:
         raise ModelError(f"{path} declares no opset, so nothing can run it; export it again with a current tool")
+    if not proto.graph.output:
+        raise ModelError(f"{path} declares no output, so nothing in it can matter; export it again")
     data_files = _check_external_data(proto, path)
     try:
         model = ir.from_proto(proto)

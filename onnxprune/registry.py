@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable
 from importlib.metadata import entry_points
 from typing import Generic, TypeVar
 
-from onnxprune.errors import UsageError
+from onnxprune.errors import OnnxpruneError, UsageError
 
 T = TypeVar("T")
 
@@ -26,12 +26,20 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
 
 
 def load_package(package: str) -> None:
-    """Import every module of `package`, then the plug-ins of its entry point group, so that they register themselves."""
+    """Import every module of `package`, then the plug-ins of its entry point group: they register themselves.
+
+    Raises OnnxpruneError with one line for a plug-in that fails.
+    """
     root = importlib.import_module(package)
     for module in sorted(info.name for info in pkgutil.iter_modules(root.__path__)):
         importlib.import_module(f"{package}.{module}")
     for entry in sorted(entry_points(group=package), key=lambda found: found.name):
-        entry.load()
+        try:
+            entry.load()
+        except Exception as error:  # whatever a stranger's module raises
+            said = (str(error).strip().splitlines() or [type(error).__name__])[0]
+            name = f"plug-in '{entry.name}' ({entry.value}) of {package}"
+            raise OnnxpruneError(f"{name} cannot be loaded: {said}; update or uninstall it") from error
 
 
 class Registry(Generic[T]):

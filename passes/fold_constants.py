@@ -107,7 +107,8 @@ class _Folding:
         self.analysis.dims[old.name] = self.analysis.dims[name]
         add.replace_input_with(0, old)
         add.resize_inputs(2)
-        self.graph.insert_after(node, add)
+        assert node.graph is not None  # of the model, or of a branch inside it
+        node.graph.insert_after(node, add)
         self._set_input(add, 1, shift.astype(self.analysis.shapes.dtypes[name].numpy()), dim)
 
     def _set_input(self, node: ir.Node, slot: int, array: Array, dim: Atom) -> None:

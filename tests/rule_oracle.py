@@ -111,7 +111,8 @@ class Sample:
         outputs: names of the outputs, "" for one left out.
         since: the oldest opset of this form.
         until: the newest one.
-        reference: computes the outputs from the sliced inputs; used for units that statistics run over.
+        reference: computes the outputs from the sliced inputs; used for units that statistics run over. `shapes_only`
+            where that is beyond a few lines of numpy.
         always: compare with `reference` for every unit.
         runtime: "ort", or where ONNX Runtime has no kernel "onnx" for onnx's reference implementation, or "reference".
     """
@@ -140,6 +141,10 @@ class Sample:
         return sorted({oldest, max(newest, oldest)})
 
 
+def shapes_only(*_: Any, **__: Any) -> None:
+    """Stands for a reference that would be too long to write: values are not compared."""
+
+
 def _versions() -> dict[str, list[int]]:
     """The opsets at which each standard operator changed."""
     versions: dict[str, list[int]] = {}
@@ -153,8 +158,10 @@ VERSIONS = _versions()
 SAMPLES: dict[Key, list[Sample]] = {}
 
 
-def sample(
-    *names: str,
+def declared(
+    key: Key,
+    build: Build,
+    *,
     prunable: str = "",
     fed: str | None = None,
     outputs: str = "y",
@@ -163,30 +170,33 @@ def sample(
     reference: Callable[..., Any] | None = None,
     always: bool = False,
     runtime: str = "ort",
-    domain: str = "",
-) -> Callable[[Build], Build]:
-    """Decorator: the function draws a node of each of the operators `names`; see Sample. Lists are words in a string.
+) -> Sample:
+    """A sample; lists are words in a string.
 
     Only the first input is a graph input unless `fed` says otherwise. In `outputs`, "-" is an output left out.
     """
+    return Sample(
+        key,
+        build.__name__.strip("_"),
+        build,
+        build.__module__,
+        tuple(prunable.split()),
+        None if fed is None else tuple(fed.split()),
+        tuple(output.strip("-") for output in outputs.split()),
+        since,
+        until,
+        reference,
+        always,
+        runtime,
+    )
+
+
+def sample(*names: str, domain: str = "", **form: Any) -> Callable[[Build], Build]:
+    """Decorator: the function draws a node of each of the operators `names`; see `declared` for the arguments."""
 
     def add(build: Build) -> Build:
         for name in names:
-            found = Sample(
-                (domain, name),
-                build.__name__.strip("_"),
-                build,
-                build.__module__,
-                tuple(prunable.split()),
-                None if fed is None else tuple(fed.split()),
-                tuple(output.strip("-") for output in outputs.split()),
-                since,
-                until,
-                reference,
-                always,
-                runtime,
-            )
-            SAMPLES.setdefault(found.key, []).append(found)
+            SAMPLES.setdefault((domain, name), []).append(declared((domain, name), build, **form))
         return build
 
     return add
@@ -311,6 +321,16 @@ def _elem_type(array: Array) -> int:
     return int(onnx.helper.np_dtype_to_tensor_dtype(array.dtype))
 
 
+def analyze_without_interface(model: ir.Model, found: shapes.Shapes | None = None) -> coupling.Analysis:
+    """As coupling.analyze; the inputs and outputs of the model may lose units like any other value."""
+    with mock.patch.object(coupling, "_freeze_interface", _nothing):
+        return coupling.analyze(model, found)
+
+
+def _nothing(_: coupling.Analysis) -> None:
+    pass
+
+
 class Trial:
     """One analysis of a node, and one removal from it. Output shapes are those of the full results."""
 
@@ -323,8 +343,7 @@ class Trial:
             found.shapes[name] = result.shape
             found.dtypes[name] = ir.DataType.from_numpy(result.dtype)
         found.dynamic.clear()
-        with mock.patch.object(coupling, "_freeze_interface", lambda _: None):
-            self.analysis = coupling.analyze(self.model, found)
+        self.analysis = analyze_without_interface(self.model, found)
         values = [name for name, array in node.inputs.items() if array is not None]
         self.atoms = list(dict.fromkeys(self._removable([*values, *self.outputs])))
 
@@ -374,7 +393,8 @@ class Trial:
         sample = self.node.form.sample
         tagged = {atom for tag, dim, _ in self.analysis.findings.tags if tag == "statistics" for atom in atoms(dim)}
         if sample.always or not tagged.isdisjoint(keep):
-            if sample.reference is not None:
+            assert sample.reference is not None, f"{self.node.form}: statistics run over units, give it a reference"
+            if sample.reference is not shapes_only:
                 yield self._by_reference(sample.reference, sliced)
             return
         for places in self._ways_to_zero(keep):

@@ -10,10 +10,12 @@ import onnx_ir as ir
 
 from onnxprune import graph as graphs
 from onnxprune.coupling import Analysis
-from onnxprune.lossless.known import Known, Site
-from onnxprune.lossless.rules import find_constant_rule
+from onnxprune.lossless.known import Known, Site, find_constant_rule
+from onnxprune.lossless.rules import elementwise
 from onnxprune.model import reading
+from onnxprune.ops import find_rule
 from onnxprune.ops.base import Array, is_frozen, key_of
+from onnxprune.ops.elementwise import broadcast
 
 # What is known of a value may take as many numbers; beyond that, axes that cannot shrink are summed up first.
 _MAX_ENTRIES = 65_536
@@ -55,12 +57,13 @@ class Constants:
         return value is not None and value.name in self.analysis.activations
 
     def site(self, node: ir.Node) -> Site | None:
-        """A node as the rules see it; None when the shape of a value is missing, or the value empty."""
+        """A node as the rules see it; None when the shape of a value is missing, or an output is empty."""
         shapes = self.analysis.shapes
-        for value in (*node.inputs, *node.outputs):
-            shape = shapes.shapes.get(value.name or "") if value is not None else ()
-            if value is not None and value.name and (shape is None or (self.is_activation(value) and 0 in shape)):
-                return None
+        values = [value.name for value in (*node.inputs, *node.outputs) if value is not None and value.name]
+        if any(name not in shapes.shapes for name in values):
+            return None
+        if any(0 in shapes.shapes.get(value.name or "", ()) for value in node.outputs):
+            return None
         given = ["" if value is None else value.name or "" for value in node.inputs]
         made = [value.name or "" for value in node.outputs]
         return Site(
@@ -76,7 +79,8 @@ class Constants:
     def _apply(self, node: ir.Node) -> list[Known | None]:
         """What is known of the outputs; a form of an operator that its rule does not foresee says nothing."""
         nothing: list[Known | None] = [None] * len(node.outputs)
-        rule = find_constant_rule(key_of(node))
+        key = key_of(node)
+        rule = elementwise if key[0] == "" and find_rule(key) is broadcast else find_constant_rule(key)
         site = self.site(node) if rule else None
         if rule is None or site is None:
             return nothing

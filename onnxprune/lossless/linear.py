@@ -90,11 +90,11 @@ Form = Callable[[Site], Linear | None]
 FORMS: dict[Key, Form] = {}
 
 
-def linear(*names: str) -> Callable[[Form], Form]:
+def linear(*names: str, domain: str = "") -> Callable[[Form], Form]:
     """Decorator: this brings the operators `names` into the form of a sum; None where the weights are not constant."""
 
     def add(form: Form) -> Form:
-        FORMS.update({("", name): form for name in names})
+        FORMS.update({(domain, name): form for name in names})
         return form
 
     return add

@@ -135,4 +135,4 @@ class _Liveness:
         for group in groups:
             count = int((~self.needed[group.atom]).sum()) if group.statistics else 0
             if count:
-                yield f"{group.id}: units without effect stay ({count}), since a normalization takes statistics over them"
+                yield f"{group.id}: units without effect stay ({count}), since a norm takes statistics over them"

@@ -70,20 +70,18 @@ def _slice_axis(op: Op, axis: int, index: int, start: int, end: int, step: int) 
     """State one sliced axis; False when the form is not supported."""
     x, y = op.x[0][axis], op.y[0][axis]
     first, stop, _ = slice(start, end, step).indices(x.size)
-    starts, ends = op.slot(1, "starts"), op.slot(2, "ends")
     if step == 1:
         before, rest = op.cut(x, min(first, stop))
         part, _ = op.cut(rest, max(stop - first, 0))
         op.same(y, part)
         if (first, stop) != (0, x.size) or end <= x.size:
-            op.names(starts, index, before, x)
-            op.names(ends, index, concat(before, part), x)
+            op.names(op.slot(1, "starts"), index, before, x)
+            op.names(op.slot(2, "ends"), index, concat(before, part), x)
         return True
     if step > 1 and x.size % step == 0 and first < step and y.size == x.size // step:
         outer, inner = op.factor(x, y.size)
         op.freeze(inner, "read with a stride")
         op.same(y, outer)
-        op.names(ends, index, x)
         return True
     return False
 

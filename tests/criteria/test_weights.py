@@ -154,5 +154,7 @@ def test_unsigned_weights_count_from_the_middle_of_their_range() -> None:
     signed = np.random.default_rng(0).integers(-100, 100, (6, 5)).astype(np.int8)
     shifted = (signed.astype(np.int16) + 128).astype(np.uint8)
     for power in (1, 2):
-        for one, other in zip(*(base._axis_sums(array, [0, 1], power).values() for array in (signed, shifted)), strict=True):
+        for one, other in zip(
+            *(base._axis_sums(array, [0, 1], power).values() for array in (signed, shifted)), strict=True
+        ):
             np.testing.assert_array_equal(one, other)

@@ -497,7 +497,7 @@ def test_units_under_a_norm_stay_and_are_named(build: Build) -> None:
     )
     result = check_lossless(path)
     assert removed(result) == {}
-    note = "w1[1]: units without effect stay (2), since a normalization takes statistics over them"
+    note = "w1[1]: units without effect stay (2), since a norm takes statistics over them"
     assert result.report.notes[0] == note
 
 
@@ -519,6 +519,27 @@ def test_half_precision(build: Build) -> None:
     text = MLP.replace("float[", "float16[")
     path = build(text, edit=killing({("w1", 1): [0, 1, 4, 5]}))
     assert removed(check_lossless(path, tolerance=5e-3)) == {"w1[1]": (0, 1, 4, 5)}
+
+
+@pytest.mark.parametrize("half", ["y = MatMul(r, w2)", "m = MatMul(r, w2)  y = Neg(m)"])
+def test_constants_are_folded_inside_branches(build: Build, half: str) -> None:
+    path = build(
+        f"""
+        net (float[batch, 5] x, bool which) => (float[batch, 3] o)
+        <float[5, 8] w1, float[8] b1, float[8, 3] w2, float[8, 3] w3>
+        {{
+            h = Gemm(x, w1, b1)  r = Sigmoid(h)
+            o = If(which) <
+                then_branch = left () => (float[batch, 3] y) {{ {half} }},
+                else_branch = right () => (float[batch, 3] z) {{ z = Gemm(r, w3) }}
+            >
+        }}
+        """,
+        edit=killing({("w1", 1): [3, 4]}),
+    )
+    rng = np.random.default_rng(0)
+    given = [{"x": rng.standard_normal((2, 5)).astype(np.float32), "which": np.array(which)} for which in (True, False)]
+    assert removed(check_lossless(path, given)) == {"w1[1]": (3, 4)}
 
 
 # -- models that the project trained

@@ -5,7 +5,7 @@ from __future__ import annotations
 import onnx
 import pytest
 
-from onnxprune.lossless.rules import RULES
+from onnxprune.lossless.known import RULES, find_constant_rule
 from tests.conftest import Build
 from tests.lossless.harness import check_facts, kill, killing
 
@@ -224,7 +224,39 @@ def test_a_dynamic_axis_tells_nothing_apart(build: Build) -> None:
     assert {name: int(fact.known.sum()) for name, fact in facts.items() if name in "acb"} == {"a": 2, "c": 1}
 
 
+FUSED = {
+    "Gelu(r)": 3,
+    "BiasGelu(r, five)": 15,
+    "FastGelu(r)": 3,
+    "FastGelu(r, five)": 15,
+    "QuickGelu(r)": 3,
+    "QuickGelu<alpha = 1.0>(r)": 3,
+    'FusedConv<activation = "Relu">(r, point, six)': 1,
+    'FusedConv<activation = "HardSigmoid", activation_params = [0.2, 0.5]>(r, point, six)': 0,
+    'FusedConv<activation = "Relu">(r, point, six, x6)': 0,
+    'FusedGemm<activation = "Tanh", alpha = 2.0>(m, square, six)': 1,
+    "FusedMatMul<alpha = 3.0>(m, square)": 1,
+    "FusedMatMul<alpha = 3.0, transB = 1>(m, turned)": 1,
+    "FusedMatMul<transA = 1>(m, rows)": 0,
+}
+
+
+@pytest.mark.parametrize("case", FUSED)
+def test_operators_of_onnx_runtime(build: Build, case: str) -> None:
+    weights = ", float[5] five, float[6, 6] square, float[6, 6] turned, float[2, 6] rows"
+
+    def edit(model: onnx.ModelProto) -> None:
+        kill(model, {("w", 0): [0, 1, 2], ("point", 0): [3], ("square", 1): [4], ("turned", 0): [4]})
+
+    body = f"m = ReduceMean<axes = [2, 3], keepdims = 0>(r)  y = com.microsoft.{case}"
+    path = build(graph(body, weights), opsets={"com.microsoft": 1}, edit=edit)
+    facts = check_facts(path)
+    assert (int(facts["y"].known.sum()) if "y" in facts else 0) == FUSED[case]
+
+
 def test_every_rule_has_a_case() -> None:
+    find_constant_rule(("", "Conv"))  # fills the table
     named = {case.partition("(")[0].partition("<")[0] for case in CASES}
     named |= {"Split", "Squeeze", "MatMul", "Gemm", "Upsample"}  # in the tests above
-    assert {name for _, name in RULES} <= named
+    assert {name for domain, name in RULES if domain == ""} <= named
+    assert {name for domain, name in RULES if domain} <= {case.partition("(")[0].partition("<")[0] for case in FUSED}

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import importlib
+from collections.abc import Callable
 from pathlib import Path
+from unittest import mock
+
+import pytest
 
 import onnxprune.ops
-from onnxprune.ops.base import RULES
-from tests.rule_oracle import SAMPLES
-
+from onnxprune.ops.base import RULES, Op
+from tests.rule_oracle import PRIMES, SAMPLES, Build, Case, Draw, Form, case, check, declared
 
 # A choice is no node of its own: its branches are walked with the rest of the graph, see tests/test_traps.py.
 IN_WHOLE_GRAPHS = {("", "If")}
@@ -26,3 +29,55 @@ def test_every_sample_has_a_rule() -> None:
     """A sample of an operator without a rule would pass unseen: nothing of it can be pruned."""
     onnxprune.ops.find_rule(("", "Conv"))
     assert not SAMPLES.keys() - RULES.keys()
+
+
+def _transpose(op: Op) -> None:
+    """Inverts the permutation."""
+    perm = op.attr("perm")
+    op.same_all(op.y[0], [op.x[0][perm.index(axis)] for axis in range(len(perm))])
+
+
+def _matmul(op: Op) -> None:
+    """Takes the result for transposed."""
+    op.contract(0, 1, op.x[1][0])
+    op.same_all(op.y[0], [op.x[1][1], op.x[0][0]])
+
+
+def _softmax(op: Op) -> None:
+    """Lets go of what competes."""
+    op.same_all(op.y[0], op.x[0])
+
+
+def _gemm(op: Op) -> None:
+    """Freezes everything."""
+
+
+def _square(d: Draw) -> Case:
+    (n,) = d.sizes(1)
+    return case(a=d.normal(n, n), b=d.normal(n, n))
+
+
+def _permuted(d: Draw) -> Case:
+    n, m = d.sizes(2)
+    return case(a=d.normal(n, n, m), perm=[1, 2, 0])
+
+
+@pytest.mark.parametrize(
+    ("name", "rule", "build"),
+    [
+        ("Transpose", _transpose, _permuted),
+        ("MatMul", _matmul, _square),
+        ("Softmax", _softmax, lambda d: case(a=d.normal(*d.sizes(2)))),
+        ("Gemm", _gemm, _square),
+    ],
+)
+def test_a_broken_rule_is_caught(name: str, rule: Callable[[Op], None], build: Build) -> None:
+    """Of equal sizes, so that nothing but the values can tell; and a rule that freezes everything is not a rule."""
+    form = Form(declared(("", name), build, prunable="a[0]"), opset=13)
+    with mock.patch.dict(RULES, {("", name): rule}), pytest.raises(AssertionError):
+        _check_five_times(form)
+
+
+def _check_five_times(form: Form) -> None:
+    for seed in range(5):
+        check(form, Draw(PRIMES, seed))

@@ -124,7 +124,7 @@ def channels_resampled_onto_themselves(d: Draw) -> Case:
     return case(x=d.normal(n, c, 3, 4), roi=None, scales=scales, mode="nearest")
 
 
-@sample("Resize", since=13)
+@sample("Resize", since=13, runtime="onnx")
 def cropped_by_regions(d: Draw) -> Case:
     n, c = d.sizes(2)
     roi = _scales(0, 0, 0, 0, 0.5, 0.5, 1, 1)

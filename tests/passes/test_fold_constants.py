@@ -32,6 +32,9 @@ READERS = {
     "m = MatMul(h, w2)  [next] y = Add(rows, m)": "next/bias",
     "m = MatMul(h, w2)  [next] y = Add(m, scalar)": "reader/shifted/bias",
     "m = MatMul(h, w2)  r = Relu(m)  [next] y = Add(m, r)": "reader/shifted/bias",
+    "y = com.microsoft.FusedMatMul<alpha = 0.5>(h, w2)": "reader/shifted/bias",
+    'y = com.microsoft.FusedGemm<activation = "Tanh">(h, w2, b2)': "reader/bias",
+    'c = com.microsoft.FusedConv<activation = "Relu">(u, w3, b2, u3)  y = Squeeze(c, axes)': "reader/bias",
     "c = Conv(u, w3)  y = Squeeze(c, axes)": "reader/bias",
     "c = Conv(u, w3, b2)  y = Squeeze(c, axes)": "reader/bias",
 }
@@ -39,6 +42,7 @@ READERS = {
 
 def model(build: Build, reader: str, **options: Any) -> Path:
     unsqueeze = "u = Unsqueeze(h, axes)" if "Conv" in reader else ""
+    unsqueeze += "  u3 = Unsqueeze(matrix, axes)" if "u3" in reader else ""
     return build(
         f"""
         net (float[4, 5] x) => (float[4, 3] y)
@@ -47,6 +51,7 @@ def model(build: Build, reader: str, **options: Any) -> Path:
         {{ g = Gemm(x, w1, b1)  h = Relu(g)  {unsqueeze} [reader] {reader} }}
         """,
         edit=killing({("w1", 1): [2]}),
+        opsets={"com.microsoft": 1},
         **options,
     )
 

@@ -66,6 +66,29 @@ def test_shapes_written_beside_inner_values_follow(build: Build, tmp_path: Path)
     assert [dim.dim_param or dim.dim_value for dim in value.type.tensor_type.shape.dim] == ["batch", 3, 3]
 
 
+def test_symbol_of_a_size_that_changed_is_dropped(build: Build, tmp_path: Path) -> None:
+    """ONNX Runtime believes that axes of one symbol are of one size, and lets them share their memory."""
+
+    def annotate(model: onnx.ModelProto) -> None:
+        model.graph.value_info.append(onnx.helper.make_tensor_value_info("t", 1, ["4*batch", 3]))
+
+    path = build(
+        """
+        net (float[batch, 6] x) => (float[batch, 2] y)
+        <float[6, 12] w, float[12, 2] v, int64[2] apart = {-1, 3}, int64[2] together = {-1, 12}>
+        { h = MatMul(x, w)  t = Reshape(h, apart)  r = Relu(t)  f = Reshape(r, together)  y = MatMul(f, v) }
+        """,
+        edit=annotate,
+    )
+    analysis = inspect(path)
+    removed(analysis, ("w[1].0", (0,)))
+    save(analysis.model, tmp_path / "out.onnx")
+    (value,) = [value for value in onnx.load(tmp_path / "out.onnx").graph.value_info if value.name == "t"]
+    rows, columns = value.type.tensor_type.shape.dim
+    assert rows.WhichOneof("value") is None
+    assert columns.dim_value == 3
+
+
 def test_nothing_to_remove_changes_nothing(analysis: Analysis, tmp_path: Path) -> None:
     save(analysis.model, tmp_path / "before.onnx")
     for plan in (Plan(), Plan((Removal("w[1].0", "", 4, ()),))):

@@ -1,0 +1,89 @@
+"""Real architectures with planted dead units: a spread of them by default, all of them with `-m slow`."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import ModuleType
+
+import numpy as np
+import onnx_ir as ir
+import pytest
+
+from onnxprune.coupling import Analysis
+from onnxprune.dims import keep_mask
+from onnxprune.model import save
+from onnxprune.pipeline import inspect
+from tests.conftest import SHARED
+from tests.lossless.harness import check_facts, check_lossless, removed
+
+FAST = [
+    "hf.bert.ts17fp16",  # half precision
+    "hf.llama.ts17seq",  # grouped queries, rotary embedding
+    "hf.vit.dy23",  # attention as one operator
+    "hm.gru.dy",
+    "hm.if_subgraph.dy",
+    "hm.unet.ts17bn",  # BatchNormalization not folded, transposed convolutions
+    "tv.mnasnet0_5.dy",  # depthwise
+    "tv.shufflenet_v2_x0_5.ts17",
+]
+NAMES = sorted(json.loads((SHARED / "zoo" / "index.json").read_text())) if SHARED.is_dir() else []
+UNSTABLE = {"tv.ssdlite320_mobilenet_v3_large.ts17"}  # orders near-equal boxes by chance
+
+
+@pytest.fixture(autouse=True)
+def tidy(tmp_path: Path) -> Iterator[None]:
+    """pytest keeps the folders of three runs, and the zoo has gigabytes."""
+    yield
+    shutil.rmtree(tmp_path)
+
+
+def plant(analysis: Analysis, path: Path, *, whole: bool) -> dict[str, set[int]]:
+    """Zero an eighth of the units of every group and save: all that belongs to them, or (not `whole`) just the first
+    weight, which most often makes them. The units that have to go, by group.
+    """
+    rng = np.random.default_rng(0)
+    weights, planted = analysis.model.graph.initializers, {}
+    for group in analysis.groups:
+        units = rng.permutation(group.units)[: max(1, group.units // 8)]
+        keep = np.ones(group.units, np.bool_)
+        keep[units] = False
+        places = [place for place in group.occurrences if place.tensor not in analysis.shapes.known]
+        for place in places if whole else places[:1]:
+            value = weights[place.tensor]
+            if value.dtype is not None and value.dtype.is_floating_point() and value.const_value is not None:
+                array = value.const_value.numpy().copy()
+                array[(slice(None),) * place.axis + (~keep_mask(place.dim, {group.atom: keep}),)] = 0
+                value.const_value = ir.Tensor(array, name=place.tensor, dtype=value.dtype)
+        if whole and not group.statistics and len(units) < group.units:
+            planted[group.id] = {int(unit) for unit in units}
+    save(analysis.model, path)
+    return planted
+
+
+def prove(name: str, zoo: ModuleType, zoo_file: Callable[[str], Path], folder: Path, *, whole: bool) -> int:
+    """What is said to be constant is, and what went made no difference; the number of planted units that stayed."""
+    path = folder / "planted.onnx"
+    planted = plant(inspect(zoo_file(name)), path, whole=whole)
+    batch = 2 if zoo.info(name)["io"]["dynamic"] else None
+    given = [zoo.inputs(name, seed, batch) for seed in (0, 1)]
+    tolerance = 5e-3 if name.endswith("fp16") else 1e-4
+    check_facts(path, given, tolerance)
+    result = check_lossless(path, given, tolerance if name.endswith("fp16") else 1e-5, again=False)
+    gone = removed(result)
+    return sum(len(units - set(gone.get(group, ()))) for group, units in planted.items())
+
+
+@pytest.mark.parametrize("whole", [True, False], ids=["whole", "produced"])
+@pytest.mark.parametrize("name", FAST)
+def test_some(name: str, whole: bool, zoo: ModuleType, zoo_file: Callable[[str], Path], tmp_path: Path) -> None:
+    assert prove(name, zoo, zoo_file, tmp_path, whole=whole) == 0
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("whole", [True, False], ids=["whole", "produced"])
+@pytest.mark.parametrize("name", [name for name in NAMES if name not in UNSTABLE])
+def test_whole_zoo(name: str, whole: bool, zoo: ModuleType, zoo_file: Callable[[str], Path], tmp_path: Path) -> None:
+    prove(name, zoo, zoo_file, tmp_path, whole=whole)
