@@ -76,7 +76,7 @@ class Tensor:
 
 Recipe = Callable[["Net"], None]
 RECIPES: list[Recipe] = []
-OPERATORS: set[str] = set()
+OPERATORS: dict[Recipe, set[str]] = {}
 
 
 def recipe(*operators: str, weight: int = 1) -> Callable[[Recipe], Recipe]:
@@ -84,7 +84,7 @@ def recipe(*operators: str, weight: int = 1) -> Callable[[Recipe], Recipe]:
 
     def add(function: Recipe) -> Recipe:
         RECIPES.extend([function] * weight)
-        OPERATORS.update(operators)
+        OPERATORS[function] = set(operators)
         return function
 
     return add
@@ -172,7 +172,7 @@ class Net:
     def input(self, shape: Sequence[int | str], dtype: int = onnx.TensorProto.FLOAT) -> Tensor:
         """A graph input; an axis given by name is the dynamic batch."""
         name = self.name("x")
-        self.inputs.append(onnx.helper.make_tensor_valueinfo(name, dtype, list(shape)))
+        self.inputs.append(onnx.helper.make_tensor_value_info(name, dtype, list(shape)))
         sizes = [[batch if isinstance(size, str) else size for size in shape] for batch in self.batches]
         if dtype == onnx.TensorProto.FLOAT:
             value = Tensor(name, tuple(np.asarray(self.rng.standard_normal(s), np.float32) for s in sizes))
@@ -260,7 +260,7 @@ class Net:
         captured = {name: self._find(name) for graph in bodies(node) for inner in graph.node for name in inner.input}
         given = {**given, **{name: value for name, value in captured.items() if value is not None}}
         infos = [info(value.name, value.arrays[0].dtype, [None] * value.rank) for value in given.values()]
-        outputs = [onnx.helper.make_empty_tensor_valueinfo(name) for name in node.output if name]
+        outputs = [onnx.helper.make_empty_tensor_value_info(name) for name in node.output if name]
         graph = onnx.helper.make_graph([node], "node", infos, outputs)
         try:
             session = _session(self._model(graph).SerializeToString())
@@ -320,7 +320,7 @@ def bodies(node: onnx.NodeProto) -> list[onnx.GraphProto]:
 
 
 def info(name: str, dtype: Any, shape: Sequence[int | str | None]) -> onnx.ValueInfoProto:
-    return onnx.helper.make_tensor_valueinfo(name, onnx.helper.np_dtype_to_tensor_dtype(np.dtype(dtype)), list(shape))
+    return onnx.helper.make_tensor_value_info(name, onnx.helper.np_dtype_to_tensor_dtype(np.dtype(dtype)), list(shape))
 
 
 def _sizes(value: Tensor) -> list[int | str | None]:

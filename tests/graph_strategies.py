@@ -73,15 +73,21 @@ def _graph(model: onnx.ModelProto, seed: int | None = None, steps: int = 0) -> G
 
 def full_graph(seed: int) -> Graph:
     """A graph that tries every recipe, some several times."""
-    net = Net(Seeded(seed), OPSETS[seed % len(OPSETS)], dynamic=seed % 3 == 2)
-    net.rng = np.random.default_rng(seed)
-    for shape in ((6, 8), (3, 8, 6), (2, 4, 6, 6)):
-        net.input(["N" if net.dynamic else shape[0], *shape[1:]])
+    net = varied_net(seed)
     for chosen in net.shuffled(RECIPES):
         with net.attempt():
             chosen(net)
     _finish(net)
     return _graph(net.proto(), seed)
+
+
+def varied_net(seed: int) -> Net:
+    """The beginning of a graph of any opset: rows, sequences and images."""
+    net = Net(Seeded(seed), OPSETS[seed % len(OPSETS)], dynamic=seed % 3 == 2)
+    net.rng = np.random.default_rng(seed)
+    for batch, *sizes in ((6, 8), (2, 3, 8), (4, 4), (2, 4, 6, 6)):
+        net.input(["N" if net.dynamic else batch, *sizes])
+    return net
 
 
 def build(choice: Choice, steps: int, seed: int = 0) -> onnx.ModelProto:

@@ -28,7 +28,7 @@ DAMAGES: list[Damage] = []
 
 
 def damage(function: Damage) -> Damage:
-    """Decorator: the function damages a model in place; IndexError and ValueError mean that there is nothing to damage."""
+    """Decorator: the function damages a model in place; it fails where there is nothing to damage."""
     DAMAGES.append(function)
     return function
 

@@ -186,6 +186,21 @@ def test_operator_without_a_schema_is_observed_at_both_sizes(build: Build) -> No
     assert {("u", 0), ("y", 0)} <= found.dynamic
 
 
+def test_what_follows_from_an_observed_size_is_not_folded(build: Build) -> None:
+    """Another run may show another size."""
+    path = build(
+        """
+        net (float[batch, 4] x) => (float[batch, 4] u, int64 n)
+        <int64 one = {1}>
+        { u = acme.Mystery(x)  s = Shape(u)  n = Gather(s, one) }
+        """,
+        opsets={"acme": 1},
+    )
+    found = infer(open_model(path), lambda _, __, sizes: {"u": ((sizes["batch"], 4), ir.DataType.FLOAT)})
+    assert found.shapes["u"][1] == 4
+    assert "n" not in found.known
+
+
 def test_run_that_fails_leaves_shapes_unknown(build: Build) -> None:
     found = infer(open_model(build(UNKNOWN, opsets={"acme": 1})), lambda *_: {})
     assert "u" not in found.shapes

@@ -82,6 +82,7 @@ def _slice_axis(op: Op, axis: int, index: int, start: int, end: int, step: int) 
         outer, inner = op.factor(x, y.size)
         op.freeze(inner, "read with a stride")
         op.same(y, outer)
+        op.names(op.slot(1, "starts"), index, op.cut(inner, first)[0], x)  # it may have been counted from the end
         return True
     return False
 

@@ -10,6 +10,7 @@ from unittest import mock
 import pytest
 
 import onnxprune.ops
+from onnxprune.dims import concat
 from onnxprune.ops.base import RULES, Op
 from tests.rule_oracle import PRIMES, SAMPLES, Build, Case, Draw, Form, case, check, declared
 
@@ -37,10 +38,10 @@ def _transpose(op: Op) -> None:
     op.same_all(op.y[0], [op.x[0][perm.index(axis)] for axis in range(len(perm))])
 
 
-def _matmul(op: Op) -> None:
-    """Takes the result for transposed."""
-    op.contract(0, 1, op.x[1][0])
-    op.same_all(op.y[0], [op.x[1][1], op.x[0][0]])
+def _concat(op: Op) -> None:
+    """Takes the parts in the wrong order."""
+    op.same(op.y[0][0], concat(op.x[1][0], op.x[0][0]))
+    op.free(op.x[0][0], op.x[1][0])
 
 
 def _softmax(op: Op) -> None:
@@ -57,6 +58,11 @@ def _square(d: Draw) -> Case:
     return case(a=d.normal(n, n), b=d.normal(n, n))
 
 
+def _pair(d: Draw) -> Case:
+    (n,) = d.sizes(1)
+    return case(a=d.normal(n), b=d.normal(n), axis=0)
+
+
 def _permuted(d: Draw) -> Case:
     n, m = d.sizes(2)
     return case(a=d.normal(n, n, m), perm=[1, 2, 0])
@@ -66,7 +72,7 @@ def _permuted(d: Draw) -> Case:
     ("name", "rule", "build"),
     [
         ("Transpose", _transpose, _permuted),
-        ("MatMul", _matmul, _square),
+        ("Concat", _concat, _pair),
         ("Softmax", _softmax, lambda d: case(a=d.normal(*d.sizes(2)))),
         ("Gemm", _gemm, _square),
     ],

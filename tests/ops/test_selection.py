@@ -112,6 +112,12 @@ def odd_entries(d: Draw) -> Case:
 
 
 @sample("Slice", prunable=_ALL, since=10)
+def odd_entries_counted_from_the_back(d: Draw) -> Case:
+    n, a = d.sizes(2)
+    return case(x=d.normal(n, 2 * a), starts=ints(1 - 2 * a), ends=ints(2 * a), axes=ints(-1), steps=ints(2))
+
+
+@sample("Slice", prunable=_ALL, since=10)
 def even_entries_with_an_early_end(d: Draw) -> Case:
     n, a = d.sizes(2)
     return case(x=d.normal(n, 3 * a), starts=ints(0), ends=ints(-1), axes=ints(1), steps=ints(3))
