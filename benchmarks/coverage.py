@@ -103,7 +103,8 @@ def to_markdown(rows: list[Row]) -> str:
         "# Coverage at ratio 0.5",
         "",
         f"{len(done)} of {len(rows)} models came out valid; parameters left: median {median(kept):.3f}, "
-        f"{sum(value <= 0.4 for value in kept)} models at 0.40 or less, {sum(value > 0.75 for value in kept)} above 0.75. "
+        f"{sum(value <= 0.4 for value in kept)} models at 0.40 or less, "
+        f"{sum(value > 0.75 for value in kept)} above 0.75. "
         f"Written by `python benchmarks/coverage.py --jobs 2 -o benchmarks/results/coverage.md`.",
         "",
         "`untouched`: the share of parameters in weights none of whose axes can be pruned, and why.",

@@ -454,7 +454,7 @@ def context(rounds: int, repeats: int, load: float) -> str:
     return (
         f"Best of {rounds} processes with {repeats} runs each, the tools in turn; run again with `python "
         f"benchmarks/peers.py -o benchmarks/results/peers.md`. {os.cpu_count()} cores, {busy}: the benchmark alone "
-        f"makes 1 to {os.cpu_count()}, and where there is more, seconds are too long and ratios by CPU time (of all threads) "
+        f"makes 1 to {os.cpu_count()}, and with more the seconds are too long, and ratios by CPU time (of all threads) "
         f"better than those by the clock. Python {sys.version.split()[0]}, {', '.join(versions)}."
     )
 

@@ -72,7 +72,8 @@ def row(name: str, path: Path, nodes: int, best: dict[str, float]) -> str:
     unavoidable = best["imports"] + best["copy"]
     memory = (best["peak"] - best["base"]) / size
     return (
-        f"| {name} | {nodes} | {size / 1e6:.0f} | {best['analysis'] * 1e3:.0f} | {best['copy']:.2f} | {best['imports']:.2f} "
+        f"| {name} | {nodes} | {size / 1e6:.0f} | {best['analysis'] * 1e3:.0f} | {best['copy']:.2f} "
+        f"| {best['imports']:.2f} "
         f"| {best['compress']:.2f} | {best['compress'] / unavoidable:.2f} | {best['peak'] / size:.2f} | {memory:.2f} |"
     )
 
@@ -93,9 +94,9 @@ def main(output: Path | None, repeats: int, names: tuple[str, ...]) -> None:
         f"Best of {repeats}; `python benchmarks/speed.py -o benchmarks/results/speed.md`; "
         f"{os.cpu_count()} cores, Python {sys.version.split()[0]}, onnx {onnx.__version__}.",
         "",
-        "ratio: compress / (imports + copying the file). memory: peak resident bytes / file, in all and less the imports.",
+        "ratio: compress / (imports + copying the file). memory: peak resident / file, in all and less the imports'.",
         "",
-        "| model | nodes | MB | analysis ms | copy s | imports s | compress s | ratio | memory, in all | memory, less imports |",
+        "| model | nodes | MB | analysis ms | copy s | imports s | compress s | ratio | memory, all | less imports |",
         "|---|---|---|---|---|---|---|---|---|---|",
     ]
     for name in names or MODELS:

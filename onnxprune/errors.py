@@ -1,12 +1,12 @@
 """Every exception that onnxprune raises on purpose.
 
-    OnnxpruneError               one line for a person: what is wrong and what to do; exit code 1
-    ├── UsageError               the request itself is wrong (ratio, names, options); exit code 2
-    ├── ModelError               the file is not a model that can be worked on
-    ├── NothingToPruneError      no group is left to take units from
-    ├── PlanError                a plan that does not fit the model
-    ├── MissingExtraError        a heavy dependency is not installed
-    └── VerificationError        the result failed a check and was not written
+OnnxpruneError               one line for a person: what is wrong and what to do; exit code 1
+├── UsageError               the request itself is wrong (ratio, names, options); exit code 2
+├── ModelError               the file is not a model that can be worked on
+├── NothingToPruneError      no group is left to take units from
+├── PlanError                a plan that does not fit the model
+├── MissingExtraError        a heavy dependency is not installed
+└── VerificationError        the result failed a check and was not written
 """
 
 from __future__ import annotations

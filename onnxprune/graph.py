@@ -146,7 +146,7 @@ def stages(graph: Graph) -> dict[str, int]:
 
 
 def exportable(graph: Graph, edges: dict[str, dict[str, Any]]) -> Graph:
-    """A copy for GraphML or JSON: plain attributes only, `edges[tensor]` spread over the edges that carry the tensor."""
+    """A copy for GraphML or JSON: plain attributes only, `edges[tensor]` on the edges that carry the tensor."""
     plain = nx.DiGraph()
     for name, data in graph.nodes(data=True):
         plain.add_node(name, kind=data["kind"], op_type=data.get("op_type", ""))

@@ -141,7 +141,7 @@ def symbol_of(value: ir.Value, axis: int) -> str:
 
 
 def _candidates(symbols: dict[str, tuple[int, int, bool]]) -> Iterator[tuple[dict[str, int], dict[str, int]]]:
-    """Pairs of bindings to try: primes; one batch size for all inputs; sizes with many divisors, for windowed graphs."""
+    """Pairs of bindings to try: primes; one batch size for all inputs; sizes with many divisors, for windows."""
     for divisible, one_batch in ((False, False), (False, True), (True, False), (True, True)):
         pair: tuple[dict[str, int], dict[str, int]] = ({}, {})
         for turn, bindings in enumerate(pair):
@@ -271,7 +271,7 @@ def _evaluate(node: ir.Node, found: Shapes, types: dict[str, onnx.TypeProto], op
 
 
 def compute(node: ir.Node, arrays: list[Array | None], opsets: dict[str, int]) -> list[Array] | None:
-    """The outputs of a node on small arrays; None when it cannot be computed (control flow, random numbers, no code)."""
+    """The outputs of a node on small arrays; None when it cannot be computed (control flow, random, no code)."""
     if sum(array.size for array in arrays if array is not None) > MAX_KNOWN or node.op_type in _NOT_COMPUTED:
         return None
     evaluate = find_evaluator(key_of(node))
@@ -287,9 +287,15 @@ def compute(node: ir.Node, arrays: list[Array | None], opsets: dict[str, int]) -
 
 
 _NOT_COMPUTED = frozenset(
-    ("If", "Loop", "Scan", "Multinomial", "Bernoulli")
-    + ("QuantizeLinear", "DequantizeLinear", "DynamicQuantizeLinear")  # folding would undo the quantization of a weight
-    + ("RandomNormal", "RandomUniform", "RandomNormalLike", "RandomUniformLike")
+    (
+        *("If", "Loop", "Scan", "Multinomial", "Bernoulli"),
+        *(
+            "QuantizeLinear",
+            "DequantizeLinear",
+            "DynamicQuantizeLinear",
+        ),  # that would undo the quantization of a weight
+        *("RandomNormal", "RandomUniform", "RandomNormalLike", "RandomUniformLike"),
+    )
 )
 
 

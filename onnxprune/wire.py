@@ -49,7 +49,7 @@ def split(data: Buffer) -> tuple[onnx.ModelProto, dict[str, tuple[int, int]]]:
 
 @dataclass(frozen=True)
 class Initializer:
-    """One weight to stream out: its TensorProto without raw data, and what writes those `nbytes` (None: it has none)."""
+    """One weight to stream out: its TensorProto without raw data, and what writes those `nbytes` (None: none)."""
 
     proto: onnx.TensorProto
     nbytes: int

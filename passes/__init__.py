@@ -1,1 +1,1 @@
-
+"""Model to model, one transformation per file."""

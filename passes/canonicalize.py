@@ -54,7 +54,7 @@ class Canonicalize:
 
 
 def _open_branches(model: ir.Model) -> bool:
-    """Weights inside branches become weights of the model, and every value a name of its own, so that all can be cut."""
+    """Weights inside branches become weights of the model, and each value gets a name of its own, so all can be cut."""
     if not any(branches(node) for node in model.graph):
         return False
     passes = (
@@ -62,7 +62,8 @@ def _open_branches(model: ir.Model) -> bool:
         common.LiftSubgraphInitializersToMainGraphPass(),
         common.NameFixPass(),
     )
-    return any([each(model).modified for each in passes])
+    changed = [each(model).modified for each in passes]
+    return any(changed)
 
 
 def _fold(model: ir.Model, shapes: Shapes) -> bool:

@@ -158,7 +158,8 @@ class _Removal:
     def _correct_computed(self, node: ir.Node, slot: int, refs: list[SizeRef]) -> None:
         """A target computed at run time: entries that would come out wrong are replaced, or scaled where they vary.
 
-        An entry that was not the size of its axis said nothing of it: 0 and -1 of a Reshape, 1 of an Expand. An entry that varies and may be inferred becomes -1: arithmetic like `shape // heads * heads` cannot be scaled
+        An entry that was not the size of its axis said nothing of it: 0 and -1 of a Reshape, 1 of an Expand. An entry
+        that varies and may be inferred becomes -1: arithmetic like `shape // heads * heads` cannot be scaled
         back, since its division rounds.
         """
         value = node.inputs[slot]
@@ -257,7 +258,7 @@ class _Removal:
                     value.shape = ir.Shape(map(self._annotated, dims, value.shape))
 
     def _annotated(self, dim: Dim, old: int | ir.SymbolicDim) -> int | ir.SymbolicDim | None:
-        """The size that is left; a symbol like `12*batch` no longer holds when heads are gone, and nothing replaces it."""
+        """The size that is left; a symbol like `12*batch` no longer holds when heads are gone, and goes."""
         if not self._changed(dim):
             return old
         return kept_size(dim, self.kept) if isinstance(old, int) else None

@@ -243,16 +243,17 @@ class Net:
         self.used.update(given)
         made = [Tensor(name, arrays) for name, arrays in zip(filter(None, names), zip(*runs, strict=True), strict=True)]
         for value in made:
-            self._check(value)
-            if pooled and value.arrays[0].dtype == np.float32:
+            joins = pooled and value.arrays[0].dtype == np.float32
+            self._check(value, limit=200.0 if joins else np.inf)
+            if joins:
                 self.pool.append(value)
         return made
 
-    def _check(self, value: Tensor) -> None:
+    def _check(self, value: Tensor, limit: float) -> None:
         for array in value.arrays:
             if not 0 < array.size <= MAX_ENTRIES or array.ndim > MAX_RANK or array.ndim != value.rank:
                 raise UnfitError
-            if array.dtype == np.float32 and not (np.isfinite(array).all() and np.abs(array).max() < 200):
+            if array.dtype == np.float32 and not (np.isfinite(array).all() and np.abs(array).max() < limit):
                 raise UnfitError
 
     def _run(self, node: onnx.NodeProto, given: dict[str, Tensor]) -> list[list[Array]]:

@@ -85,8 +85,8 @@ def varied_net(seed: int) -> Net:
     """The beginning of a graph of any opset: rows, sequences and images."""
     net = Net(Seeded(seed), OPSETS[seed % len(OPSETS)], dynamic=seed % 3 == 2)
     net.rng = np.random.default_rng(seed)
-    for batch, *sizes in ((6, 8), (2, 3, 8), (4, 4), (2, 4, 6, 6)):
-        net.input(["N" if net.dynamic else batch, *sizes])
+    for batch, *sizes in ((6, 8), (2, 3, 8), (4, 4), (2, 4, 6, 6), (2, 1, 8)):
+        net.node("Neg", net.input(["N" if net.dynamic else batch, *sizes]))
     return net
 
 

@@ -1,1 +1,1 @@
-
+"""Scores and a ratio in, units per group out."""

@@ -29,5 +29,3 @@ def weakest(scores: Scores, count: int) -> npt.NDArray[np.bool_]:
     mask = np.ones(len(scores), dtype=np.bool_)
     mask[np.argsort(scores, kind="stable")[:count]] = False
     return mask
-
-

@@ -18,13 +18,16 @@ def round_up(groups: list[Group], lost: Mapping[str, int], multiple: int) -> dic
     kept = {group.atom: group.units - lost.get(group.id, 0) for group in groups}
     for group in groups:
         if lost.get(group.id, 0):
-            step = max(multiple // gcd(multiple, _entries_per_unit(occurrence.dim, group.atom, kept)) for occurrence in group.occurrences)
+            step = max(
+                multiple // gcd(multiple, _entries_per_unit(occurrence.dim, group.atom, kept))
+                for occurrence in group.occurrences
+            )
             kept[group.atom] = min(-(-kept[group.atom] // step) * step, group.units)
     return {group.id: group.units - kept[group.atom] for group in groups}
 
 
 def _entries_per_unit(dim: Dim, atom: Atom, kept: Mapping[Atom, int]) -> int:
-    """How many entries of an axis one unit stands for, once the other factors are cut: 0 entries elsewhere do not count."""
+    """How many entries of an axis one unit stands for, once the other factors are cut."""
     counts = [count for count in (_count(part, atom, kept) for part in terms(dim)) if count]
     return gcd(*counts) if counts else 1
 

@@ -1,4 +1,4 @@
-"""What a criterion is: a function that gives every unit of a group one finite float; the higher, the more it matters."""
+"""What a criterion is: a function that gives every unit of a group a finite float; the higher, the more it matters."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class WeightReader:
         return is_parameter(self._initializers[tensor])
 
     def axis_sums(self, tensor: str, axis: int, power: int) -> Scores:
-        """sum |w|^power over all other axes: float64, shape [size of `axis`]."""
+        """Sum |w|^power over all other axes: float64, shape [size of `axis`]."""
         if (tensor, power) not in self._sums:
             value = self._initializers[tensor].const_value
             assert value is not None

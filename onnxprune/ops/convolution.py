@@ -10,7 +10,7 @@ from onnxprune.ops.base import CostView, Op, attribute, cost, rule
 
 @rule("Conv")
 def conv(op: Op) -> None:
-    """x [N, G*I, ...], w [G*O, I, ...] -> y [N, G*O, ...]; spatial axes keep their sizes."""
+    """X [N, G*I, ...], w [G*O, I, ...] -> y [N, G*O, ...]; spatial axes keep their sizes."""
     x, w, y = op.x[0], op.x[1], op.y[0]
     groups = int(op.attr("group", 1))
     op.same(y[0], x[0])
@@ -29,7 +29,7 @@ def conv(op: Op) -> None:
 
 @rule("ConvTranspose")
 def conv_transpose(op: Op) -> None:
-    """x [N, G*I, ...], w [G*I, O, ...] -> y [N, G*O, ...]."""
+    """X [N, G*I, ...], w [G*I, O, ...] -> y [N, G*O, ...]."""
     x, w, y = op.x[0], op.x[1], op.y[0]
     groups = int(op.attr("group", 1))
     op.same(y[0], x[0])

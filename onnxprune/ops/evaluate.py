@@ -18,6 +18,9 @@ import onnx_ir as ir
 
 from onnxprune.ops.base import Array, attribute, evaluator
 
+# Longer ranges are not shape arithmetic.
+_MAX_COUNT = 1 << 20
+
 _BINARY = {
     "Add": np.add,
     "Sub": np.subtract,
@@ -139,7 +142,9 @@ def where(_: ir.Node, condition: Array, a: Array, b: Array) -> Array:
 
 @evaluator("Range")
 def range_(_: ir.Node, start: Array, limit: Array, delta: Array) -> Array:
-    """Counting."""
+    """Counting; as far as it is shape arithmetic."""
+    if abs(limit.item() - start.item()) > _MAX_COUNT * abs(delta.item()):
+        raise ValueError("too many numbers to write down")
     return np.arange(start.item(), limit.item(), delta.item(), dtype=start.dtype)
 
 
@@ -151,9 +156,9 @@ def expand(_: ir.Node, x: Array, shape: Array) -> Array:
 
 @evaluator("ConstantOfShape")
 def constant_of_shape(node: ir.Node, shape: Array) -> Array:
-    """A filled tensor."""
+    """A filled tensor: one entry that is read everywhere, whatever size a file asks for."""
     value = attribute(node, "value", np.zeros(1, np.float32))
-    return np.full(tuple(int(size) for size in shape), value.item(), dtype=value.dtype)
+    return np.broadcast_to(value.reshape(()), tuple(int(size) for size in shape))
 
 
 @evaluator("Transpose")

@@ -141,7 +141,7 @@ def random_of_shape(op: Op) -> None:
 
 @rule("Range", "EyeLike", "NonZero", "Multinomial", "Constant", "Unique", "NonMaxSuppression", "Compress", "Det")
 def fixed(_: Op) -> None:
-    """Positions or selections come out as data: every axis keeps its size (the driver freezes what is not mentioned)."""
+    """Positions or selections come out as data: every axis keeps its size (the driver freezes the unmentioned)."""
 
 
 @rule("Trilu")

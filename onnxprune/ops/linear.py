@@ -10,7 +10,7 @@ from onnxprune.ops.base import CostView, Op, RefuseError, attribute, cost, rule
 
 @rule("Gemm")
 def gemm(op: Op) -> None:
-    """y = a·b + c, with optional transposes."""
+    """Y = a·b + c, with optional transposes."""
     trans_a, trans_b = int(op.attr("transA", 0)), int(op.attr("transB", 0))
     a, b, y = op.x[0], op.x[1], op.y[0]
     op.contract(0, 0 if trans_a else 1, b[1 if trans_b else 0])
@@ -32,7 +32,7 @@ def _broadcast_onto(op: Op, x: list[Atom], y: list[Atom]) -> None:
 
 @rule("MatMul")
 def matmul(op: Op) -> None:
-    """numpy's matmul: the last axis of a with the second to last of b, the rest broadcast."""
+    """Numpy's matmul: the last axis of a with the second to last of b, the rest broadcast."""
     a, b, y = op.x[0], op.x[1], op.y[0]
     if not a or not b:
         raise RefuseError("an operand of unknown rank")

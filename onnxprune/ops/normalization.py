@@ -9,7 +9,7 @@ from onnxprune.ops.base import Op, Typed, rule, shape_rule
 
 @rule("BatchNormalization")
 def batch_normalization(op: Op) -> None:
-    """Per-channel scale, bias, mean and variance; in training mode (weight standardization) statistics over the rest."""
+    """Per-channel scale, bias, mean and variance; in training mode (weight standardization) statistics of the rest."""
     if op.attr("training_mode", 0):
         op.tag("statistics", op.x[0][0], *op.x[0][2:])
     op.same_all(op.y[0], op.x[0])
@@ -51,7 +51,7 @@ def layer_normalization(op: Op) -> None:
 
 @rule("GroupNormalization")
 def group_normalization(op: Op) -> None:
-    """x [N, G*C, ...]: statistics over C and space; scale and bias are per group before opset 21, per channel since."""
+    """X [N, G*C, ...]: statistics over C and space; scale and bias are per group before opset 21, per channel since."""
     x = op.x[0]
     op.same_all(op.y[0], x)
     groups, inner = op.factor(x[1], int(op.attr("num_groups")))
@@ -90,9 +90,7 @@ def softmax(op: Op) -> None:
         op.freeze(dim, "softmax runs over it")
 
 
-
-
 @shape_rule("GroupNormalization", "MeanVarianceNormalization")
 def as_first_input(_: ir.Node, inputs: list[Typed | None]) -> list[Typed | None]:
-    """onnx defines these by a function body and tells no types for a single node."""
+    """Onnx defines these by a function body and tells no types for a single node."""
     return inputs[:1]

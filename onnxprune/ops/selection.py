@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import numpy as np
 
 from onnxprune.dims import Atom, Dim, concat, product
@@ -159,7 +161,7 @@ def select(op: Op, dim: Dim, positions: Array) -> Dim | None:
     edges = sorted({0, dim.size, *(int(run[0]) for run in runs), *(int(run[-1]) + 1 for run in runs)})
     pieces: dict[int, Dim] = {}
     rest = dim
-    for start, stop in zip(edges, edges[1:], strict=False):
+    for start, stop in pairwise(edges):
         pieces[start], rest = op.cut(rest, stop - start)
     return concat(*[pieces[edge] for run in runs for edge in edges if run[0] <= edge <= run[-1]])
 

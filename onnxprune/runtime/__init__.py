@@ -1,1 +1,1 @@
-
+"""Where models run."""

@@ -15,7 +15,7 @@ from onnxprune.runtime.ort import Session, synthetic_feed
 def observe(
     model: ir.Model, names: list[str], bindings: dict[str, int]
 ) -> dict[str, tuple[tuple[int, ...], ir.DataType]]:
-    """Shape and type of the named values in one run of ONNX Runtime on made-up inputs; empty where that is not possible.
+    """Shape and type of the named values in one run of ONNX Runtime on made-up inputs; empty where that cannot be.
 
     Args:
         model: what to run; it is written to a temporary file with the values as further outputs.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from math import prod
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +33,9 @@ _TYPES = {
     "bool": np.bool_,
     "string": np.str_,
 }
+
+# An input of more entries than this takes gigabytes: a slip in the file, most likely.
+_MAX_ENTRIES = 1 << 28
 
 
 @dataclass(frozen=True)
@@ -96,7 +100,7 @@ def synthetic_feed(ports: Sequence[Port], sizes: Mapping[str, int], seed: int = 
         sizes: the size of each symbolic axis, by its name or `input[axis]`.
         seed: of the generator.
 
-    Raises ModelError for an input type that cannot be made (sequences, maps).
+    Raises ModelError for an input that cannot be made: a sequence or a map, or one too large for any memory.
     """
     rng = np.random.default_rng(seed)
     return {port.name: _make(port, sizes, rng) for port in ports}
@@ -110,6 +114,8 @@ def _make(port: Port, sizes: Mapping[str, int], rng: np.random.Generator) -> npt
         size if isinstance(size, int) else sizes.get(size or f"{port.name}[{axis}]", 1)
         for axis, size in enumerate(port.shape)
     ]
+    if prod(shape) > _MAX_ENTRIES:
+        raise ModelError(f"input '{port.name}' is declared with {prod(shape)} entries: too many for a trial run")
     if np.issubdtype(dtype, np.floating):
         return np.asarray(rng.standard_normal(shape)).astype(dtype)
     if dtype is np.bool_:

@@ -2,7 +2,8 @@
 
 `check_facts`      every number that is said to be constant is that number in ONNX Runtime, on random inputs
 `check_lossless`   the model without its dead units answers like the original, to 1e-5 relative
-`kill`             switch units of a model off in its weights
+`kill`             zero slices of weights that are named
+`plant`            zero some units of every group
 """
 
 from __future__ import annotations
@@ -13,10 +14,13 @@ from typing import Any
 
 import numpy as np
 import onnx
+import onnx_ir as ir
 
+from onnxprune.coupling import Analysis
+from onnxprune.dims import keep_mask
 from onnxprune.lossless.constants import Constants
 from onnxprune.lossless.known import Known
-from onnxprune.model import open_model, save
+from onnxprune.model import save
 from onnxprune.pipeline import Result, compress_lossless, inspect
 from onnxprune.runtime.ort import Feed, Session, synthetic_feed
 from tests.oracle import distance
@@ -89,12 +93,29 @@ def kill(model: onnx.ModelProto, entries: dict[tuple[str, int], Sequence[int]], 
                 weight.CopyFrom(onnx.numpy_helper.from_array(array, name))
 
 
+def plant(analysis: Analysis, path: Path, *, whole: bool) -> dict[str, set[int]]:
+    """Zero an eighth of the units of every group and save: all that belongs to them, or (not `whole`) just the first
+    weight, which most often makes them. The units that have to go, by group.
+    """
+    rng = np.random.default_rng(0)
+    weights, planted = analysis.model.graph.initializers, {}
+    for group in analysis.groups:
+        units = rng.permutation(group.units)[: max(1, group.units // 8)]
+        keep = np.ones(group.units, np.bool_)
+        keep[units] = False
+        places = [place for place in group.occurrences if place.tensor not in analysis.shapes.known]
+        for place in places if whole else places[:1]:
+            value = weights[place.tensor]
+            if value.dtype is not None and value.dtype.is_floating_point() and value.const_value is not None:
+                array = value.const_value.numpy().copy()
+                array[(slice(None),) * place.axis + (~keep_mask(place.dim, {group.atom: keep}),)] = 0
+                value.const_value = ir.Tensor(array, name=place.tensor, dtype=value.dtype)
+        if whole and not group.statistics and len(units) < group.units:
+            planted[group.id] = {int(unit) for unit in units}
+    save(analysis.model, path)
+    return planted
+
+
 def killing(entries: dict[tuple[str, int], Sequence[int]]) -> Any:
     """For `build(edit=...)`."""
     return lambda model: kill(model, entries)
-
-
-def initializers(path: Path) -> dict[str, tuple[int, ...]]:
-    """The shapes of the weights of a file."""
-    model = open_model(path)
-    return {name: tuple(value.shape.numpy()) for name, value in model.graph.initializers.items()}

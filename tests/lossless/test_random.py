@@ -124,7 +124,7 @@ class Network:
         return output
 
 
-@settings(max_examples=40, deadline=None, derandomize=True)
+@settings(max_examples=25, deadline=None, derandomize=True)
 @given(st.lists(layers(), min_size=1, max_size=4), st.booleans(), st.sampled_from([14, 17, 20]))
 def test_planted_units_go_and_nothing_changes(chain: list[Layer], spatial: bool, opset: int) -> None:
     network = Network(chain, spatial, opset)

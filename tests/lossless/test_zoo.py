@@ -8,16 +8,11 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import ModuleType
 
-import numpy as np
-import onnx_ir as ir
 import pytest
 
-from onnxprune.coupling import Analysis
-from onnxprune.dims import keep_mask
-from onnxprune.model import save
 from onnxprune.pipeline import inspect
 from tests.conftest import SHARED
-from tests.lossless.harness import check_facts, check_lossless, removed
+from tests.lossless.harness import check_facts, check_lossless, plant, removed
 
 FAST = [
     "hf.bert.ts17fp16",  # half precision
@@ -38,29 +33,6 @@ def tidy(tmp_path: Path) -> Iterator[None]:
     """pytest keeps the folders of three runs, and the zoo has gigabytes."""
     yield
     shutil.rmtree(tmp_path)
-
-
-def plant(analysis: Analysis, path: Path, *, whole: bool) -> dict[str, set[int]]:
-    """Zero an eighth of the units of every group and save: all that belongs to them, or (not `whole`) just the first
-    weight, which most often makes them. The units that have to go, by group.
-    """
-    rng = np.random.default_rng(0)
-    weights, planted = analysis.model.graph.initializers, {}
-    for group in analysis.groups:
-        units = rng.permutation(group.units)[: max(1, group.units // 8)]
-        keep = np.ones(group.units, np.bool_)
-        keep[units] = False
-        places = [place for place in group.occurrences if place.tensor not in analysis.shapes.known]
-        for place in places if whole else places[:1]:
-            value = weights[place.tensor]
-            if value.dtype is not None and value.dtype.is_floating_point() and value.const_value is not None:
-                array = value.const_value.numpy().copy()
-                array[(slice(None),) * place.axis + (~keep_mask(place.dim, {group.atom: keep}),)] = 0
-                value.const_value = ir.Tensor(array, name=place.tensor, dtype=value.dtype)
-        if whole and not group.statistics and len(units) < group.units:
-            planted[group.id] = {int(unit) for unit in units}
-    save(analysis.model, path)
-    return planted
 
 
 def prove(name: str, zoo: ModuleType, zoo_file: Callable[[str], Path], folder: Path, *, whole: bool) -> int:
