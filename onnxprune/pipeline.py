@@ -232,9 +232,10 @@ def compress_lossless(
     keep_metadata: bool = False,
     progress: Progress = silent,
 ) -> Result:
-    """Remove the units that change nothing: their output is constant, or nothing reads it. See `lossless`.
+    """Remove the units that change nothing, for any finite input: their output is constant, or nothing reads it.
 
-    Where there is none the model is cleaned up all the same, and a note says so.
+    Constants are put into the biases of what reads them. Where there is nothing to remove the model is cleaned up all
+    the same, and a note says so; constant units that have to stay are named in notes, with the reason.
 
     Args:
         path: the ONNX file.
@@ -308,7 +309,7 @@ def _nothing_removed(plan: Plan) -> str:
     if not request:
         return "the plan removes nothing"
     if request.get("lossless"):
-        return "every unit does something: nothing was removed"
+        return "no unit can go without a trace: nothing was removed"
     rounding = f" with round-to {request['round_to']}" if request.get("round_to", 1) > 1 else ""
     return f"ratio {request.get('ratio', 0):g}{rounding} leaves every group whole: nothing was removed"
 

@@ -67,12 +67,13 @@ def prove(graph: Graph, folder: Path, seed: int, *, replay: bool = True) -> Outc
 
 
 def random_plan(analysis: Analysis, seed: int) -> Plan:
-    """Half of each group, all units but one, or any number of some groups."""
+    """Half of each group, all units but one (two, where a norm needs something to compare), or any number of each."""
     rng = np.random.default_rng(seed)
     kind = PLANS[seed % len(PLANS)]
     removals = []
     for group in analysis.groups:
-        units = {"half": group.units // 2, "all but one": group.units - 1, "some": int(rng.integers(group.units))}
+        most = max(group.units - 1 - group.statistics, 0)
+        units = {"half": min(group.units // 2, most), "all but one": most, "some": int(rng.integers(most + 1))}
         gone = tuple(sorted(int(unit) for unit in rng.permutation(group.units)[: units[kind]]))
         if gone:
             removals.append(Removal(group.id, group.kind, group.units, gone))

@@ -103,7 +103,10 @@ def linear(*names: str, domain: str = "") -> Callable[[Form], Form]:
 def linear_form(site: Site) -> Linear | None:
     """The node as a sum over its first input with constant weights; None when it is not one."""
     form = FORMS.get(key_of(site.node))
-    return None if form is None or not site.x or not site.y[0] else form(site)
+    try:
+        return None if form is None else form(site)
+    except (ValueError, IndexError, TypeError):  # a form of the operator that was not foreseen
+        return None
 
 
 def _shift(site: Site, i: int, size: int) -> tuple[Vector, Mask]:
