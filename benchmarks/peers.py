@@ -7,7 +7,9 @@ Needs torch and onnxscript, which export the networks of `architectures.py`; tor
 a column says so where one is missing: `pip install torch onnxscript onnxsim && pip install --no-deps torch-pruning`.
 
 Every measurement is a process of its own, with a time limit; the tools take turns, round after round, and the best time
-of all rounds counts. Imports are never counted. Timed is, from what the tool starts with:
+of all rounds counts. Imports are never counted. torch gets one thread: its small operations gain nothing from more, and
+where other programs run, two threads that wait for each other make torch-pruning four times slower. `--threads` sets it
+more on a machine of its own. Timed is, from what the tool starts with:
 
     onnxprune       opening the ONNX file .. pruned model in memory         .. file written and verified (`Result.save`)
     torch-pruning   torch module in memory .. dependency graph built, step  .. `torch.onnx.export` done
@@ -300,13 +302,32 @@ class Outcome:
         self.bytes = found.get("bytes", self.bytes)
 
 
-def in_process(tool: str, case: Case, repeats: int, limit: int) -> dict[str, Any]:
+@dataclass(frozen=True)
+class Effort:
+    """How often things are measured, with how many threads, and when that ends."""
+
+    rounds: int
+    repeats: int
+    threads: int
+    limit: int
+
+    def environment(self) -> dict[str, str]:
+        """What tells OpenMP and the libraries for linear algebra."""
+        names = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
+        return {**os.environ, **dict.fromkeys(names, str(self.threads))}
+
+
+def in_process(tool: str, case: Case, effort: Effort) -> dict[str, Any]:
     """Run `worker` in a process of its own."""
+    repeats = 2 if tool == "original" else effort.repeats
     command = [sys.executable, __file__, "--worker", tool, "--match", case.name, "--repeats", str(repeats)]
+    command += ["--folder", str(case.folder)]
     try:
-        done = subprocess.run([*command, "--folder", str(case.folder)], capture_output=True, text=True, timeout=limit)
+        done = subprocess.run(
+            command, capture_output=True, text=True, timeout=effort.limit, env=effort.environment(), check=False
+        )
     except subprocess.TimeoutExpired:
-        return {"error": f"no result after {limit} s"}
+        return {"error": f"no result after {effort.limit} s"}
     for line in reversed(done.stdout.splitlines()):
         if line.startswith("{"):
             return json.loads(line)
@@ -314,16 +335,16 @@ def in_process(tool: str, case: Case, repeats: int, limit: int) -> dict[str, Any
     return {"error": f"exit code {done.returncode}: {last[:200]}"}
 
 
-def compare(case: Case, tools: list[str], rounds: int, repeats: int, limit: int) -> dict[str, Outcome]:
+def compare(case: Case, tools: list[str], effort: Effort) -> dict[str, Outcome]:
     """All tools on one network, in turn."""
     rows = {tool: Outcome() for tool in ("original", *tools)}
-    rows["original"].add(in_process("original", case, 2, limit))
+    rows["original"].add(in_process("original", case, effort))
     if rows["original"].error:
         raise SystemExit(f"{case.name} cannot be exported: {rows['original'].error}")
-    for _ in range(rounds):
+    for _ in range(effort.rounds):
         for tool in tools:
             if not rows[tool].error:
-                rows[tool].add(in_process(tool, case, repeats, limit))
+                rows[tool].add(in_process(tool, case, effort))
     return rows
 
 
@@ -443,7 +464,7 @@ def messages(titles: dict[str, str], results: Results) -> Iterator[str]:
     yield ""
 
 
-def context(rounds: int, repeats: int, load: float) -> str:
+def context(effort: Effort, load: float) -> str:
     versions = []
     for package in PACKAGES:
         try:
@@ -452,7 +473,8 @@ def context(rounds: int, repeats: int, load: float) -> str:
             versions.append(f"{package} not installed")
     busy = f"load average {load:.1f} before, {os.getloadavg()[0]:.1f} after"
     return (
-        f"Best of {rounds} processes with {repeats} runs each, the tools in turn; run again with `python "
+        f"Best of {effort.rounds} processes with {effort.repeats} runs each, the tools in turn, torch with "
+        f"{effort.threads} thread{'s' if effort.threads > 1 else ''}; run again with `python "
         f"benchmarks/peers.py -o benchmarks/results/peers.md`. {os.cpu_count()} cores, {busy}: the benchmark alone "
         f"makes 1 to {os.cpu_count()}, and with more the seconds are too long, and ratios by CPU time (of all threads) "
         f"better than those by the clock. Python {sys.version.split()[0]}, {', '.join(versions)}."
@@ -472,17 +494,17 @@ def workplace(given: Path | None) -> Iterator[Path]:
 @click.option("--match", default="*", help="shell pattern on the names of networks")
 @click.option("--rounds", default=2, help="processes for each tool and network")
 @click.option("--repeats", default=2, help="runs in each of them")
+@click.option("--threads", default=1, help="threads of torch")
 @click.option("--limit", default=300, help="seconds a process may take")
 @click.option("-o", "--output", type=Path, help="where to write the tables (they go to the terminal too)")
 @click.option("--folder", type=Path, hidden=True)
 @click.option("--worker", "tool", hidden=True)
-def main(
-    match: str, rounds: int, repeats: int, limit: int, output: Path | None, folder: Path | None, tool: str | None
-) -> None:
+def main(match: str, output: Path | None, folder: Path | None, tool: str | None, **options: int) -> None:
     """Measure all tools on all networks and write the tables."""
     if tool and folder:
-        worker(tool, Case(match, folder), repeats)
+        worker(tool, Case(match, folder), options["repeats"])
         return
+    effort = Effort(**options)
     try:
         from architectures import ARCHITECTURES
     except ImportError as error:
@@ -493,11 +515,11 @@ def main(
     results: Results = {}
     with workplace(folder) as place:
         for name in titles:
-            results[name] = compare(Case(name, place), tools, rounds, repeats, limit)
+            results[name] = compare(Case(name, place), tools, effort)
             for tool, row in results[name].items():
                 figures = f"prune {row.prune[0]:.2f} s, file {row.file[0]:.2f} s, peak {row.peak / 1e6:.0f} MB"
                 print(f"{name:16} {tool:14} {row.error or figures}", file=sys.stderr, flush=True)
-    text = to_markdown(titles, results, tools, context(rounds, repeats, load))
+    text = to_markdown(titles, results, tools, context(effort, load))
     if output:
         output.write_text(text)
     print(text)

@@ -16,7 +16,8 @@ import onnxruntime
 Array = npt.NDArray[Any]
 T = TypeVar("T")
 
-BATCHES = (7, 5, 1)  # the sizes of a dynamic batch in the trial runs
+# The sizes of the dynamic axes, batch and sequence, in each of the trial runs.
+RUNS = ({"N": 7, "S": 9}, {"N": 5, "S": 4}, {"N": 1, "S": 2})
 OPSETS = (17, 9, 11, 13, 18, 21, 23, 24)
 PRIMES = (3, 2, 5, 7, 11)
 COMPOSITES = (4, 6, 8, 12)
@@ -97,7 +98,7 @@ class Net:
     Attributes:
         choice: where the choices come from.
         opset: of the default domain.
-        dynamic: is the batch a symbolic axis?
+        dynamic: is the batch a symbolic axis, and here and there a sequence?
         pool: the floating-point values that recipes may pick.
     """
 
@@ -115,9 +116,9 @@ class Net:
     count: int = 0
 
     @property
-    def batches(self) -> tuple[int, ...]:
-        """The size of the batch in each of the trial runs, where it is dynamic."""
-        return BATCHES if self.dynamic else BATCHES[:1]
+    def runs(self) -> tuple[dict[str, int], ...]:
+        """The sizes of dynamic axes in each of the trial runs."""
+        return RUNS if self.dynamic else RUNS[:1]
 
     # -- choices
 
@@ -170,10 +171,10 @@ class Net:
         return f"{stem}{self.count}"
 
     def input(self, shape: Sequence[int | str], dtype: int = onnx.TensorProto.FLOAT) -> Tensor:
-        """A graph input; an axis given by name is the dynamic batch."""
+        """A graph input; an axis given by name is dynamic."""
         name = self.name("x")
         self.inputs.append(onnx.helper.make_tensor_value_info(name, dtype, list(shape)))
-        sizes = [[batch if isinstance(size, str) else size for size in shape] for batch in self.batches]
+        sizes = [[run[size] if isinstance(size, str) else size for size in shape] for run in self.runs]
         if dtype == onnx.TensorProto.FLOAT:
             value = Tensor(name, tuple(np.asarray(self.rng.standard_normal(s), np.float32) for s in sizes))
             self.pool.append(value)
@@ -182,7 +183,7 @@ class Net:
 
     def constant(self, array: Array, stem: str = "c", as_node: bool = False) -> Tensor:
         """An initializer, or a Constant node."""
-        value = Tensor(self.name(stem), (array,) * len(self.batches), constant=True)
+        value = Tensor(self.name(stem), (array,) * len(self.runs), constant=True)
         if as_node:
             tensor = onnx.numpy_helper.from_array(array, value.name)
             self.nodes.append(onnx.helper.make_node("Constant", [], [value.name], name=value.name, value=tensor))
@@ -210,7 +211,7 @@ class Net:
             name = f"fill{number:g}_{size}"
             if name not in self.constants:
                 array = np.full(size, number, np.float32)
-                self.constants[name] = Tensor(name, (array,) * len(self.batches), constant=True)
+                self.constants[name] = Tensor(name, (array,) * len(self.runs), constant=True)
             return self.constants[name]
         if kind == "normal":
             return self.weight(size)
@@ -260,14 +261,14 @@ class Net:
         """The outputs in each of the trial runs."""
         captured = {name: self._find(name) for graph in bodies(node) for inner in graph.node for name in inner.input}
         given = {**given, **{name: value for name, value in captured.items() if value is not None}}
-        infos = [info(value.name, value.arrays[0].dtype, [None] * value.rank) for value in given.values()]
+        infos = [info(value.name, value.arrays[0].dtype, _sizes(value)) for value in given.values()]
         outputs = [onnx.helper.make_empty_tensor_value_info(name) for name in node.output if name]
         graph = onnx.helper.make_graph([node], "node", infos, outputs)
         try:
             session = _session(self._model(graph).SerializeToString())
             return [
                 session.run(None, {name: value.arrays[turn] for name, value in given.items()})
-                for turn in range(len(self.batches))
+                for turn in range(len(self.runs))
             ]
         except Exception as error:  # ONNX Runtime has no common base for what it raises
             raise UnfitError(str(error)) from None

@@ -559,18 +559,65 @@ def _target(net: Net, x: Tensor, axes: list[Axis]) -> Tensor:
     if all(isinstance(entry, int) for entry in entries):
         return net.ints([entry for entry in entries if isinstance(entry, int)])
     sizes = net.node("Shape", x)
-    return net.node("Concat", *[_entry(net, sizes, entry) for entry in entries], axis=0)
+    pieces = [_entry(net, sizes, entry) for entry in entries]
+    ahead = next((i for i, entry in enumerate(entries) if entry != (i,)), len(entries))
+    if ahead and net.coin() and net.opset >= 10:  # the entries that are copied, in one piece
+        pieces[:ahead] = [net.node("Slice", sizes, net.ints([0]), net.ints([ahead]))]
+    return net.node("Concat", *pieces, axis=0)
 
 
 def _entry(net: Net, sizes: Tensor, entry: int | tuple[int, ...]) -> Tensor:
-    """One number as a vector: a constant, or a product of entries of a shape."""
+    """One number as a vector: a constant, or a product of entries of a shape; divided and multiplied again, perhaps."""
     if isinstance(entry, int):
         return net.ints([entry])
     parts = [net.node("Gather", sizes, net.ints([i]), axis=0) for i in entry]
     made = parts[0]
     for part in parts[1:]:
         made = net.node("Mul", made, part)
+    size = made.arrays[0].item()
+    if net.coin(4) and all(array.item() % size == 0 for array in made.arrays):
+        by = net.ints([net.among(*_divisors(size))])
+        made = net.node("Mul", net.node("Div", made, by), by)
     return made
+
+
+@recipe("Slice", "Shape", "Gather", "Add")
+def position_table(net: Net) -> None:
+    """The first rows of a table, as many as there are positions."""
+    x = net.pick(lambda x: not x.varies[-1] and x.shape[-2] <= 12, at_least=2)
+    if net.opset < 10:
+        raise UnfitError
+    length = net.node("Gather", net.node("Shape", x), net.ints([x.rank - 2]), axis=0)
+    rows = net.node("Slice", net.weight(12, x.shape[-1]), net.ints([0]), length, net.ints([0]), pooled=False)
+    net.node("Add", *net.shuffled([x, rows]))
+
+
+@recipe("Resize", "Shape", "Concat")
+def resize_onto(net: Net) -> None:
+    """To twice the size of another value, computed, as in a feature pyramid."""
+    x = net.pick(lambda x: x.rank == 4 and not any(x.varies[1:]))
+    if net.opset < 13:
+        raise UnfitError
+    sizes = net.node("Shape", x)
+    ahead = net.node("Slice", sizes, net.ints([0]), net.ints([2]))
+    space = net.node("Mul", net.node("Slice", sizes, net.ints([2]), net.ints([4])), net.ints([2, 2]))
+    net.node("Resize", x, None, None, net.node("Concat", ahead, space, axis=0), mode="nearest")
+
+
+@recipe("Shape", "Div", "Split")
+def halves(net: Net) -> None:
+    """An axis cut in the middle, wherever that is: by sizes, or by bounds computed from the shape."""
+    x = net.pick(lambda x: not x.varies[-1] and x.shape[-1] % 2 == 0)
+    if net.opset < 13:
+        raise UnfitError
+    whole = net.node("Gather", net.node("Shape", x), net.ints([x.rank - 1]), axis=0)
+    half = net.node("Div", whole, net.ints([2]))
+    if net.coin():
+        a, b = net.nodes_of("Split", x, net.node("Concat", half, half, axis=0), count=2, axis=-1)
+    else:
+        a = net.node("Slice", x, net.ints([0]), half, net.ints([-1]), pooled=False)
+        b = net.node("Slice", x, half, whole, net.ints([-1]), pooled=False)
+    net.node("Mul", net.node("Sigmoid", a, pooled=False), b)
 
 
 @recipe("Flatten")
@@ -1131,18 +1178,47 @@ def channel_shuffle(net: Net) -> None:
 
 @recipe("If")
 def branches(net: Net) -> None:
-    """Bodies that read a value from outside."""
+    """Bodies that read values and weights from outside, or have weights of their own."""
+    x = net.pick(lambda x: not x.varies[-1])
     if net.opset < 11:
         raise UnfitError
-    x = net.pick()
-    bodies = []
-    for op_type in ("Relu", "Neg"):
-        name = net.name("body")
-        inner = onnx.helper.make_node(op_type, [x.name], [name], name=name)
-        bodies.append(onnx.helper.make_graph([inner], name, [], [info(name, np.float32, [None] * x.rank)]))
+    k, n = x.shape[-1], net.size()
+    outer = [net.weight(k, n, fan_in=k) for _ in range(2)]
+    bodies = [_body(net, x, w, "Relu" if net.coin() else "Neg", own=net.coin(3)) for w in outer]
     condition = net.node("Less", net.node("Size", net.pick()), net.constant(np.array(40), "i"))
     net.used.add(x.name)
     net.node("If", condition, then_branch=bodies[0], else_branch=bodies[1])
+
+
+def _body(net: Net, x: Tensor, w: Tensor, op_type: str, own: bool) -> onnx.GraphProto:
+    """A layer."""
+    name = net.name("body")
+    weight = f"{name}.w" if own else w.name
+    nodes = [
+        onnx.helper.make_node("MatMul", [x.name, weight], [f"{name}.h"], name=f"{name}/MatMul"),
+        onnx.helper.make_node(op_type, [f"{name}.h"], [name], name=name),
+    ]
+    inner = [onnx.numpy_helper.from_array(w.arrays[0], weight)] if own else []
+    return onnx.helper.make_graph(nodes, name, [], [info(name, np.float32, [None] * x.rank)], inner)
+
+
+@recipe("Loop")
+def loop(net: Net) -> None:
+    """A few steps on one value, which reads another from outside."""
+    x = net.pick(lambda x: x.static)
+    if net.opset < 13:
+        raise UnfitError
+    name, shape = net.name("loop"), [None] * x.rank
+    nodes = [
+        onnx.helper.make_node("Identity", [f"{name}.go"], [f"{name}.on"]),
+        onnx.helper.make_node("Mul", [f"{name}.x", x.name], [f"{name}.y"]),
+        onnx.helper.make_node("Tanh", [f"{name}.y"], [f"{name}.z"]),
+    ]
+    inputs = [info(f"{name}.i", np.int64, []), info(f"{name}.go", np.bool_, []), info(f"{name}.x", np.float32, shape)]
+    outputs = [info(f"{name}.on", np.bool_, []), info(f"{name}.z", np.float32, shape)]
+    body = onnx.helper.make_graph(nodes, name, inputs, outputs)
+    steps, go = net.constant(np.array(2), "i"), net.constant(np.array(True), "b")
+    net.node("Loop", steps, go, net.node("Sigmoid", x), body=body)
 
 
 @recipe("Layer")

@@ -86,7 +86,8 @@ def varied_net(seed: int) -> Net:
     net = Net(Seeded(seed), OPSETS[seed % len(OPSETS)], dynamic=seed % 3 == 2)
     net.rng = np.random.default_rng(seed)
     for batch, *sizes in ((6, 8), (2, 3, 8), (4, 4), (2, 4, 6, 6), (2, 1, 8)):
-        net.node("Neg", net.input(["N" if net.dynamic else batch, *sizes]))
+        shape = [batch, *sizes] if not net.dynamic else ["N", "S", 8] if len(sizes) == 2 else ["N", *sizes]
+        net.node("Neg", net.input(shape))
     return net
 
 
@@ -110,6 +111,8 @@ def _start(net: Net) -> None:
     for _ in range(net.integer(1, 2)):
         rank = net.integer(1, 4)
         shape = [batch, *[net.size() for _ in range(rank - 1)]]
+        if net.dynamic and rank == 3 and net.coin():
+            shape[1] = "S"
         net.input(shape)
         for _ in range(net.integer(1, 2)):
             with net.attempt():

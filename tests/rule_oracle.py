@@ -47,6 +47,7 @@ Emptied = tuple[str, int, Array | None]  # an input, the axis of it that loses e
 PRIMES = (2, 3, 5, 7, 11, 13)
 NEWEST = 24  # the newest opset that every operator of the installed ONNX Runtime is tried at
 OLDEST = 7  # the oldest that ONNX Runtime promises to run
+FAR = 2**31  # past the end of any axis, as exporters write "to the end"
 
 
 class Draw:
@@ -246,10 +247,10 @@ def check(form: Form, draw: Draw) -> None:
         choices.append(list(range(len(trial.atoms))))
     for chosen in choices:
         trial = Trial(node, results)
-        trial.check({trial.atoms[index]: _some_kept(trial.atoms[index].size, draw.rng) for index in chosen})
+        trial.check({trial.atoms[index]: some_kept(trial.atoms[index].size, draw.rng) for index in chosen})
 
 
-def _some_kept(size: int, rng: np.random.Generator) -> Mask:
+def some_kept(size: int, rng: np.random.Generator) -> Mask:
     """At least one unit goes, and at least one stays."""
     mask = np.zeros(size, dtype=np.bool_)
     mask[rng.permutation(size)[: rng.integers(1, size)]] = True
@@ -300,12 +301,7 @@ class Node:
             return self._refer(model, feed)
         if self.form.sample.runtime == "onnx":
             return list(onnx.reference.ReferenceEvaluator(model).run(None, feed))
-        options = onnxruntime.SessionOptions()
-        options.log_severity_level = 4
-        options.intra_op_num_threads = 1
-        options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
-        providers = ["CPUExecutionProvider"]
-        return list(onnxruntime.InferenceSession(model.SerializeToString(), options, providers).run(None, feed))
+        return run_in_ort(model, feed)
 
     def _refer(self, model: onnx.ModelProto, feed: Mapping[str, Array | None]) -> list[Array]:
         """The outputs by the sample's own `reference`."""
@@ -315,6 +311,36 @@ class Node:
         attributes = {each.name: onnx.helper.get_attribute_value(each) for each in node.attribute}
         outputs = self.form.sample.reference(*[given.get(name) for name in node.input], **attributes)
         return list(outputs) if isinstance(outputs, tuple) else [outputs]
+
+
+def run_in_ort(model: onnx.ModelProto, feed: Mapping[str, Array | None]) -> list[Array]:
+    """The outputs, without any rewriting of the graph by ONNX Runtime."""
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 4
+    options.intra_op_num_threads = 1
+    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+    providers = ["CPUExecutionProvider"]
+    return list(onnxruntime.InferenceSession(model.SerializeToString(), options, providers).run(None, feed))
+
+
+def removed(analysis: coupling.Analysis, free: list[Atom], keep: Mapping[Atom, Mask]) -> onnx.ModelProto:
+    """The model as the real pass leaves it, with the interface that a model around it would have."""
+    analysis.groups = [coupling.Group(f"group {index}", atom, []) for index, atom in enumerate(free)]
+    chosen = [(group, keep[group.atom]) for group in analysis.groups if group.atom in keep]
+    RemoveUnits(analysis, plan_from_masks(chosen, {}))(analysis.model)
+    for value in (*analysis.model.graph.inputs, *analysis.model.graph.outputs):
+        name = value.name or ""
+        value.shape = ir.Shape([kept_size(dim, _counts(keep)) for dim in analysis.dims[name]])
+        if value.type is None and name in analysis.shapes.dtypes:
+            value.type = ir.TensorType(analysis.shapes.dtypes[name])
+    return ir.to_proto(analysis.model)
+
+
+def _check_valid(model: onnx.ModelProto) -> None:
+    try:
+        onnx.checker.check_model(model, full_check=True)
+    except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
+        raise AssertionError(f"what is left is not a valid model: {error}") from error
 
 
 def _elem_type(array: Array) -> int:
@@ -362,7 +388,10 @@ class Trial:
         sliced = {
             name: array if array is None else self._slice(name, array, keep) for name, array in self.node.inputs.items()
         }
-        results = self.node.run(self._removed(keep), sliced)
+        model = removed(self.analysis, self.atoms, keep)
+        if self.node.is_standard:
+            _check_valid(model)
+        results = self.node.run(model, sliced)
         described = {str(index): mask.astype(int).tolist() for index, mask in enumerate(keep.values())}
         for name, result in zip(self.outputs, results, strict=True):
             predicted = tuple(kept_size(dim, _counts(keep)) for dim in self.analysis.dims[name])
@@ -371,22 +400,6 @@ class Trial:
             for name, result, wanted in zip(self.outputs, results, outputs, strict=True):
                 message = f"{name} of {self.node.form}, kept {described}"
                 np.testing.assert_allclose(result, wanted, rtol=1e-4, atol=1e-5, err_msg=message)
-
-    def _removed(self, keep: Mapping[Atom, Mask]) -> onnx.ModelProto:
-        """The model as the real pass leaves it, with the interface that a model around it would have."""
-        analysis = self.analysis
-        analysis.groups = [coupling.Group(f"group {i}", atom, []) for i, atom in enumerate(self.atoms)]
-        chosen = [(group, keep[group.atom]) for group in analysis.groups if group.atom in keep]
-        RemoveUnits(analysis, plan_from_masks(chosen, {}))(self.model)
-        for value in (*self.model.graph.inputs, *self.model.graph.outputs):
-            name = value.name or ""
-            value.shape = ir.Shape([kept_size(dim, _counts(keep)) for dim in analysis.dims[name]])
-            if value.type is None and name in analysis.shapes.dtypes:
-                value.type = ir.TensorType(analysis.shapes.dtypes[name])
-        proto = ir.to_proto(self.model)
-        if self.node.is_standard:
-            onnx.checker.check_model(proto, full_check=True)
-        return proto
 
     def _expected(self, keep: Mapping[Atom, Mask], sliced: Arrays) -> Iterator[list[Array]]:
         """What the outputs must be: the slices of the full outputs, once per way of zeroing what is summed over."""

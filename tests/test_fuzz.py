@@ -27,7 +27,7 @@ from onnxprune.pipeline import apply, inspect
 from onnxprune.plan import Plan, Removal
 from onnxprune.runtime.ort import Session, synthetic_feed
 from tests.conftest import ROOT, SHARED
-from tests.graph_net import BATCHES, OPERATORS, Recipe
+from tests.graph_net import OPERATORS, RUNS, Recipe
 from tests.graph_strategies import Graph, full_graph, graphs, seeded_graph, varied_net
 from tests.oracle import Trio, distance
 
@@ -52,7 +52,7 @@ def prove(graph: Graph, folder: Path, seed: int, *, replay: bool = True) -> Outc
     path = folder / "model.onnx"
     onnx.save(graph.model, path)
     analysis = inspect(path)
-    sizes = [dict.fromkeys(analysis.shapes.bindings, batch) for batch in (BATCHES if graph.dynamic else BATCHES[:1])]
+    sizes = list(RUNS if graph.dynamic else RUNS[:1])
     if not _is_valid(path, sizes):
         return Outcome("refused")
     plan = random_plan(analysis, seed)
@@ -115,7 +115,7 @@ def _replays(path: Path, plan: Plan, folder: Path, trio: Trio) -> None:
     assert first.read_bytes() == second.read_bytes()
     before, after = onnx.load(path).graph, onnx.load(first).graph
     assert [*before.input, *before.output] == [*after.input, *after.output]
-    feed = synthetic_feed(trio.original.inputs, {})
+    feed = synthetic_feed(trio.original.inputs, RUNS[0])
     assert distance(Session(first).run(feed), trio.pruned.run(feed)) < TOLERANCE
 
 

@@ -13,7 +13,7 @@ from onnxprune.errors import ModelError
 from onnxprune.model import check
 from onnxprune.pipeline import inspect
 from onnxprune.runtime.ort import Feed, Session, synthetic_feed
-from tests.graph_net import BATCHES
+from tests.graph_net import RUNS
 from tests.graph_strategies import seeded_graph
 from tests.lossless.harness import check_facts, check_lossless, plant
 from tests.oracle import distance
@@ -29,9 +29,7 @@ def prove(seed: int, steps: int, folder: Path) -> None:
         check(folder / "model.onnx")
         plant(inspect(folder / "model.onnx"), path, whole=seed % 2 == 0)
         session = Session(path)
-        bindings = dict.fromkeys(inspect(path).shapes.bindings, 0)
-        sizes = [dict.fromkeys(bindings, batch) for batch in BATCHES[: 1 + graph.dynamic]]
-        given = [synthetic_feed(session.inputs, size) for size in sizes]
+        given = [synthetic_feed(session.inputs, sizes) for sizes in RUNS[: 1 + graph.dynamic]]
         noise = max(_noise(session, feed) for feed in given)
     except ModelError:
         return  # for ONNX Runtime's own operators, or not even for those

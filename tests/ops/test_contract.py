@@ -18,17 +18,20 @@ from tests.rule_oracle import PRIMES, SAMPLES, Build, Case, Draw, Form, case, ch
 IN_WHOLE_GRAPHS = {("", "If")}
 
 
-def test_every_rule_has_a_sample() -> None:
+@pytest.fixture(autouse=True)
+def everything_is_loaded() -> None:
     for file in sorted(Path(__file__).parent.glob("test_*.py")):
         importlib.import_module(f"{__package__}.{file.stem}")
     onnxprune.ops.find_rule(("", "Conv"))  # fills the tables
+
+
+def test_every_rule_has_a_sample() -> None:
     missing = sorted(".".join(filter(None, key)) for key in RULES.keys() - SAMPLES.keys() - IN_WHOLE_GRAPHS)
     assert not missing, f"rules without a sample in tests/ops: {', '.join(missing)}"
 
 
 def test_every_sample_has_a_rule() -> None:
     """A sample of an operator without a rule would pass unseen: nothing of it can be pruned."""
-    onnxprune.ops.find_rule(("", "Conv"))
     assert not SAMPLES.keys() - RULES.keys()
 
 
@@ -64,8 +67,8 @@ def _pair(d: Draw) -> Case:
 
 
 def _permuted(d: Draw) -> Case:
-    n, m = d.sizes(2)
-    return case(a=d.normal(n, n, m), perm=[1, 2, 0])
+    (n,) = d.sizes(1)
+    return case(a=d.normal(n, n, n), perm=[1, 2, 0])
 
 
 @pytest.mark.parametrize(
