@@ -8,8 +8,8 @@ a column says so where one is missing: `pip install torch onnxscript onnxsim && 
 
 Every measurement is a process of its own, with a time limit; the tools take turns, round after round, and the best time
 of all rounds counts. Imports are never counted. torch gets one thread: its small operations gain nothing from more, and
-where other programs run, two threads that wait for each other make torch-pruning four times slower. `--threads` sets it
-more on a machine of its own. Timed is, from what the tool starts with:
+where other programs run, two threads that wait for each other make torch-pruning four times slower. `--threads 2` lets
+it have more, on a machine of its own. Timed is, from what the tool starts with:
 
     onnxprune       opening the ONNX file .. pruned model in memory         .. file written and verified (`Result.save`)
     torch-pruning   torch module in memory .. dependency graph built, step  .. `torch.onnx.export` done
@@ -512,6 +512,8 @@ def main(match: str, output: Path | None, folder: Path | None, tool: str | None,
     titles = {name: network.description for name, network in ARCHITECTURES.items() if fnmatch.fnmatch(name, match)}
     tools = [tool for tool in TOOLS if not missing(tool)]
     load = os.getloadavg()[0]
+    if not titles:
+        raise SystemExit(f"no network is called {match}; there are {', '.join(ARCHITECTURES)}")
     results: Results = {}
     with workplace(folder) as place:
         for name in titles:
@@ -519,9 +521,9 @@ def main(match: str, output: Path | None, folder: Path | None, tool: str | None,
             for tool, row in results[name].items():
                 figures = f"prune {row.prune[0]:.2f} s, file {row.file[0]:.2f} s, peak {row.peak / 1e6:.0f} MB"
                 print(f"{name:16} {tool:14} {row.error or figures}", file=sys.stderr, flush=True)
-    text = to_markdown(titles, results, tools, context(effort, load))
-    if output:
-        output.write_text(text)
+            text = to_markdown(titles, results, tools, context(effort, load))
+            if output:
+                output.write_text(text)
     print(text)
 
 

@@ -141,11 +141,11 @@ def test_fixed_graphs_which_show_that_the_fuzz_is_not_vacuous(tmp_path_factory: 
 
 
 def test_a_graph_of_every_recipe(tmp_path: Path) -> None:
-    assert prove(full_graph(0), tmp_path, 0).effect > 1e-3
+    assert prove(full_graph(2), tmp_path, 2).effect > 1e-3  # in that of seed 0 every output comes out constant
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("seed", range(1, 40))
+@pytest.mark.parametrize("seed", range(40))
 def test_graphs_of_every_recipe(seed: int, tmp_path: Path) -> None:
     prove(full_graph(seed), tmp_path, seed)
 

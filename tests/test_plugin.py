@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import subprocess
 import sys
+import textwrap
 import tomllib
 from collections.abc import Iterator
 from importlib.metadata import entry_points
@@ -103,6 +105,14 @@ def test_report_counts_and_names_it(build: Build) -> None:
 
 
 # -- with the example
+
+
+def test_documentation_shows_the_example_as_it_is() -> None:
+    blocks = re.findall(r"```python\n(.*?)\n *```", (ROOT / "docs" / "plugins.md").read_text(), re.DOTALL)
+    shown = [textwrap.dedent(block).strip().split("\n\n\n")[-1] for block in blocks]
+    source = (EXAMPLE / f"{MODULE}.py").read_text()
+    assert len(shown) == 3
+    assert all(block in source for block in shown)
 
 
 def test_example_is_found_through_its_entry_point(installed: None, build: Build) -> None:
