@@ -432,8 +432,9 @@ def test_ctrl_c(fails: Fails, model: Path, monkeypatch: pytest.MonkeyPatch, plac
 
 def test_ctrl_c_in_a_shell(model: Path, tmp_path: Path) -> None:
     """A real signal, while the result lies beside its place and is being checked."""
-    code = (
-        "import time, onnxprune.verify as v; from onnxprune.cli import main\n"
+    code = (  # a parent in the background may have left the signal ignored
+        "import signal, time, onnxprune.verify as v; from onnxprune.cli import main\n"
+        "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
         "v.verify = lambda *_: (print('checking', flush=True), time.sleep(60))\n"
         f"main(['compress', {str(model)!r}])"
     )
