@@ -7,6 +7,7 @@ import re
 from pathlib import Path
 from typing import Any
 
+import click
 import networkx as nx
 import onnx
 import pytest
@@ -16,7 +17,7 @@ from onnxprune.cli import main
 from tests.conftest import Build
 from tests.test_api import HEAVY, modules_after
 
-COMMANDS = sorted(main.commands)
+COMMANDS = main.list_commands(click.Context(main))
 
 
 def run(*args: object) -> Result:
@@ -55,7 +56,7 @@ def test_help_has_an_example(command: list[str], option: str) -> None:
 
 
 def test_commands() -> None:
-    assert COMMANDS == ["apply", "compress", "inspect"]
+    assert {"apply", "compress", "inspect"} <= set(COMMANDS)
 
 
 def test_version() -> None:

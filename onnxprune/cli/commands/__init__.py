@@ -1,0 +1,1 @@
+"""One command per file, each called `command`; heavy imports happen inside them, so that `--help` is instant."""

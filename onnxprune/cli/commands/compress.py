@@ -1,0 +1,86 @@
+"""`onnxprune compress`: the main job."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+from click.core import ParameterSource
+
+from onnxprune.cli.base import JSON, KEEP_METADATA, MODEL, OUTPUT, QUIET, VERBOSITY, examples, print_result, shared
+from onnxprune.errors import UsageError
+
+
+@click.command(
+    "compress",
+    epilog=examples(
+        "onnxprune compress model.onnx --ratio 0.5",
+        "onnxprune compress model.onnx --only neurons --only 'layer3.*' --dry-run -v",
+        "onnxprune compress model.onnx -o small.onnx --round-to 8 --plan plan.json",
+        "onnxprune compress model.onnx --lossless",
+    ),
+)
+@MODEL
+@OUTPUT
+@click.option("--criterion", default="l1", show_default=True, help="Score of a unit, like l1, l2 or random.")
+@click.option("--ratio", default=0.5, show_default=True, help="Share of the units to remove, in [0, 1).")
+@click.option(
+    "--scope", default="uniform", show_default=True, help="uniform: each group loses the ratio; global: one ranking."
+)
+@click.option("--round-to", default=1, show_default=True, help="Make axis sizes multiples of this where they can be.")
+@click.option(
+    "--lossless", is_flag=True, help="Remove what changes nothing, units that are constant or not read, and no more."
+)
+@click.option(
+    "--only",
+    multiple=True,
+    metavar="PATTERN",
+    help="Only these: a kind, or a pattern for group, tensor or node.",
+)
+@click.option("--skip", multiple=True, metavar="PATTERN", help="Not these: a kind or a pattern, as for --only.")
+@click.option("--plan", type=click.Path(path_type=Path), help="Also write what was removed, for: onnxprune apply.")
+@click.option("--dry-run", is_flag=True, help="Print the tables, write no model.")
+@click.option("--seed", default=0, show_default=True, help="Of everything random.")
+@shared(KEEP_METADATA, JSON, QUIET, VERBOSITY)
+def command(
+    model: Path,
+    output: Path | None,
+    plan: Path | None,
+    dry_run: bool,
+    as_json: bool,
+    quiet: bool,
+    verbose: bool,
+    **request: Any,
+) -> None:
+    """Remove the weakest units of MODEL and write what is left.
+
+    Whole channels, neurons, heads and hidden units go, everywhere at once, so the result is a smaller dense model with
+    the same inputs and outputs. It is checked in ONNX Runtime before it takes its place; MODEL is never touched.
+    """
+    from onnxprune.report.progress import progress as reporting
+
+    with reporting(quiet=quiet) as progress:
+        from onnxprune import pipeline
+
+        target = None if dry_run else output or pipeline.default_output(model)
+        pipeline.check_targets([model], target, plan)
+        seed = request["seed"]
+        if request.pop("lossless"):
+            result = pipeline.compress_lossless(model, **_without_choices(request), progress=progress)
+        else:
+            result = pipeline.compress(model, **request, progress=progress)
+        if target is not None:
+            result.save(target, plan=plan, seed=seed, progress=progress)
+        elif plan is not None:
+            result.plan.save(plan)
+    print_result(result, model, target, as_json=as_json, quiet=quiet, verbose=verbose)
+
+
+def _without_choices(request: dict[str, Any]) -> dict[str, Any]:
+    """The options that mean something with --lossless. Raises UsageError when one that does not was given."""
+    for name in ("criterion", "ratio", "scope", "round_to"):
+        if click.get_current_context().get_parameter_source(name) is not ParameterSource.DEFAULT:
+            option = f"--{name.replace('_', '-')}"
+            raise UsageError(f"{option} means nothing with --lossless, which leaves no choice; drop one of them")
+    return {name: request[name] for name in ("only", "skip", "keep_metadata")}

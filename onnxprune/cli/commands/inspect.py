@@ -1,0 +1,37 @@
+"""`onnxprune inspect`: what can be pruned, and what cannot and why."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from onnxprune.cli.base import JSON, MODEL, VERBOSITY, examples, print_json, shared
+
+
+@click.command(
+    "inspect",
+    epilog=examples("onnxprune inspect model.onnx", "onnxprune inspect model.onnx --frozen --graph model.graphml"),
+)
+@MODEL
+@click.option("--graph", type=click.Path(path_type=Path), help="Also write the graph: .graphml, or .json (node-link).")
+@click.option("--frozen", is_flag=True, help="Print every frozen axis, not counts by reason.")
+@shared(JSON, VERBOSITY)
+def command(model: Path, graph: Path | None, frozen: bool, as_json: bool, verbose: bool) -> None:
+    """Show what can be pruned in MODEL, and what cannot and why."""
+    from onnxprune.report.progress import progress as reporting
+
+    with reporting() as progress:
+        from onnxprune import pipeline
+        from onnxprune.report import data, graph_file, terminal
+
+        if graph is not None:
+            graph_file.check_graph_file(graph, model)
+        progress("analysing")
+        analysis = pipeline.inspect(model)
+        if graph is not None:
+            graph_file.write_graph(analysis, graph)
+    if as_json:
+        print_json(data.of_analysis(analysis, model))
+    else:
+        terminal.show_analysis(analysis, model, every_frozen=frozen or verbose, verbose=verbose)

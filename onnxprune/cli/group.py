@@ -1,0 +1,108 @@
+"""The command `onnxprune`: finds its commands, and turns every failure into one line and an exit code.
+
+Every failure is one line on standard error that says what to do, and an exit code: 2 for wrong usage, 130 for Ctrl-C,
+1 for the rest. A file in `commands/` with a `command` in it is a command; nothing else has to be told.
+"""
+
+from __future__ import annotations
+
+import importlib
+import pkgutil
+import sys
+import traceback
+from collections.abc import Sequence
+from typing import Any, NoReturn
+
+import click
+
+from onnxprune.cli import commands
+from onnxprune.cli.base import VERBOSE, examples
+from onnxprune.errors import OnnxpruneError
+
+_INTERRUPTED = 130
+
+
+class _OneLineErrors(click.Group):
+    """A group whose commands are the files of `commands/`, and fail with one line and an exit code."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002
+        """A command for each file."""
+        return sorted(found.name.replace("_", "-") for found in pkgutil.iter_modules(commands.__path__))
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """Import the file of one command; the others stay unread."""
+        if cmd_name not in self.list_commands(ctx):
+            return None
+        module = importlib.import_module(f"{commands.__name__}.{cmd_name.replace('-', '_')}")
+        command: click.Command = module.command
+        return command
+
+    def main(
+        self,
+        args: Sequence[str] | None = None,
+        prog_name: str | None = None,
+        complete_var: str | None = None,
+        standalone_mode: bool = True,
+        **extra: Any,
+    ) -> Any:
+        """Parse and run; click's own usage errors are put on one line too."""
+        try:
+            code = super().main(args, prog_name or self.name, complete_var, standalone_mode=False, **extra)
+        except click.exceptions.NoArgsIsHelpError as help_asked:
+            if not standalone_mode:
+                raise
+            help_asked.show()
+            code = help_asked.exit_code
+        except click.UsageError as error:
+            if not standalone_mode:
+                raise
+            command = error.ctx.command_path if error.ctx else "onnxprune"
+            _print_error(f"{error.format_message().rstrip('.')} (see: {command} --help)")
+            code = error.exit_code
+        if standalone_mode:
+            sys.exit(code)
+        return code
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run the command; what it raises becomes one line."""
+        try:
+            return super().invoke(ctx)
+        except (click.ClickException, click.exceptions.Exit):
+            raise
+        except OnnxpruneError as error:
+            _fail(ctx, str(error), error.exit_code)
+        except KeyboardInterrupt:
+            _fail(ctx, "interrupted; nothing was written", _INTERRUPTED)
+        except MemoryError:
+            _fail(ctx, "out of memory; end other programs or use a machine with more", 1)
+        except BrokenPipeError:
+            raise  # click ends quietly when the reader of a pipe has gone
+        except Exception as error:
+            if ctx.meta.get(VERBOSE):
+                traceback.print_exc()
+            _fail(
+                ctx,
+                f"unexpected {type(error).__name__}: {error}; this is a bug, please report it with the traceback "
+                "that the same command prints with -v",
+                1,
+            )
+
+
+def _fail(ctx: click.Context, message: str, code: int) -> NoReturn:
+    _print_error(message)
+    ctx.exit(code)
+
+
+def _print_error(message: str) -> None:
+    click.echo(f"onnxprune: {' '.join(message.split())}", err=True)
+
+
+@click.group(
+    name="onnxprune",
+    cls=_OneLineErrors,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    epilog=examples("onnxprune inspect model.onnx", "onnxprune compress model.onnx --criterion l1 --ratio 0.5"),
+)
+@click.version_option(package_name="onnxprune", prog_name="onnxprune")
+def main() -> None:
+    """Structured pruning of ONNX files: any ONNX file in, a smaller one with the same interface out."""
