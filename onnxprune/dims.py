@@ -359,6 +359,19 @@ def _project(dim: Dim, weights: npt.NDArray[np.float64], found: dict[Atom, npt.N
             _project(resolve(part), grid.sum(axis=others), found)
 
 
+def units_of(dim: Dim, atom: Atom) -> npt.NDArray[np.int64]:
+    """The unit of `atom` that each entry of `dim` belongs to, -1 for none: int64, shape [size]."""
+    dim = resolve(dim)
+    if isinstance(dim, Atom):
+        return np.arange(dim.size) if dim is atom else np.full(dim.size, -1)
+    if isinstance(dim, Concat):
+        return np.concatenate([units_of(part, atom) for part in dim.parts])
+    units = np.full(1, -1)
+    for part in dim.factors:  # type: ignore[attr-defined]
+        units = np.maximum.outer(units, units_of(part, atom)).ravel()
+    return units
+
+
 def describe(dim: Dim, names: Mapping[Atom, str] | None = None) -> str:
     """The expression as text: `3*(12+4)*64`, with the atoms' names where `names` has them."""
     dim = resolve(dim)

@@ -32,6 +32,7 @@ from onnxprune.dims import (
     project,
     resolve,
     unify,
+    units_of,
 )
 
 laws = settings(max_examples=150, deadline=None, derandomize=True, database=None)
@@ -142,6 +143,16 @@ def test_project_gives_each_unit_the_weights_that_go_with_it() -> None:
     found = project(concat(product(heads, width), width), np.arange(9.0))
     assert found[heads].tolist() == [0 + 1 + 2, 3 + 4 + 5]
     assert found[width].tolist() == [0 + 3 + 6, 1 + 4 + 7, 2 + 5 + 8]
+
+
+@laws
+@given(seeds)
+def test_units_of_says_which_unit_an_entry_needs(seed: int) -> None:
+    dim = random_dim(random.Random(seed), [], depth=3)
+    for atom in atoms(dim):
+        for unit, entry in zip(units_of(dim, atom), entries(dim), strict=True):
+            needed = {index for (other, index) in entry if other is atom}
+            assert unit == (max(needed) if needed else -1)
 
 
 @dataclass
