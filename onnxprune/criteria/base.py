@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,6 +15,7 @@ from onnxprune.model import is_parameter, reading
 from onnxprune.registry import Registry
 
 Scores = npt.NDArray[np.float64]
+NAME = re.compile(r"[a-z][a-z0-9]*(-[a-z0-9]+)*")
 _CHUNK_BYTES = 1 << 20
 
 
@@ -81,9 +83,71 @@ class Context:
     seed: int = 0
 
 
-Criterion = Callable[[Group, Context], Scores]
+Score = Callable[[Group, Context], Scores]
+NEEDS = ("weights", "activations", "gradients", "labels", "hessian")
+
+
+@dataclass(frozen=True)
+class Criterion:
+    """A registered criterion; called with a group and the context it gives float64 scores, shape [units].
+
+    Attributes:
+        name: what the command line calls it.
+        score: the function itself.
+        needs: what it looks at, some of NEEDS; all but "weights" take calibration data.
+        cost: what it takes in time, in words.
+        source: paper and equation or section.
+        comparable: scores of different groups are on one scale, so that a global ranking takes them as they are.
+    """
+
+    name: str
+    score: Score
+    needs: tuple[str, ...]
+    cost: str
+    source: str
+    comparable: bool
+
+    def __call__(self, group: Group, context: Context) -> Scores:
+        """Score the units of a group."""
+        return self.score(group, context)
+
+    @property
+    def summary(self) -> str:
+        """The first line of the function's docstring."""
+        return next(iter((self.score.__doc__ or "").strip().splitlines()), "")
+
+    @property
+    def needs_data(self) -> bool:
+        """Does it look at more than the weights?"""
+        return any(need != "weights" for need in self.needs)
+
+
 criteria: Registry[Criterion] = Registry("criterion", "onnxprune.criteria")
-criterion = criteria.register
+
+
+def criterion(
+    name: str,
+    *,
+    needs: Sequence[str] = ("weights",),
+    cost: str = "",
+    source: str = "",
+    comparable: bool = False,
+) -> Callable[[Score], Score]:
+    """Decorator: make a function known as criterion `name`; see Criterion for what the options say.
+
+    Raises ValueError when the name is taken, or no name that can stand in a combination, or a need is none of NEEDS.
+    """
+    unknown = sorted(set(needs) - set(NEEDS))
+    if unknown:
+        raise ValueError(f"criterion '{name}' needs {unknown[0]!r}, which is none of: {', '.join(NEEDS)}")
+    if not NAME.fullmatch(name):
+        raise ValueError(f"criterion '{name}': a name is small letters, digits and single dashes between them")
+
+    def add(score: Score) -> Score:
+        criteria.register(name)(Criterion(name, score, tuple(needs), cost, source, comparable))
+        return score
+
+    return add
 
 
 def score_groups(name: str, groups: list[Group], context: Context) -> dict[str, Scores]:

@@ -10,7 +10,9 @@ from onnxprune.coupling import Group
 from onnxprune.criteria.base import Context, Scores, criterion
 
 
-@criterion("random")
+@criterion(
+    "random", needs=(), cost="nothing", source="the usual control, as in Li et al. 2017, section 4.4", comparable=True
+)
 def random(group: Group, context: Context) -> Scores:
-    """Uniform in [0, 1), from the seed and the name of the group, so that the order of groups does not matter."""
+    """Chance, uniform in [0, 1); the seed and the name of the group decide, not the order of groups."""
     return np.random.default_rng([context.seed, zlib.crc32(group.id.encode())]).random(group.units)

@@ -13,6 +13,8 @@ from onnxprune.coupling import Group
 from onnxprune.criteria.base import Context, Scores, criterion
 from onnxprune.dims import project
 
+_ONE_READ = "one read of the weights"
+
 
 def _power_mean(group: Group, context: Context, power: int) -> Scores:
     """The mean of |w|^power over all entries that belong to each unit, shape [units]."""
@@ -27,16 +29,16 @@ def _power_mean(group: Group, context: Context, power: int) -> Scores:
     return np.nan_to_num(total / np.maximum(entries, 1), posinf=np.finfo(np.float64).max)
 
 
-@criterion("l1")
+@criterion("l1", cost=_ONE_READ, source='Li et al. 2017, "Pruning Filters for Efficient ConvNets", section 3.1')
 def l1(group: Group, context: Context) -> Scores:
-    """Mean absolute weight of a unit (Li et al. 2017, "Pruning Filters for Efficient ConvNets", section 3.1).
+    """Mean absolute weight of a unit.
 
     Li et al. rank filters by sum |w|; units of a group own equally many entries, so the mean ranks the same.
     """
     return _power_mean(group, context, 1)
 
 
-@criterion("l2")
+@criterion("l2", cost=_ONE_READ, source='He et al. 2018, "Soft Filter Pruning", equation 2 with p = 2')
 def l2(group: Group, context: Context) -> Scores:
-    """Root mean square weight of a unit (He et al. 2018, "Soft Filter Pruning", equation 2 with p = 2)."""
+    """Root mean square weight of a unit."""
     return np.sqrt(_power_mean(group, context, 2))

@@ -1,0 +1,61 @@
+"""The decorator that registers a criterion, and what is known of one."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from onnxprune.coupling import Group
+from onnxprune.criteria import base
+from onnxprune.criteria.base import Context, Criterion, Scores, criteria, criterion
+from onnxprune.registry import Registry
+
+
+@pytest.fixture
+def empty(monkeypatch: pytest.MonkeyPatch) -> Registry[Criterion]:
+    """A registry of its own."""
+    registry: Registry[Criterion] = Registry("criterion", "onnxprune.criteria")
+    registry._loaded = True
+    monkeypatch.setattr(base, "criteria", registry)
+    return registry
+
+
+def ones(group: Group, context: Context) -> Scores:
+    """All units are equal.
+
+    More of it.
+    """
+    return np.ones(group.units)
+
+
+def test_plain_decorator_needs_weights_only(empty: Registry[Criterion]) -> None:
+    assert criterion("ones")(ones) is ones
+    found = empty["ones"]
+    assert (found.name, found.score, found.needs, found.comparable) == ("ones", ones, ("weights",), False)
+    assert found.summary == "All units are equal."
+    assert not found.needs_data
+
+
+def test_what_is_said_is_kept(empty: Registry[Criterion]) -> None:
+    criterion("ones", needs=("activations", "labels"), cost="one pass", source="A et al. 2020", comparable=True)(ones)
+    found = empty["ones"]
+    assert (found.needs, found.cost, found.source) == (("activations", "labels"), "one pass", "A et al. 2020")
+    assert found.comparable
+    assert found.needs_data
+
+
+@pytest.mark.parametrize("name", ["", "L1", "1l", "a_b", "a+b", "a*2", "a--b", "a-", "a b"])
+def test_name_that_could_not_stand_in_a_combination_is_refused(empty: Registry[Criterion], name: str) -> None:
+    with pytest.raises(ValueError, match="small letters, digits and single dashes"):
+        criterion(name)
+
+
+def test_unknown_need_is_refused(empty: Registry[Criterion]) -> None:
+    with pytest.raises(ValueError, match="needs 'activation', which is none of: weights, activations,"):
+        criterion("ones", needs=("activation",))
+
+
+def test_name_that_is_taken_is_refused() -> None:
+    criteria.names()
+    with pytest.raises(ValueError, match="criterion 'l1' is registered twice"):
+        criterion("l1")(ones)
