@@ -18,6 +18,7 @@ import onnx
 import pytest
 
 from onnxprune import cost, ops
+from onnxprune.criteria.base import criteria
 from onnxprune.errors import ModelError, OnnxpruneError
 from onnxprune.model import save
 from onnxprune.ops import base
@@ -56,6 +57,7 @@ def tables() -> Iterator[None]:
 @pytest.fixture
 def installed(tables: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The example as an installer leaves it: the module, and the entry point that its pyproject.toml declares."""
+    assert criteria.names()  # loaded before, so that the example's criterion is not registered in this process
     site = tmp_path / "site"
     project = tomllib.loads((EXAMPLE / "pyproject.toml").read_text())["project"]
     info = site / f"{project['name'].replace('-', '_')}-{project['version']}.dist-info"
@@ -110,8 +112,8 @@ def test_report_counts_and_names_it(build: Build) -> None:
 def test_documentation_shows_the_example_as_it_is() -> None:
     blocks = re.findall(r"```python\n(.*?)\n *```", (ROOT / "docs" / "plugins.md").read_text(), re.DOTALL)
     shown = [textwrap.dedent(block).strip().split("\n\n\n")[-1] for block in blocks]
-    source = (EXAMPLE / f"{MODULE}.py").read_text()
-    assert len(shown) == 3
+    source = "".join(path.read_text() for path in EXAMPLE.glob("*.py"))
+    assert len(shown) == 4
     assert all(block in source for block in shown)
 
 
@@ -229,12 +231,13 @@ def test_installed_with_pip_it_is_seen_by_the_command_line(build: Build, tmp_pat
     pip = [sys.executable, "-m", "pip", "install", "-q", "--no-deps", "--no-build-isolation", "--no-index"]
     subprocess.run([*pip, "--target", str(site), str(source)], check=True, capture_output=True)
     model = build(NET, opsets=DOMAINS)
-    said = [_inspect(model, {**os.environ, "PYTHONPATH": path}) for path in ("", str(site))]
+    said = [_run({**os.environ, "PYTHONPATH": path}, "inspect", model, "--json") for path in ("", str(site))]
     assert "com.example.ScaledRelu" in said[0]
     assert "com.example.ScaledRelu" not in said[1]
     assert "b[0]" in said[1]
+    _run({**os.environ, "PYTHONPATH": str(site)}, "compress", model, "--criterion", "peak", "--dry-run")
 
 
-def _inspect(model: Path, environment: dict[str, str]) -> str:
-    command = [sys.executable, "-m", "onnxprune", "inspect", str(model), "--json"]
+def _run(environment: dict[str, str], *args: object) -> str:
+    command = [sys.executable, "-m", "onnxprune", *map(str, args)]
     return subprocess.run(command, check=True, capture_output=True, text=True, env=environment, cwd=ROOT).stdout
