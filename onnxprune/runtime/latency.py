@@ -1,0 +1,327 @@
+"""How long models take in ONNX Runtime, measured so that they can be compared on a machine that others use too.
+
+- **Interleaved**: in every round each model runs once, in an order drawn anew, so that what slows the machine down
+  slows all of them down (Bulej et al., "Duet Benchmarking", ICPE 2020).
+- **In several sessions**: where a session's memory happens to lie makes it faster or slower for its whole life. All
+  sessions are made anew several times, so that this is part of the noise that is seen (Kalibera and Jones, "Rigorous
+  Benchmarking in Reasonable Time", ISMM 2013).
+- **As deployed**: all graph optimizations, packed weights, memory arena. Only the threads of a session that is not
+  running do not spin: they would take the processor from the one that is.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+import random
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from math import ceil
+from pathlib import Path
+from time import perf_counter
+from types import MappingProxyType
+from typing import Any
+
+import numpy as np
+
+from onnxprune.errors import MissingExtraError, ModelError, UsageError
+from onnxprune.runtime.ort import Feed, Port, _reason, synthetic_feed
+
+# Sessions per model. Differences between sessions are what the interval has to cover, and ten are enough to see them.
+SESSIONS = 10
+# A timed piece of work is at least this long, some thousand ticks of the clock.
+_SHORTEST_SECONDS = 200e-6
+# Where a run is shorter than this, refilling the caches after another model's run would show: it is run once untimed.
+_CACHES_MATTER_SECONDS = 10e-3
+# Providers whose inputs and outputs can stay on the device, by the name of that device.
+_DEVICES = {"CUDAExecutionProvider": "cuda", "TensorrtExecutionProvider": "cuda"}
+
+_NO_SIZES: Mapping[str, int] = MappingProxyType({})
+
+
+@dataclass(frozen=True)
+class Setting:
+    """How models are run.
+
+    Attributes:
+        provider: execution provider of ONNX Runtime, by its full name.
+        batch: size of the inputs' first axis where that is dynamic.
+        threads: that one operator may use; 0 lets ONNX Runtime decide.
+        warmup: runs of a new session before it is timed.
+    """
+
+    provider: str = "CPUExecutionProvider"
+    batch: int = 1
+    threads: int = 1
+    warmup: int = 5
+
+
+@dataclass(frozen=True)
+class Latency:
+    """What was measured of one model.
+
+    Attributes:
+        model: path of the file, as given.
+        setting: how it was run, with the provider and the batch that it really ran with.
+        seconds: of one run, one entry per round; a mean over several runs where one is too short for the clock.
+        sessions: which session each of them was measured in, ascending.
+        load_seconds: to make a session from the file, one entry per session.
+        sizes: of the symbolic axes of the inputs.
+    """
+
+    model: str
+    setting: Setting
+    seconds: tuple[float, ...]
+    sessions: tuple[int, ...]
+    load_seconds: tuple[float, ...]
+    sizes: Mapping[str, int]
+
+    @property
+    def median(self) -> float:
+        """Seconds of the run in the middle."""
+        return float(np.median(self.seconds))
+
+    @property
+    def p90(self) -> float:
+        """Seconds that nine of ten runs stay below."""
+        return float(np.quantile(self.seconds, 0.90))
+
+    @property
+    def p99(self) -> float:
+        """Seconds that 99 of 100 runs stay below."""
+        return float(np.quantile(self.seconds, 0.99))
+
+    @property
+    def throughput(self) -> float:
+        """Samples (entries of the first axis) per second at the median."""
+        return self.setting.batch / self.median
+
+
+def measure(
+    paths: Sequence[Path],
+    setting: Setting = Setting(),
+    *,
+    rounds: int | None = None,
+    seconds: float = 2.0,
+    feed: Feed | None = None,
+    seed: int = 0,
+    sizes: Mapping[str, int] = _NO_SIZES,
+    progress: Callable[[str], None] = lambda _: None,
+) -> list[Latency]:
+    """Time models side by side; entry i of the `seconds` of two of them was measured within one round.
+
+    Args:
+        paths: model files with the same inputs; the same file may be given twice.
+        setting: provider, batch, threads, warm-up.
+        rounds: how often each model is timed (None: as often as `seconds` allows, once per session at least).
+        seconds: of measuring per model, warm-up and loading not counted.
+        feed: inputs by name (None: made from the signature of the first model).
+        seed: of the order within a round, and of made inputs.
+        sizes: of symbolic axes by name or `input[axis]`; 1 where nothing is said.
+        progress: is told which session is being timed.
+
+    Raises UsageError for inputs that do not fit or numbers that make no sense, ModelError when a model does not run.
+    """
+    _check(paths, setting, rounds, seconds)
+    rng = random.Random(seed)
+    turns = [_Turn(Path(path)) for path in paths]
+    sessions = SESSIONS if rounds is None else min(SESSIONS, rounds)
+    for session in range(sessions):
+        progress(f"timing, session {session + 1} of {sessions}")
+        for turn in rng.sample(turns, len(turns)):
+            turn.load(setting)
+        if feed is None:
+            feed = made_inputs(turns[0].inputs, setting.batch, sizes, seed)
+        for turn in turns:
+            _check_inputs(turn, turns[0], feed)
+        with _no_garbage_collection():
+            for turn in rng.sample(turns, len(turns)):
+                turn.warm_up(feed, setting, seconds / sessions)
+            share = None if rounds is None else rounds // sessions + (session < rounds % sessions)
+            for _ in _rounds(share, seconds * len(turns) / sessions):
+                for turn in rng.sample(turns, len(turns)):
+                    turn.time(session)
+        for turn in turns:
+            turn.close()
+    assert feed is not None
+    return [turn.result(path, setting, feed) for path, turn in zip(paths, turns, strict=True)]
+
+
+def _check(paths: Sequence[Path], setting: Setting, rounds: int | None, seconds: float) -> None:
+    if not paths:
+        raise UsageError("no model is given: give the path of at least one")
+    for name, number, least in (
+        ("batch", setting.batch, 1),
+        ("threads", setting.threads, 0),
+        ("warmup", setting.warmup, 0),
+        ("rounds", rounds, 1),
+    ):
+        if number is not None and number < least:
+            raise UsageError(f"{name} {number} makes no sense: give {least} or more")
+    if not seconds > 0:
+        raise UsageError(f"seconds {seconds:g} makes no sense: give the time to measure each model for, like 2")
+
+
+def _rounds(count: int | None, seconds: float) -> Iterator[None]:
+    """So many rounds, or as many as begin within the time, but one."""
+    if count is not None:
+        yield from (None for _ in range(count))
+        return
+    end = perf_counter() + seconds
+    yield
+    while perf_counter() < end:
+        yield
+
+
+@contextlib.contextmanager
+def _no_garbage_collection() -> Iterator[None]:
+    enabled = gc.isenabled()
+    gc.collect()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()
+
+
+def made_inputs(ports: Sequence[Port], batch: int, sizes: Mapping[str, int] = _NO_SIZES, seed: int = 0) -> Feed:
+    """Inputs from the signature, with a dynamic first axis as the batch unless `sizes` says something else.
+
+    Raises UsageError where the batch is asked for and no input has such an axis.
+    """
+    firsts = [port.shape[0] if port.shape else 1 for port in ports]
+    symbols = [f"{port.name}[0]" if first is None else first for port, first in zip(ports, firsts, strict=True)]
+    feed = synthetic_feed(ports, {**{symbol: batch for symbol in symbols if isinstance(symbol, str)}, **sizes}, seed)
+    if batch > 1 and batch not in {array.shape[0] for array in feed.values() if array.ndim}:
+        shapes = ", ".join(f"{port.name}:{'x'.join(map(str, port.shape))}" for port in ports)
+        raise UsageError(f"batch {batch} cannot be run: the model's inputs have fixed sizes ({shapes}); leave it out")
+    return feed
+
+
+def _check_inputs(turn: _Turn, first: _Turn, feed: Feed) -> None:
+    expected = {port.name for port in turn.inputs}
+    if expected != set(feed):
+        raise UsageError(
+            f"{turn.path} takes the inputs {', '.join(sorted(expected))}, but the data has {', '.join(sorted(feed))}"
+            + ("" if turn is first else f" as {first.path}; models are compared on the same inputs")
+        )
+
+
+class _Turn:
+    """One model's part in the measurement: its session of the moment, and the times so far."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.provider = ""
+        self._run: Callable[[], object] = lambda: None
+        self._session: Any = None
+        self._repeat = 0
+        self._settle = False
+        self._seconds: list[float] = []
+        self._sessions: list[int] = []
+        self._loads: list[float] = []
+
+    def load(self, setting: Setting) -> None:
+        start = perf_counter()
+        self._session = deployed_session(self.path, setting.provider, setting.threads)
+        self._loads.append(perf_counter() - start)
+        self.provider = self._session.get_providers()[0]
+        self.inputs = [Port(port.name, port.type, tuple(port.shape)) for port in self._session.get_inputs()]
+
+    def close(self) -> None:
+        self._session, self._run = None, lambda: None
+
+    def warm_up(self, feed: Feed, setting: Setting, budget: float) -> None:
+        """Run untimed, as often as asked but not for longer than the measurement itself; the first time, learn how long
+        a run takes.
+        """
+        try:
+            self._run = _runner(self._session, feed, _DEVICES.get(self.provider))
+            start = perf_counter()
+            self._run()
+            for _ in range(setting.warmup - 1):
+                if perf_counter() - start > budget:
+                    break
+                self._run()
+        except Exception as error:
+            raise ModelError(f"ONNX Runtime cannot run {self.path.name}: {_reason(error)}") from error
+        if not self._repeat:
+            once = min(self._timed(1) for _ in range(3))
+            self._repeat = max(1, ceil(_SHORTEST_SECONDS / once))
+            self._settle = once < _CACHES_MATTER_SECONDS
+
+    def time(self, session: int) -> None:
+        if self._settle:
+            self._run()
+        self._seconds.append(self._timed(self._repeat) / self._repeat)
+        self._sessions.append(session)
+
+    def _timed(self, repeat: int) -> float:
+        run, runs = self._run, range(repeat)
+        start = perf_counter()
+        for _ in runs:
+            run()
+        return perf_counter() - start
+
+    def result(self, path: Path, setting: Setting, feed: Feed) -> Latency:
+        batches = [feed[port.name].shape[0] for port in self.inputs if port.shape]
+        used = replace(setting, provider=self.provider, batch=batches[0] if batches else 1)
+        sizes = {
+            str(symbol): feed[port.name].shape[axis]
+            for port in self.inputs
+            for axis, size in enumerate(port.shape)
+            for symbol in [f"{port.name}[{axis}]" if size is None else size]
+            if isinstance(symbol, str)
+        }
+        return Latency(str(path), used, tuple(self._seconds), tuple(self._sessions), tuple(self._loads), sizes)
+
+
+def deployed_session(path: Path, provider: str, threads: int = 1, *, profile: Path | None = None) -> Any:
+    """An `onnxruntime.InferenceSession` with the settings that a server would use.
+
+    Args:
+        path: the model file.
+        provider: full name of the execution provider; what it cannot run goes to the CPU.
+        threads: of one operator; 0 lets ONNX Runtime decide.
+        profile: start of the name of a file to write a profile to.
+
+    Raises MissingExtraError without ONNX Runtime, ModelError with one line when it refuses the file.
+    """
+    try:
+        import onnxruntime
+    except ImportError:
+        raise MissingExtraError("onnxruntime", "cpu") from None
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 4
+    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_ALL
+    options.intra_op_num_threads = threads
+    options.add_session_config_entry("session.force_spinning_stop", "1")
+    if profile is not None:
+        options.enable_profiling = True
+        options.profile_file_prefix = str(profile)
+    try:
+        return onnxruntime.InferenceSession(
+            str(path), options, providers=list(dict.fromkeys([provider, "CPUExecutionProvider"]))
+        )
+    except Exception as error:
+        raise ModelError(f"ONNX Runtime cannot load {path.name}: {_reason(error)}") from error
+
+
+def _runner(session: Any, feed: Feed, device: str | None) -> Callable[[], object]:
+    """One run as a function; on a device the inputs are there already and the outputs stay there."""
+    if device is None:
+        return lambda: session.run(None, feed)
+    import onnxruntime
+
+    binding = session.io_binding()
+    for name, array in feed.items():
+        binding.bind_ortvalue_input(name, onnxruntime.OrtValue.ortvalue_from_numpy(array, device, 0))
+    for port in session.get_outputs():
+        binding.bind_output(port.name, device)
+
+    def run() -> None:
+        session.run_with_iobinding(binding)
+        binding.synchronize_outputs()
+
+    return run
