@@ -3,6 +3,7 @@
 OnnxpruneError               one line for a person: what is wrong and what to do; exit code 1
 ├── UsageError               the request itself is wrong (ratio, names, options); exit code 2
 ├── ModelError               the file is not a model that can be worked on
+├── DataError                calibration data that is missing, empty or does not fit the model
 ├── NothingToPruneError      no group is left to take units from
 ├── PlanError                a plan that does not fit the model
 ├── MissingExtraError        a heavy dependency is not installed
@@ -26,6 +27,10 @@ class UsageError(OnnxpruneError):
 
 class ModelError(OnnxpruneError):
     """The file is missing, not ONNX, truncated, unsafe, or refused by ONNX Runtime."""
+
+
+class DataError(OnnxpruneError):
+    """Calibration data that is missing, empty, damaged, or does not fit the model's inputs."""
 
 
 class NothingToPruneError(OnnxpruneError):

@@ -11,7 +11,8 @@ import numpy as np
 
 from onnxprune.errors import ModelError, VerificationError
 from onnxprune.model import check
-from onnxprune.runtime.ort import Feed, Port, Session, synthetic_feed
+from onnxprune.runtime.ort import Session
+from onnxprune.signature import Feed, Port, synthetic_feed
 
 
 @dataclass(frozen=True)

@@ -25,7 +25,8 @@ from onnxprune.model import check
 from onnxprune.ops.base import RULES
 from onnxprune.pipeline import apply, inspect
 from onnxprune.plan import Plan, Removal
-from onnxprune.runtime.ort import Session, synthetic_feed
+from onnxprune.runtime.ort import Session
+from onnxprune.signature import synthetic_feed
 from tests.conftest import ROOT, SHARED
 from tests.graph_net import OPERATORS, RUNS, Recipe
 from tests.graph_strategies import Graph, full_graph, graphs, seeded_graph, varied_net

@@ -19,7 +19,7 @@ from onnxprune.coupling import Analysis
 from onnxprune.errors import NothingToPruneError
 from onnxprune.model import check
 from onnxprune.pipeline import compress, inspect
-from onnxprune.runtime.ort import synthetic_feed
+from onnxprune.signature import synthetic_feed
 from tests.conftest import Build
 from tests.oracle import Trio, every_other_unit
 

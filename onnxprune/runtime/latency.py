@@ -25,7 +25,8 @@ from typing import Any
 import numpy as np
 
 from onnxprune.errors import MissingExtraError, ModelError, UsageError
-from onnxprune.runtime.ort import Feed, Port, _reason, synthetic_feed
+from onnxprune.runtime.ort import _reason
+from onnxprune.signature import Feed, Port, synthetic_feed
 
 # Sessions per model. Differences between sessions are what the interval has to cover, and ten are enough to see them.
 SESSIONS = 10
@@ -190,11 +191,10 @@ def made_inputs(ports: Sequence[Port], batch: int, sizes: Mapping[str, int] = _N
 
     Raises UsageError where the batch is asked for and no input has such an axis.
     """
-    firsts = [port.shape[0] if port.shape else 1 for port in ports]
-    symbols = [f"{port.name}[0]" if first is None else first for port, first in zip(ports, firsts, strict=True)]
-    feed = synthetic_feed(ports, {**{symbol: batch for symbol in symbols if isinstance(symbol, str)}, **sizes}, seed)
+    symbols = {port.symbol(0) for port in ports if port.shape and not isinstance(port.shape[0], int)}
+    feed = synthetic_feed(ports, {**dict.fromkeys(symbols, batch), **sizes}, seed)
     if batch > 1 and batch not in {array.shape[0] for array in feed.values() if array.ndim}:
-        shapes = ", ".join(f"{port.name}:{'x'.join(map(str, port.shape))}" for port in ports)
+        shapes = ", ".join(f"'{port.name}' {port}" for port in ports)
         raise UsageError(f"batch {batch} cannot be run: the model's inputs have fixed sizes ({shapes}); leave it out")
     return feed
 
@@ -268,11 +268,10 @@ class _Turn:
         batches = [feed[port.name].shape[0] for port in self.inputs if port.shape]
         used = replace(setting, provider=self.provider, batch=batches[0] if batches else 1)
         sizes = {
-            str(symbol): feed[port.name].shape[axis]
+            port.symbol(axis): feed[port.name].shape[axis]
             for port in self.inputs
             for axis, size in enumerate(port.shape)
-            for symbol in [f"{port.name}[{axis}]" if size is None else size]
-            if isinstance(symbol, str)
+            if not isinstance(size, int)
         }
         return Latency(str(path), used, tuple(self._seconds), tuple(self._sessions), tuple(self._loads), sizes)
 

@@ -9,7 +9,8 @@ import onnx_ir as ir
 
 from onnxprune.errors import OnnxpruneError
 from onnxprune.model import save
-from onnxprune.runtime.ort import Session, synthetic_feed
+from onnxprune.runtime.ort import Session
+from onnxprune.signature import synthetic_feed
 
 
 def observe(

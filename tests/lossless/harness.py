@@ -22,7 +22,8 @@ from onnxprune.lossless.constants import Constants
 from onnxprune.lossless.known import Known
 from onnxprune.model import save
 from onnxprune.pipeline import Result, compress_lossless, inspect
-from onnxprune.runtime.ort import Feed, Session, synthetic_feed
+from onnxprune.runtime.ort import Session
+from onnxprune.signature import Feed, synthetic_feed
 from tests.oracle import distance
 
 TOLERANCE = 1e-5

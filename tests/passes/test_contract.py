@@ -25,7 +25,8 @@ from onnxprune.model import check, open_model, save
 from onnxprune.passes.base import Pass, PassResult
 from onnxprune.passes.fold_constants import FoldConstants
 from onnxprune.passes.remove_units import RemoveUnits
-from onnxprune.runtime.ort import Session, synthetic_feed
+from onnxprune.runtime.ort import Session
+from onnxprune.signature import synthetic_feed
 from tests.conftest import Build
 
 
