@@ -3,26 +3,37 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
+from math import prod
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import onnx_ir as ir
 
-from onnxprune.coupling import Analysis, Group
+from onnxprune.coupling import Analysis, Group, Occurrence
+from onnxprune.dims import Atom, units_of
+from onnxprune.errors import UsageError
+from onnxprune.filters import producing
 from onnxprune.model import is_parameter, reading
 from onnxprune.registry import Registry
+from onnxprune.runtime.statistics import Activations
 
 Scores = npt.NDArray[np.float64]
 NAME = re.compile(r"[a-z][a-z0-9]*(-[a-z0-9]+)*")
+NEGLIGIBLE = 0.01
 _CHUNK_BYTES = 1 << 20
+_BLOCK_ENTRIES = 1 << 20
+_FLOAT32_MAX = float(np.finfo(np.float32).max)
 
 
 class WeightReader:
-    """Sums of powers of absolute weights along the axes that groups occur on; a tensor is read once per power."""
+    """Looks at the weights of groups block by block; what several groups ask of one tensor is read once."""
 
     def __init__(self, analysis: Analysis) -> None:
+        self._analysis = analysis
         self._initializers = analysis.model.graph.initializers
         self._sums: dict[tuple[str, int], dict[int, Scores]] = {}
         self._axes: dict[str, set[int]] = {}
@@ -34,17 +45,71 @@ class WeightReader:
         """Does the tensor hold parameters (rather than indices or shapes)?"""
         return is_parameter(self._initializers[tensor])
 
+    def size(self, tensor: str) -> int:
+        """The number of entries of a tensor."""
+        return prod(self._shape(tensor))
+
     def axis_sums(self, tensor: str, axis: int, power: int) -> Scores:
-        """Sum |w|^power over all other axes: float64, shape [size of `axis`]."""
+        """Sum |w|^power over all other axes: float64, shape [size of `axis`].
+
+        Power 0 counts the weights above NEGLIGIBLE times the root mean square of the tensor.
+        """
         if (tensor, power) not in self._sums:
-            value = self._initializers[tensor].const_value
-            assert value is not None
-            with reading(value) as array:
-                self._sums[tensor, power] = _axis_sums(array, sorted(self._axes[tensor]), power)
+            negligible = 0.0
+            if power == 0:
+                squares = self.axis_sums(tensor, axis, 2).sum() / max(1, self.size(tensor))
+                negligible = NEGLIGIBLE * float(np.sqrt(squares)) if np.isfinite(squares) else 0.0
+            with reading(self._tensor(tensor)) as array:
+                self._sums[tensor, power] = _axis_sums(array, sorted(self._axes[tensor]), power, negligible)
         return self._sums[tensor, power][axis]
 
+    def filters(self, group: Group) -> list[Occurrence]:
+        """The weights that make the units: those whose axis comes out of an operator, of two axes or more.
 
-def _axis_sums(array: npt.NDArray[np.generic], axes: list[int], power: int) -> dict[int, Scores]:
+        Biases and normalizations, one number per unit, are left out: they would weigh nothing beside the filters, or
+        everything beside small ones. A group that no such weight makes has those that read it, else all it has.
+        """
+        weights = [place for place in group.occurrences if self.is_weight(place.tensor)]
+        matrices = [place for place in weights if sum(size > 1 for size in self._shape(place.tensor)) > 1]
+        made = [place for place in matrices if (place.tensor, place.axis) in self._producing]
+        return made or matrices or weights
+
+    def unit_blocks(self, place: Occurrence, atom: Atom) -> Iterator[Scores]:
+        """The entries of a weight that belong to each unit of `atom`: float64 blocks of shape [units, entries].
+
+        All blocks side by side are the whole weight; the order of entries is the same for all units. What is not
+        finite is clipped to the range of float32, NaN is 0.
+        """
+        entries = units_of(place.dim, atom)
+        order = np.argsort(entries, kind="stable")
+        rows = order[entries[order] >= 0]
+        shape = self._shape(place.tensor)
+        others = [axis for axis in range(len(shape)) if axis != place.axis]
+        along = max(others, key=lambda axis: shape[axis], default=place.axis)
+        steps = shape[along] if others else 1
+        step = max(1, _BLOCK_ENTRIES * steps // max(1, self.size(place.tensor)))
+        with reading(self._tensor(place.tensor)) as array:
+            for start in range(0, steps, step):
+                part = array[(slice(None),) * along + (slice(start, start + step),)] if others else array
+                block = np.moveaxis(part, place.axis, 0)[rows].reshape(atom.size, -1).astype(np.float64)
+                yield np.clip(np.nan_to_num(block - _middle(array.dtype)), -_FLOAT32_MAX, _FLOAT32_MAX)
+
+    @cached_property
+    def _producing(self) -> set[tuple[str, int]]:
+        return producing(self._analysis)
+
+    def _tensor(self, tensor: str) -> ir.TensorProtocol:
+        value = self._initializers[tensor].const_value
+        assert value is not None
+        return value
+
+    def _shape(self, tensor: str) -> tuple[int, ...]:
+        return tuple(self._tensor(tensor).shape.numpy())
+
+
+def _axis_sums(
+    array: npt.NDArray[np.generic], axes: list[int], power: int, negligible: float = 0.0
+) -> dict[int, Scores]:
     """The sums for some axes in one walk over blocks of the first one, so that a block stays in the cache.
 
     The other axes (a convolution's window) are summed away first; blocks are summed in float32, their sums in float64.
@@ -56,7 +121,9 @@ def _axis_sums(array: npt.NDArray[np.generic], axes: list[int], power: int) -> d
     for start in range(0, array.shape[0], rows):
         block = array[start : start + rows].astype(np.float32, copy=False)
         block = np.abs(block - middle if middle else block)
-        if power == 2:
+        if power == 0:
+            block = (block > negligible).astype(np.float32)
+        elif power == 2:
             np.multiply(block, block, out=block)
         block = block.sum(axis=rest, keepdims=True)
         for axis in axes:
@@ -81,6 +148,14 @@ class Context:
     analysis: Analysis
     weights: WeightReader
     seed: int = 0
+    observed: Activations | None = None
+
+    @property
+    def activations(self) -> Activations:
+        """The inner values on calibration data. Raises UsageError where no data was given."""
+        if self.observed is None:
+            raise UsageError("the criterion needs activations: give --data (an .npz, a folder, or synthetic)")
+        return self.observed
 
 
 Score = Callable[[Group, Context], Scores]

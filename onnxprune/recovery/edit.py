@@ -1,0 +1,66 @@
+"""Write matrices and biases back into the layers that they came from."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import onnx_ir as ir
+
+from onnxprune.layers import Layer
+from onnxprune.ops.base import key_of
+
+
+def set_matrix(model: ir.Model, layer: Layer, matrix: npt.NDArray[Any]) -> None:
+    """Replace the weight by one with this matrix [groups, features, outputs]; its type stays."""
+    value = model.graph.initializers[layer.weight]
+    assert value.const_value is not None
+    _assign(value, layer.form.weight(matrix), value.const_value.dtype)
+
+
+def set_bias(model: ir.Model, layer: Layer, bias: npt.NDArray[Any]) -> None:
+    """Give the layer this bias [groups * outputs]: in its node, in the Add behind it, or in a new Add."""
+    dtype = model.graph.initializers[layer.weight].dtype
+    assert dtype is not None
+    node, slot = layer.add or (layer.node, layer.form.bias)
+    if slot is None:
+        node, slot = _insert_add(model, layer.node), 1
+    elif key_of(node) == ("", "Gemm"):
+        node.attributes.pop("beta", None)
+    name = _free_name(model, f"{node.name or node.op_type}/bias")
+    value = ir.Value(name=name)
+    _assign(value, bias.reshape(-1), dtype)
+    model.graph.register_initializer(value)
+    if slot >= len(node.inputs):
+        node.resize_inputs(slot + 1)
+    old = node.inputs[slot]
+    node.replace_input_with(slot, value)
+    if old is not None and not old.uses() and old.is_initializer() and not old.is_graph_input():
+        del model.graph.initializers[old.name or ""]
+
+
+def _assign(value: ir.Value, array: npt.NDArray[Any], dtype: ir.DataType) -> None:
+    stored = np.ascontiguousarray(array.astype(dtype.numpy()))
+    value.const_value = ir.Tensor(stored, dtype=dtype, name=value.name)
+    value.shape, value.dtype = ir.Shape(stored.shape), dtype
+
+
+def _insert_add(model: ir.Model, node: ir.Node) -> ir.Node:
+    """An Add behind a node, with its second input still to be given; it takes over the name of the node's output."""
+    old = node.outputs[0]
+    add = ir.node("Add", [old, None], name=_free_name(model, f"{node.name or node.op_type}/shifted"))
+    new = add.outputs[0]
+    new.shape, new.type = old.shape, old.type
+    ir.convenience.replace_all_uses_with(old, new, replace_graph_outputs=True)
+    new.name, old.name = old.name, _free_name(model, f"{old.name}/unshifted")
+    add.replace_input_with(0, old)
+    model.graph.insert_after(node, add)
+    return add
+
+
+def _free_name(model: ir.Model, name: str) -> str:
+    taken = set(model.graph.initializers) | {value.name for node in model.graph for value in node.outputs}
+    while name in taken:
+        name += "'"
+    return name
