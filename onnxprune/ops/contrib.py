@@ -76,6 +76,7 @@ def skip_layer_normalization(op: Op) -> None:
                 op.same(given[-offset], x[-offset])
     op.tag("statistics", x[-1])
     op.tag("normalized", x[-1])
+    op.tag("scale", *op.x[2])
     op.tag("residual", *[dim for dim in x if dim.size > 1])
 
 
@@ -104,6 +105,7 @@ def embed_layer_normalization(op: Op) -> None:
                 op.same(dim, other)
     op.tag("statistics", hidden)
     op.tag("normalized", hidden)
+    op.tag("scale", *op.x[5])
 
 
 @shape_rule("EmbedLayerNormalization", domain=MICROSOFT)
@@ -147,6 +149,7 @@ def group_norm(op: Op) -> None:
     groups, inner = op.factor(channels, int(op.attr("groups")))
     op.names("groups", None, groups)
     op.tag("statistics", inner, *[dim for dim in x[1:] if dim is not channels])
+    op.tag("scale", *op.x[1])
 
 
 @shape_rule("GroupNorm", "SkipGroupNorm", domain=MICROSOFT)

@@ -12,6 +12,7 @@ def batch_normalization(op: Op) -> None:
     """Per-channel scale, bias, mean and variance; in training mode (weight standardization) statistics of the rest."""
     if op.attr("training_mode", 0):
         op.tag("statistics", op.x[0][0], *op.x[0][2:])
+    op.tag("scale", *op.x[1])
     op.same_all(op.y[0], op.x[0])
     for parameter in op.x[1:5]:
         op.same(parameter[0], op.x[0][1])
@@ -28,6 +29,7 @@ def instance_normalization(op: Op) -> None:
     op.same(op.x[1][0], x[1])
     op.same(op.x[2][0], x[1])
     op.tag("statistics", *x[2:])
+    op.tag("scale", *op.x[1])
 
 
 @rule("LayerNormalization", "RMSNormalization", "SimplifiedLayerNormalization")
@@ -44,6 +46,7 @@ def layer_normalization(op: Op) -> None:
                 op.free(parameter[-offset])
     op.tag("statistics", *x[axis:])
     op.tag("normalized", *x[axis:])
+    op.tag("scale", *op.x[1])
     for statistic in op.y[1:]:
         if len(statistic) == len(x):
             op.same_all(statistic[:axis], x[:axis])
@@ -59,6 +62,7 @@ def group_normalization(op: Op) -> None:
     for parameter in op.x[1:3]:
         op.same(parameter[0], x[1] if parameter[0].size == x[1].size else groups)
     op.tag("statistics", inner, *x[2:])
+    op.tag("scale", *op.x[1])
 
 
 @rule("LpNormalization", "MeanVarianceNormalization")
