@@ -160,16 +160,20 @@ def recipe(port: Port, options: ImageOptions) -> Recipe:
 
 def _layout(port: Port) -> Layout:
     """Raises DataError where the shape leaves it open."""
-    if len(port.shape) == 4 and port.dtype.kind in "fiu":
-        _, first, _, last = port.shape
-        if first in (1, 3, 4) or (not isinstance(first, int) and last not in (1, 3, 4)):
-            return "NCHW"
-        if last in (1, 3, 4):
-            return "NHWC"
-    raise DataError(
-        f"input '{port.name}' is {port}, which is no batch of images [N, C, H, W] or [N, H, W, C]; give --layout or "
-        "other data, like an .npz file"
-    )
+    axis = channel_axis(port)
+    if axis is None and (len(port.shape) != 4 or isinstance(port.shape[1], int)):
+        raise DataError(
+            f"input '{port.name}' is {port}, which is no batch of images [N, C, H, W] or [N, H, W, C]; give --layout, "
+            "or other data such as an .npz file"
+        )
+    return "NHWC" if axis == 3 else "NCHW"
+
+
+def channel_axis(port: Port) -> int | None:
+    """Where the channels of a batch of images are, 1 or 3: 1, 3 or 4 of them; None for anything else."""
+    if len(port.shape) == 4:
+        return next((axis for axis in (1, 3) if port.shape[axis] in (1, 3, 4)), None)
+    return None
 
 
 def _per_channel(name: str, values: tuple[float, ...], channels: int) -> npt.NDArray[np.float32]:

@@ -1,0 +1,116 @@
+"""The options of every command that takes data."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from onnxprune.cli.base import Command, shared
+from onnxprune.errors import UsageError
+
+if TYPE_CHECKING:
+    import onnx_ir as ir
+
+    from onnxprune.calibration.base import Data
+
+_IMAGES = ("resize", "crop", "scale", "mean", "std", "layout", "channel_order")
+_OTHERS = ("labels", "samples", "batch", "tokenizer")
+_BATCH = 32
+
+
+class _Size(click.ParamType):
+    """`256` or `224x288`: an int, or height and width."""
+
+    name = "SIZE"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """An int or a pair of them."""
+        sides = str(value).split("x")
+        if len(sides) > 2 or not all(side.isdecimal() and int(side) > 0 for side in sides):
+            self.fail(f"'{value}' is not a size like 256 or 224x288 (height x width)", param, ctx)
+        return int(sides[0]) if len(sides) == 1 else (int(sides[0]), int(sides[1]))
+
+
+class _Numbers(click.ParamType):
+    """`0.485,0.456,0.406`."""
+
+    name = "NUMBERS"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[float, ...]:
+        """The numbers as a tuple."""
+        try:
+            return tuple(float(number) for number in str(value).split(","))
+        except ValueError:
+            self.fail(f"'{value}' is not a list of numbers like 0.485,0.456,0.406", param, ctx)
+
+
+_OPTIONS = (
+    click.option(
+        "--data",
+        metavar="SPEC",
+        help="Samples: .npz, a folder of arrays or images, .parquet, a saved Hugging Face dataset, text, "
+        "module:function, or synthetic.",
+    ),
+    click.option("--labels", metavar="KEY", help="The array or column of --data with the labels."),
+    click.option("--samples", type=click.IntRange(1), help="Use the first N samples only."),
+    click.option("--batch", type=click.IntRange(1), help=f"Samples at a time; {_BATCH} unless the model fixes it."),
+    click.option(
+        "--input-shape",
+        "input_shape",
+        multiple=True,
+        metavar="NAME:SHAPE",
+        help="Sizes of dynamic axes, like images:8x3x224x224; ? leaves one open.",
+    ),
+    click.option("--resize", type=_Size(), help="Images: shorter side, or height x width; by default as the input."),
+    click.option("--crop", type=_Size(), help="Images: cut this out of the middle; by default as the input."),
+    click.option("--scale", type=float, help="Images: multiply pixels of 0..255; 1/255 by default for floats."),
+    click.option("--mean", type=_Numbers(), help="Images: subtract per channel after --scale; ImageNet's by default."),
+    click.option("--std", type=_Numbers(), help="Images: divide by, per channel; ImageNet's by default."),
+    click.option("--layout", type=click.Choice(["NCHW", "NHWC"]), help="Images: axes of the input."),
+    click.option("--channel-order", type=click.Choice(["RGB", "BGR"]), help="Images: order of the channels; RGB."),
+    click.option("--tokenizer", type=click.Path(path_type=Path), help="Text: the tokenizer.json."),
+)
+
+
+def data_options(command: Command) -> Command:
+    """Decorator: add --data and what belongs to it; the command hands its keyword arguments to `data_from`."""
+    decorate: Callable[[Command], Command] = shared(*_OPTIONS)
+    return decorate(command)
+
+
+def data_from(options: dict[str, Any], model: ir.Model, seed: int) -> Data | None:
+    """Take the options of `data_options` out of a command's keyword arguments and open the data; None without --data.
+
+    Raises UsageError for options that say something about data where there is none, DataError for data that does not
+    fit the model.
+    """
+    spec = options.pop("data", None)
+    shapes = options.pop("input_shape", ())
+    given = {name: options.pop(name, None) for name in (*_IMAGES, *_OTHERS)}
+    given = {name: value for name, value in given.items() if value is not None}
+    if spec is None:
+        for name in given:
+            raise UsageError(f"--{name.replace('_', '-')} says how to read --data, which is not there; add it")
+        return None
+
+    from onnxprune.calibration.base import NO_HINTS, load_data
+    from onnxprune.calibration.pixels import ImageOptions
+    from onnxprune.calibration.synthetic import hints_of
+    from onnxprune.signature import given_sizes, ports_of
+
+    ports = ports_of(model)
+    return load_data(
+        spec,
+        ports,
+        labels=given.get("labels"),
+        samples=given.get("samples"),
+        batch=given.get("batch", _BATCH),
+        seed=seed,
+        sizes=given_sizes(shapes, ports),
+        images=ImageOptions(**{name: given[name] for name in _IMAGES if name in given}),
+        tokenizer=given.get("tokenizer"),
+        hints=hints_of(model) if spec == "synthetic" else NO_HINTS,
+    )
