@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import difflib
 import importlib
+import os
 import pkgutil
+import sys
 from collections.abc import Callable, Iterable
 from importlib.metadata import entry_points
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 from onnxprune.errors import OnnxpruneError, UsageError
 
@@ -40,6 +42,26 @@ def load_package(package: str) -> None:
             said = (str(error).strip().splitlines() or [type(error).__name__])[0]
             name = f"plug-in '{entry.name}' ({entry.value}) of {package}"
             raise OnnxpruneError(f"{name} cannot be loaded: {said}; update or uninstall it") from error
+
+
+def imported_function(spec: str) -> Callable[..., Any]:
+    """A function of the user, named as `module:function` and imported as from the current folder.
+
+    Raises UsageError with one line where there is none.
+    """
+    module_name, _, name = spec.partition(":")
+    if os.getcwd() not in sys.path:
+        sys.path.insert(0, os.getcwd())
+    try:
+        module = importlib.import_module(module_name)
+    except Exception as error:  # whatever the user's module raises
+        said = (str(error).strip().splitlines() or [""])[0]
+        raise UsageError(f"{spec}: {module_name} cannot be imported: {type(error).__name__}: {said}") from error
+    function = getattr(module, name, None)
+    if not callable(function):
+        known = [key for key, value in vars(module).items() if callable(value) and not key.startswith("_")]
+        raise UsageError(f"{spec}: {module_name} has no function '{name}'{did_you_mean(name, known)}")
+    return function  # type: ignore[no-any-return]
 
 
 class Registry(Generic[T]):
