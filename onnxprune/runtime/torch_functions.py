@@ -1,0 +1,56 @@
+"""Operators that the standard defines by a function of simpler ones: their bodies, for those not in the table."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import onnx
+import onnx_ir as ir
+import torch
+from torch import Tensor
+
+from onnxprune.runtime.torch_ops.base import TORCH_TYPES
+
+_ONNX_TYPES = {dtype: code for code, dtype in reversed(TORCH_TYPES.items())}
+
+
+def schema_of(node: ir.Node, version: int) -> onnx.defs.OpSchema | None:
+    """The standard's definition of an operator that has a function body, None where it has none."""
+    domain = "" if node.domain == "ai.onnx" else node.domain
+    try:
+        schema = onnx.defs.get_schema(node.op_type, version, domain)
+    except onnx.defs.SchemaError:
+        return None
+    return schema if schema.has_function or schema.has_context_dependent_function else None
+
+
+def defaults(schema: onnx.defs.OpSchema) -> dict[str, ir.Attr]:
+    """The attributes that hold where a node states none."""
+    stated = {name: attribute.default_value for name, attribute in schema.attributes.items()}
+    return {name: ir.from_proto(proto) for name, proto in stated.items() if proto.name}
+
+
+def plain_body(schema: onnx.defs.OpSchema) -> ir.Function:
+    """The body of an operator whose definition is the same for all types."""
+    return ir.from_proto(schema.function_body)
+
+
+def typed_body(schema: onnx.defs.OpSchema, node: ir.Node, inputs: Sequence[Tensor | None]) -> ir.Function:
+    """The body of an operator whose definition depends on the types of its inputs."""
+    types = [_type(value).SerializeToString() for value in inputs]
+    version = max(schema.context_dependent_function_opset_versions)
+    body = schema.get_context_dependent_function_with_opset_version(
+        version, ir.to_proto(node).SerializeToString(), types
+    )
+    return ir.from_proto(onnx.FunctionProto.FromString(body))
+
+
+def _type(value: Tensor | None) -> onnx.TypeProto:
+    if value is None:
+        return onnx.TypeProto()
+    return onnx.helper.make_tensor_type_proto(_ONNX_TYPES[value.dtype], list(value.shape))
+
+
+def signature(inputs: Sequence[Tensor | None]) -> tuple[tuple[torch.dtype, int] | None, ...]:
+    """What a body can depend on: the types and ranks of the inputs, and which are there."""
+    return tuple(None if value is None else (value.dtype, value.ndim) for value in inputs)

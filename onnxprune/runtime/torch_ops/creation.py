@@ -1,0 +1,113 @@
+"""Values out of nothing, and values in another type."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from onnxprune.runtime.torch_ops.base import Op, torch_op
+
+_FLOAT, _FLOAT8 = 1, (17, 18, 19, 20)
+
+
+@torch_op("Constant")
+def constant(op: Op) -> Tensor:
+    """The attribute."""
+    if op.attr("value") is not None:
+        value: Tensor = op.attr("value")
+        return value
+    for name, code in (("value_float", 1), ("value_floats", 1), ("value_int", 7), ("value_ints", 7)):
+        if op.attr(name) is not None:
+            return torch.tensor(op.attr(name), dtype=op.dtype(code))
+    raise op.refuse("it holds no number")
+
+
+@torch_op("ConstantOfShape", numbers=(0,))
+def constant_of_shape(op: Op, shape: list[int]) -> Tensor:
+    """A shape filled with one value, on the host."""
+    value = op.attr("value")
+    value = torch.zeros(1, dtype=op.dtype(_FLOAT)) if value is None else value
+    return value.reshape([1] * len(shape)).expand(shape).clone()
+
+
+@torch_op("Range")
+def range_(_: Op, start: Tensor, limit: Tensor, delta: Tensor) -> Tensor:
+    """Numbers from start up to limit, which is not reached."""
+    first, last, step = start.item(), limit.item(), delta.item()
+    count = max(0, -int((first - last) // step))
+    return (torch.arange(count, device=start.device) * step + first).to(start.dtype)
+
+
+@torch_op("EyeLike")
+def eye_like(op: Op, x: Tensor) -> Tensor:
+    """Ones on a diagonal."""
+    dtype = op.dtype(op.attr("dtype")) if op.attr("dtype") else x.dtype
+    rows = torch.arange(x.shape[0], device=x.device).reshape(-1, 1) + op.attr("k", 0)
+    return (rows == torch.arange(x.shape[1], device=x.device)).to(dtype)
+
+
+@torch_op("Cast")
+def cast(op: Op, x: Tensor) -> Tensor:
+    """In another type."""
+    return _cast(x, op.dtype(op.attr("to")), op.attr("to"), bool(op.attr("saturate", 1)))
+
+
+@torch_op("CastLike")
+def cast_like(op: Op, x: Tensor, like: Tensor) -> Tensor:
+    """In the type of another tensor."""
+    return _cast(x, like.dtype, 0, bool(op.attr("saturate", 1)))
+
+
+def _cast(x: Tensor, dtype: torch.dtype, code: int, saturate: bool) -> Tensor:
+    if saturate and dtype.itemsize == 1 and dtype.is_floating_point and x.is_floating_point():
+        largest = torch.finfo(dtype).max
+        x = x.float().clamp(-largest, largest)
+    return x.to(dtype)
+
+
+def _generator(op: Op, device: torch.device) -> torch.Generator | None:
+    """A seed in the graph gives the same draw in every run."""
+    seed = op.attr("seed")
+    return None if seed is None else torch.Generator(device).manual_seed(int(seed * 2**20) % 2**63)
+
+
+def _draw(op: Op, shape: list[int], dtype: torch.dtype, device: torch.device) -> Tensor:
+    generator = _generator(op, device)
+    kind = dtype if dtype.is_floating_point else torch.float32
+    if op.op_type.startswith("RandomNormal"):
+        drawn = torch.randn(shape, generator=generator, dtype=kind, device=device)
+        return (drawn * op.attr("scale", 1.0) + op.attr("mean", 0.0)).to(dtype)
+    drawn = torch.rand(shape, generator=generator, dtype=kind, device=device)
+    low, high = op.attr("low", 0.0), op.attr("high", 1.0)
+    return (drawn * (high - low) + low).to(dtype)
+
+
+@torch_op("RandomNormal", "RandomUniform", random=True)
+def random(op: Op) -> Tensor:
+    """Drawn from a distribution."""
+    return _draw(op, op.attr("shape"), op.dtype(op.attr("dtype", _FLOAT)), torch.device("cpu"))
+
+
+@torch_op("RandomNormalLike", "RandomUniformLike", random=True)
+def random_like(op: Op, x: Tensor) -> Tensor:
+    """Drawn in the shape of another tensor."""
+    dtype = op.dtype(op.attr("dtype")) if op.attr("dtype") else x.dtype
+    return _draw(op, list(x.shape), dtype, x.device)
+
+
+@torch_op("Bernoulli", random=True)
+def bernoulli(op: Op, x: Tensor) -> Tensor:
+    """One with the probability that the input says."""
+    dtype = op.dtype(op.attr("dtype")) if op.attr("dtype") else x.dtype
+    return torch.bernoulli(x, generator=_generator(op, x.device)).to(dtype)
+
+
+@torch_op("Multinomial", random=True)
+def multinomial(op: Op, x: Tensor) -> Tensor:
+    """Classes drawn with logarithmic weights."""
+    drawn: Any = torch.multinomial(
+        torch.softmax(x, -1), op.attr("sample_size", 1), replacement=True, generator=_generator(op, x.device)
+    )
+    return drawn.to(op.dtype(op.attr("dtype", 6)))
