@@ -28,8 +28,8 @@ from onnxprune.errors import MissingExtraError, ModelError, UsageError
 from onnxprune.runtime.ort import _reason
 from onnxprune.signature import Feed, Port, synthetic_feed
 
-# Sessions per model. Differences between sessions are what the interval has to cover, and ten are enough to see them.
-SESSIONS = 10
+# Sessions per model. Differences between sessions are what the interval has to cover, and a dozen is enough to see them.
+SESSIONS = 12
 # A timed piece of work is at least this long, some thousand ticks of the clock.
 _SHORTEST_SECONDS = 200e-6
 # Where a run is shorter than this, refilling the caches after another model's run would show: it is run once untimed.

@@ -23,10 +23,10 @@ FAST = Setting(warmup=1)
 
 def test_every_round_times_every_model(digits: dict[str, Path]) -> None:
     paths = [digits["resnet"], digits["lstm"], digits["resnet"]]
-    found = measure(paths, FAST, rounds=23)
+    found = measure(paths, FAST, rounds=27)
     assert [each.model for each in found] == [str(path) for path in paths]
     for each in found:
-        assert len(each.seconds) == len(each.sessions) == 23
+        assert len(each.seconds) == len(each.sessions) == 27
         assert len(each.load_seconds) == latency.SESSIONS
         assert min(each.seconds) > 0
         assert each.sessions == found[0].sessions == tuple(sorted(each.sessions))
@@ -40,20 +40,20 @@ def test_a_short_time_still_times_every_session(digits: dict[str, Path]) -> None
     assert found.sessions == tuple(range(latency.SESSIONS))
 
 
-def test_order_is_drawn_from_the_seed(digits: dict[str, Path], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_order_is_drawn_from_the_seed(build: Build, monkeypatch: pytest.MonkeyPatch) -> None:
     order: list[Path] = []
     time = latency._Turn.time
     monkeypatch.setattr(latency._Turn, "time", lambda turn, session: (order.append(turn.path), time(turn, session)))
+    one, other = build(NET), build(NET, name="other")
 
     def ordered(seed: int) -> list[Path]:
         order.clear()
-        measure([digits["lstm"], digits["resnet"]], FAST, rounds=30, seed=seed)
+        measure([one, other], FAST, rounds=30, seed=seed)
         return list(order)
 
     first = ordered(1)
     assert first == ordered(1) != ordered(2)
-    pairs = {tuple(first[i : i + 2]) for i in range(0, 60, 2)}
-    assert pairs == {(digits["lstm"], digits["resnet"]), (digits["resnet"], digits["lstm"])}
+    assert {tuple(first[i : i + 2]) for i in range(0, 60, 2)} == {(one, other), (other, one)}
 
 
 def test_numbers_of_known_times() -> None:
@@ -78,7 +78,9 @@ def test_a_fixed_batch_counts_as_it_is(build: Build) -> None:
     path = build("net (float[4, 5] x) => (float[4, 5] y) { y = Relu(x) }")
     (found,) = measure([path], FAST, rounds=1)
     assert found.setting.batch == 4
-    with pytest.raises(UsageError, match=r"batch 64 cannot be run: the model's inputs have fixed sizes .x:4x5."):
+    with pytest.raises(
+        UsageError, match=r"batch 64 cannot be run: the model's inputs have fixed sizes .'x' float.4, 5.."
+    ):
         measure([path], Setting(batch=64), rounds=1)
 
 
@@ -151,4 +153,4 @@ def test_warm_up_does_not_outlast_the_measurement(build: Build, monkeypatch: pyt
     monkeypatch.setattr(latency, "perf_counter", lambda: now)
     monkeypatch.setattr(latency, "_runner", lambda *_: run)
     measure([build(NET)], Setting(warmup=100), seconds=20)
-    assert now < 10 * (2 + 3 + 2) + 3  # per session: warm-up of two seconds and a bit, and two of measuring
+    assert now < 12 * (2 + 3 + 2) + 3  # per session: warm-up of two seconds and a bit, and two of measuring
