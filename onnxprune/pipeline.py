@@ -13,8 +13,10 @@ import onnx_ir as ir
 from onnxprune import cost, verify
 from onnxprune.allocation.base import allocations, weakest
 from onnxprune.allocation.rounding import round_up
+from onnxprune.calibration.base import Data
 from onnxprune.coupling import Analysis, Group, analyze
-from onnxprune.criteria.base import Context, WeightReader, criteria, score_groups
+from onnxprune.criteria.base import Scores
+from onnxprune.criteria.combination import resolve
 from onnxprune.errors import ModelError, NothingToPruneError, PlanError, UsageError
 from onnxprune.lossless.constants import Constants
 from onnxprune.lossless.liveness import plan_lossless
@@ -28,6 +30,7 @@ from onnxprune.passes.strip_metadata import StripMetadata
 from onnxprune.plan import Plan, plan_from_masks
 from onnxprune.report.data import GroupReport, Report
 from onnxprune.runtime.observe import observe
+from onnxprune.scoring import check_data, score_model
 from onnxprune.selection import select
 
 Progress = Callable[[str], None]
@@ -38,7 +41,7 @@ class Request:
     """What to remove, as the command line says it.
 
     Attributes:
-        criterion: name of the score, see `criteria`.
+        criterion: name of the score, or a combination like "l2*0.7+random*0.3"; see `criteria`.
         ratio: share of the units that go, in [0, 1).
         scope: "uniform" (each group loses the ratio) or "global" (one ranking).
         round_to: axis sizes come out as multiples of this where they can.
@@ -63,7 +66,7 @@ class Request:
             raise UsageError(f"round-to {self.round_to} makes no sense: give a multiple for axis sizes, like 8")
         if self.seed < 0:
             raise UsageError(f"seed {self.seed} is negative: give 0 or more")
-        criteria[self.criterion]
+        resolve(self.criterion)
         allocations[self.scope]
 
 
@@ -197,7 +200,7 @@ def compress(
 
     Args:
         path: the ONNX file.
-        criterion: name of the score, "l1", "l2" or "random".
+        criterion: name of the score, like "l1", or a combination like "l2*0.7+random*0.3".
         ratio: share of the units that go, in [0, 1).
         scope: "uniform" (each group loses the ratio) or "global" (one ranking).
         round_to: axis sizes come out as multiples of this where they can.
@@ -222,6 +225,38 @@ def compress(
         plan = make_plan(analysis, groups, request)
         progress("removing")
         return _remove(Path(path), analysis, plan, keep_metadata)
+
+
+def score(
+    path: str | Path,
+    criterion: str = "l1",
+    data: Data | None = None,
+    *,
+    only: Sequence[str] = (),
+    skip: Sequence[str] = (),
+    seed: int = 0,
+    progress: Progress = silent,
+) -> dict[str, Scores]:
+    """Score the units of a model: per group id float64, shape [units]; the higher, the more a unit matters.
+
+    Args:
+        path: the ONNX file; it is only read.
+        criterion: name of the score, like "l1", or a combination like "l2*0.7+random*0.3".
+        data: calibration data, for criteria that need more than the weights.
+        only: kinds or name patterns to score (empty: all).
+        skip: kinds or name patterns to leave out.
+        seed: of everything random.
+        progress: told what is being done.
+
+    Raises UsageError for options that make no sense, ModelError for a file that cannot be worked on.
+    """
+    check_data(resolve(criterion), data)
+    with _blaming(path):
+        progress("analysing")
+        analysis = inspect(path)
+        progress("scoring")
+        groups = select(analysis, only, skip)
+        return score_model(analysis, groups, criterion, data, seed=seed, progress=progress)
 
 
 def compress_lossless(
@@ -272,7 +307,7 @@ def apply(path: str | Path, plan: Plan, *, keep_metadata: bool = False, progress
 
 def make_plan(analysis: Analysis, groups: list[Group], request: Request) -> Plan:
     """Score the groups and decide which units go."""
-    scores = score_groups(request.criterion, groups, Context(analysis, WeightReader(analysis), request.seed))
+    scores = score_model(analysis, groups, request.criterion, seed=request.seed)
     lost = allocations[request.scope](scores, request.ratio)
     if request.round_to > 1:
         lost = round_up(groups, lost, request.round_to)
@@ -322,4 +357,4 @@ def _nothing(path: str | Path, analysis: Analysis) -> str:
     return f"{path}: nothing can be pruned, every dimension is frozen{first}; see: onnxprune inspect {path}"
 
 
-__all__ = ["Report", "Request", "Result", "apply", "compress", "compress_lossless", "inspect"]
+__all__ = ["Report", "Request", "Result", "apply", "compress", "compress_lossless", "inspect", "score"]

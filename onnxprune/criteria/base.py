@@ -14,7 +14,7 @@ import numpy.typing as npt
 import onnx_ir as ir
 
 from onnxprune.coupling import Analysis, Group, Occurrence
-from onnxprune.dims import Atom, units_of
+from onnxprune.dims import Atom, project, units_of
 from onnxprune.errors import UsageError
 from onnxprune.filters import producing
 from onnxprune.model import is_parameter, reading
@@ -22,7 +22,7 @@ from onnxprune.registry import Registry
 from onnxprune.runtime.statistics import Activations
 
 Scores = npt.NDArray[np.float64]
-NAME = re.compile(r"[a-z][a-z0-9]*(-[a-z0-9]+)*")
+NAME = re.compile(r"[a-z][a-z0-9]*(-[a-z][a-z0-9]*)*")
 NEGLIGIBLE = 0.01
 _CHUNK_BYTES = 1 << 20
 _BLOCK_ENTRIES = 1 << 20
@@ -216,7 +216,7 @@ def criterion(
     if unknown:
         raise ValueError(f"criterion '{name}' needs {unknown[0]!r}, which is none of: {', '.join(NEEDS)}")
     if not NAME.fullmatch(name):
-        raise ValueError(f"criterion '{name}': a name is small letters, digits and single dashes between them")
+        raise ValueError(f"criterion '{name}': a name is words of small letters and digits with dashes between them")
 
     def add(score: Score) -> Score:
         criteria.register(name)(Criterion(name, score, tuple(needs), cost, source, comparable))
@@ -225,7 +225,35 @@ def criterion(
     return add
 
 
-def score_groups(name: str, groups: list[Group], context: Context) -> dict[str, Scores]:
-    """Scores per group id. Raises UsageError for an unknown criterion."""
-    function = criteria[name]
-    return {group.id: function(group, context) for group in groups}
+def one_by_one(similar: Scores, sizes: Scores) -> Scores:
+    """How similar each unit is to the most similar one that is left when it goes: of each similar set one stays.
+
+    Of the two most similar units the smaller goes, and the other is from then on compared with those that are left.
+
+    Args:
+        similar: of each two units, in [-1, 1]; float64, shape [units, units].
+        sizes: what decides which of two goes, shape [units].
+
+    Returns: float64, shape [units]; -1 for the one that is left in the end.
+    """
+    similar = similar.copy()
+    np.fill_diagonal(similar, -np.inf)
+    result = np.full(len(sizes), -1.0)
+    best, partner = similar.max(axis=1, initial=-np.inf), similar.argmax(axis=1) if len(sizes) else sizes
+    for _ in range(len(sizes) - 1):
+        gone = min(np.flatnonzero(best == best.max()), key=lambda unit: sizes[unit])
+        result[gone] = best[gone]
+        similar[:, gone], best[gone] = -np.inf, -np.inf
+        orphans = np.flatnonzero((partner == gone) & (best > -np.inf))
+        partner[orphans] = similar[orphans].argmax(axis=1)
+        best[orphans] = similar[orphans, partner[orphans]]
+    return result
+
+
+def weight_sizes(group: Group, context: Context) -> Scores:
+    """Root of the summed squares of a unit's weights: what criteria on data score a group by that no data reaches."""
+    total = np.zeros(group.units)
+    for place in group.occurrences:
+        if context.weights.is_weight(place.tensor):
+            total += project(place.dim, context.weights.axis_sums(place.tensor, place.axis, 2))[group.atom]
+    return np.sqrt(np.nan_to_num(total, posinf=np.finfo(np.float64).max))

@@ -102,7 +102,8 @@ def bn_scale(group: Group, context: Context) -> Scores:
     size = l2(group, context)
     size /= size.max() or 1.0
     found = [_power_mean(other, context, 1, [place]) for other, place in scales.values()]
-    return size / (size.mean() or 1.0) * (np.concatenate(found).mean() if found else 1.0)
+    mean = float(np.concatenate(found).mean()) if found else 1.0
+    return size * (mean / (float(size.mean()) or 1.0))
 
 
 def _scales(analysis: Analysis) -> dict[tuple[str, int], tuple[Group, Occurrence]]:

@@ -44,9 +44,9 @@ def test_what_is_said_is_kept(empty: Registry[Criterion]) -> None:
     assert found.needs_data
 
 
-@pytest.mark.parametrize("name", ["", "L1", "1l", "a_b", "a+b", "a*2", "a--b", "a-", "a b"])
+@pytest.mark.parametrize("name", ["", "L1", "1l", "a_b", "a+b", "a*2", "a--b", "a-", "a-1", "a b"])
 def test_name_that_could_not_stand_in_a_combination_is_refused(empty: Registry[Criterion], name: str) -> None:
-    with pytest.raises(ValueError, match="small letters, digits and single dashes"):
+    with pytest.raises(ValueError, match="words of small letters and digits"):
         criterion(name)
 
 

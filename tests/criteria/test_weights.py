@@ -10,16 +10,10 @@ import onnx
 import pytest
 
 from onnxprune.criteria import base
-from onnxprune.criteria.base import Context, Scores, WeightReader, score_groups
-from onnxprune.pipeline import inspect
+from onnxprune.pipeline import score
 from tests.conftest import Build
 
 Slices = list[np.ndarray]
-
-
-def scores(path: Path, criterion: str) -> dict[str, Scores]:
-    analysis = inspect(path)
-    return score_groups(criterion, analysis.groups, Context(analysis, WeightReader(analysis)))
 
 
 def weights(path: Path) -> dict[str, np.ndarray]:
@@ -48,7 +42,7 @@ def test_neurons_of_a_perceptron(build: Build, criterion: str, norm: Norm) -> No
     """)
     w = weights(path)
     expected = [norm([w["w"][i], w["b"][i : i + 1], w["v"][i]]) for i in range(8)]
-    np.testing.assert_allclose(scores(path, criterion)["w[0]"], expected, rtol=1e-6)
+    np.testing.assert_allclose(score(path, criterion)["w[0]"], expected, rtol=1e-6)
 
 
 @CRITERIA
@@ -66,7 +60,7 @@ def test_channels_of_a_convolution(build: Build, criterion: str, norm: Norm) -> 
     w = weights(path)
     norms = ["scale", "shift", "mean", "var"]
     expected = [norm([w["w"][i], w["v"][:, i], *(w[name][i : i + 1] for name in norms)]) for i in range(8)]
-    np.testing.assert_allclose(scores(path, criterion)["w[0]"], expected, rtol=1e-6)
+    np.testing.assert_allclose(score(path, criterion)["w[0]"], expected, rtol=1e-6)
 
 
 @CRITERIA
@@ -89,7 +83,7 @@ def test_heads_and_head_entries_of_fused_attention(build: Build, criterion: str,
     w = weights(path)
     qkv, bias, out = w["qkv"].reshape(24, 3, 4, 6), w["bias"].reshape(3, 4, 6), w["out"].reshape(4, 6, 24)
     heads = [norm([qkv[:, :, i], bias[:, i], out[i]]) for i in range(4)]
-    found = scores(path, criterion)
+    found = score(path, criterion)
     by_size = {len(values): values for values in found.values()}
     np.testing.assert_allclose(by_size[4], heads, rtol=1e-6)
     entries = [norm([qkv[:, :, :, i], bias[:, :, i], out[:, i]]) for i in range(6)]
@@ -110,7 +104,7 @@ def test_hidden_units_of_an_lstm(build: Build, criterion: str, norm: Norm) -> No
     w = weights(path)
     gates = [w["w"].reshape(4, 8, 3), w["r"].reshape(4, 8, 8), w["b"].reshape(8, 8)]
     expected = [norm([gate[:, i] for gate in gates] + [w["r"][:, :, i], w["v"][i]]) for i in range(8)]
-    (found,) = scores(path, criterion).values()
+    (found,) = score(path, criterion).values()
     np.testing.assert_allclose(found, expected, rtol=1e-6)
 
 
@@ -122,7 +116,7 @@ def test_indices_do_not_count(build: Build) -> None:
         { h = MatMul(x, w)  g = Gather<axis = 1>(h, order)  y = MatMul(g, v) }
     """)
     w = weights(path)
-    found = scores(path, "l1")
+    found = score(path, "l1")
     assert list(found) == ["w[1].0", "w[1].1"]
     for start, values in zip((0, 4), found.values(), strict=True):
         expected = [mean_absolute([w["w"][:, i], w["v"][(i + 4) % 8]]) for i in range(start, start + 4)]
@@ -140,13 +134,13 @@ def test_half_precision_is_summed_in_full(build: Build) -> None:
         w=np.full((5, 8), 300),
         v=np.full((8, 3), 300),
     )
-    np.testing.assert_allclose(scores(path, "l2")["w[1]"], 300)
+    np.testing.assert_allclose(score(path, "l2")["w[1]"], 300)
 
 
 def test_sums_by_blocks_equal_sums_at_once(digits: dict[str, Path], monkeypatch: pytest.MonkeyPatch) -> None:
-    whole = scores(digits["transformer"], "l1")
+    whole = score(digits["transformer"], "l1")
     monkeypatch.setattr(base, "_CHUNK_BYTES", 100)
-    for group, values in scores(digits["transformer"], "l1").items():
+    for group, values in score(digits["transformer"], "l1").items():
         np.testing.assert_allclose(values, whole[group], rtol=1e-6)
 
 
@@ -158,3 +152,120 @@ def test_unsigned_weights_count_from_the_middle_of_their_range() -> None:
             *(base._axis_sums(array, [0, 1], power).values() for array in (signed, shifted)), strict=True
         ):
             np.testing.assert_array_equal(one, other)
+
+
+PERCEPTRON = """
+    net (float[batch, 5] x) => (float[batch, 3] y)
+    <float[8, 5] w, float[8] b, float[8, 3] v>
+    { h = Gemm<transB = 1>(x, w, b)  r = Relu(h)  y = MatMul(r, v) }
+"""
+
+
+def test_l0_is_the_share_of_weights_above_a_hundredth_of_the_root_mean_square(build: Build) -> None:
+    rng = np.random.default_rng(2)
+    scale = {"w": 1e-6, "b": 1.0, "v": 1e3}  # a threshold for each tensor
+    arrays = {
+        name: scale[name] * rng.standard_normal(shape) * rng.choice([1.0, 1e-4], shape)
+        for name, shape in {"w": (8, 5), "b": (8,), "v": (8, 3)}.items()
+    }
+    path = build(PERCEPTRON, **arrays)
+    large = {
+        name: np.abs(w) > 0.01 * np.sqrt(np.mean(np.square(w, dtype=np.float64))) for name, w in weights(path).items()
+    }
+    expected = [np.mean([*large["w"][i], large["b"][i], *large["v"][i]]) for i in range(8)]
+    np.testing.assert_allclose(score(path, "l0")["w[0]"], expected)
+    assert len(set(expected)) > 3
+
+
+def test_lamp_is_the_share_of_a_unit_in_what_is_at_least_as_large(build: Build) -> None:
+    path = build(PERCEPTRON)
+    w = weights(path)
+    norms = [np.sum(np.square(np.concatenate([w["w"][i], [w["b"][i]], w["v"][i]]))) for i in range(8)]
+    expected = [norm / sum(other for other in norms if other >= norm) for norm in norms]
+    found = score(path, "lamp")["w[0]"]
+    np.testing.assert_allclose(found, expected, rtol=1e-6)
+    assert found.max() == 1
+
+
+def test_lamp_of_equal_and_of_dead_units(build: Build) -> None:
+    """Equal ones share: the fourth part of four is a quarter each; nothing is left of nothing."""
+    w, b, v = np.zeros((8, 5)), np.zeros(8), np.zeros((8, 3))
+    w[4:] = 2
+    np.testing.assert_allclose(score(build(PERCEPTRON, w=w, b=b, v=v), "lamp")["w[0]"], [0] * 4 + [0.25] * 4)
+    np.testing.assert_array_equal(score(build(PERCEPTRON, w=0 * w, b=b, v=v), "lamp")["w[0]"], 0)
+
+
+def test_lamp_does_not_see_the_scale_of_a_group_and_is_ranked_as_it_is(build: Build) -> None:
+    path = build(PERCEPTRON)
+    scaled = build(PERCEPTRON, name="scaled", **{name: 1e3 * w for name, w in weights(path).items()})
+    np.testing.assert_allclose(score(path, "lamp")["w[0]"], score(scaled, "lamp")["w[0]"], rtol=1e-5)
+    assert base.criteria["lamp"].comparable
+
+
+def test_entropy_is_that_of_a_histogram(build: Build) -> None:
+    stats = pytest.importorskip("scipy.stats")
+    path = build("""
+        net (float[batch, 3, 6, 6] x) => (float[batch, 4, 6, 6] y)
+        <float[8, 3, 3, 3] w, float[8, 8, 1, 1] u, float[4, 8, 1, 1] v>
+        { h = Conv<pads = [1, 1, 1, 1]>(x, w)  k = Conv(h, u)  s = Add(h, k)  y = Conv(s, v) }
+    """)
+    filters = [weights(path)[name].reshape(8, -1) for name in ("w", "u")]  # both make the units
+    expected = []
+    for i in range(8):
+        counts = [np.histogram(each[i], bins=32, range=(each.min(), each.max()))[0] for each in filters]
+        expected.append(stats.entropy(np.sum(counts, axis=0)))
+    np.testing.assert_allclose(score(path, "entropy")["w[0]"], expected, rtol=1e-6)
+
+
+def test_entropy_of_weights_that_are_all_alike_is_zero(build: Build) -> None:
+    np.testing.assert_array_equal(score(build(PERCEPTRON, w=np.full((8, 5), 0.3)), "entropy")["w[0]"], 0)
+
+
+NORMALIZED = """
+    net (float[batch, 3, 6, 6] x) => (float[batch, 4, 6, 6] y)
+    <float[8, 3, 3, 3] w, float[8] gamma, float[8] beta, float[8] mean, float[8] var = {1, 2, 3, 4, 5, 6, 7, 8},
+     float[8, 8, 1, 1] u, float[8] gamma2, float[8] beta2, float[6, 8, 1, 1] free, float[4, 6, 1, 1] v>
+    {
+        h = Conv<pads = [1, 1, 1, 1]>(x, w)  n = BatchNormalization(h, gamma, beta, mean, var)
+        k = Conv(n, u)  m = InstanceNormalization(k, gamma2, beta2)  s = Add(n, m)
+        f = Conv(s, free)  r = Relu(f)  y = Conv(r, v)
+    }
+"""
+
+
+def test_bn_scale_is_the_mean_absolute_gamma_of_all_normalizations_of_a_unit(build: Build) -> None:
+    path = build(NORMALIZED)
+    w = weights(path)
+    expected = (np.abs(w["gamma"]) + np.abs(w["gamma2"])) / 2
+    np.testing.assert_allclose(score(path, "bn-scale")["w[0]"], expected, rtol=1e-6)
+
+
+def test_bn_scale_of_a_group_without_one_is_l2_on_the_same_scale(build: Build) -> None:
+    path = build(NORMALIZED)
+    found, norms = score(path, "bn-scale"), score(path, "l2")["free[0]"]
+    np.testing.assert_allclose(found["free[0]"], norms / norms.mean() * found["w[0]"].mean(), rtol=1e-6)
+    alone, norms = score(build(PERCEPTRON), "bn-scale")["w[0]"], score(build(PERCEPTRON), "l2")["w[0]"]
+    np.testing.assert_allclose(alone, norms / norms.mean(), rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("nodes", "declared", "opsets"),
+    [
+        ("n = LayerNormalization(k, g, b)", "float[8] g, float[8] b", {}),
+        ("n = SimplifiedLayerNormalization(k, g)", "float[8] g", {}),
+        ("n = com.microsoft.SkipLayerNormalization(k, k, g)", "float[8] g", {"com.microsoft": 1}),
+    ],
+    ids=["layer", "rms", "skip"],
+)
+def test_bn_scale_knows_the_other_normalizations(
+    build: Build, nodes: str, declared: str, opsets: dict[str, int]
+) -> None:
+    path = build(
+        f"""
+        net (float[batch, 7, 5] x) => (float[batch, 7, 3] y)
+        <float[5, 8] w, {declared}, float[8, 3] v>
+        {{ k = MatMul(x, w)  {nodes}  y = MatMul(n, v) }}
+        """,
+        opsets=opsets,
+    )
+    np.testing.assert_allclose(score(path, "bn-scale")["w[1]"], np.abs(weights(path)["g"]), rtol=1e-6)
