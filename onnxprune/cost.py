@@ -8,12 +8,12 @@ from dataclasses import dataclass, replace
 import numpy as np
 import onnx_ir as ir
 
+from onnxprune.bindings import symbol_of
 from onnxprune.coupling import Analysis, Group
 from onnxprune.dims import Atom, Dim, atoms, kept_size, project
 from onnxprune.model import is_parameter
 from onnxprune.ops import find_cost
 from onnxprune.ops.base import CostView, key_of
-from onnxprune.shapes import symbol_of
 
 ShapeOf = Callable[[str], tuple[int, ...] | None]
 

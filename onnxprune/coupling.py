@@ -6,6 +6,7 @@ This file names no operator: it reads the tables of `ops` and drives their rules
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 import networkx as nx
@@ -13,11 +14,12 @@ import numpy as np
 import onnx_ir as ir
 
 from onnxprune import graph as graphs
+from onnxprune.arithmetic import Scaling, SizeArithmetic
 from onnxprune.dims import Atom, Dim, atoms, describe, freeze, resolve, terms
 from onnxprune.model import is_parameter
 from onnxprune.ops import find_rule
-from onnxprune.ops.base import Dims, Findings, Op, Reason, RefuseError, key_of
-from onnxprune.shapes import Shapes, SizeArithmetic, infer
+from onnxprune.ops.base import Dims, Findings, Op, Reason, RefuseError, SizeRef, key_of
+from onnxprune.shapes import Shapes, infer
 
 
 @dataclass(frozen=True)
@@ -93,6 +95,12 @@ class Analysis:
         """The id of each group by its atom, for printing dimensions."""
         return {group.atom: group.id for group in self.groups}
 
+    def varies(self, ref: SizeRef) -> bool:
+        """Is what a constant names an axis whose size differs from run to run?"""
+        name = ref.node.outputs[0].name or ""
+        axes = [axis for axis, handle in enumerate(self.dims.get(name, [])) if handle is ref.dim]
+        return any((name, axis) in self.shapes.dynamic for axis in axes)
+
 
 def analyze(model: ir.Model, shapes: Shapes | None = None) -> Analysis:
     """Find the groups of a model in canonical form (see passes.canonicalize).
@@ -106,7 +114,9 @@ def analyze(model: ir.Model, shapes: Shapes | None = None) -> Analysis:
     analysis = Analysis(model, graph, shapes, _fresh_dims(shapes))
     _freeze_interface(analysis)
     _walk(analysis)
+    _freeze_sizes_given_by_data(analysis)
     _freeze_dynamic(analysis)
+    _freeze_sizes_that_round(analysis)
     _freeze_sizes_used_as_data(analysis)
     _collect_groups(analysis)
     _label(analysis)
@@ -189,6 +199,64 @@ def _freeze_dynamic(analysis: Analysis) -> None:
             freeze(dim, reason)
 
 
+def _freeze_sizes_given_by_data(analysis: Analysis) -> None:
+    """A target that is fed as an input, or computed from data, cannot follow: what it names keeps its size.
+
+    Entries of a computed target that are constants or size arithmetic of their own are put right after removal.
+    """
+    arithmetic = SizeArithmetic(analysis.model, analysis.dims, {})
+    for ref, value in _computed_targets(analysis):
+        entries = arithmetic.entries(value)
+        if (ref.index or 0) >= len(entries) or entries[ref.index or 0] is None:
+            why = "its size is given by data, as part of an input that says shapes"
+            freeze(ref.axis, Reason(why, ref.node.name or "", ref.node.op_type, value.name or ""))
+
+
+def _computed_targets(analysis: Analysis) -> Iterator[tuple[SizeRef, ir.Value]]:
+    """The inputs that name sizes and are neither constants nor known before the run."""
+    for ref in analysis.findings.size_refs:
+        value = ref.node.inputs[ref.slot] if isinstance(ref.slot, int) and ref.slot < len(ref.node.inputs) else None
+        if value is not None and value.const_value is None and value.name not in analysis.shapes.known:
+            yield ref, value
+
+
+def _freeze_sizes_that_round(analysis: Analysis) -> None:
+    """A varying size that the graph computes is scaled after removal: where its arithmetic rounds, nothing goes.
+
+    A single one that may be inferred needs no scaling. Tried with a half and with a third of all units gone.
+    """
+    suspects = list(_scaled_sizes(analysis))
+    if not suspects:
+        return
+    ends = {resolve(analysis.dims[name][axis]) for name, axis in analysis.shapes.dynamic}
+    dynamic = [dim for dim in ends if isinstance(dim, Atom)]
+    for share in (2, 3):
+        scaling = Scaling(analysis.model, analysis.dims, _shrunk(analysis, share), dynamic)
+        for ref, value in suspects:
+            if not scaling.is_exact(value, ref.index or 0, ref.dim):
+                why = "the graph computes its size from a dynamic one, by arithmetic that rounds"
+                freeze(ref.dim, Reason(why, ref.node.name or "", ref.node.op_type, value.name or ""))
+
+
+def _scaled_sizes(analysis: Analysis) -> Iterator[tuple[SizeRef, ir.Value]]:
+    """The entries of computed targets that vary, name something prunable, and cannot be left to be inferred."""
+    original = SizeArithmetic(analysis.model, analysis.dims, {})
+    targets: dict[tuple[ir.Node, ir.Value], list[SizeRef]] = {}
+    for ref, value in _computed_targets(analysis):
+        prunable = any(atom.reason is None for atom in atoms(ref.dim))
+        if prunable and analysis.varies(ref) and original.entries(value)[ref.index or 0] == ref.dim.size:
+            targets.setdefault((ref.node, value), []).append(ref)
+    for (_, value), refs in targets.items():
+        if len(refs) > 1 or not refs[0].inferable or any((size or 0) < 1 for size in original.entries(value)):
+            yield from ((ref, value) for ref in refs)
+
+
+def _shrunk(analysis: Analysis, share: int) -> dict[Atom, int]:
+    """Sizes after one in `share` units of everything prunable has gone."""
+    everything = (atom for dims in analysis.dims.values() for dim in dims for atom in atoms(dim))
+    return {atom: atom.size - atom.size // share for atom in everything if atom.reason is None}
+
+
 def _freeze_sizes_used_as_data(analysis: Analysis) -> None:
     """A number computed at run time from a size that could shrink, and used as data, would change: keep that size.
 
@@ -196,13 +264,7 @@ def _freeze_sizes_used_as_data(analysis: Analysis) -> None:
     prunable size is halved on paper; where a value that enters a computation comes out different, its sources freeze.
     """
     shape_slots = {(ref.node, ref.slot) for ref in analysis.findings.size_refs}
-    halved = {
-        atom: (atom.size + 1) // 2
-        for dims in analysis.dims.values()
-        for dim in dims
-        for atom in atoms(dim)
-        if atom.reason is None
-    }
+    halved = _shrunk(analysis, 2)
     before, after = (
         SizeArithmetic(analysis.model, analysis.dims, {}),
         SizeArithmetic(analysis.model, analysis.dims, halved),

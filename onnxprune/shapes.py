@@ -7,28 +7,31 @@ is static, what differs varies at run time. So the rest of the tool only ever se
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
+from math import prod
 
 import numpy as np
 import onnx
 import onnx_ir as ir
 
-from onnxprune.dims import Atom, Dim, kept_size
+from onnxprune.arithmetic import MAX_KNOWN, compute, is_shape_like
+from onnxprune.bindings import candidates, symbol_of, symbols_of
 from onnxprune.graph import branches, captured
-from onnxprune.ops import find_evaluator, find_shape_rule
+from onnxprune.ops import find_shape_rule
 from onnxprune.ops.base import Array, key_of
-from onnxprune.ops.evaluate import by_reference, constant_tensor, shape_of
+from onnxprune.ops.evaluate import constant_tensor, shape_of
 
-# Larger arrays are data, not shape arithmetic.
-MAX_KNOWN = 65_536
-_MAX_KNOWN_WEIGHT = 4_096
 _MAX_SCALES = 16
+_MAX_SIZES = 8
 
-# Unequal primes, so that two dynamic axes never meet by accident of equal size.
-_PRIMES = ((7, 11, 13, 17, 19, 23, 29, 31), (5, 3, 37, 41, 43, 47, 53, 59))
-_DATA_SIZES = (1_009, 1_000_003)
-_IMAGE_SIDES = ((224, 160, 96), (192, 256, 320))
+# Some input of theirs says how large the output is.
+_SIZED_BY_CONTENT = frozenset(
+    ("Reshape", "Expand", "ConstantOfShape", "Tile", "Range", "Slice", "Pad", "OneHot", "TopK", "Resize", "Upsample")
+)
+
+# A large one and a small one, so that the smaller of such a size and a constant is seen to vary.
+_DATA_SIZES = (1_009, 3)
 
 Shape = tuple[int, ...]
 Observe = Callable[[ir.Model, list[str], dict[str, int]], dict[str, tuple[Shape, ir.DataType]]]
@@ -46,7 +49,7 @@ class Shapes:
         bindings: the size given to each dynamic axis of the graph inputs, by its symbol.
         failures: nodes whose types onnx could not infer, with the reason.
         invented: values with a size that depends on data and was made up (the count of non-zero entries, say).
-        observed: values whose shape was seen in a trial run, and what follows from them: not to be folded.
+        observed: values that were made up or whose shape was seen in a trial run, and what follows: not to be folded.
     """
 
     shapes: dict[str, Shape] = field(default_factory=dict)
@@ -96,12 +99,12 @@ def _declared(model: ir.Model, names: list[str], bindings: dict[str, int]) -> di
 
 def _two_passes(model: ir.Model) -> tuple[Shapes, Shapes]:
     """The same pass twice where nothing varies."""
-    symbols = _symbols(model)
+    symbols = symbols_of(model)
     if not symbols:
         found = forward(model, {})
         return found, forward(model, {}, turn=1) if found.invented else found
     best: tuple[Shapes, Shapes] | None = None
-    for first, second in _candidates(symbols):
+    for first, second in candidates(symbols):
         pair = forward(model, first), forward(model, second, turn=1)
         if best is None or _troubles(pair) < _troubles(best):
             best = pair
@@ -118,42 +121,6 @@ def _unknown(model: ir.Model, found: Shapes) -> list[str]:
 
 def _troubles(pair: tuple[Shapes, Shapes]) -> int:
     return sum(len(shapes.failures) for shapes in pair)
-
-
-def _symbols(model: ir.Model) -> dict[str, tuple[int, int, bool]]:
-    """Each dynamic axis of the graph inputs by its symbol: (axis, rank, is floating point)."""
-    symbols: dict[str, tuple[int, int, bool]] = {}
-    for value in model.graph.inputs:
-        if value.name in model.graph.initializers or value.shape is None:
-            continue
-        floating = value.dtype is not None and value.dtype.is_floating_point()
-        for axis, size in enumerate(value.shape):
-            if not isinstance(size, int):
-                symbols.setdefault(symbol_of(value, axis), (axis, len(value.shape), floating))
-    return symbols
-
-
-def symbol_of(value: ir.Value, axis: int) -> str:
-    """The name of a dynamic axis of a graph input: axes that share one share their size."""
-    assert value.shape is not None
-    size = value.shape[axis]
-    return getattr(size, "value", None) or f"{value.name}[{axis}]"
-
-
-def _candidates(symbols: dict[str, tuple[int, int, bool]]) -> Iterator[tuple[dict[str, int], dict[str, int]]]:
-    """Pairs of bindings to try: primes; one batch size for all inputs; sizes with many divisors, for windows."""
-    for divisible, one_batch in ((False, False), (False, True), (True, False), (True, True)):
-        pair: tuple[dict[str, int], dict[str, int]] = ({}, {})
-        for turn, bindings in enumerate(pair):
-            for index, (symbol, (axis, rank, floating)) in enumerate(symbols.items()):
-                prime = _PRIMES[turn][0 if one_batch and axis == 0 else index % len(_PRIMES[turn])]
-                if floating and rank >= 4 and axis >= 1:
-                    bindings[symbol] = _IMAGE_SIDES[turn][(axis + index) % 3]
-                elif floating and axis == rank - 1 and axis >= 1:
-                    bindings[symbol] = 400 * prime
-                else:
-                    bindings[symbol] = prime * 16 if divisible and axis else prime
-        yield pair
 
 
 def _merge(first: Shapes, second: Shapes) -> Shapes:
@@ -222,13 +189,6 @@ def _visit(
             _take_seen(node, found, types, seen)
 
 
-def _is_shape_like(tensor: ir.TensorProtocol) -> bool:
-    """Constants worth computing with: integers, booleans and scalars; float vectors are weights."""
-    if tensor.dtype == ir.DataType.STRING:
-        return False
-    return tensor.size <= 1 or (tensor.size <= _MAX_KNOWN_WEIGHT and not tensor.dtype.is_floating_point())
-
-
 def _take_seen(
     node: ir.Node, found: Shapes, types: dict[str, onnx.TypeProto], seen: Mapping[str, tuple[Shape, ir.DataType]]
 ) -> None:
@@ -244,7 +204,7 @@ def _take_seen(
 
 def _record_constant(found: Shapes, types: dict[str, onnx.TypeProto], name: str, tensor: ir.TensorProtocol) -> None:
     _record(found, types, name, tuple(tensor.shape.numpy()), tensor.dtype)
-    if _is_shape_like(tensor):
+    if is_shape_like(tensor):
         found.known[name] = tensor.numpy()
 
 
@@ -267,36 +227,11 @@ def _evaluate(node: ir.Node, found: Shapes, types: dict[str, onnx.TypeProto], op
     if any(array is None and value is not None for array, value in zip(arrays, node.inputs, strict=True)):
         return False
     results = compute(node, arrays, opsets)
-    return results is not None and _know(node, results, found, types)
-
-
-def compute(node: ir.Node, arrays: list[Array | None], opsets: dict[str, int]) -> list[Array] | None:
-    """The outputs of a node on small arrays; None when it cannot be computed (control flow, random, no code)."""
-    if sum(array.size for array in arrays if array is not None) > MAX_KNOWN or node.op_type in _NOT_COMPUTED:
-        return None
-    evaluate = find_evaluator(key_of(node))
-    try:
-        with np.errstate(all="ignore"):
-            if evaluate is not None and len(node.outputs) == 1:
-                while arrays and arrays[-1] is None:
-                    arrays.pop()
-                return [np.asarray(evaluate(node, *arrays))]
-            return by_reference(node, arrays, opsets)
-    except Exception:
-        return None  # not computable is not an error: the node keeps its place in the graph
-
-
-_NOT_COMPUTED = frozenset(
-    (
-        *("If", "Loop", "Scan", "Multinomial", "Bernoulli"),
-        *(
-            "QuantizeLinear",
-            "DequantizeLinear",
-            "DynamicQuantizeLinear",
-        ),  # that would undo the quantization of a weight
-        *("RandomNormal", "RandomUniform", "RandomNormalLike", "RandomUniformLike"),
-    )
-)
+    if results is None or not _know(node, results, found, types):
+        return False
+    if any(value is not None and value.name in found.observed for value in node.inputs):
+        found.observed.update(value.name for value in node.outputs if value.name)
+    return True
 
 
 def _know(node: ir.Node, arrays: list[Array], found: Shapes, types: dict[str, onnx.TypeProto]) -> bool:
@@ -322,19 +257,42 @@ def _infer_node(
         _infer_by_table(node, found, types)
         return
     inputs = {value.name or "": types[value.name or ""] for value in read}
-    contents = {value.name or "": _content(value, found) for value in read}
-    data = {name: onnx.numpy_helper.from_array(array, name) for name, array in contents.items() if array is not None}
-    imports = [onnx.helper.make_opsetid(name, version) for name, version in opsets.items()]
+    contents = _contents(node, read, found, types, opsets, turn)
+    certain = {name: array for name, array in contents.items() if name not in found.observed}
     try:
-        outputs = onnx.shape_inference.infer_node_outputs(
-            schema, ir.serde.serialize_node(node), inputs, data, opset_imports=imports
-        )
+        outputs = _ask_onnx(schema, node, inputs, contents, opsets)
     except Exception as error:
-        found.failures[node.name or node.op_type] = str(error).strip().splitlines()[0]
-        return
+        try:  # a size that was made up may not fit: more of the largest entries than there are, say
+            outputs = _ask_onnx(schema, node, inputs, certain, opsets)
+        except Exception:
+            found.failures[node.name or node.op_type] = str(error).strip().splitlines()[0]
+            return
     for name, proto in outputs.items():
         if name:
             _record_type(found, types, name, proto, turn)
+
+
+def _ask_onnx(
+    schema: onnx.defs.OpSchema,
+    node: ir.Node,
+    inputs: dict[str, onnx.TypeProto],
+    contents: dict[str, Array | None],
+    opsets: dict[str, int],
+) -> dict[str, onnx.TypeProto]:
+    """The types of a node's outputs. Raises one of several exceptions where inputs do not fit."""
+    data = {name: onnx.numpy_helper.from_array(array, name) for name, array in contents.items() if array is not None}
+    imports = [onnx.helper.make_opsetid(name, version) for name, version in opsets.items()]
+    return onnx.shape_inference.infer_node_outputs(schema, _as_run(node, contents), inputs, data, opset_imports=imports)
+
+
+def _as_run(node: ir.Node, contents: dict[str, Array | None]) -> onnx.NodeProto:
+    """The node as ONNX Runtime understands it: sequences of single entries lose the axis, contrary to onnx's word."""
+    proto = ir.serde.serialize_node(node)
+    if node.op_type == "SplitToSequence" and len(proto.input) > 1:
+        size = contents.get(proto.input[1])
+        if size is not None and size.shape == () and size == 1:
+            del proto.input[1:]
+    return proto
 
 
 def _schema(domain: str, op_type: str, version: int) -> onnx.defs.OpSchema | None:
@@ -344,6 +302,58 @@ def _schema(domain: str, op_type: str, version: int) -> onnx.defs.OpSchema | Non
     except onnx.defs.SchemaError:
         return None
     return schema if schema.has_type_and_shape_inference_function else None
+
+
+def _contents(
+    node: ir.Node,
+    read: list[ir.Value],
+    found: Shapes,
+    types: dict[str, onnx.TypeProto],
+    opsets: dict[str, int],
+    turn: int,
+) -> dict[str, Array | None]:
+    """What onnx may look at to tell shapes; sizes that are computed from data are made up where the node needs them."""
+    sized = node.op_type in _SIZED_BY_CONTENT and node.domain in ("", "ai.onnx")
+    for value in node.inputs if sized else ():
+        if value is not None and _is_size_like(value, found):
+            _make_up(value, found, types, opsets, turn)
+    contents = {value.name or "": _content(value, found) for value in read}
+    if node.op_type == "Slice" and any(name in found.observed for name in contents):
+        starts_and_ends = [value.name or "" for value in node.inputs[1:3] if value is not None]
+        longest = max(found.shapes[node.inputs[0].name or ""], default=0)  # type: ignore[union-attr]
+        if any(bound is not None and (abs(bound) > longest).any() for bound in map(contents.get, starts_and_ends)):
+            contents.update(dict.fromkeys(starts_and_ends))  # a bound beyond the end would look like none
+    return contents
+
+
+def _is_size_like(value: ir.Value, found: Shapes) -> bool:
+    """Whole numbers, and few of them."""
+    name = value.name or ""
+    whole = name in found.dtypes and found.dtypes[name].is_integer()
+    return whole and len(found.shapes[name]) < 2 and prod(found.shapes[name]) <= _MAX_SIZES
+
+
+def _make_up(
+    value: ir.Value, found: Shapes, types: dict[str, onnx.TypeProto], opsets: dict[str, int], turn: int
+) -> None:
+    """Know a value that depends on data: computed from others made up where it is arithmetic on such, else any number.
+
+    So a size keeps its number wherever it is used; it is another one in each turn, and marked so as not to be folded.
+    """
+    name, node = value.name or "", value.producer()
+    if name in found.known:
+        return
+    if node is not None and all(given is None or _is_size_like(given, found) for given in node.inputs):
+        for given in filter(None, node.inputs):
+            _make_up(given, found, types, opsets, turn)
+        if _evaluate(node, found, types, opsets):
+            found.observed.add(name)
+            return
+    found.known[name] = np.zeros(found.shapes[name], found.dtypes[name].numpy())
+    for place in np.ndindex(found.shapes[name]):
+        found.known[name][place] = _DATA_SIZES[turn] + 2 * len(found.invented)
+        found.invented.add(f"{name}{list(place)}")
+    found.observed.add(name)
 
 
 def _content(value: ir.Value, found: Shapes) -> Array | None:
@@ -375,6 +385,9 @@ def _infer_by_table(node: ir.Node, found: Shapes, types: dict[str, onnx.TypeProt
 
 
 def _record_type(found: Shapes, types: dict[str, onnx.TypeProto], name: str, proto: onnx.TypeProto, turn: int) -> None:
+    if proto.HasField("sequence_type"):  # no axes of its own, but what is taken out of it has some
+        types[name] = proto
+        return
     tensor = proto.tensor_type
     if not tensor.HasField("shape"):
         return
@@ -385,53 +398,3 @@ def _record_type(found: Shapes, types: dict[str, onnx.TypeProto], name: str, pro
     types[name] = proto
     found.shapes[name] = tuple(dim.dim_value for dim in tensor.shape.dim)
     found.dtypes[name] = ir.DataType(tensor.elem_type)
-
-
-class SizeArithmetic:
-    """What the size arithmetic left in a graph will compute once sizes have changed.
-
-    Evaluates values that follow from constants and from Shape of tensors whose axes are `dims` with `kept` units left.
-    """
-
-    def __init__(self, model: ir.Model, dims: Mapping[str, Sequence[Dim]], kept: Mapping[Atom, int]) -> None:
-        self._dims = dims
-        self._kept = kept
-        self._opsets = dict(model.graph.opset_imports)
-        self._values: dict[ir.Value, Array | None] = {}
-
-    def value(self, value: ir.Value) -> Array | None:
-        """The array, or None when the value depends on data."""
-        if value not in self._values:
-            self._values[value] = self._compute(value)
-        return self._values[value]
-
-    def sources(self, value: ir.Value) -> Iterator[ir.Value]:
-        """The tensors whose sizes enter a value."""
-        node = value.producer()
-        if node is None:
-            return
-        first = node.inputs[0] if node.inputs else None
-        if first is not None and shape_of(node, (1,)) is not None:
-            yield first
-            return
-        for given in node.inputs:
-            if given is not None:
-                yield from self.sources(given)
-
-    def _compute(self, value: ir.Value) -> Array | None:
-        node = value.producer()
-        if node is None:
-            tensor = value.const_value
-            return tensor.numpy() if tensor is not None and _is_shape_like(tensor) else None
-        first = node.inputs[0] if node.inputs else None
-        if first is not None and first.name and first.name in self._dims:
-            sizes = shape_of(node, tuple(kept_size(dim, self._kept) for dim in self._dims[first.name]))
-            if sizes is not None:
-                return sizes
-        arrays = [None if given is None else self.value(given) for given in node.inputs]
-        if not arrays or any(
-            array is None and given is not None for array, given in zip(arrays, node.inputs, strict=True)
-        ):
-            return None
-        results = compute(node, arrays, self._opsets)
-        return None if results is None else results[node.outputs.index(value)]

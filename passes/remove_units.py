@@ -4,19 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from fractions import Fraction
 from itertools import count
 from typing import Any
 
 import numpy as np
 import onnx_ir as ir
 
+from onnxprune.arithmetic import SizeArithmetic
 from onnxprune.coupling import Analysis
 from onnxprune.dims import Atom, Dim, Mask, keep_mask, kept_size
 from onnxprune.model import reading
 from onnxprune.ops.base import Array, IndexRef, SizeRef
 from onnxprune.passes.base import PassResult
 from onnxprune.plan import Plan
-from onnxprune.shapes import SizeArithmetic
 
 
 @dataclass(frozen=True)
@@ -159,76 +160,70 @@ class _Removal:
         """A target computed at run time: entries that would come out wrong are replaced, or scaled where they vary.
 
         An entry that was not the size of its axis said nothing of it: 0 and -1 of a Reshape, 1 of an Expand. An entry
-        that varies and may be inferred becomes -1: arithmetic like `shape // heads * heads` cannot be scaled
-        back, since its division rounds.
+        that varies and may be inferred becomes -1; the analysis has checked that any other can be scaled.
         """
         value = node.inputs[slot]
         assert value is not None
-        was, got = self.original.value(value), self.arithmetic.value(value)
-        if was is None or got is None:
-            return  # checked by the analysis: nothing that changes is named by data
-        named = {ref.index or 0: ref for ref in refs if was.ravel()[ref.index or 0] == ref.dim.size}
-        wanted = _with_entries(got, {index: kept_size(ref.dim, self.kept) for index, ref in named.items()})
-        wrong = [int(index) for index in np.flatnonzero(wanted != got)]
-        varying = [index for index in wrong if self._varies(node, named[index].dim)]
-        fixed = {index: int(wanted.ravel()[index]) for index in wrong if index not in varying}
-        if len(varying) == 1 and named[varying[0]].inferable and (got > 0).all():
-            fixed[varying.pop()] = -1
+        was, got = self.original.entries(value), self.arithmetic.entries(value)
+        named = {ref.index or 0: ref for ref in refs if was[ref.index or 0] == ref.dim.size}
+        due = {index: kept_size(ref.dim, self.kept) for index, ref in named.items()}
+        wrong = {index: size for index, size in due.items() if got[index] != size}
+        varying = {index: wrong.pop(index) for index in list(wrong) if self.analysis.varies(named[index])}
+        if len(varying) == 1 and named[next(iter(varying))].inferable and all((size or 0) > 0 for size in got):
+            wrong[varying.popitem()[0]] = -1
         if varying:
-            value = self._scale(node, slot, value, got, _with_entries(got, {i: wanted.ravel()[i] for i in varying}))
-        if fixed:
-            value = self._replace_entries(node, slot, value, got, fixed)
+            value = self._scale(node, slot, value, got, varying)
+        if wrong:
+            value = self._replace_entries(node, slot, value, wrong)
         node.replace_input_with(slot, value)
 
-    def _varies(self, node: ir.Node, dim: Dim) -> bool:
-        name = node.outputs[0].name or ""
-        axes = [axis for axis, handle in enumerate(self.analysis.dims.get(name, [])) if handle is dim]
-        return any((name, axis) in self.analysis.shapes.dynamic for axis in axes)
-
-    def _replace_entries(
-        self, node: ir.Node, slot: int, value: ir.Value, got: Array, fixed: dict[int, int]
-    ) -> ir.Value:
+    def _replace_entries(self, node: ir.Node, slot: int, value: ir.Value, fixed: dict[int, int]) -> ir.Value:
         """The target with some entries constant: a concatenation gets other pieces, anything else is overlaid."""
         name = f"{node.name or node.op_type}/{slot}"
         maker = value.producer()
-        pieces = self._pieces(maker) if maker is not None and maker.op_type == "Concat" else None
-        if maker is not None and pieces is not None and all(self._is_own_piece(pieces, index) for index in fixed):
+        pieces = self._pieces(maker) if maker is not None and maker.op_type == "Concat" else []
+        if pieces and all(self._is_own_piece(pieces, index) for index in fixed):
             inputs = []
-            for start, piece, array in pieces:
-                new = {index - start: size for index, size in fixed.items() if start <= index < start + len(array)}
-                inputs.append(self._new_constant(f"{name}/{start}", _with_entries(array, new)) if new else piece)
+            for start, piece, size in pieces:
+                new = {index - start: entry for index, entry in fixed.items() if start <= index < start + size}
+                old = np.asarray(self.arithmetic.entries(piece)) if new else None
+                inputs.append(piece if old is None else self._new_constant(f"{name}/{start}", _with_entries(old, new)))
             return self._inserted(node, "Concat", inputs, {"axis": 0})
-        which = self._new_constant(
-            f"{name}/which", _with_entries(np.zeros(got.shape, np.bool_), dict.fromkeys(fixed, True))
-        )
-        overlay = self._new_constant(f"{name}/fixed", _with_entries(np.zeros_like(got), fixed))
-        return self._inserted(node, "Where", [which, overlay, value])
+        length = len(self.arithmetic.entries(value))
+        which = _with_entries(np.zeros(length, np.bool_), dict.fromkeys(fixed, True))
+        overlay = _with_entries(np.zeros(length, np.int64), fixed)
+        constants = [
+            self._new_constant(f"{name}/{part}", array) for part, array in (("which", which), ("fixed", overlay))
+        ]
+        return self._inserted(node, "Where", [*constants, value])
 
-    def _pieces(self, maker: ir.Node) -> list[tuple[int, ir.Value, Array]] | None:
-        """(first entry, value, what it will be) of each input of a concatenation of size arithmetic."""
-        pieces: list[tuple[int, ir.Value, Array]] = []
+    def _pieces(self, maker: ir.Node) -> list[tuple[int, ir.Value, int]]:
+        """(first entry, value, number of entries) of each input of a concatenation."""
+        pieces: list[tuple[int, ir.Value, int]] = []
         start = 0
         for piece in maker.inputs:
-            array = None if piece is None else self.arithmetic.value(piece)
-            if piece is None or array is None:
-                return None
-            pieces.append((start, piece, array))
-            start += len(array)
+            assert piece is not None
+            pieces.append((start, piece, len(self.arithmetic.entries(piece))))
+            start += pieces[-1][2]
         return pieces
 
-    def _is_own_piece(self, pieces: list[tuple[int, ir.Value, Array]], index: int) -> bool:
+    def _is_own_piece(self, pieces: list[tuple[int, ir.Value, int]], index: int) -> bool:
         """Can the entry be exchanged without touching another that varies?"""
         return any(
-            start <= index < start + len(array) and (len(array) == 1 or piece.const_value is not None)
-            for start, piece, array in pieces
+            start <= index < start + size and (size == 1 or piece.const_value is not None)
+            for start, piece, size in pieces
         )
 
-    def _scale(self, node: ir.Node, slot: int, value: ir.Value, got: Array, wanted: Array) -> ir.Value:
-        common = np.maximum(np.gcd(wanted, got), 1)
-        for op_type, target in (("Mul", wanted), ("Div", got)):
-            factor = np.where(wanted == got, 1, target // common).astype(got.dtype)
-            if (factor != 1).any():
-                constant = self._new_constant(f"{node.name or node.op_type}/{slot}/{op_type}", factor)
+    def _scale(self, node: ir.Node, slot: int, value: ir.Value, got: list[int | None], due: dict[int, int]) -> ir.Value:
+        """The target with some entries multiplied by what they should be over what they would be."""
+        ratios = {index: Fraction(size, got[index] or 1) for index, size in due.items()}
+        for op_type, factors in (
+            ("Mul", {index: ratio.numerator for index, ratio in ratios.items()}),
+            ("Div", {index: ratio.denominator for index, ratio in ratios.items()}),
+        ):
+            if any(factor != 1 for factor in factors.values()):
+                array = _with_entries(np.ones(len(got), np.int64), factors)
+                constant = self._new_constant(f"{node.name or node.op_type}/{slot}/{op_type}", array)
                 value = self._inserted(node, op_type, [value, constant])
         return value
 

@@ -30,6 +30,7 @@ ROOMS = [
     ["shapes"],
     ["coupling"],
     ["cost", "plan", "selection", "calibration", "filters"],
+    ["cost_terms"],
     ["layers"],
     ["runtime"],
     ["metrics"],
@@ -37,6 +38,7 @@ ROOMS = [
     ["passes"],
     ["report", "verify", "scoring"],
     ["pipeline"],
+    ["benchmark", "doctor"],
     ["cli"],
     ["__init__", "__main__"],
 ]
@@ -47,7 +49,7 @@ BASES = {
     "ops": {"base", "evaluate"},
     "calibration": {"base", "pixels"},
     "criteria": {"base"},
-    "allocation": {"base"},
+    "allocation": {"base", "levels"},
     "passes": {"base"},
 }
 

@@ -10,12 +10,13 @@ import onnx
 import onnx_ir as ir
 import pytest
 
+from onnxprune.arithmetic import SizeArithmetic
 from onnxprune.coupling import analyze
 from onnxprune.dims import kept_size
 from onnxprune.model import open_model
 from onnxprune.passes.canonicalize import Canonicalize
 from onnxprune.runtime.observe import observe
-from onnxprune.shapes import Shapes, SizeArithmetic, infer
+from onnxprune.shapes import Shapes, infer
 from tests.conftest import Build
 
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 
+from onnxprune.arithmetic import compute
 from onnxprune.dims import Mask
 from onnxprune.lossless.known import Known, Site, constant, on_axis
 from onnxprune.lossless.linear import FORMS, linear_form
-from onnxprune.shapes import compute
 
 # Where a rounding error in the input can change the output by a whole step.
 _JUMPS = frozenset(("Ceil", "Floor", "Round", "Sign", "Mod", "Shrink", "ThresholdedRelu"))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from onnxprune.dims import Atom, atoms, product
-from onnxprune.ops.base import Op, rule
+from onnxprune.ops.base import Op, RefuseError, rule
 
 
 @rule("Reshape")
@@ -11,6 +11,8 @@ def reshape(op: Op) -> None:
     """Row-major: the input's axes and the output's axes are two decompositions of the same sequence."""
     x, y = op.x[0], op.y[0]
     op.free(*x, *y)
+    if product(*x).size != product(*y).size:
+        raise RefuseError("its input has a size that depends on data, its target is a fixed one")
     op.same(product(*x), product(*y))
     target = op.const(op.slot(1, "shape"))
     for axis, dim in enumerate(y):

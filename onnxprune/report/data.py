@@ -14,13 +14,13 @@ from typing import Any
 import onnx_ir as ir
 
 from onnxprune import cost
+from onnxprune.bindings import symbol_of
 from onnxprune.cost import Cost
 from onnxprune.coupling import Analysis, Group
 from onnxprune.dims import Atom, describe
 from onnxprune.model import file_bytes
 from onnxprune.passes.strip_metadata import annotated
 from onnxprune.plan import Plan
-from onnxprune.shapes import symbol_of
 
 FORMAT = 1
 

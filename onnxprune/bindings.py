@@ -1,0 +1,47 @@
+"""Which sizes to give the dynamic axes of a model, so that the rest of the tool only ever sees numbers."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import onnx_ir as ir
+
+# Unequal primes, so that two dynamic axes never meet by accident of equal size.
+_PRIMES = ((7, 11, 13, 17, 19, 23, 29, 31), (5, 3, 37, 41, 43, 47, 53, 59))
+_IMAGE_SIDES = ((224, 160, 96), (192, 256, 320))
+
+
+def symbols_of(model: ir.Model) -> dict[str, tuple[int, int, bool]]:
+    """Each dynamic axis of the graph inputs by its symbol: (axis, rank, is floating point)."""
+    symbols: dict[str, tuple[int, int, bool]] = {}
+    for value in model.graph.inputs:
+        if value.name in model.graph.initializers or value.shape is None:
+            continue
+        floating = value.dtype is not None and value.dtype.is_floating_point()
+        for axis, size in enumerate(value.shape):
+            if not isinstance(size, int):
+                symbols.setdefault(symbol_of(value, axis), (axis, len(value.shape), floating))
+    return symbols
+
+
+def symbol_of(value: ir.Value, axis: int) -> str:
+    """The name of a dynamic axis of a graph input: axes that share one share their size."""
+    assert value.shape is not None
+    size = value.shape[axis]
+    return getattr(size, "value", None) or f"{value.name}[{axis}]"
+
+
+def candidates(symbols: dict[str, tuple[int, int, bool]]) -> Iterator[tuple[dict[str, int], dict[str, int]]]:
+    """Pairs of bindings to try: primes; one batch size for all inputs; sizes with many divisors, for windows."""
+    for divisible, one_batch in ((False, False), (False, True), (True, False), (True, True)):
+        pair: tuple[dict[str, int], dict[str, int]] = ({}, {})
+        for turn, bindings in enumerate(pair):
+            for index, (symbol, (axis, rank, floating)) in enumerate(symbols.items()):
+                prime = _PRIMES[turn][0 if one_batch and axis == 0 else index % len(_PRIMES[turn])]
+                if floating and rank >= 4 and axis >= 1:
+                    bindings[symbol] = _IMAGE_SIDES[turn][(axis + index) % 3]
+                elif floating and axis == rank - 1 and axis >= 1:
+                    bindings[symbol] = 400 * prime
+                else:
+                    bindings[symbol] = prime * 16 if divisible and axis else prime
+        yield pair
