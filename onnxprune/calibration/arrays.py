@@ -37,15 +37,15 @@ class Rows:
 
     def take(self, count: int) -> Array:
         """The next rows, `count` or as many as are left; all of an array that has no rows."""
-        if not self.shape:
-            return self._read(()) if self._whole is None else self._whole
-        count = min(count, self.shape[0] - self._position)
-        self._position += count
-        if not self._columns_first:
-            return self._read((count, *self.shape[1:]))
-        if self._whole is None:  # its rows are scattered over the file
+        if self._whole is None and (self._columns_first or not self.shape):  # its rows are scattered over the file
             self._whole = self._read(self.shape[::-1]).T
-        return self._whole[self._position - count : self._position]
+        if not self.shape and self._whole is not None:
+            return self._whole
+        start = self._position
+        self._position = min(start + count, self.shape[0])
+        if self._whole is not None:
+            return self._whole[start : self._position]
+        return self._read((self._position - start, *self.shape[1:]))
 
     def _read(self, shape: tuple[int, ...]) -> Array:
         content = bytearray(prod(shape) * self._dtype.itemsize)
@@ -59,7 +59,12 @@ def _recognizes(request: Request) -> bool:
     return path.suffix in _SUFFIXES or (path.is_dir() and any(file.suffix in _SUFFIXES for file in path.iterdir()))
 
 
-@source("arrays", "an .npz file with an array for each input, or a folder of .npy or .npz files", _recognizes)
+@source(
+    "arrays",
+    "an .npz file with an array for each input, or a folder of .npy or .npz files",
+    _recognizes,
+    options=("labels",),
+)
 def open_arrays(request: Request) -> Start:
     """Arrays by input name. Where the model has one input, one array fits it whatever its name.
 

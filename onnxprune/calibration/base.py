@@ -105,27 +105,34 @@ class Source:
 
     Fields:
         accepts: what it is, for the message that lists all of them.
-        recognizes: whether a request is for this kind; at most one source may say so.
+        recognizes: whether a request is for this kind; sources are asked in the order of their names.
         open: a function that starts a pass over chunks. Raises DataError for what can be known to be wrong.
+        options: which of `labels`, `images` and `tokenizer` mean something for it.
         batched: chunks are taken as the batches that they are, instead of being joined and cut.
     """
 
     accepts: str
     recognizes: Callable[[Request], bool]
     open: Callable[[Request], Start]
-    batched: bool = False
+    options: tuple[str, ...]
+    batched: bool
 
 
 SOURCES: Registry[Source] = Registry("data source", "onnxprune.calibration")
 
 
 def source(
-    name: str, accepts: str, recognizes: Callable[[Request], bool], *, batched: bool = False
+    name: str,
+    accepts: str,
+    recognizes: Callable[[Request], bool],
+    *,
+    options: tuple[str, ...] = (),
+    batched: bool = False,
 ) -> Callable[[Callable[[Request], Start]], Callable[[Request], Start]]:
     """Decorator: register a function that opens data; see Source for the arguments."""
 
     def register(opens: Callable[[Request], Start]) -> Callable[[Request], Start]:
-        SOURCES.register(name)(Source(accepts, recognizes, opens, batched))
+        SOURCES.register(name)(Source(accepts, recognizes, opens, options, batched))
         return opens
 
     return register
@@ -172,6 +179,7 @@ def load_data(
     fixed = {size for port in bound for size in port.shape[:1] if isinstance(size, int)}
     request = Request(spec, bound, labels, samples, max(fixed, default=batch), seed, images, tokenizer, hints)
     found = _source_of(request)
+    _check_options(request, found)
     if len(fixed) > 1 and not found.batched:
         shown = ", ".join(f"'{port.name}' {port}" for port in bound)
         raise DataError(f"{spec}: the first axes of the inputs differ ({shown}); feed them with module:function")
@@ -189,6 +197,18 @@ def _source_of(request: Request) -> Source:
     accepted = "; ".join(candidate.accepts for candidate in sources)
     what = "is not data that can be read" if request.path.exists() else "does not exist"
     raise DataError(f"{request.spec} {what}; --data takes {accepted}")
+
+
+def _check_options(request: Request, found: Source) -> None:
+    """Raises UsageError for an option that means nothing for the kind of data."""
+    given = {
+        "labels": request.labels is not None,
+        "images": request.images != AS_SUGGESTED,
+        "tokenizer": request.tokenizer is not None,
+    }
+    for option in (name for name, is_given in given.items() if is_given and name not in found.options):
+        what = "an option for images" if option == "images" else f"--{option}"
+        raise UsageError(f"{request.spec} is taken as {found.accepts}, for which {what} means nothing; leave it out")
 
 
 @dataclass(frozen=True)

@@ -33,15 +33,13 @@ def _recognizes(request: Request) -> bool:
     return any(_is_image(file) for place in places for file in place.iterdir())
 
 
-@source("images", "a folder of images, or of a folder of images for each class", _recognizes)
+@source("images", "a folder of images, or of a folder of images for each class", _recognizes, options=("images",))
 def open_images(request: Request) -> Start:
     """Images in an order shuffled by the seed. Folders directly below, sorted by name, are the classes 0, 1, ...
 
     Raises DataError where images lie beside folders of images (are there classes or not?), and where the classes are
     one level further down, as in a folder with `train` and `test` in it.
     """
-    if request.labels is not None:
-        raise DataError(f"{request.spec}: the labels of images are their folders; leave --labels out")
     recipe = pixels.recipe(request.port_of("a folder of images"), request.images)
     files = _labelled(request.path)
     np.random.default_rng(request.seed).shuffle(files)

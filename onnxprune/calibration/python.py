@@ -23,7 +23,9 @@ def _recognizes(request: Request) -> bool:
     return _SPEC.fullmatch(request.spec) is not None and not request.path.exists()
 
 
-@source("python", "module:function, which yields input dictionaries", _recognizes, batched=True)
+@source(
+    "python", "module:function, which yields input dictionaries or pairs of one and labels", _recognizes, batched=True
+)
 def open_python(request: Request) -> Start:
     """`module:function`, imported as from the current folder and called without arguments for every pass.
 
@@ -33,8 +35,6 @@ def open_python(request: Request) -> Start:
 
     Raises DataError for a function that cannot be imported, for what it raises, and for anything else that it yields.
     """
-    if request.labels is not None:
-        raise DataError(f"{request.spec}: --labels is for files; yield pairs of inputs and labels instead")
     function = _imported(request.spec)
     return lambda: _pass(function, request)
 

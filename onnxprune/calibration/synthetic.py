@@ -24,7 +24,7 @@ Moments = tuple[Array, Array]
 Floats = npt.NDArray[np.float64]
 
 
-@source("synthetic", "synthetic", lambda request: request.spec == "synthetic", batched=True)
+@source("synthetic", "synthetic, made up", lambda request: request.spec == "synthetic", batched=True)
 def open_synthetic(request: Request) -> Start:
     """Made-up inputs, 128 samples unless a number is asked for.
 

@@ -29,7 +29,12 @@ def _recognizes(request: Request) -> bool:
     return (path / _SPLITS).is_file() or any(file.suffix in _SUFFIXES for file in path.iterdir())
 
 
-@source("tables", "a .parquet or .arrow file, a folder of them, or a saved Hugging Face dataset", _recognizes)
+@source(
+    "tables",
+    "a .parquet or .arrow file, a folder of them, or a saved Hugging Face dataset",
+    _recognizes,
+    options=("labels", "images"),
+)
 def open_tables(request: Request) -> Start:
     """Columns by input name; where the model has one input, the only column, or the only one of images, fits it.
 
@@ -104,7 +109,8 @@ def _opened(file: Path) -> Iterator[tuple[Any, Callable[[list[str], int], Iterat
     import pyarrow.parquet
 
     if file.suffix == ".parquet":
-        with pyarrow.parquet.ParquetFile(file) as table:
+        # pre_buffer, which is the default, would read all row groups at once
+        with pyarrow.parquet.ParquetFile(file, memory_map=True, pre_buffer=False) as table:
             yield table.schema_arrow, lambda columns, count: table.iter_batches(batch_size=count, columns=columns)
         return
     with pyarrow.memory_map(str(file)) as mapped:

@@ -36,15 +36,18 @@ def _recognizes(request: Request) -> bool:
     )
 
 
-@source("text", "a text file with a sample in each line, beside --tokenizer tokenizer.json", _recognizes)
+@source(
+    "text",
+    "a text file with a sample in each line, beside --tokenizer tokenizer.json",
+    _recognizes,
+    options=("tokenizer",),
+)
 def open_text(request: Request) -> Start:
     """Lines that are not blank, as token ids [batch, length] with their mask, segment ids (0) and positions.
 
     The length is the model's where that is static, else that of the batch's longest line, cut where the tokenizer's
     own settings say; shorter lines are padded at their ends.
     """
-    if request.labels is not None:
-        raise DataError(f"{request.spec}: a text file has no labels; leave --labels out or use a parquet file")
     if not request.path.is_file():
         raise DataError(f"{request.spec} does not exist; check the path")
     if request.tokenizer is None:

@@ -21,30 +21,20 @@ _OTHERS = ("labels", "samples", "batch", "tokenizer")
 _BATCH = 32
 
 
-class _Size(click.ParamType):
+def _size(text: str) -> int | tuple[int, int]:
     """`256` or `224x288`: an int, or height and width."""
-
-    name = "SIZE"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        """An int or a pair of them."""
-        sides = str(value).split("x")
-        if len(sides) > 2 or not all(side.isdecimal() and int(side) > 0 for side in sides):
-            self.fail(f"'{value}' is not a size like 256 or 224x288 (height x width)", param, ctx)
-        return int(sides[0]) if len(sides) == 1 else (int(sides[0]), int(sides[1]))
+    sides = text.split("x")
+    if len(sides) > 2 or not all(side.isdecimal() and int(side) > 0 for side in sides):
+        raise click.BadParameter(f"'{text}' is not a size like 256 or 224x288 (height x width)")
+    return int(sides[0]) if len(sides) == 1 else (int(sides[0]), int(sides[1]))
 
 
-class _Numbers(click.ParamType):
+def _numbers(text: str) -> tuple[float, ...]:
     """`0.485,0.456,0.406`."""
-
-    name = "NUMBERS"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[float, ...]:
-        """The numbers as a tuple."""
-        try:
-            return tuple(float(number) for number in str(value).split(","))
-        except ValueError:
-            self.fail(f"'{value}' is not a list of numbers like 0.485,0.456,0.406", param, ctx)
+    try:
+        return tuple(float(number) for number in text.split(","))
+    except ValueError:
+        raise click.BadParameter(f"'{text}' is not a list of numbers like 0.485,0.456,0.406") from None
 
 
 _OPTIONS = (
@@ -64,11 +54,22 @@ _OPTIONS = (
         metavar="NAME:SHAPE",
         help="Sizes of dynamic axes, like images:8x3x224x224; ? leaves one open.",
     ),
-    click.option("--resize", type=_Size(), help="Images: shorter side, or height x width; by default as the input."),
-    click.option("--crop", type=_Size(), help="Images: cut this out of the middle; by default as the input."),
+    click.option(
+        "--resize", type=_size, metavar="SIZE", help="Images: shorter side, or height x width; by default as the input."
+    ),
+    click.option(
+        "--crop", type=_size, metavar="SIZE", help="Images: cut this out of the middle; by default as the input."
+    ),
     click.option("--scale", type=float, help="Images: multiply pixels of 0..255; 1/255 by default for floats."),
-    click.option("--mean", type=_Numbers(), help="Images: subtract per channel after --scale; ImageNet's by default."),
-    click.option("--std", type=_Numbers(), help="Images: divide by, per channel; ImageNet's by default."),
+    click.option(
+        "--mean",
+        type=_numbers,
+        metavar="NUMBERS",
+        help="Images: subtract per channel after --scale; ImageNet's by default.",
+    ),
+    click.option(
+        "--std", type=_numbers, metavar="NUMBERS", help="Images: divide by, per channel; ImageNet's by default."
+    ),
     click.option("--layout", type=click.Choice(["NCHW", "NHWC"]), help="Images: axes of the input."),
     click.option("--channel-order", type=click.Choice(["RGB", "BGR"]), help="Images: order of the channels; RGB."),
     click.option("--tokenizer", type=click.Path(path_type=Path), help="Text: the tokenizer.json."),
