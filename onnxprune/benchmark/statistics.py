@@ -1,9 +1,10 @@
 """Is one model faster than another, and by how much? Said with an interval, and in words.
 
 Runs of the same round are a pair: the machine's mood of that moment divides out of their ratio (Bulej et al., "Duet
-Benchmarking", ICPE 2020). Runs of one session are not independent of each other, sessions are; so sessions are what is
-resampled (Kalibera and Jones, "Rigorous Benchmarking in Reasonable Time", ISMM 2013). Each gives one number, the median
-of the log ratios of its pairs, and the difference is the mean of these.
+Benchmarking", ICPE 2020). Where there is processor time, that is compared: what other programs take from the clock on
+the wall says nothing about the models. Runs of one session are not independent of each other, sessions are; so sessions
+are what is resampled (Kalibera and Jones, "Rigorous Benchmarking in Reasonable Time", ISMM 2013). Each gives one number,
+the median of the log ratios of its pairs, and the difference is the mean of these.
 
 The interval is the symmetric bootstrap-t interval (Hall, "On Symmetric Bootstrap Confidence Intervals", Journal of the
 Royal Statistical Society B 50, 1988): how many standard errors a mean of so few numbers may be away by chance is read
@@ -75,7 +76,9 @@ def compare(first: Latency, other: Latency) -> Comparison:
 
 def session_log_ratios(first: Latency, other: Latency) -> npt.NDArray[np.float64]:
     """Per session, the median of log(other / first) over its rounds [sessions]."""
-    logs = np.log(np.array(other.seconds) / np.array(first.seconds))
+    both = [(first.seconds, other.seconds), (first.processor_seconds, other.processor_seconds)]
+    before, after = both[1] if all(both[1]) else both[0]
+    logs = np.log(np.array(after) / np.array(before))
     sessions = np.array(first.sessions)
     return np.array([np.median(logs[sessions == session]) for session in np.unique(sessions)])
 

@@ -5,6 +5,8 @@
 - **In several sessions**: where a session's memory happens to lie makes it faster or slower for its whole life. All
   sessions are made anew several times, so that this is part of the noise that is seen (Kalibera and Jones, "Rigorous
   Benchmarking in Reasonable Time", ISMM 2013).
+- **On two clocks**: with one thread on the CPU the thread's processor time is kept too. Where other programs take the
+  processor away for a while, the clock on the wall goes on and that one stops.
 - **As deployed**: all graph optimizations, packed weights, memory arena. Only the threads of a session that is not
   running do not spin: they would take the processor from the one that is.
 """
@@ -14,11 +16,12 @@ from __future__ import annotations
 import contextlib
 import gc
 import random
+import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from math import ceil
 from pathlib import Path
-from time import perf_counter
+from time import perf_counter, thread_time
 from types import MappingProxyType
 from typing import Any
 
@@ -28,12 +31,13 @@ from onnxprune.errors import MissingExtraError, ModelError, UsageError
 from onnxprune.runtime.ort import _reason
 from onnxprune.signature import Feed, Port, synthetic_feed
 
-# Sessions per model. Differences between sessions are what the interval has to cover, and a dozen is enough to see them.
+# Sessions per model. Differences between sessions are what the interval has to cover, a dozen shows them.
 SESSIONS = 12
 # A timed piece of work is at least this long, some thousand ticks of the clock.
 _SHORTEST_SECONDS = 200e-6
 # Where a run is shorter than this, refilling the caches after another model's run would show: it is run once untimed.
 _CACHES_MATTER_SECONDS = 10e-3
+_CPU = "CPUExecutionProvider"
 # Providers whose inputs and outputs can stay on the device, by the name of that device.
 _DEVICES = {"CUDAExecutionProvider": "cuda", "TensorrtExecutionProvider": "cuda"}
 
@@ -51,7 +55,7 @@ class Setting:
         warmup: runs of a new session before it is timed.
     """
 
-    provider: str = "CPUExecutionProvider"
+    provider: str = _CPU
     batch: int = 1
     threads: int = 1
     warmup: int = 5
@@ -66,6 +70,7 @@ class Latency:
         setting: how it was run, with the provider and the batch that it really ran with.
         seconds: of one run, one entry per round; a mean over several runs where one is too short for the clock.
         sessions: which session each of them was measured in, ascending.
+        processor_seconds: the same by the thread's processor time; empty where that does not tell, see `measure`.
         load_seconds: to make a session from the file, one entry per session.
         sizes: of the symbolic axes of the inputs.
     """
@@ -74,6 +79,7 @@ class Latency:
     setting: Setting
     seconds: tuple[float, ...]
     sessions: tuple[int, ...]
+    processor_seconds: tuple[float, ...]
     load_seconds: tuple[float, ...]
     sizes: Mapping[str, int]
 
@@ -110,6 +116,9 @@ def measure(
     progress: Callable[[str], None] = lambda _: None,
 ) -> list[Latency]:
     """Time models side by side; entry i of the `seconds` of two of them was measured within one round.
+
+    Processor time is kept for one thread on the CPU: of several threads it is a sum that nobody waits for, and a device
+    has a clock of its own. Windows counts it in steps that are too long.
 
     Args:
         paths: model files with the same inputs; the same file may be given twice.
@@ -218,7 +227,7 @@ class _Turn:
         self._session: Any = None
         self._repeat = 0
         self._settle = False
-        self._seconds: list[float] = []
+        self._times: list[tuple[float, float]] = []
         self._sessions: list[int] = []
         self._loads: list[float] = []
 
@@ -247,22 +256,24 @@ class _Turn:
         except Exception as error:
             raise ModelError(f"ONNX Runtime cannot run {self.path.name}: {_reason(error)}") from error
         if not self._repeat:
-            once = min(self._timed(1) for _ in range(3))
+            once = min(self._timed(1)[0] for _ in range(3))
             self._repeat = max(1, ceil(_SHORTEST_SECONDS / once))
             self._settle = once < _CACHES_MATTER_SECONDS
 
     def time(self, session: int) -> None:
         if self._settle:
             self._run()
-        self._seconds.append(self._timed(self._repeat) / self._repeat)
+        self._times.append(self._timed(self._repeat))
         self._sessions.append(session)
 
-    def _timed(self, repeat: int) -> float:
+    def _timed(self, repeat: int) -> tuple[float, float]:
+        """Seconds of one run, of `repeat` in a row: on the wall, and on the processor."""
         run, runs = self._run, range(repeat)
-        start = perf_counter()
+        start, start_on_processor = perf_counter(), thread_time()
         for _ in runs:
             run()
-        return perf_counter() - start
+        on_processor = thread_time() - start_on_processor
+        return (perf_counter() - start) / repeat, on_processor / repeat
 
     def result(self, path: Path, setting: Setting, feed: Feed) -> Latency:
         batches = [feed[port.name].shape[0] for port in self.inputs if port.shape]
@@ -273,7 +284,11 @@ class _Turn:
             for axis, size in enumerate(port.shape)
             if not isinstance(size, int)
         }
-        return Latency(str(path), used, tuple(self._seconds), tuple(self._sessions), tuple(self._loads), sizes)
+        seconds, on_processor = (tuple(times) for times in zip(*self._times, strict=True))
+        counts = self.provider == _CPU and setting.threads == 1 and sys.platform != "win32"
+        return Latency(
+            str(path), used, seconds, tuple(self._sessions), on_processor if counts else (), tuple(self._loads), sizes
+        )
 
 
 def deployed_session(path: Path, provider: str, threads: int = 1, *, profile: Path | None = None) -> Any:
@@ -300,9 +315,7 @@ def deployed_session(path: Path, provider: str, threads: int = 1, *, profile: Pa
         options.enable_profiling = True
         options.profile_file_prefix = str(profile)
     try:
-        return onnxruntime.InferenceSession(
-            str(path), options, providers=list(dict.fromkeys([provider, "CPUExecutionProvider"]))
-        )
+        return onnxruntime.InferenceSession(str(path), options, providers=list(dict.fromkeys([provider, _CPU])))
     except Exception as error:
         raise ModelError(f"ONNX Runtime cannot load {path.name}: {_reason(error)}") from error
 

@@ -27,7 +27,7 @@ def simulated(slowdown: float, rng: np.random.Generator, rounds: int = 40) -> tu
         memory = np.repeat(0.007 * rng.standard_normal(SESSIONS), rounds)
         own = 0.02 * rng.standard_t(2, count) + rng.binomial(1, 0.1, count) * rng.exponential(1.0, count)
         seconds = 0.003 * factor * np.exp(load + memory + own)
-        return Latency("m", Setting(), tuple(seconds.tolist()), sessions, (0.1,) * SESSIONS, {})
+        return Latency("m", Setting(), tuple(seconds.tolist()), sessions, (), (0.1,) * SESSIONS, {})
 
     return model(1.0), model(slowdown)
 
@@ -72,11 +72,19 @@ def test_interval_holds_the_truth_as_often_as_promised() -> None:
 
 
 def test_the_ratio_is_that_of_pairs_by_session() -> None:
-    first = Latency("a", Setting(), (1.0, 2.0, 4.0, 1.0), (0, 0, 0, 1), (), {})
-    other = Latency("b", Setting(), (2.0, 4.0, 400.0, 8.0), (0, 0, 0, 1), (), {})
+    first = Latency("a", Setting(), (1.0, 2.0, 4.0, 1.0), (0, 0, 0, 1), (), (), {})
+    other = Latency("b", Setting(), (2.0, 4.0, 400.0, 8.0), (0, 0, 0, 1), (), (), {})
     assert session_log_ratios(first, other) == pytest.approx([math.log(2), math.log(8)])
     assert compare(first, other).ratio == pytest.approx(4)
     assert compare(other, first).ratio == pytest.approx(1 / 4)
+
+
+def test_processor_time_is_compared_where_both_have_it() -> None:
+    first = Latency("a", Setting(), (1.0, 1.0), (0, 1), (1.0, 1.0), (), {})
+    other = Latency("b", Setting(), (5.0, 7.0), (0, 1), (2.0, 2.0), (), {})
+    without = Latency("c", Setting(), (5.0, 5.0), (0, 1), (), (), {})
+    assert compare(first, other).ratio == pytest.approx(2)
+    assert compare(first, without).ratio == pytest.approx(5)
 
 
 def test_the_same_numbers_give_the_same_interval() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -58,11 +59,19 @@ def test_order_is_drawn_from_the_seed(build: Build, monkeypatch: pytest.MonkeyPa
 
 def test_numbers_of_known_times() -> None:
     seconds = tuple(i / 1000 for i in range(1, 101))
-    found = Latency("m", Setting(batch=4), seconds, (0,) * 100, (0.1,), {})
+    found = Latency("m", Setting(batch=4), seconds, (0,) * 100, (), (0.1,), {})
     assert found.median == pytest.approx(0.0505)
     assert found.p90 == pytest.approx(0.0901)
     assert found.p99 == pytest.approx(0.09901)
     assert found.throughput == pytest.approx(4 / 0.0505)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="processor time is too coarse there")
+def test_processor_time_is_kept_for_one_thread(digits: dict[str, Path]) -> None:
+    (one,), (two,) = (measure([digits["lstm"]], Setting(threads=n, warmup=1), rounds=12) for n in (1, 2))
+    assert len(one.processor_seconds) == len(one.seconds) == 12
+    assert all(0 < inner <= outer for inner, outer in zip(one.processor_seconds, one.seconds, strict=True))
+    assert two.processor_seconds == ()
 
 
 def test_batch_and_sizes_reach_the_model(build: Build) -> None:
