@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -98,8 +99,8 @@ class TorchModel(torch.nn.Module):
     @property
     def weights(self) -> dict[str, torch.nn.Parameter]:
         """ONNX name -> Parameter."""
-        parameters = self._parameters
-        return {key: found for key, slot in self._slots.items() if (found := parameters.get(slot)) is not None}
+        statistics = set(self._statistics)
+        return {key: self.get_parameter(slot) for key, slot in self._slots.items() if key not in statistics}
 
     @property
     def statistics(self) -> dict[str, Tensor]:
@@ -119,8 +120,7 @@ class TorchModel(torch.nn.Module):
     @property
     def device(self) -> torch.device:
         """Where the parameters lie."""
-        first = next(self.parameters(), None)
-        first = next(self.buffers(), None) if first is None else first
+        first = next(chain(self.parameters(), self.buffers()), None)
         return torch.device("cpu") if first is None else first.device
 
     def train(self, mode: bool = True) -> TorchModel:
@@ -178,11 +178,11 @@ class TorchModel(torch.nn.Module):
             context.keys[value]
         targets = {key: value for key, value in _initializers(model.graph, context) if key in tensors}
         for key, tensor in tensors.items():
-            value = targets.get(key)
-            if value is None or value.const_value is None:
+            target = targets.get(key)
+            if target is None or target.const_value is None:
                 raise ModelError(f"the model has no weight '{key}' to write to; use the one that was opened, or a copy")
-            if tuple(value.const_value.shape.numpy()) != tuple(tensor.shape):
-                found = tuple(value.const_value.shape.numpy())
+            found = tuple(target.const_value.shape.numpy())
+            if found != tuple(tensor.shape):
                 raise ModelError(f"weight '{key}' has shape {tuple(tensor.shape)} here and {found} in the model")
         for key, tensor in tensors.items():
             value = targets[key]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import onnx
 import onnx_ir as ir
@@ -14,35 +15,34 @@ from onnxprune.runtime.torch_ops.base import TORCH_TYPES
 _ONNX_TYPES = {dtype: code for code, dtype in reversed(TORCH_TYPES.items())}
 
 
-def schema_of(node: ir.Node, version: int) -> onnx.defs.OpSchema | None:
-    """The standard's definition of an operator that has a function body, None where it has none."""
+def schema_of(node: ir.Node, version: int) -> Any:
+    """The standard's definition (an OpSchema) of an operator that has a function body, None where it has none."""
     domain = "" if node.domain == "ai.onnx" else node.domain
     try:
-        schema = onnx.defs.get_schema(node.op_type, version, domain)
+        schema: Any = onnx.defs.get_schema(node.op_type, version, domain)
     except onnx.defs.SchemaError:
         return None
     return schema if schema.has_function or schema.has_context_dependent_function else None
 
 
-def defaults(schema: onnx.defs.OpSchema) -> dict[str, ir.Attr]:
+def defaults(schema: Any) -> dict[str, ir.Attr]:
     """The attributes that hold where a node states none."""
     stated = {name: attribute.default_value for name, attribute in schema.attributes.items()}
-    return {name: ir.from_proto(proto) for name, proto in stated.items() if proto.name}
+    return {name: ir.serde.deserialize_attribute(proto) for name, proto in stated.items() if proto.name}
 
 
-def plain_body(schema: onnx.defs.OpSchema) -> ir.Function:
+def plain_body(schema: Any) -> ir.Function:
     """The body of an operator whose definition is the same for all types."""
-    return ir.from_proto(schema.function_body)
+    return ir.serde.deserialize_function(schema.function_body)
 
 
-def typed_body(schema: onnx.defs.OpSchema, node: ir.Node, inputs: Sequence[Tensor | None]) -> ir.Function:
+def typed_body(schema: Any, node: ir.Node, inputs: Sequence[Tensor | None]) -> ir.Function:
     """The body of an operator whose definition depends on the types of its inputs."""
     types = [_type(value).SerializeToString() for value in inputs]
     version = max(schema.context_dependent_function_opset_versions)
-    body = schema.get_context_dependent_function_with_opset_version(
-        version, ir.to_proto(node).SerializeToString(), types
-    )
-    return ir.from_proto(onnx.FunctionProto.FromString(body))
+    written = ir.serde.serialize_node(node).SerializeToString()
+    body = schema.get_context_dependent_function_with_opset_version(version, written, types)
+    return ir.serde.deserialize_function(onnx.FunctionProto.FromString(body))
 
 
 def _type(value: Tensor | None) -> onnx.TypeProto:

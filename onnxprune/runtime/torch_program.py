@@ -8,7 +8,6 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
-import onnx
 import onnx_ir as ir
 import torch
 from torch import Tensor
@@ -66,7 +65,7 @@ class Context:
     versions: Mapping[str, int]
     keys: Keys = field(default_factory=Keys)
     constants: dict[str, Any] = field(default_factory=dict)
-    weights: Mapping[str, Tensor] = field(default_factory=dict)
+    weights: dict[str, Tensor] = field(default_factory=dict)
     attributes: Mapping[str, ir.Attr] = field(default_factory=dict)
     missing: Counter[str] = field(default_factory=Counter)
 
@@ -161,7 +160,7 @@ class Program:
             context.missing[f"{node.domain}.{node.op_type}" if node.domain else node.op_type] += 1
             return None
         inputs = tuple(context.keys[value] for value in node.inputs)
-        stored = ChainMap(context.constants, dict(context.weights))
+        stored = ChainMap(context.constants, context.weights)
         numbers = {i: stored[inputs[i]].tolist() for i in entry.numbers if i < len(inputs) and inputs[i] in stored}
         bodies = {
             name: Program(body, body.inputs, body.outputs, context)
@@ -204,6 +203,7 @@ class Program:
             wanted=tuple(
                 bool(value.name) and (bool(value.uses()) or value.is_graph_output()) for value in node.outputs
             ),
+            types=tuple(None if value is None or value.dtype is None else value.dtype.value for value in node.inputs),
             shared=frozenset(i for i, value in enumerate(node.inputs) if value is not None and len(value.uses()) > 1),
             settings=context.settings,
         )
@@ -260,7 +260,7 @@ def _as_function(
 
 
 def _as_typed_function(
-    schema: onnx.defs.OpSchema, node: ir.Node, attributes: dict[str, ir.Attr], context: Context
+    schema: Any, node: ir.Node, attributes: dict[str, ir.Attr], context: Context
 ) -> Callable[..., Any]:
     """The same for a body that depends on the types of the inputs: it is made when they are seen for the first time."""
     made: dict[Any, Callable[..., Any]] = {}

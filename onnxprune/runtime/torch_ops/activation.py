@@ -51,7 +51,7 @@ def celu(op: Op, x: Tensor) -> Tensor:
 def selu(op: Op, x: Tensor) -> Tensor:
     """Gamma times x, or alpha (exp(x) - 1) below zero."""
     alpha, gamma = op.attr("alpha", 1.6732632423543772), op.attr("gamma", 1.0507009873554805)
-    return gamma * torch.where(x > 0, x, alpha * torch.expm1(torch.clamp(x, max=0)))
+    return torch.where(x > 0, x, alpha * torch.expm1(torch.clamp(x, max=0))).mul(gamma)
 
 
 @torch_op("ThresholdedRelu")

@@ -104,7 +104,8 @@ class Op:
         op_type: the operator.
         version: of the operator set it belongs to.
         attributes: by name, in plain Python; tensors as torch tensors.
-        wanted: per output: does anyone name it?
+        wanted: per output: does anyone read it?
+        types: of the inputs, as ONNX element types; None where the file does not say.
         shared: positions of the inputs that other nodes read too.
         settings: of the model.
     """
@@ -114,6 +115,7 @@ class Op:
     version: int
     attributes: Mapping[str, Any]
     wanted: tuple[bool, ...]
+    types: tuple[int | None, ...] = ()
     shared: frozenset[int] = frozenset()
     settings: Settings = field(default_factory=Settings)
 
@@ -124,6 +126,10 @@ class Op:
     def dtype(self, code: int) -> torch.dtype:
         """The torch type for an ONNX element type, in the model's precision."""
         return self.settings.dtype(code)
+
+    def type_of(self, index: int) -> int | None:
+        """The ONNX element type of an input, None where the file does not say."""
+        return self.types[index] if index < len(self.types) else None
 
     def wants(self, index: int) -> bool:
         """Does anyone read output `index`?"""

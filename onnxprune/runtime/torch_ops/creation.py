@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 from torch import Tensor
 
 from onnxprune.runtime.torch_ops.base import Op, torch_op
 
-_FLOAT, _FLOAT8 = 1, (17, 18, 19, 20)
+_FLOAT = 1
 
 
 @torch_op("Constant")
@@ -45,22 +43,22 @@ def eye_like(op: Op, x: Tensor) -> Tensor:
     """Ones on a diagonal."""
     dtype = op.dtype(op.attr("dtype")) if op.attr("dtype") else x.dtype
     rows = torch.arange(x.shape[0], device=x.device).reshape(-1, 1) + op.attr("k", 0)
-    return (rows == torch.arange(x.shape[1], device=x.device)).to(dtype)
+    return torch.eq(rows, torch.arange(x.shape[1], device=x.device)).to(dtype)
 
 
 @torch_op("Cast")
 def cast(op: Op, x: Tensor) -> Tensor:
     """In another type."""
-    return _cast(x, op.dtype(op.attr("to")), op.attr("to"), bool(op.attr("saturate", 1)))
+    return _cast(x, op.dtype(op.attr("to")), bool(op.attr("saturate", 1)))
 
 
 @torch_op("CastLike")
 def cast_like(op: Op, x: Tensor, like: Tensor) -> Tensor:
     """In the type of another tensor."""
-    return _cast(x, like.dtype, 0, bool(op.attr("saturate", 1)))
+    return _cast(x, like.dtype, bool(op.attr("saturate", 1)))
 
 
-def _cast(x: Tensor, dtype: torch.dtype, code: int, saturate: bool) -> Tensor:
+def _cast(x: Tensor, dtype: torch.dtype, saturate: bool) -> Tensor:
     if saturate and dtype.itemsize == 1 and dtype.is_floating_point and x.is_floating_point():
         largest = torch.finfo(dtype).max
         x = x.float().clamp(-largest, largest)
@@ -78,10 +76,10 @@ def _draw(op: Op, shape: list[int], dtype: torch.dtype, device: torch.device) ->
     kind = dtype if dtype.is_floating_point else torch.float32
     if op.op_type.startswith("RandomNormal"):
         drawn = torch.randn(shape, generator=generator, dtype=kind, device=device)
-        return (drawn * op.attr("scale", 1.0) + op.attr("mean", 0.0)).to(dtype)
+        return drawn.mul(op.attr("scale", 1.0)).add(op.attr("mean", 0.0)).to(dtype)
     drawn = torch.rand(shape, generator=generator, dtype=kind, device=device)
     low, high = op.attr("low", 0.0), op.attr("high", 1.0)
-    return (drawn * (high - low) + low).to(dtype)
+    return drawn.mul(high - low).add(low).to(dtype)
 
 
 @torch_op("RandomNormal", "RandomUniform", random=True)
@@ -107,7 +105,6 @@ def bernoulli(op: Op, x: Tensor) -> Tensor:
 @torch_op("Multinomial", random=True)
 def multinomial(op: Op, x: Tensor) -> Tensor:
     """Classes drawn with logarithmic weights."""
-    drawn: Any = torch.multinomial(
-        torch.softmax(x, -1), op.attr("sample_size", 1), replacement=True, generator=_generator(op, x.device)
-    )
+    shares = torch.softmax(x, -1)
+    drawn = torch.multinomial(shares, op.attr("sample_size", 1), replacement=True, generator=_generator(op, x.device))
     return drawn.to(op.dtype(op.attr("dtype", 6)))

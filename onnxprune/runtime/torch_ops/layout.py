@@ -60,7 +60,7 @@ def unsqueeze(op: Op, x: Tensor, axes: list[int] | int | None = None) -> Tensor:
 @torch_op("Expand", numbers=(1,))
 def expand(_: Op, x: Tensor, shape: list[int]) -> Tensor:
     """Broadcast to a shape, which may have ones where x has more."""
-    return x.expand(torch.broadcast_shapes(x.shape, tuple(shape)))
+    return x.expand(np.broadcast_shapes(tuple(x.shape), tuple(shape)))
 
 
 @torch_op("Tile", numbers=(1, 2))

@@ -38,4 +38,5 @@ def einsum(op: Op, *inputs: Tensor) -> Tensor:
 @torch_op("Det")
 def determinant(_: Op, x: Tensor) -> Tensor:
     """Of the last two axes."""
-    return torch.linalg.det(x)
+    found: Tensor = torch.linalg.det(x)
+    return found

@@ -123,7 +123,7 @@ def lp_pool(op: Op, x: Tensor) -> Tensor:
     """The norm of each window."""
     windows = _windows(op, x.shape[2:])
     p = op.attr("p", 2)
-    return _window_sums(F.pad(x, windows.around).abs() ** p, windows) ** (1 / p)
+    return torch.pow(_window_sums(F.pad(x, windows.around).abs().pow(p), windows), 1 / p)
 
 
 @torch_op("MaxUnpool", numbers=(2,))

@@ -55,14 +55,17 @@ def _activated(
     return function(x if limit is None else torch.clamp(x, -limit, limit), alpha, beta)
 
 
-def _rnn(op: Op, f: list[Activation], w: Tensor, r: Tensor, bias: Tensor, _: Tensor | None) -> tuple[Tensor, Cell]:
+# Each makes the cell of a direction, and says what is added to the product of the input.
+
+
+def _rnn(_: Op, f: list[Activation], r: Tensor, bias: Tensor, __: Tensor | None) -> tuple[Tensor, Cell]:
     def cell(x: Tensor, h: Tensor) -> tuple[Tensor, ...]:
         return (f[0](x + h @ r.T),)
 
-    return bias[: w.shape[0]] + bias[w.shape[0] :], cell
+    return _sum_of_halves(bias), cell
 
 
-def _gru(op: Op, f: list[Activation], w: Tensor, r: Tensor, bias: Tensor, _: Tensor | None) -> tuple[Tensor, Cell]:
+def _gru(op: Op, f: list[Activation], r: Tensor, bias: Tensor, _: Tensor | None) -> tuple[Tensor, Cell]:
     size = r.shape[1]
     of_input, of_state = bias.chunk(2)
     after = op.attr("linear_before_reset", 0)
@@ -79,7 +82,7 @@ def _gru(op: Op, f: list[Activation], w: Tensor, r: Tensor, bias: Tensor, _: Ten
     return of_input, cell
 
 
-def _lstm(op: Op, f: list[Activation], w: Tensor, r: Tensor, bias: Tensor, peep: Tensor | None) -> tuple[Tensor, Cell]:
+def _lstm(op: Op, f: list[Activation], r: Tensor, bias: Tensor, peep: Tensor | None) -> tuple[Tensor, Cell]:
     coupled = op.attr("input_forget", 0)
 
     def cell(x: Tensor, h: Tensor, c: Tensor) -> tuple[Tensor, ...]:
@@ -93,7 +96,12 @@ def _lstm(op: Op, f: list[Activation], w: Tensor, r: Tensor, bias: Tensor, peep:
         out = f[0](out if of_cell is None else out + of_cell[1] * c)
         return out * f[2](c), c
 
-    return bias[: w.shape[0]] + bias[w.shape[0] :], cell
+    return _sum_of_halves(bias), cell
+
+
+def _sum_of_halves(bias: Tensor) -> Tensor:
+    of_input, of_state = bias.chunk(2)
+    return of_input + of_state
 
 
 _KINDS = {"RNN": (_rnn, ["Tanh"]), "GRU": (_gru, ["Sigmoid", "Tanh"]), "LSTM": (_lstm, ["Sigmoid", "Tanh", "Tanh"])}
@@ -125,7 +133,7 @@ def recurrent(
     backward = [op.attr("direction", "forward") == "reverse", True]
     outputs, finals = [], []
     for d in range(directions):
-        added, cell = make(op, functions[d], w[d], r[d], bias[d], None if peepholes is None else peepholes[d])
+        added, cell = make(op, functions[d], r[d], bias[d], None if peepholes is None else peepholes[d])
         order = _order(x.shape[0], lengths, x, backward[d])
         steps = _permuted(x, order) @ w[d].T + added
         output, last = _run(cell, steps, [state[d] for state in before], lengths)

@@ -154,7 +154,8 @@ def global_max_pool(_: Op, x: Tensor) -> Tensor:
 @torch_op("GlobalLpPool")
 def global_lp_pool(op: Op, x: Tensor) -> Tensor:
     """The norm over all positions."""
-    return torch.linalg.vector_norm(x, op.attr("p", 2), list(range(2, x.ndim)), keepdim=True)
+    norm: Tensor = torch.linalg.vector_norm(x, op.attr("p", 2), list(range(2, x.ndim)), keepdim=True)
+    return norm
 
 
 @torch_op("LRN")
@@ -163,4 +164,4 @@ def local_response_normalization(op: Op, x: Tensor) -> Tensor:
     size, alpha, beta, bias = op.attr("size"), op.attr("alpha", 1e-4), op.attr("beta", 0.75), op.attr("bias", 1.0)
     before = (size - 1) // 2
     squares = F.pad(x.square().transpose(1, -1), (before, size - 1 - before)).unfold(-1, size, 1).sum(-1)
-    return x / (bias + alpha / size * squares.transpose(1, -1)) ** beta
+    return x / torch.pow(bias + alpha / size * squares.transpose(1, -1), beta)
