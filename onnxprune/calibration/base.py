@@ -271,8 +271,8 @@ def _cast(array: Array, port: Port, spec: str) -> Array:
         return array.astype(object)
     if array.dtype.kind not in ("f" if dtype.kind == "f" else "iub" if dtype.kind in "iub" else ""):
         raise DataError(
-            f"{spec}: input '{port.name}' is {port}, but the data is {array.dtype.name}; convert it, scaled as for the "
-            "model's training"
+            f"{spec}: input '{port.name}' is {port}, but the data is {array.dtype.name}; convert it and scale it as in "
+            "the model's training"
         )
     with np.errstate(over="ignore"):
         cast = array.astype(dtype)

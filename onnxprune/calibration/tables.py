@@ -110,7 +110,7 @@ def _opened(file: Path) -> Iterator[tuple[Any, Callable[[list[str], int], Iterat
 
     if file.suffix == ".parquet":
         # pre_buffer, which is the default, would read all row groups at once
-        with pyarrow.parquet.ParquetFile(file, memory_map=True, pre_buffer=False) as table:
+        with pyarrow.parquet.ParquetFile(file, pre_buffer=False) as table:
             yield table.schema_arrow, lambda columns, count: table.iter_batches(batch_size=count, columns=columns)
         return
     with pyarrow.memory_map(str(file)) as mapped:

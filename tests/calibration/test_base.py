@@ -131,7 +131,7 @@ def test_fewer_samples_than_the_model_takes(tmp_path: Path) -> None:
 
 def test_first_axes_that_are_no_samples(tmp_path: Path) -> None:
     state = Port("state", "tensor(float)", (2, 3))
-    with pytest.raises(DataError, match="first axes of the inputs differ .* module:function"):
+    with pytest.raises(DataError, match=r"first axes of the inputs differ .* module:function"):
         load(saved(tmp_path, x=X, state=X), FIXED, state)
 
 
@@ -177,5 +177,5 @@ def test_what_does_not_exist(spec: str) -> None:
 def test_what_no_source_reads(tmp_path: Path) -> None:
     (tmp_path / "data.xls").write_bytes(b"x")
     for path in (tmp_path / "data.xls", tmp_path):
-        with pytest.raises(DataError, match="is not data that can be read; --data takes an .npz file .* synthetic"):
+        with pytest.raises(DataError, match=r"is not data that can be read; --data takes an .npz file .* synthetic"):
             load(path, ROWS)

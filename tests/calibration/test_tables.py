@@ -84,7 +84,7 @@ def test_several_saved_datasets(tmp_path: Path) -> None:
     for split in ("train", "test"):
         saved_dataset(tmp_path / split)
     (tmp_path / "dataset_dict.json").write_text('{"splits": ["train", "test"]}')
-    with pytest.raises(DataError, match="several tables; give one of them: .*test, .*train"):
+    with pytest.raises(DataError, match=r"several tables; give one of them: .*test, .*train"):
         load(tmp_path, ROWS)
 
 
