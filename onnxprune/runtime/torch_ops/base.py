@@ -39,6 +39,7 @@ TORCH_TYPES: dict[int, torch.dtype] = {
     ir.DataType.FLOAT8E4M3FNUZ.value: torch.float8_e4m3fnuz,
     ir.DataType.FLOAT8E5M2.value: torch.float8_e5m2,
     ir.DataType.FLOAT8E5M2FNUZ.value: torch.float8_e5m2fnuz,
+    ir.DataType.FLOAT8E8M0.value: torch.float8_e8m0fnu,
     ir.DataType.FLOAT4E2M1.value: torch.float32,
     ir.DataType.COMPLEX64.value: torch.complex64,
     ir.DataType.COMPLEX128.value: torch.complex128,

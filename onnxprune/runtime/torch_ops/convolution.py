@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from itertools import product as every
 
-import torch
 from torch import Tensor
 from torch.nn import functional as F  # noqa: N812
 
@@ -60,35 +58,3 @@ def _transposed_pads(op: Op, x: Tensor, full: Tensor, strides: list[int]) -> lis
     small = [total // 2 for total in totals]
     large = [total - part for total, part in zip(totals, small, strict=True)]
     return small + large if mode == "SAME_UPPER" else large + small
-
-
-@torch_op("DeformConv")
-def deformable_convolution(
-    op: Op, x: Tensor, w: Tensor, offset: Tensor, bias: Tensor | None = None, mask: Tensor | None = None
-) -> Tensor:
-    """Every tap reads at a place of its own, between the pixels (Dai et al., 2017; with a mask Zhu et al., 2019)."""
-    if x.ndim != 4:
-        raise op.refuse("deformable convolutions have two spatial axes")
-    strides, dilations = op.attr("strides") or [1, 1], op.attr("dilations") or [1, 1]
-    pads = op.attr("pads") or [0] * 4
-    groups, offset_groups = op.attr("group", 1), op.attr("offset_group", 1)
-    batch, channels, height, width = x.shape
-    rows, columns = offset.shape[-2:]
-    taps = list(every(range(w.shape[2]), range(w.shape[3])))
-    offset = offset.reshape(batch, offset_groups, len(taps), 2, rows, columns)
-    weight = None if mask is None else mask.reshape(batch, offset_groups, len(taps), 1, rows, columns)
-    top = torch.arange(rows, device=x.device, dtype=x.dtype).reshape(-1, 1) * strides[0] - pads[0]
-    left = torch.arange(columns, device=x.device, dtype=x.dtype) * strides[1] - pads[1]
-    grouped = x.reshape(batch * offset_groups, channels // offset_groups, height, width)
-    read = []
-    for tap, (i, j) in enumerate(taps):
-        y_at = top + i * dilations[0] + offset[:, :, tap, 0]
-        x_at = left + j * dilations[1] + offset[:, :, tap, 1]
-        grid = torch.stack([(2 * x_at + 1) / width - 1, (2 * y_at + 1) / height - 1], -1).flatten(0, 1)
-        seen = F.grid_sample(grouped, grid, mode="bilinear", padding_mode="zeros", align_corners=False)
-        seen = seen.reshape(batch, offset_groups, -1, rows, columns)
-        read.append(seen if weight is None else seen * weight[:, :, tap])
-    stacked = torch.stack(read, 3).reshape(batch, groups, channels // groups, len(taps), rows, columns)
-    kernel = w.reshape(groups, -1, *w.shape[1:2], len(taps))
-    y = torch.einsum("bgctij,gotc->bgoij", stacked, kernel.transpose(2, 3)).reshape(batch, -1, rows, columns)
-    return y if bias is None else y + per_channel(bias, 4)

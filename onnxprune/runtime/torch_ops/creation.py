@@ -46,25 +46,6 @@ def eye_like(op: Op, x: Tensor) -> Tensor:
     return torch.eq(rows, torch.arange(x.shape[1], device=x.device)).to(dtype)
 
 
-@torch_op("Cast")
-def cast(op: Op, x: Tensor) -> Tensor:
-    """In another type."""
-    return _cast(x, op.dtype(op.attr("to")), bool(op.attr("saturate", 1)))
-
-
-@torch_op("CastLike")
-def cast_like(op: Op, x: Tensor, like: Tensor) -> Tensor:
-    """In the type of another tensor."""
-    return _cast(x, like.dtype, bool(op.attr("saturate", 1)))
-
-
-def _cast(x: Tensor, dtype: torch.dtype, saturate: bool) -> Tensor:
-    if saturate and dtype.itemsize == 1 and dtype.is_floating_point and x.is_floating_point():
-        largest = torch.finfo(dtype).max
-        x = x.float().clamp(-largest, largest)
-    return x.to(dtype)
-
-
 def _generator(op: Op, device: torch.device) -> torch.Generator | None:
     """A seed in the graph gives the same draw in every run."""
     seed = op.attr("seed")

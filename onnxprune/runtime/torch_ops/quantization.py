@@ -95,8 +95,7 @@ def dequantize_linear(op: Op, x: Tensor, scale: Tensor, zero: Tensor | None = No
     spread = _spread(op, scale, x)
     assert spread is not None
     stated = op.attr("output_dtype", 0)
-    y = dequantized(x, spread if not stated else spread.to(op.dtype(stated)), _spread(op, zero, x))
-    return y
+    return dequantized(x, spread if not stated else spread.to(op.dtype(stated)), _spread(op, zero, x))
 
 
 @torch_op("DynamicQuantizeLinear")

@@ -119,7 +119,7 @@ def one_hot(op: Op, index: Tensor, depth: Any, values: Tensor) -> Tensor:
 def unique(op: Op, x: Tensor) -> tuple[Tensor, ...]:
     """The distinct entries or slices, where they first are, which one each is, how often it occurs."""
     axis = op.attr("axis")
-    array = x.detach().cpu().numpy()
+    array = (x.float() if x.dtype == torch.bfloat16 else x).detach().cpu().numpy()
     values, first, inverse, counts = np.unique(
         array, return_index=True, return_inverse=True, return_counts=True, axis=axis
     )
