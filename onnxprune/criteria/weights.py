@@ -103,7 +103,7 @@ def bn_scale(group: Group, context: Context) -> Scores:
     size /= size.max() or 1.0
     found = [_power_mean(other, context, 1, [place]) for other, place in scales.values()]
     mean = float(np.concatenate(found).mean()) if found else 1.0
-    return size * (mean / (float(size.mean()) or 1.0))
+    return np.asarray(size * (mean / (float(size.mean()) or 1.0)))
 
 
 def _scales(analysis: Analysis) -> dict[tuple[str, int], tuple[Group, Occurrence]]:
@@ -137,4 +137,5 @@ def entropy(group: Group, context: Context) -> Scores:
             bins = np.minimum((block - low) * (_BINS / ((high - low) or 1.0)), _BINS - 1).astype(np.int64)
             counts += np.bincount((bins + offsets).ravel(), minlength=counts.size).reshape(counts.shape)
     share = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
-    return -np.sum(share * np.log(np.where(share > 0, share, 1.0)), axis=1) + 0.0
+    nats = share * np.log(np.where(share > 0, share, 1.0))
+    return np.asarray(np.abs(nats.sum(axis=1)))

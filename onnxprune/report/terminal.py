@@ -42,7 +42,7 @@ def show_result(report: Report, model: Path, output: Path | None, *, verbose: bo
         out.print(f"wrote {output}", style="bold", soft_wrap=True)
 
 
-def _table(*columns: str, title: str | None = None) -> Table:
+def table_of(*columns: str, title: str | None = None) -> Table:
     """Columns whose name starts with `>` hold numbers."""
     table = Table(box=None, title=title, title_justify="left", title_style="bold", pad_edge=False, padding=(0, 2, 0, 0))
     for column in columns:
@@ -64,7 +64,7 @@ def _before_after(report: Report) -> Table:
         ("file bytes", *report.file_bytes, "after: estimated from the weights" if report.estimated else ""),
         ("nodes", before.nodes, after.nodes, ""),
     ]
-    table = _table("", ">before", ">after", ">left", ">smaller", "")
+    table = table_of("", ">before", ">after", ">left", ">smaller", "")
     for name, old, new, remark in rows:
         left = f"{new / old:.1%}" if old else "-"
         table.add_row(name, f"{old:,}", f"{new:,}", left, f"{old / new:.2f}x" if new else "-", remark)
@@ -79,7 +79,7 @@ def _by_kind(groups: Iterable[GroupReport]) -> Table:
     kinds: dict[str, list[GroupReport]] = {}
     for group in groups:
         kinds.setdefault(group.kind, []).append(group)
-    table = _table("kind", ">groups", ">units", ">kept", ">left", title="groups")
+    table = table_of("kind", ">groups", ">units", ">kept", ">left", title="groups")
     for kind, members in sorted(kinds.items()):
         units, kept = sum(group.units for group in members), sum(group.kept for group in members)
         table.add_row(kind, str(len(members)), f"{units:,}", f"{kept:,}", f"{kept / units:.1%}")
@@ -87,7 +87,7 @@ def _by_kind(groups: Iterable[GroupReport]) -> Table:
 
 
 def _by_group(groups: Iterable[GroupReport]) -> Table:
-    table = _table("group", "kind", ">units", ">kept", ">left", title="groups")
+    table = table_of("group", "kind", ">units", ">kept", ">left", title="groups")
     for group in groups:
         table.add_row(group.id, group.kind, f"{group.units:,}", f"{group.kept:,}", f"{group.kept / group.units:.1%}")
     return table
@@ -123,7 +123,7 @@ def _groups(groups: list[dict[str, Any]], verbose: bool) -> Table:
     statistics = any(group["statistics"] for group in groups)
     remark = "* a normalization takes statistics over these units: removing some changes the values of the others"
     title = f"{_count(len(groups), 'group')} can be pruned"
-    table = _table("group", "kind", ">units", ">parameters", ">MACs", "occurs in", title=title)
+    table = table_of("group", "kind", ">units", ">parameters", ">MACs", "occurs in", title=title)
     table.caption, table.caption_justify = (remark if statistics else None), "left"
     for group in groups:
         places = [f"{place['tensor']}[{place['axis']}]" for place in group["occurrences"]]
@@ -144,7 +144,7 @@ def _frozen_by_reason(frozen: list[dict[str, Any]]) -> Table:
     reasons: dict[tuple[str, str], list[dict[str, Any]]] = {}
     for axis in frozen:
         reasons.setdefault((axis["reason"], axis["operator"] or ""), []).append(axis)
-    table = _table(">axes", "reason", "operator", "for example", title=_frozen_title(frozen))
+    table = table_of(">axes", "reason", "operator", "for example", title=_frozen_title(frozen))
     for (reason, operator), axes in sorted(reasons.items(), key=lambda item: -len(item[1])):
         table.add_row(f"{len(axes):,}", reason, operator, _axis_name(axes[0]))
     return table
@@ -160,7 +160,7 @@ def _count(number: int, one: str, many: str = "") -> str:
 
 
 def _every_frozen(frozen: list[dict[str, Any]]) -> Table:
-    table = _table("axis", ">size", "reason", "operator", "node", title=_frozen_title(frozen))
+    table = table_of("axis", ">size", "reason", "operator", "node", title=_frozen_title(frozen))
     for axis in frozen:
         table.add_row(_axis_name(axis), str(axis["size"]), axis["reason"], axis["operator"] or "", axis["node"] or "")
     return table

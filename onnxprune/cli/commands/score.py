@@ -1,0 +1,109 @@
+"""`onnxprune score`: how much each unit matters."""
+
+from __future__ import annotations
+
+import contextlib
+from pathlib import Path
+from typing import Any
+
+import click
+
+from onnxprune.cli.base import JSON, MODEL, QUIET, VERBOSITY, examples, print_json, shared
+from onnxprune.cli.data_options import data_from, data_options
+from onnxprune.errors import UsageError
+
+_FORMATS = (".csv", ".json")
+
+
+@click.command(
+    "score",
+    epilog=examples(
+        "onnxprune score model.onnx --criterion l2 --plot scores.svg",
+        "onnxprune score model.onnx --criterion 'l2*0.7+cosine*0.3' -o scores.csv",
+        "onnxprune score model.onnx --criterion obs --data samples.npz --samples 256 --json",
+    ),
+)
+@MODEL
+@click.option("--criterion", default="l1", show_default=True, help="A name, or like l2*0.7+random*0.3.")
+@click.option("-o", "--output", type=click.Path(path_type=Path), help="Write every score here: .csv, or .json.")
+@click.option("--plot", type=click.Path(path_type=Path), help="Write how they are spread in each group here: .svg.")
+@click.option("--only", multiple=True, metavar="PATTERN", help="Only these: a kind, or a pattern for a name.")
+@click.option("--skip", multiple=True, metavar="PATTERN", help="Not these: a kind or a pattern, as for --only.")
+@click.option("--seed", default=0, show_default=True, type=click.IntRange(0), help="Of everything random.")
+@click.option("--csv", "as_csv", is_flag=True, help="Every score as CSV on standard output, no table.")
+@data_options
+@shared(JSON, QUIET, VERBOSITY)
+def command(
+    model: Path,
+    criterion: str,
+    output: Path | None,
+    plot: Path | None,
+    only: tuple[str, ...],
+    skip: tuple[str, ...],
+    seed: int,
+    as_csv: bool,
+    as_json: bool,
+    quiet: bool,
+    verbose: bool,  # noqa: ARG001 (-v prints tracebacks)
+    **options: Any,
+) -> None:
+    """Score the units of MODEL, to see what compress would take first; the higher, the more a unit matters.
+
+    `onnxprune criteria` lists what to score by.
+    """
+    from onnxprune.report.progress import progress as reporting
+
+    _check(output, plot, both=as_csv and as_json)
+    with reporting(quiet=quiet) as progress:
+        from onnxprune import pipeline, scoring
+        from onnxprune.criteria.combination import resolve
+        from onnxprune.report import scores as report
+        from onnxprune.selection import select
+
+        pipeline.check_targets([model], output, plot)
+        chosen = resolve(criterion)
+        if options["data"] is None:
+            scoring.check_data(chosen, None)
+        progress("analysing")
+        analysis = pipeline.inspect(model)
+        groups = select(analysis, only, skip)
+        data = data_from(options, analysis.model, seed)
+        progress("scoring")
+        scores = scoring.score_model(analysis, groups, criterion, data, seed=seed, progress=progress)
+        source = None if data is None else data.source
+        found = report.of_scores(scores, groups, chosen, model, data=source, seed=seed)
+        _write(found, output, plot)
+    if as_json:
+        print_json(found)
+    elif as_csv:
+        click.echo(report.as_csv(found), nl=False)
+    elif not quiet:
+        report.show_scores(found)
+        for path in filter(None, (output, plot)):
+            click.echo(f"wrote {path}")
+
+
+def _check(output: Path | None, plot: Path | None, *, both: bool) -> None:
+    """Raises UsageError for options that contradict each other and for files of another format."""
+    if both:
+        raise UsageError("--csv and --json both want standard output; drop one of them, or use -o for a file")
+    if output is not None and output.suffix.lower() not in _FORMATS:
+        raise UsageError(f"scores are written as {' or '.join(_FORMATS)}, not '{output.suffix}': {output}")
+    if plot is not None and plot.suffix.lower() != ".svg":
+        raise UsageError(f"the plot is written as .svg, not '{plot.suffix}': {plot}")
+
+
+def _write(found: dict[str, Any], output: Path | None, plot: Path | None) -> None:
+    """Both files appear, or none."""
+    import json
+
+    from onnxprune.model import staged_text
+    from onnxprune.report.score_plot import plot as drawn
+    from onnxprune.report.scores import as_csv
+
+    with contextlib.ExitStack() as stack:
+        if output is not None:
+            text = as_csv(found) if output.suffix.lower() == ".csv" else json.dumps(found, indent=2) + "\n"
+            stack.enter_context(staged_text(text, output))
+        if plot is not None:
+            stack.enter_context(staged_text(drawn(found), plot))
