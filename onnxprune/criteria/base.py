@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from math import prod
@@ -18,6 +19,7 @@ from onnxprune.dims import Atom, project, units_of
 from onnxprune.errors import UsageError
 from onnxprune.filters import producing
 from onnxprune.model import is_parameter, reading
+from onnxprune.ops.stored import entries_each, is_scale, real_weights
 from onnxprune.registry import Registry
 from onnxprune.runtime.statistics import Activations
 
@@ -43,11 +45,12 @@ class WeightReader:
 
     def is_weight(self, tensor: str) -> bool:
         """Does the tensor hold parameters (rather than indices or shapes)?"""
-        return is_parameter(self._initializers[tensor])
+        value = self._initializers[tensor]
+        return is_parameter(value) and not is_scale(value)
 
     def size(self, tensor: str) -> int:
-        """The number of entries of a tensor."""
-        return prod(self._shape(tensor))
+        """The number of weights in a tensor."""
+        return prod(self._shape(tensor)) * entries_each(self._initializers[tensor])
 
     def axis_sums(self, tensor: str, axis: int, power: int) -> Scores:
         """Sum |w|^power over all other axes: float64, shape [size of `axis`].
@@ -59,7 +62,7 @@ class WeightReader:
             if power == 0:
                 squares = self.axis_sums(tensor, axis, 2).sum() / max(1, self.size(tensor))
                 negligible = NEGLIGIBLE * float(np.sqrt(squares)) if np.isfinite(squares) else 0.0
-            with reading(self._tensor(tensor)) as array:
+            with self._reading(tensor) as array:
                 self._sums[tensor, power] = _axis_sums(array, sorted(self._axes[tensor]), power, negligible)
         return self._sums[tensor, power][axis]
 
@@ -88,11 +91,18 @@ class WeightReader:
         along = max(others, key=lambda axis: shape[axis], default=place.axis)
         steps = shape[along] if others else 1
         step = max(1, _BLOCK_ENTRIES * steps // max(1, self.size(place.tensor)))
-        with reading(self._tensor(place.tensor)) as array:
+        with self._reading(place.tensor) as array:
             for start in range(0, steps, step):
                 part = array[(slice(None),) * along + (slice(start, start + step),)] if others else array
                 block = np.moveaxis(part, place.axis, 0)[rows].reshape(atom.size, -1).astype(np.float64)
                 yield np.clip(np.nan_to_num(block - _middle(array.dtype)), -_FLOAT32_MAX, _FLOAT32_MAX)
+
+    @contextmanager
+    def _reading(self, tensor: str) -> Iterator[npt.NDArray[Any]]:
+        """The weights of a tensor, real ones where integers stand for them: bytes of several have one more axis."""
+        with reading(self._tensor(tensor)) as array:
+            real = None if array.dtype.kind in "fc" else real_weights(self._initializers[tensor], array)
+            yield array if real is None else real
 
     @cached_property
     def _producing(self) -> set[tuple[str, int]]:
@@ -137,7 +147,7 @@ def _axis_sums(
 
 
 def _middle(dtype: np.dtype[Any]) -> int:
-    """What a zero weight is stored as: unsigned quantized weights are shifted by half their range."""
+    """What a zero weight is stored as where no operator says it: unsigned ones are shifted by half their range."""
     return 1 << (8 * dtype.itemsize - 1) if dtype.kind == "u" else 0
 
 

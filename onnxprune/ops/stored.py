@@ -1,0 +1,152 @@
+"""What integers stand for: per operator, the inputs that hold quantized weights, and where their scales are.
+
+    weight = scale * (stored - zero)
+
+The axis rules of these operators are in quantization.py and the contrib files; here is what criteria read.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import onnx_ir as ir
+
+from onnxprune.ops.base import Array, Key, attribute, canonical_domain, key_of
+
+MICROSOFT = "com.microsoft"
+
+
+@dataclass(frozen=True)
+class Stored:
+    """An input of quantized weights.
+
+    Attributes:
+        scale: the input with its scale; None: the operator does not know it, so all weights have the same.
+        zero: the input with its zero point; it may be missing.
+        axis: the axis of the weights that a scale of one axis lies along.
+        block: so many entries along that axis share a scale, which has an axis for the blocks (0: each has its own).
+        bits: of each weight where bytes are packed, the first in the lowest bits, in blocks with a scale each (0: not).
+    """
+
+    scale: int | None
+    zero: int | None
+    axis: int = 0
+    block: int = 0
+    bits: int = 0
+
+
+Layout = Callable[[ir.Node], Mapping[int, Stored]]
+_LAYOUTS: dict[Key, Layout] = {}
+
+
+def stored(*names: str, domain: str = "") -> Callable[[Layout], Layout]:
+    """Decorator: this says which inputs of the operators `names` hold quantized weights."""
+
+    def add(layout: Layout) -> Layout:
+        _LAYOUTS.update({(canonical_domain(domain), name): layout for name in names})
+        return layout
+
+    return add
+
+
+stored("DequantizeLinear")(
+    lambda node: {0: Stored(1, 2, attribute(node, "axis", 1), attribute(node, "block_size", 0))},
+)
+stored("DequantizeLinear", domain=MICROSOFT)(lambda node: {0: Stored(1, 2, attribute(node, "axis", 1))})
+stored("QLinearConv")(lambda _: {3: Stored(4, 5)})
+stored("QLinearConv", domain=MICROSOFT)(lambda _: {3: Stored(4, 5)})
+stored("ConvInteger")(lambda _: {1: Stored(None, 3)})
+stored("QLinearMatMul")(lambda _: {0: Stored(1, 2, -2), 3: Stored(4, 5, -1)})
+stored("MatMulInteger")(lambda _: {0: Stored(None, 2, -2), 1: Stored(None, 3, -1)})
+stored("MatMulIntegerToFloat", domain=MICROSOFT)(lambda _: {1: Stored(3, 5, -1)})
+stored("DynamicQuantizeMatMul", domain=MICROSOFT)(lambda _: {1: Stored(2, 3, -1)})
+stored("QGemm", domain=MICROSOFT)(lambda node: {3: Stored(4, 5, 0 if attribute(node, "transB", 0) else 1)})
+stored("QAttention", domain=MICROSOFT)(lambda _: {1: Stored(4, 7, -1)})
+stored("DynamicQuantizeLSTM", domain=MICROSOFT)(lambda _: {1: Stored(8, 9, -1), 2: Stored(10, 11, -1)})
+stored("MatMulNBits", domain=MICROSOFT)(lambda node: {1: Stored(2, 3, bits=attribute(node, "bits", 4))})
+stored("GatherBlockQuantized", domain=MICROSOFT)(
+    lambda node: {0: Stored(2, 3, -1, attribute(node, "block_size", 128), attribute(node, "bits", 4))}
+)
+
+
+def is_scale(value: ir.Value) -> bool:
+    """Does a weight only say how others are stored?"""
+    uses = list(value.uses())
+    return bool(uses) and all(
+        any(slot in (each.scale, each.zero) for each in _layout(node).values()) for node, slot in uses
+    )
+
+
+def real_weights(value: ir.Value, array: Array) -> Array | None:
+    """The weights that an initializer with the integers `array` stands for: float32, shaped as stored.
+
+    Bytes of several weights get one more axis for them. None where no operator says what the integers mean.
+    """
+    for node, slot in value.uses():
+        layout = _layout(node).get(slot)
+        if layout is not None:
+            try:
+                return _dequantized(node, layout, array)
+            except ValueError:  # a form that was not foreseen: scales of another shape
+                return None
+    return None
+
+
+def entries_each(value: ir.Value) -> int:
+    """How many weights a byte of an initializer holds: 1 where none are packed."""
+    layouts = (_layout(node).get(slot) for node, slot in value.uses())
+    packed = [layout.bits for layout in layouts if layout is not None and layout.bits]
+    return 8 // packed[0] if packed and value.dtype == ir.DataType.UINT8 else 1
+
+
+def _layout(node: ir.Node) -> Mapping[int, Stored]:
+    layout = _LAYOUTS.get(key_of(node))
+    return {} if layout is None else layout(node)
+
+
+def _dequantized(node: ir.Node, layout: Stored, array: Array) -> Array:
+    scale, zero = _constant(node, layout.scale), _constant(node, layout.zero)
+    if layout.bits and array.dtype == np.uint8 and scale is not None:
+        return _unpacked_blocks(array, scale, zero, layout.bits)
+    shift = np.float32(0) if zero is None else _aligned(zero, array, layout)
+    factor = np.float32(1) if scale is None else _aligned(scale, array, layout)
+    return np.asarray((array.astype(np.float32) - shift) * factor, np.float32)
+
+
+def _unpacked_blocks(array: Array, scale: Array, zero: Array | None, bits: int) -> Array:
+    """Blocks of bytes, one after the other, with a scale each; rows of packed zero points start with a new byte."""
+    entries = _unpacked(array.ravel(), bits).reshape(scale.size, -1).astype(np.float32)
+    if zero is not None and zero.dtype == np.uint8:
+        rows = _unpacked(zero.reshape(len(array), -1), bits).reshape(len(array), -1)
+        zero = rows[:, : scale.size // len(array)]
+    shift = np.float32(1 << (bits - 1)) if zero is None else zero.astype(np.float32).reshape(-1, 1)
+    return np.asarray((entries - shift) * scale.astype(np.float32).reshape(-1, 1)).reshape(*array.shape, -1)
+
+
+def _constant(node: ir.Node, slot: int | None) -> Array | None:
+    value = node.inputs[slot] if slot is not None and slot < len(node.inputs) else None
+    return value.const_value.numpy() if value is not None and value.const_value is not None else None
+
+
+def _aligned(given: Array, array: Array, layout: Stored) -> Array:
+    """Scales or zero points as they broadcast against the weights. Raises ValueError when they do not fit."""
+    wide = given.astype(np.float32)
+    axis = layout.axis % array.ndim
+    if wide.size == 1:
+        return wide.reshape(())
+    if layout.block:
+        wide = np.repeat(wide, layout.block, axis=axis).take(range(array.shape[axis]), axis=axis)
+    elif wide.ndim == 1:
+        wide = wide.reshape([-1 if i == axis else 1 for i in range(array.ndim)])
+    elif wide.ndim == array.ndim - 1:  # a row of scales for each direction
+        wide = np.expand_dims(wide, -2)
+    np.broadcast_shapes(wide.shape, array.shape)
+    return wide
+
+
+def _unpacked(array: Array, bits: int) -> Array:
+    """The entries of each byte on an axis of their own, lowest bits first."""
+    shifts = np.arange(0, 8, bits, dtype=np.uint8)
+    return np.asarray((array[..., None] >> shifts) & ((1 << bits) - 1))
