@@ -3,7 +3,7 @@ PYTHON ?= python3
 .PHONY: install test slow lint docs bench ci
 
 install:  ## everything for work on the project
-	$(PYTHON) -m pip install -e '.[cpu,test,dev]'
+	$(PYTHON) -m pip install -e '.[cpu,data,test,dev]'
 
 test:  ## the default suite, as CI runs it
 	$(PYTHON) -m pytest

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import tokenize
 import zipfile
+import zlib
 from collections.abc import Iterator, Mapping
 from math import prod
 from pathlib import Path
@@ -17,21 +19,35 @@ from onnxprune.model import one_line
 from onnxprune.registry import did_you_mean
 
 _SUFFIXES = {".npy", ".npz"}
+# What numpy and zipfile raise at damaged files.
+_DAMAGED = (
+    OSError,
+    ValueError,
+    EOFError,
+    SyntaxError,
+    RuntimeError,
+    OverflowError,
+    tokenize.TokenError,
+    zipfile.BadZipFile,
+    zlib.error,
+)
 
 
 class Rows:
-    """An array in a file, read from its first row on.
+    """An array in a file of `size` bytes, read from its first row on.
 
-    Raises DataError for what is not a plain array: objects would need pickle, which is never read.
+    Raises DataError for what is not a plain array (objects would need pickle, which is never read) or not all there.
     """
 
-    def __init__(self, file: IO[bytes], name: str) -> None:
-        self._file, self._name = file, name
+    def __init__(self, file: IO[bytes], name: str, size: int) -> None:
+        self._file = file
         version = np.lib.format.read_magic(file)
         read_header = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
         self.shape, self._columns_first, self._dtype = read_header(file)
         if self._dtype.hasobject:
             raise DataError(f"{name} holds Python objects, which are never read; save it as numbers")
+        if prod(self.shape) * self._dtype.itemsize > size:
+            raise DataError(f"{name} is truncated; save or copy it again")
         self._whole: Array | None = None
         self._position = 0
 
@@ -50,7 +66,7 @@ class Rows:
     def _read(self, shape: tuple[int, ...]) -> Array:
         content = bytearray(prod(shape) * self._dtype.itemsize)
         if self._file.readinto(content) < len(content):  # type: ignore[attr-defined]
-            raise DataError(f"{self._name} is truncated; save or copy it again")
+            raise EOFError("the file ends too early")
         return np.frombuffer(content, self._dtype).reshape(shape)
 
 
@@ -139,20 +155,21 @@ def _opened(files: list[Path]) -> Iterator[dict[str, Rows]]:
         try:
             found = {}
             for file in files:
-                for name, stream in _streams(file, stack):
-                    found[name] = Rows(stream, f"{file}: array '{name}'")
+                for name, stream, size in _streams(file, stack):
+                    found[name] = Rows(stream, f"{file}: array '{name}'", size)
             yield found
-        except (OSError, ValueError, EOFError, zipfile.BadZipFile, NotImplementedError) as error:
+        except _DAMAGED as error:
             raise DataError(f"{', '.join(map(str, files))} cannot be read: {one_line(error)}; save it again") from None
 
 
-def _streams(file: Path, stack: contextlib.ExitStack) -> Iterator[tuple[str, IO[bytes]]]:
+def _streams(file: Path, stack: contextlib.ExitStack) -> Iterator[tuple[str, IO[bytes], int]]:
+    """Name, content and size of each array in a file."""
     if file.suffix == ".npy":
-        yield file.stem, stack.enter_context(file.open("rb"))
+        yield file.stem, stack.enter_context(file.open("rb")), file.stat().st_size
         return
     archive = stack.enter_context(zipfile.ZipFile(file))
-    for member in archive.namelist():
-        yield member.removesuffix(".npy"), stack.enter_context(archive.open(member))
+    for member in archive.infolist():
+        yield member.filename.removesuffix(".npy"), stack.enter_context(archive.open(member)), member.file_size
 
 
 def _inputs(arrays: Mapping[str, Rows], request: Request) -> dict[str, Rows]:

@@ -54,7 +54,7 @@ def open_tables(request: Request) -> Start:
         for file in files:
             try:
                 yield from _read(file, request)
-            except (pyarrow.ArrowException, OSError) as error:
+            except (pyarrow.ArrowException, OSError, ValueError, OverflowError) as error:
                 raise DataError(f"{file} cannot be read: {one_line(error)}; save or copy it again") from None
 
     return start
@@ -120,14 +120,18 @@ def _opened(file: Path) -> Iterator[tuple[Any, Callable[[list[str], int], Iterat
         except pyarrow.ArrowInvalid:
             stream = pyarrow.ipc.open_file(mapped)
             batches = (stream.get_batch(index) for index in range(stream.num_record_batches))
-        yield (
-            stream.schema,
-            lambda columns, count: (
-                batch.select(columns).slice(start, count)
-                for batch in batches
-                for start in range(0, batch.num_rows, count)
-            ),
-        )
+        yield stream.schema, lambda columns, count: _slices(batches, columns, count)
+
+
+def _slices(batches: Iterator[Any], columns: list[str], count: int) -> Iterator[Any]:
+    """Record batches cut to at most `count` rows. Raises pyarrow.ArrowInvalid for damaged ones."""
+    for batch in batches:
+        if batch.num_rows < 0:
+            raise ValueError("it says to have fewer than no rows")
+        selected = batch.select(columns)
+        selected.validate(full=True)
+        for start in range(0, selected.num_rows, count):
+            yield selected.slice(start, count)
 
 
 def _column(port: Port, schema: Any, request: Request) -> str:
