@@ -8,7 +8,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -47,13 +47,38 @@ NETS = {
     """,
 }
 MODELS = ["resnet", "transformer", "lstm", *NETS]
-Find = Callable[[str], Path]
+
+
+@dataclass
+class Case:
+    """A model of MODELS, analysed twice, and once more for each kind of group with the units of one permuted.
+
+    Made once for all criteria: scoring leaves an analysis as it was.
+    """
+
+    path: Path
+    analysis: Analysis
+    again: Analysis
+    permuted: list[tuple[str, npt.NDArray[np.intp], Analysis]]
+
+
+_cases: dict[str, Case] = {}
 
 
 @pytest.fixture
-def find(digits: dict[str, Path], build: Build) -> Find:
-    """The file of one of MODELS."""
-    return lambda name: build(NETS[name], name=name) if name in NETS else digits[name]
+def case(request: pytest.FixtureRequest, digits: dict[str, Path], build: Build, tmp_path: Path) -> Case:
+    """The case that the parameter names."""
+    name = request.param
+    if name not in _cases:
+        path = build(NETS[name], name=name) if name in NETS else digits[name]
+        made = Case(path, inspect(path), inspect(path), [])
+        rng = np.random.default_rng(0)
+        for kind, group in {group.kind: group for group in made.analysis.groups}.items():
+            order = rng.permutation(group.units)
+            write_permuted(path, tmp_path / f"{kind}.onnx", group.id, order)
+            made.permuted.append((group.id, order, inspect(tmp_path / f"{kind}.onnx")))
+        _cases[name] = made
+    return _cases[name]
 
 
 def scores(name: str, analysis: Analysis, seed: int = 0, groups: list[Group] | None = None) -> dict[str, Scores]:
@@ -62,28 +87,27 @@ def scores(name: str, analysis: Analysis, seed: int = 0, groups: list[Group] | N
 
 
 @pytest.mark.parametrize("name", NAMES)
-@pytest.mark.parametrize("model", MODELS)
-def test_one_finite_float_per_unit_and_the_same_again(find: Find, model: str, name: str) -> None:
-    path = find(model)
-    analysis = inspect(path)
-    first = scores(name, analysis)
-    assert {group.id: group.units for group in analysis.groups} == {group: len(each) for group, each in first.items()}
-    for values in first.values():
+@pytest.mark.parametrize("case", MODELS, indirect=True)
+def test_one_finite_float_per_unit_and_the_same_again(case: Case, name: str) -> None:
+    first, again = scores(name, case.analysis), scores(name, case.again)
+    assert {group.id: group.units for group in case.analysis.groups} == {
+        group: len(each) for group, each in first.items()
+    }
+    for group, values in first.items():
         assert values.dtype == np.float64
         assert np.isfinite(values).all()
-    for group, values in scores(name, inspect(path)).items():
-        np.testing.assert_array_equal(values, first[group])
+        np.testing.assert_array_equal(again[group], values)
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_scores_do_not_depend_on_which_groups_are_asked_for(digits: dict[str, Path], name: str) -> None:
-    analysis = inspect(digits["transformer"])
-    together = scores(name, analysis)
-    backwards = scores(name, analysis, groups=analysis.groups[::-1])
-    for group in analysis.groups:
+@pytest.mark.parametrize("case", ["transformer"], indirect=True)
+def test_scores_do_not_depend_on_which_groups_are_asked_for(case: Case, name: str) -> None:
+    together = scores(name, case.analysis)
+    backwards = scores(name, case.analysis, groups=case.analysis.groups[::-1])
+    for group in case.analysis.groups:
         np.testing.assert_array_equal(backwards[group.id], together[group.id])
-    last = analysis.groups[-1]
-    np.testing.assert_array_equal(scores(name, analysis, groups=[last])[last.id], together[last.id])
+    last = case.analysis.groups[-1]
+    np.testing.assert_array_equal(scores(name, case.analysis, groups=[last])[last.id], together[last.id])
 
 
 NEURONS = """
@@ -125,7 +149,7 @@ def entries(dim: Dim, atom: Atom, order: npt.NDArray[np.intp]) -> npt.NDArray[np
     return places
 
 
-def permuted(path: Path, target: Path, group_id: str, order: npt.NDArray[np.intp]) -> None:
+def write_permuted(path: Path, target: Path, group_id: str, order: npt.NDArray[np.intp]) -> None:
     """Write the model with the units of one group in another order."""
     analysis = inspect(path)
     (group,) = [group for group in analysis.groups if group.id == group_id]
@@ -142,18 +166,12 @@ def permuted(path: Path, target: Path, group_id: str, order: npt.NDArray[np.intp
 
 
 @pytest.mark.parametrize("name", [name for name in NAMES if name not in CHANCE])
-@pytest.mark.parametrize("model", MODELS)
-def test_permuted_units_get_permuted_scores(find: Find, tmp_path: Path, model: str, name: str) -> None:
-    path = find(model)
-    analysis = inspect(path)
-    before = scores(name, analysis)
-    rng = np.random.default_rng(0)
+@pytest.mark.parametrize("case", MODELS, indirect=True)
+def test_permuted_units_get_permuted_scores(case: Case, name: str) -> None:
+    before = scores(name, case.analysis)
     tolerance = 1e-3 if criteria[name].needs_data else 1e-6  # a runtime sums in float32, in another order
-    for group in {group.kind: group.id for group in analysis.groups}.values():
+    for group, order, changed in case.permuted:
         values = before[group]
-        order = rng.permutation(len(values))
-        permuted(path, tmp_path / "permuted.onnx", group, order)
-        changed = inspect(tmp_path / "permuted.onnx")
         after = scores(name, changed, groups=[each for each in changed.groups if each.id == group])
         np.testing.assert_allclose(after[group], values[order], rtol=tolerance, atol=tolerance * np.abs(values).max())
 
