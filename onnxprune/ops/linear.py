@@ -7,6 +7,8 @@ from math import prod
 from onnxprune.dims import Atom
 from onnxprune.ops.base import CostView, Op, RefuseError, attribute, cost, rule
 
+_ELLIPSIS = "..."
+
 
 @rule("Gemm")
 def gemm(op: Op) -> None:
@@ -65,29 +67,47 @@ def _tag_attention(op: Op, batch: list[Atom]) -> None:
 
 @rule("Einsum")
 def einsum(op: Op) -> None:
-    """One dimension per letter; letters that the output lacks are summed over."""
-    equation = str(op.attr("equation")).replace(" ", "")
-    left, arrow, right = equation.partition("->")
-    terms = left.split(",")
-    if "..." in equation:
-        raise RefuseError("an equation with an ellipsis")
-    if not arrow:
-        letters = sorted(set(left) - {","})
-        right = "".join(letter for letter in letters if left.count(letter) == 1)
+    """One dimension per label; labels that the output lacks are summed over, those of an ellipsis broadcast."""
+    terms, right = _labels(str(op.attr("equation")), [len(x) for x in op.x])
     place = dict(zip(right, op.y[0], strict=True))
     for i, term in enumerate(terms):
-        for axis, letter in enumerate(term):
-            if letter in right:
-                op.same(place[letter], op.x[i][axis])
+        for axis, label in enumerate(term):
+            dim = op.x[i][axis]
+            if label not in right:
+                op.contract(i, axis, place.setdefault(label, dim))
+            elif label.startswith(_ELLIPSIS) and dim.size != place[label].size:
+                op.free(dim, place[label])
             else:
-                op.contract(i, axis, place.setdefault(letter, op.x[i][axis]))
+                op.same(place[label], dim)
     if sum(op.is_activation(i) for i in range(len(terms))) > 1:
         shared = set(terms[0]).intersection(*terms[1:], right)
-        op.tag("heads", *[place[letter] for letter in right if letter in shared])
-        op.tag("head-dim", *[place[letter] for letter in place if letter not in shared])
+        op.tag("heads", *[place[label] for label in right if label in shared])
+        op.tag("head-dim", *[place[label] for label in place if label not in shared])
     else:
         op.tag("produced", *op.y[0])
-        op.tag("read", *[place[letter] for letter in place if letter not in right])
+        op.tag("read", *[place[label] for label in place if label not in right])
+
+
+def _labels(equation: str, ranks: list[int]) -> tuple[list[list[str]], list[str]]:
+    """The labels of each operand's axes and of the output's: letters; of an ellipsis `...1`, `...2` from the right.
+
+    Raises RefuseError for an ellipsis that the output lacks.
+    """
+    left, arrow, right = equation.replace(" ", "").partition("->")
+    terms = [_spelled(term, rank) for term, rank in zip(left.split(","), ranks, strict=True)]
+    dots = max((sum(label.startswith(_ELLIPSIS) for label in term) for term in terms), default=0)
+    if not arrow:
+        once = sorted(letter for letter in set(left) - {",", "."} if left.count(letter) == 1)
+        right = _ELLIPSIS * (dots > 0) + "".join(once)
+    if dots and _ELLIPSIS not in right:
+        raise RefuseError("an ellipsis that the output lacks")
+    return terms, _spelled(right, len(right.replace(_ELLIPSIS, "")) + dots)
+
+
+def _spelled(term: str, rank: int) -> list[str]:
+    before, dots, after = term.partition(_ELLIPSIS)
+    unnamed = rank - len(before) - len(after) if dots else 0
+    return [*before, *(f"{_ELLIPSIS}{offset}" for offset in range(unnamed, 0, -1)), *after]
 
 
 @cost("MatMul")
@@ -104,9 +124,10 @@ def gemm_macs(view: CostView) -> int:
 
 @cost("Einsum")
 def einsum_macs(view: CostView) -> int:
-    """The product of all letters' sizes, as if evaluated in one loop."""
-    terms = str(attribute(view.node, "equation")).replace(" ", "").partition("->")[0].split(",")
+    """The product of all labels' sizes, as if evaluated in one loop."""
+    terms, _ = _labels(str(attribute(view.node, "equation")), [len(shape) for shape in view.x])
     sizes: dict[str, int] = {}
     for term, shape in zip(terms, view.x, strict=True):
-        sizes.update(zip(term, shape, strict=False))
+        for label, size in zip(term, shape, strict=True):
+            sizes[label] = max(size, sizes.get(label, 1))
     return prod(sizes.values()) if len(terms) > 1 else 0

@@ -119,10 +119,23 @@ def einsum_of_three(d: Draw) -> Case:
     return case(a=d.normal(i, j), b=d.normal(j, k), c=d.normal(k, m), equation="ij,jk,kl->li")
 
 
-@sample("Einsum", fed="a b")
+@sample("Einsum", prunable="a[0] a[1] a[2] b[0] b[1] y[0] y[1] y[2]", fed="a b")
 def einsum_with_ellipsis(d: Draw) -> Case:
     s, m, k, n = d.sizes(4)
     return case(a=d.normal(s, m, k), b=d.normal(k, n), equation="...mk,kn->...mn")
+
+
+@sample("Einsum", prunable="a[0] a[1] a[2] a[3] b[1] b[2] b[3] y[0] y[1] y[2] y[3]", fed="a b")
+def einsum_with_an_ellipsis_that_broadcasts(d: Draw) -> Case:
+    """[s, h, m, k] and [1, h, k, n]: axes of size 1 under an ellipsis are repeated."""
+    s, h, m, k, n = d.sizes(5)
+    return case(a=d.normal(s, h, m, k), b=d.normal(1, h, k, n), equation="...mk,...kn")
+
+
+@sample("Einsum", fed="a b")
+def einsum_with_an_ellipsis_that_the_output_lacks(d: Draw) -> Case:
+    (k,) = d.sizes(1)
+    return case(a=d.normal(k), b=d.normal(k), equation="...k,...k->")
 
 
 test_rule = oracle(__name__)
