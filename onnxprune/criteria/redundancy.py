@@ -10,7 +10,7 @@ from __future__ import annotations
 import numpy as np
 
 from onnxprune.coupling import Group
-from onnxprune.criteria.base import Context, Scores, criterion
+from onnxprune.criteria.base import Context, Scores, criterion, one_by_one
 
 _COST = "one read of the weights, units squared times entries"
 
@@ -62,21 +62,5 @@ def cosine(group: Group, context: Context) -> Scores:
     alive = np.flatnonzero(norms > norms.max(initial=0.0) * np.finfo(np.float64).eps)
     norms, products = norms[alive], products[np.ix_(alive, alive)]
     similar = np.clip(products / np.outer(norms, norms), -1, 1)
-    scores[alive] = 1 - _one_by_one(similar, norms)
+    scores[alive] = 1 - one_by_one(similar, norms)
     return scores
-
-
-def _one_by_one(similar: Scores, norms: Scores) -> Scores:
-    """What each unit is most similar to when it goes, shape [units]; -1 for the one that is left in the end."""
-    similar = similar.copy()
-    np.fill_diagonal(similar, -np.inf)
-    result = np.full(len(norms), -1.0)
-    best, partner = similar.max(axis=1, initial=-np.inf), similar.argmax(axis=1) if len(norms) else norms
-    for _ in range(len(norms) - 1):
-        gone = min(np.flatnonzero(best == best.max()), key=lambda unit: norms[unit])
-        result[gone] = best[gone]
-        similar[:, gone], best[gone] = -np.inf, -np.inf
-        orphans = np.flatnonzero((partner == gone) & (best > -np.inf))
-        partner[orphans] = similar[orphans].argmax(axis=1)
-        best[orphans] = similar[orphans, partner[orphans]]
-    return result

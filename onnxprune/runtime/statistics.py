@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from math import prod
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
@@ -18,10 +17,12 @@ import onnx_ir as ir
 
 from onnxprune.calibration.base import Batch, Data
 from onnxprune.coupling import Analysis, Group
-from onnxprune.dims import Dim, atoms
+from onnxprune.dims import atoms
 from onnxprune.layers import Layer, layers
 from onnxprune.model import save
+from onnxprune.runtime.accumulators import Place
 from onnxprune.runtime.ort import Session
+from onnxprune.signature import ports_of
 
 Array = npt.NDArray[Any]
 Progress = Callable[[str], None]
@@ -38,15 +39,6 @@ class Accumulator(Protocol):
 
 
 A = TypeVar("A", bound=Accumulator)
-
-
-@dataclass(frozen=True)
-class Place:
-    """Where the units of a group are read: axis `axis` of value `value`, which is `dim`."""
-
-    value: str
-    axis: int
-    dim: Dim
 
 
 class Activations:
@@ -87,10 +79,17 @@ class Activations:
         """An accumulator for each place, filled; made in the first call that asks for this `kind`."""
         if kind not in self._collected:
             found = {place: make(place) for place in self._places}
-            watch: dict[str, list[Accumulator]] = {}
-            for place, accumulator in found.items():
-                watch.setdefault(place.value, []).append(accumulator)
-            self.collect(watch)
+            self._collect_all((place.value, accumulator) for place, accumulator in found.items())
+            self._collected[kind] = found
+        return self._collected[kind]  # type: ignore[no-any-return]
+
+    def per_group(self, kind: str, make: Callable[[Group, Place], A]) -> dict[tuple[str, Place], A]:
+        """For each group, by id, and each of its places an accumulator of the place's value; see `per_place`."""
+        if kind not in self._collected:
+            found = {
+                (group.id, place): make(group, place) for group in self.analysis.groups for place in self.places(group)
+            }
+            self._collect_all((place.value, accumulator) for (_, place), accumulator in found.items())
             self._collected[kind] = found
         return self._collected[kind]  # type: ignore[no-any-return]
 
@@ -98,12 +97,15 @@ class Activations:
         """For each affine layer, by name, an accumulator of the value that it reads; see `per_place`."""
         if kind not in self._collected:
             found = {layer.name: (layer, make(layer)) for layer in layers(self.analysis)}
-            watch: dict[str, list[Accumulator]] = {}
-            for layer, accumulator in found.values():
-                watch.setdefault(layer.x, []).append(accumulator)
-            self.collect(watch)
+            self._collect_all((layer.x, accumulator) for layer, accumulator in found.values())
             self._collected[kind] = found
         return self._collected[kind]  # type: ignore[no-any-return]
+
+    def _collect_all(self, pairs: Iterable[tuple[str, Accumulator]]) -> None:
+        watch: dict[str, list[Accumulator]] = {}
+        for name, accumulator in pairs:
+            watch.setdefault(name, []).append(accumulator)
+        self.collect(watch)
 
     def collect(self, watch: Mapping[str, Sequence[Accumulator]]) -> None:
         """Run the model over the data, in as few passes as memory allows, and update the accumulators of each value."""
@@ -125,7 +127,8 @@ class Activations:
             session = Session(path, self._providers, optimized=True)
             for batch in self.data.batches():
                 fed = {name: array for name, array in batch.feed.items() if name in wanted}
-                yield batch, {**session.run(batch.feed, [name for name in wanted if name not in fed]), **fed}
+                made = [name for name in wanted if name not in fed]
+                yield batch, {**(session.run(batch.feed, made) if made else {}), **fed}
 
     def _passes(self, names: Iterable[str]) -> Iterator[list[str]]:
         """The values in portions that fit into memory, in the order given."""
@@ -151,14 +154,23 @@ def _places(analysis: Analysis) -> list[Place]:
         value = contraction.node.inputs[slot]
         if (
             value is None
+            or not value.name
             or value.name not in analysis.activations
             or contraction.node.graph is not analysis.model.graph
         ):
             continue
-        dim = analysis.dims[value.name or ""][axis]
+        dim = analysis.dims[value.name][axis]
         if prunable.intersection(atoms(dim)):
-            found.setdefault((value.name or "", axis), Place(value.name or "", axis, dim))
+            found.setdefault((value.name, axis), Place(value.name, axis, dim, _sample_axis(analysis, value.name)))
     return list(found.values())
+
+
+def _sample_axis(analysis: Analysis, name: str) -> int:
+    """The axis that enumerates the samples: of those that vary where the batch does the first that holds a batch."""
+    shapes = analysis.shapes
+    batch = next((shapes.shapes[port.name][0] for port in ports_of(analysis.model) if port.shape), 1)
+    axes = [axis for axis, size in enumerate(shapes.shapes[name]) if size % batch == 0]
+    return next((axis for axis in axes if (name, axis) in shapes.dynamic), axes[0] if axes else 0)
 
 
 def _save_with_outputs(model: ir.Model, names: Sequence[str], path: Path) -> None:
@@ -170,4 +182,4 @@ def _save_with_outputs(model: ir.Model, names: Sequence[str], path: Path) -> Non
     try:
         save(model, path)
     finally:
-        del model.graph.outputs[count:]
+        model.graph.outputs[count:] = []  # unlike del, this tells the values
