@@ -1,9 +1,9 @@
 """What gradients are taken of: losses with labels, and losses that need none.
 
-Without labels a classifier is asked for its own. Drawn from the distribution that it predicts, they give the true Fisher
-information (Martens, "New insights and perspectives on the natural gradient method", JMLR 2020, section 5), which
-gradients at other labels do not (Kunstner, Balles and Hennig, "Limitations of the empirical Fisher approximation for
-natural gradient descent", NeurIPS 2019). Other outputs are taken as the means of Gaussians of variance one, and the
+Without labels a classifier is asked for its own. Drawn from the distribution that it predicts, they give the true
+Fisher information (Martens, "New insights and perspectives on the natural gradient method", JMLR 2020, section 5),
+which gradients at other labels do not (Kunstner, Balles and Hennig, "Limitations of the empirical Fisher approximation
+for natural gradient descent", NeurIPS 2019). Other outputs are taken as the means of Gaussians of variance one, and the
 targets are drawn from those: the loss is half the squared distance to the output with noise added.
 """
 

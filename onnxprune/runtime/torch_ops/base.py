@@ -14,7 +14,7 @@ of them:
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -27,6 +27,7 @@ from onnxprune.errors import ModelError
 Key = tuple[str, str]  # (domain, operator)
 Function = Callable[..., Any]
 MICROSOFT = "com.microsoft"
+_NEWEST = 24  # what the fused operators were made from
 
 # Types that torch cannot compute with are computed in a wider one: unsigned integers beyond a byte in int64 (from 2^63
 # on they wrap), sub-byte integers in bytes, 4-bit floats in float32.
@@ -174,6 +175,13 @@ def torch_op(
         return function
 
     return add
+
+
+def standard(op: Op, name: str, *inputs: Any, **attributes: Any) -> Any:
+    """What the standard's operator of that name gives, with the attributes of `op` and some more."""
+    merged = {**op.attributes, **attributes}
+    plain = replace(op, op_type=name, version=_NEWEST, attributes=merged, types=(), wanted=(True,))
+    return TABLE["", name].function(plain, *inputs)
 
 
 def spatial(x: Tensor) -> list[int]:

@@ -98,10 +98,8 @@ def max_roi_pool(op: Op, x: Tensor, boxes: Tensor) -> Tensor:
     size: Any = tuple(op.attr("pooled_shape"))
     pooled = []
     for box in boxes:
-        sample, *corners = [
-            int(part) for part in torch.cat([box[:1], (box[1:] * op.attr("spatial_scale", 1.0)).round()])
-        ]
-        left, top, right, bottom = corners
+        sample = int(box[0])
+        left, top, right, bottom = (box[1:] * op.attr("spatial_scale", 1.0)).round().long().tolist()
         region = x[sample : sample + 1, :, top : max(bottom, top) + 1, left : max(right, left) + 1]
         pooled.append(F.adaptive_max_pool2d(region, size))
     return torch.cat(pooled) if pooled else x.new_zeros(0, x.shape[1], *size)

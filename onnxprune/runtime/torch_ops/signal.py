@@ -19,7 +19,8 @@ def fourier_transform(op: Op, x: Tensor, length: Any = None, axis: Any = None) -
     signal = _as_complex(x)
     if op.attr("inverse", 0) and op.attr("onesided", 0):
         count = size if size is not None else 2 * (x.shape[along] - 1)
-        return torch.fft.irfft(signal, count, along).unsqueeze(-1)
+        real: Tensor = torch.fft.irfft(signal, count, along)
+        return real.unsqueeze(-1)
     if op.attr("inverse", 0):
         return torch.view_as_real(torch.fft.ifft(signal, size, along))
     if op.attr("onesided", 0):
