@@ -5,6 +5,7 @@ OnnxpruneError               one line for a person: what is wrong and what to do
 ├── ModelError               the file is not a model that can be worked on
 ├── DataError                calibration data that is missing, empty or does not fit the model
 ├── NothingToPruneError      no group is left to take units from
+├── TargetError              no cut meets the targets
 ├── PlanError                a plan that does not fit the model
 ├── MissingExtraError        a heavy dependency is not installed
 └── VerificationError        the result failed a check and was not written
@@ -35,6 +36,10 @@ class DataError(OnnxpruneError):
 
 class NothingToPruneError(OnnxpruneError):
     """Every dimension is frozen or excluded by the request."""
+
+
+class TargetError(OnnxpruneError):
+    """No cut of the model that may be made meets the targets that were asked for."""
 
 
 class PlanError(OnnxpruneError):

@@ -10,9 +10,7 @@ from pathlib import Path
 
 import onnx_ir as ir
 
-from onnxprune import cost, verify
-from onnxprune.allocation.base import allocations, weakest
-from onnxprune.allocation.rounding import round_up
+from onnxprune import cost, planning, verify
 from onnxprune.calibration.base import Data
 from onnxprune.coupling import Analysis, Group, analyze
 from onnxprune.criteria.base import Scores
@@ -27,47 +25,15 @@ from onnxprune.passes.remove_dead import RemoveDead
 from onnxprune.passes.remove_units import RemoveUnits
 from onnxprune.passes.share_initializers import ShareInitializers
 from onnxprune.passes.strip_metadata import StripMetadata
-from onnxprune.plan import Plan, plan_from_masks
+from onnxprune.plan import Plan
+from onnxprune.planning import Request
 from onnxprune.report.data import GroupReport, Report
 from onnxprune.runtime.observe import observe
 from onnxprune.scoring import check_data, score_model
 from onnxprune.selection import select
+from onnxprune.targets import Outcome
 
 Progress = Callable[[str], None]
-
-
-@dataclass(frozen=True)
-class Request:
-    """What to remove, as the command line says it.
-
-    Attributes:
-        criterion: name of the score, or a combination like "l2*0.7+random*0.3"; see `criteria`.
-        ratio: share of the units that go, in [0, 1).
-        scope: "uniform" (each group loses the ratio) or "global" (one ranking).
-        round_to: axis sizes come out as multiples of this where they can.
-        only: kinds or name patterns to work on (empty: all).
-        skip: kinds or name patterns to leave alone.
-        seed: of everything random.
-    """
-
-    criterion: str = "l1"
-    ratio: float = 0.5
-    scope: str = "uniform"
-    round_to: int = 1
-    only: tuple[str, ...] = ()
-    skip: tuple[str, ...] = ()
-    seed: int = 0
-
-    def check(self) -> None:
-        """Raises UsageError for a value that makes no sense, before any file is opened."""
-        if not 0 <= self.ratio < 1:
-            raise UsageError(f"ratio {self.ratio:g} is outside [0, 1): it is the share of units to remove, like 0.5")
-        if self.round_to < 1:
-            raise UsageError(f"round-to {self.round_to} makes no sense: give a multiple for axis sizes, like 8")
-        if self.seed < 0:
-            raise UsageError(f"seed {self.seed} is negative: give 0 or more")
-        resolve(self.criterion)
-        allocations[self.scope]
 
 
 def silent(_: str) -> None:
@@ -188,11 +154,14 @@ def compress(
     criterion: str = "l1",
     ratio: float = 0.5,
     *,
-    scope: str = "uniform",
+    scope: str = "auto",
     round_to: int = 1,
     only: Sequence[str] = (),
     skip: Sequence[str] = (),
     seed: int = 0,
+    target: Sequence[str] = (),
+    max_ratio: float = 1.0,
+    min_units: int = 1,
     keep_metadata: bool = False,
     progress: Progress = silent,
 ) -> Result:
@@ -202,18 +171,23 @@ def compress(
         path: the ONNX file.
         criterion: name of the score, like "l1", or a combination like "l2*0.7+random*0.3".
         ratio: share of the units that go, in [0, 1).
-        scope: "uniform" (each group loses the ratio) or "global" (one ranking).
+        scope: how the ratio is spread over the groups: "auto", "uniform", "global" or another of `allocation`.
         round_to: axis sizes come out as multiples of this where they can.
         only: kinds or name patterns to work on (empty: all).
         skip: kinds or name patterns to leave alone.
         seed: of everything random.
+        target: what to come down to, like "macs=0.4" or "size=5MB", in place of the ratio; see `targets`.
+        max_ratio: no group loses more than this share of its units.
+        min_units: no group is left with fewer units than this, unless it has fewer.
         keep_metadata: keep what the exporter wrote about its author's machine.
         progress: told what is being done.
 
-    Raises UsageError for options that make no sense, ModelError for a file that cannot be worked on, and
-    NothingToPruneError when every dimension is frozen or excluded.
+    Raises UsageError for options that make no sense, ModelError for a file that cannot be worked on, TargetError
+    when a target cannot be met, and NothingToPruneError when every dimension is frozen or excluded.
     """
-    request = Request(criterion, ratio, scope, round_to, tuple(only), tuple(skip), seed)
+    request = Request(
+        criterion, ratio, scope, round_to, tuple(only), tuple(skip), seed, tuple(target), max_ratio, min_units
+    )
     request.check()
     with _blaming(path):
         progress("analysing")
@@ -222,9 +196,9 @@ def compress(
         if not groups:
             raise NothingToPruneError(_nothing(path, analysis))
         progress("scoring")
-        plan = make_plan(analysis, groups, request)
+        plan, outcome = make_plan(analysis, groups, request, progress)
         progress("removing")
-        return _remove(Path(path), analysis, plan, keep_metadata)
+        return _remove(Path(path), analysis, plan, keep_metadata, outcome.notes)
 
 
 def score(
@@ -305,13 +279,12 @@ def apply(path: str | Path, plan: Plan, *, keep_metadata: bool = False, progress
         return _remove(Path(path), analysis, plan, keep_metadata)
 
 
-def make_plan(analysis: Analysis, groups: list[Group], request: Request) -> Plan:
+def make_plan(
+    analysis: Analysis, groups: list[Group], request: Request, progress: Progress = silent
+) -> tuple[Plan, Outcome]:
     """Score the groups and decide which units go."""
     scores = score_model(analysis, groups, request.criterion, seed=request.seed)
-    lost = allocations[request.scope](scores, request.ratio)
-    if request.round_to > 1:
-        lost = round_up(groups, lost, request.round_to)
-    return plan_from_masks([(group, weakest(scores[group.id], lost[group.id])) for group in groups], request.__dict__)
+    return planning.make_plan(analysis, groups, scores, request, progress=progress)
 
 
 def _remove(path: Path, analysis: Analysis, plan: Plan, keep_metadata: bool, notes: Sequence[str] = ()) -> Result:

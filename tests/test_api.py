@@ -49,7 +49,7 @@ def test_compress_needs_no_torch(digits: dict[str, Path], tmp_path: Path) -> Non
 
 
 def test_from_file_to_file(digits: dict[str, Path], tmp_path: Path) -> None:
-    result = op.compress(digits["resnet"], criterion="l1", ratio=0.5)
+    result = op.compress(digits["resnet"], criterion="l1", ratio=0.5, scope="uniform")
     assert isinstance(result, op.Result)
     assert isinstance(result.model, ir.Model)
     assert result.report.estimated

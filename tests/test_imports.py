@@ -36,11 +36,13 @@ ROOMS = [
     ["metrics"],
     ["criteria", "allocation", "lossless", "recovery"],
     ["passes"],
-    ["report", "verify", "scoring"],
+    ["report", "verify", "scoring", "targets"],
+    ["planning"],
     ["pipeline"],
     ["benchmark", "doctor"],
+    ["gate"],
     ["cli"],
-    ["__init__", "__main__"],
+    ["__init__", "__main__", "pytest_plugin"],
 ]
 LEVEL = {room: level for level, rooms in enumerate(ROOMS) for room in rooms}
 

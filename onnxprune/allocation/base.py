@@ -1,27 +1,170 @@
-"""What an allocation is: scores and a ratio in, the number of units that each group loses out."""
+"""What an allocation is: a family of cuts, from nothing to everything that may go, enumerated by one number.
+
+A strategy is a file beside this one with a function under `@allocation(name)`. It gets a `Problem` and returns a
+function of the strength t in [0, 1] that says how many units each group loses; a higher t never makes the model
+larger. `--ratio r` is t = r; a target is met by bisection over t. What may go at all is in `Problem.most`.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
 
 import numpy as np
 import numpy.typing as npt
 
+from onnxprune.cost import Cost
+from onnxprune.cost_terms import CostTerms
+from onnxprune.coupling import Analysis, Group
+from onnxprune.dims import Atom
+from onnxprune.model import is_parameter
 from onnxprune.registry import Registry
 
 Scores = npt.NDArray[np.float64]
-Allocation = Callable[[Mapping[str, Scores], float], dict[str, int]]
-
-allocations: Registry[Allocation] = Registry("scope", "onnxprune.allocation")
-allocation = allocations.register
+Lost = dict[str, int]
+Family = Callable[[float], Lost]
+RESOURCES = ("macs", "parameters", "weight_bytes")
 
 # A ratio of 0.3 of 10 units is 3, although 0.3 * 10 is less than 3 in floating point.
 _EPSILON = 1e-9
 
 
+@dataclass(frozen=True)
+class Curve:
+    """What losing units of one group alone does, measured.
+
+    Attributes:
+        lost: how many units, ascending from 0.
+        values: at each of them, the damage (0 at the start) or the seconds saved.
+    """
+
+    lost: tuple[int, ...]
+    values: tuple[float, ...]
+
+
+@dataclass(frozen=True)
+class Problem:
+    """What an allocation decides on.
+
+    Attributes:
+        analysis: the model.
+        groups: those that may lose units.
+        scores: per group id, float64 [units]; the weakest units of a group go first.
+        most: per group id, the most units that may go; one less than all of them, or fewer.
+        fixed: what is kept of groups that were decided otherwise, by their atoms.
+        comparable: scores of different groups are on one scale.
+        resource: what is to be saved, one of RESOURCES.
+        damages: measured damage of losing units, per group id; for `sensitivity`.
+        seconds: measured seconds saved by losing units, per group id; for `latency`.
+    """
+
+    analysis: Analysis
+    groups: Sequence[Group]
+    scores: Mapping[str, Scores]
+    most: Mapping[str, int]
+    fixed: Mapping[Atom, int] = field(default_factory=dict)
+    comparable: bool = False
+    resource: str = "macs"
+    damages: Mapping[str, Curve] = field(default_factory=dict)
+    seconds: Mapping[str, Curve] = field(default_factory=dict)
+
+    @cached_property
+    def costs(self) -> CostTerms:
+        """Exact costs of any cut."""
+        return CostTerms(self.analysis)
+
+    def kept(self, lost: Mapping[str, int]) -> dict[Atom, int]:
+        """How many units of each atom are left."""
+        return {**self.fixed, **{group.atom: group.units - lost.get(group.id, 0) for group in self.groups}}
+
+    def cost(self, lost: Mapping[str, int]) -> Cost:
+        """The exact cost of what is left."""
+        return self.costs.measure(self.kept(lost))
+
+    def amount(self, lost: Mapping[str, int]) -> int:
+        """How much of the resource is left."""
+        return int(getattr(self.cost(lost), self.resource))
+
+    def saved(self, kept: Mapping[Atom, int], group: Group, count: int) -> int:
+        """How much of the resource goes when `group` comes down to `count` units and all else stays as in `kept`."""
+        parameters, macs, weight_bytes = self.costs.saved(kept, group.atom, count)
+        return {"macs": macs, "parameters": parameters, "weight_bytes": weight_bytes}[self.resource]
+
+    @cached_property
+    def layers(self) -> dict[str, int]:
+        """Per group id, how many weights of two axes or more its units are in: what removing one of them touches."""
+        initializers = self.analysis.model.graph.initializers
+        counts = {}
+        for group in self.groups:
+            shapes = {
+                place.tensor: initializers[place.tensor].const_value.shape.numpy()  # type: ignore[union-attr]
+                for place in group.occurrences
+                if is_parameter(initializers[place.tensor])
+            }
+            counts[group.id] = max(1, sum(sum(size > 1 for size in shape) > 1 for shape in shapes.values()))
+        return counts
+
+    @cached_property
+    def importance(self) -> dict[str, Scores]:
+        """Scores on one scale, ascending: where they are not comparable, a mean unit weighs 1 per layer it is in."""
+        found = {}
+        for group in self.groups:
+            scores = np.sort(self.scores[group.id])
+            mean = float(np.abs(scores).mean()) or 1.0
+            found[group.id] = scores if self.comparable else scores / mean * self.layers[group.id]
+        return found
+
+
+@dataclass(frozen=True)
+class Allocation:
+    """A registered strategy; called with a problem it gives its family of cuts.
+
+    Attributes:
+        name: what the command line calls it.
+        decide: the function itself.
+        needs: what has to be measured beforehand, of "damages" and "seconds".
+    """
+
+    name: str
+    decide: Callable[[Problem], Family]
+    needs: tuple[str, ...] = ()
+
+    def __call__(self, problem: Problem) -> Family:
+        """The family of cuts."""
+        return self.decide(problem)
+
+
+allocations: Registry[Allocation] = Registry("scope", "onnxprune.allocation")
+
+
+def allocation(
+    name: str, *, needs: Sequence[str] = ()
+) -> Callable[[Callable[[Problem], Family]], Callable[[Problem], Family]]:
+    """Decorator: make a function known as strategy `name`; see Allocation. Raises ValueError when the name is taken."""
+
+    def add(decide: Callable[[Problem], Family]) -> Callable[[Problem], Family]:
+        allocations.register(name)(Allocation(name, decide, tuple(needs)))
+        return decide
+
+    return add
+
+
 def share(ratio: float, units: int) -> int:
     """How many of `units` a ratio removes: rounded down, and never the last one."""
     return min(int(units * ratio + _EPSILON), units - 1)
+
+
+def in_order(order: Sequence[str], total: int) -> Family:
+    """The family that takes units one by one, each from the group that `order` names, up to a share of `total`."""
+
+    def lost(t: float) -> Lost:
+        counts: Lost = {}
+        for group in order[: share(t, total)]:
+            counts[group] = counts.get(group, 0) + 1
+        return counts
+
+    return lost
 
 
 def weakest(scores: Scores, count: int) -> npt.NDArray[np.bool_]:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
-from onnxprune.allocation.base import Scores, allocation, share
+from onnxprune.allocation.base import Family, Lost, Problem, allocation, share
 
 
 @allocation("uniform")
-def uniform(scores: Mapping[str, Scores], ratio: float) -> dict[str, int]:
-    """`ratio` of the units of each group, rounded down."""
-    return {group: share(ratio, len(values)) for group, values in scores.items()}
+def uniform(problem: Problem) -> Family:
+    """The share t of the units of each group, rounded down."""
+
+    def lost(t: float) -> Lost:
+        return {group.id: min(share(t, group.units), problem.most[group.id]) for group in problem.groups}
+
+    return lost

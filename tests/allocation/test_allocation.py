@@ -1,26 +1,32 @@
-"""From scores and a ratio to the number of units that each group loses, and which ones."""
+"""From scores and a strength to the number of units that each group loses, and which ones."""
 
 from __future__ import annotations
 
+import itertools
+from collections.abc import Mapping
 from fractions import Fraction
+from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from onnxprune.allocation.base import allocations, share, weakest
+from onnxprune.allocation.base import Curve, Problem, Scores, allocations, share, weakest
+from onnxprune.allocation.levels import choose, levels_of
+from onnxprune.coupling import Analysis
+from onnxprune.errors import UsageError
+from onnxprune.pipeline import inspect
+from onnxprune.scoring import score_model
+from tests.conftest import Build
 
-SCOPES = allocations.names()
+MEASURED = [name for name in allocations.names() if allocations[name].needs]
+COMPUTED = [name for name in allocations.names() if not allocations[name].needs]
+# These decide by order of units, so that a higher strength takes the same units and more.
+NESTED = ["auto", "global", "greedy", "isomorphic", "uniform"]
 
-SCORES = st.dictionaries(
-    st.text("abc", min_size=1, max_size=3),
-    hnp.arrays(np.float64, st.integers(2, 12), elements=st.floats(0, 1e6)),
-    min_size=1,
-    max_size=5,
-)
-RATIOS = st.floats(0, 1, exclude_max=True)
+STRENGTHS = st.floats(0, 1)
 
 
 @pytest.mark.parametrize(
@@ -57,52 +63,286 @@ def test_ties_go_in_order() -> None:
     np.testing.assert_array_equal(weakest(np.ones(5), 2), [False, False, True, True, True])
 
 
-def test_uniform_takes_the_ratio_of_each_group() -> None:
-    scores = {"a": np.arange(10.0), "b": np.arange(4.0) + 100, "c": np.arange(3.0)}
-    assert allocations["uniform"](scores, 0.5) == {"a": 5, "b": 2, "c": 1}
-    assert allocations["uniform"](scores, 0.0) == {"a": 0, "b": 0, "c": 0}
+# -- problems
 
 
-def test_global_takes_from_groups_with_weak_units() -> None:
-    """Three of b's units are far below its mean, all of a's are at theirs."""
-    scores = {"a": np.array([1.0, 1.0, 1.0, 1.1]), "b": np.array([0.1, 0.1, 0.1, 9.0])}
-    assert allocations["global"](scores, 0.375) == {"a": 0, "b": 3}
+@pytest.fixture(scope="module")
+def chain(tmp_path_factory: pytest.TempPathFactory) -> Analysis:
+    """Four layers in a row, groups of 10, 4 and 3 units."""
+    build = _builder(tmp_path_factory.mktemp("chain"))
+    return inspect(
+        build("""
+            net (float[batch, 5] x) => (float[batch, 7] y)
+            <float[5, 10] w1, float[10, 4] w2, float[4, 3] w3, float[3, 7] w4>
+            {
+                h = MatMul(x, w1)  r = Relu(h)  k = MatMul(r, w2)  s = Relu(k)
+                l = MatMul(s, w3)  t = Relu(l)  y = MatMul(t, w4)
+            }
+        """)
+    )
 
 
-def test_global_does_not_see_the_scale_of_a_group() -> None:
-    values = np.array([0.2, 0.4, 0.6, 0.8, 3.0])
-    for scale in (1e-6, 1.0, 1e6):
-        lost = allocations["global"]({"a": values, "b": scale * values}, 0.4)
-        assert lost == {"a": 2, "b": 2}
+@pytest.fixture(scope="module")
+def residual(tmp_path_factory: pytest.TempPathFactory) -> Analysis:
+    """A stream of 12 units through three blocks of 12 inner units each."""
+    blocks = "".join(
+        f"a{i} = MatMul(x{i}, in{i})  b{i} = Relu(a{i})  c{i} = MatMul(b{i}, out{i})  x{i + 1} = Add(x{i}, c{i})\n"
+        for i in range(3)
+    )
+    weights = ", ".join(f"float[12, 12] in{i}, float[12, 12] out{i}" for i in range(3))
+    build = _builder(tmp_path_factory.mktemp("residual"))
+    return inspect(
+        build(f"""
+            net (float[batch, 5] x) => (float[batch, 7] y)
+            <float[5, 12] stem, {weights}, float[12, 7] head>
+            {{ x0 = MatMul(x, stem)  {blocks}  y = MatMul(x3, head) }}
+        """)
+    )
 
 
-def test_global_breaks_ties_in_the_order_of_groups() -> None:
-    scores = {name: np.ones(4) for name in "abc"}
-    assert allocations["global"](scores, 0.25) == {"a": 3, "b": 0, "c": 0}
+def _builder(folder: Path) -> Build:
+    import tests.conftest as shared
+
+    return shared.build.__wrapped__(folder)  # type: ignore[attr-defined,no-any-return]
 
 
-def test_groups_without_any_weight_are_taken_first_and_keep_one_unit() -> None:
-    assert allocations["global"]({"dead": np.zeros(4), "b": np.arange(1.0, 5.0)}, 0.375) == {"dead": 3, "b": 0}
+def problem(analysis: Analysis, scores: Mapping[str, Scores] | None = None, **options: object) -> Problem:
+    scores = score_model(analysis, analysis.groups, "l1") if scores is None else scores
+    most = {group.id: group.units - 1 for group in analysis.groups}
+    return Problem(analysis, analysis.groups, scores, **{"most": most, **options})  # type: ignore[arg-type]
 
 
-@pytest.mark.parametrize("scope", SCOPES)
-@given(scores=SCORES, ratio=RATIOS)
-def test_no_group_loses_its_last_unit_or_more_than_the_ratio_in_all(scope: str, scores, ratio: float) -> None:
-    lost = allocations[scope](scores, ratio)
-    assert set(lost) == set(scores)
-    assert all(0 <= lost[group] < len(values) for group, values in scores.items())
-    assert sum(lost.values()) <= ratio * sum(map(len, scores.values())) + 1e-6
+def ranks(analysis: Analysis) -> dict[str, Scores]:
+    return {group.id: np.arange(1.0, group.units + 1) for group in analysis.groups}
 
 
-@given(scores=SCORES, ratio=RATIOS)
-def test_global_reaches_the_ratio_unless_single_units_are_left(scores, ratio: float) -> None:
-    total = sum(map(len, scores.values()))
-    lost = sum(allocations["global"](scores, ratio).values())
-    assert lost == min(share(ratio, total), total - len(scores))
+# -- uniform and global
 
 
-@pytest.mark.parametrize("scope", SCOPES)
-@given(scores=SCORES, ratio=RATIOS)
-def test_a_higher_ratio_never_takes_less(scope: str, scores, ratio: float) -> None:
-    low, high = (allocations[scope](scores, each) for each in (ratio / 2, ratio))
-    assert all(low[group] <= high[group] for group in scores)
+def test_uniform_takes_the_ratio_of_each_group(chain: Analysis) -> None:
+    lost = allocations["uniform"](problem(chain))
+    assert lost(0.5) == {"w1[1]": 5, "w2[1]": 2, "w3[1]": 1}
+    assert lost(0.0) == {"w1[1]": 0, "w2[1]": 0, "w3[1]": 0}
+    assert lost(1.0) == {"w1[1]": 9, "w2[1]": 3, "w3[1]": 2}
+
+
+def two_of_four(build: Build) -> Analysis:
+    return inspect(
+        build("""
+            net (float[batch, 5] x) => (float[batch, 7] y)
+            <float[5, 4] a, float[4, 4] b, float[4, 7] c>
+            { h = MatMul(x, a)  r = Relu(h)  k = MatMul(r, b)  s = Relu(k)  y = MatMul(s, c) }
+        """)
+    )
+
+
+@pytest.mark.parametrize(
+    ("a", "b", "t", "lost"),
+    [
+        ([1.0, 1.0, 1.0, 1.1], [0.1, 0.1, 0.1, 9.0], 0.375, (0, 3)),  # b's weak ones are far below its mean
+        ([0.2, 0.4, 0.6, 3.0], [2e6, 4e6, 6e6, 3e7], 0.5, (2, 2)),  # the scale of a group is not seen
+        ([1.0, 1.0, 1.0, 1.0], [1.0, 1.0, 1.0, 1.0], 0.25, (2, 0)),  # ties go in the order of groups
+        ([0.0, 0.0, 0.0, 0.0], [1.0, 2.0, 3.0, 4.0], 0.375, (3, 0)),  # without any weight: first, and one is kept
+    ],
+)
+def test_global_ranks_all_units(build: Build, a: list[float], b: list[float], t: float, lost: tuple[int, int]) -> None:
+    found = allocations["global"](problem(two_of_four(build), {"a[1]": np.array(a), "b[1]": np.array(b)}))(t)
+    assert (found.get("a[1]", 0), found.get("b[1]", 0)) == lost
+
+
+def test_global_takes_comparable_scores_as_they_are(build: Build) -> None:
+    scores = {"a[1]": np.array([0.5, 1.0, 1.5, 2.0]), "b[1]": np.array([10.0, 20.0, 30.0, 40.0])}
+    assert allocations["global"](problem(two_of_four(build), scores))(0.375) == {"a[1]": 2, "b[1]": 1}
+    assert allocations["global"](problem(two_of_four(build), scores, comparable=True))(0.375) == {"a[1]": 3}
+
+
+def test_isomorphic_groups_compete_with_each_other_only(residual: Analysis) -> None:
+    """The three inner groups share one ranking, the stream has its own: it loses just its share."""
+    stream = next(group.id for group in residual.groups if group.id == "stem[1]")
+    scores = {group.id: np.ones(12) for group in residual.groups}
+    scores["in0[1]"] = np.r_[np.full(11, 0.01), 100.0]  # weak beside its own mean
+    lost = allocations["isomorphic"](problem(residual, scores))(0.25)
+    assert lost[stream] == 3
+    assert lost["in0[1]"] == 9
+    assert sum(lost.values()) == 12
+
+
+# -- auto
+
+
+def test_auto_spares_what_many_layers_share(residual: Analysis) -> None:
+    asked = problem(residual)
+    assert asked.layers == {"stem[1]": 8, "in0[1]": 2, "in1[1]": 2, "in2[1]": 2}
+    lost = allocations["auto"](asked)(0.5)
+    assert lost["in0[1]"] == lost["in1[1]"] == lost["in2[1]"] > 6
+    assert 0 < lost["stem[1]"] < 6
+
+
+@given(t=STRENGTHS)
+def test_auto_is_uniform_where_all_groups_are_alike(chain: Analysis, t: float) -> None:
+    asked = problem(chain)
+    assert allocations["auto"](asked)(t) == allocations["uniform"](asked)(t)
+
+
+# -- greedy
+
+
+@pytest.mark.parametrize("name", ["chain", "residual"])
+@pytest.mark.parametrize("resource", ["macs", "parameters"])
+def test_greedy_is_what_looking_at_every_unit_every_time_gives(
+    name: str, resource: str, request: pytest.FixtureRequest
+) -> None:
+    asked = problem(request.getfixturevalue(name), resource=resource)
+    total = sum(group.units for group in asked.groups)
+    order = _exhaustive(asked)
+    family = allocations["greedy"](asked)
+    for count in range(len(order) + 1):
+        expected = {group.id: order[:count].count(group.id) for group in asked.groups}
+        found = family((count + 0.5) / total)
+        assert {group: found.get(group, 0) for group in expected} == expected
+
+
+def _exhaustive(asked: Problem) -> list[str]:
+    """Every time, what every unit saves is the difference of two whole models."""
+    lost = dict.fromkeys((group.id for group in asked.groups), 0)
+    order = []
+    while any(lost[group] < asked.most[group] for group in lost):
+        prices = {}
+        for group, count in lost.items():
+            if count < asked.most[group]:
+                saved = asked.amount(lost) - asked.amount({**lost, group: count + 1})
+                prices[group] = asked.importance[group][count] / saved
+        order.append(min(prices, key=lambda group: prices[group]))
+        lost[order[-1]] += 1
+    return order
+
+
+# -- knapsack
+
+TABLES = st.lists(
+    st.lists(st.tuples(st.integers(0, 30), st.integers(0, 20)), min_size=1, max_size=4), min_size=1, max_size=4
+)
+
+
+@given(TABLES, st.integers(0, 70))
+@settings(max_examples=200)
+def test_levels_are_the_best_of_all(tables: list[list[tuple[int, int]]], required: int) -> None:
+    """Against trying every combination."""
+    damages = [np.array([damage for damage, _ in table], np.float64) for table in tables]
+    savings = [np.array([saving for _, saving in table], np.float64) for table in tables]
+    every = itertools.product(*(range(len(table)) for table in tables))
+    costs = [
+        sum(damages[group][level] for group, level in enumerate(levels))
+        for levels in every
+        if sum(savings[group][level] for group, level in enumerate(levels)) >= required
+    ]
+    chosen = choose(damages, savings, required)
+    if not costs:
+        assert chosen is None
+        return
+    assert chosen is not None
+    assert sum(savings[group][level] for group, level in enumerate(chosen)) >= required
+    assert sum(damages[group][level] for group, level in enumerate(chosen)) == min(costs)
+
+
+def test_knapsack_comes_near_the_best_of_all_cuts(chain: Analysis) -> None:
+    """Costs of neighbours multiply, so its tables are only right around its answer."""
+    asked = problem(chain, ranks(chain))
+    every = [range(group.units) for group in asked.groups]
+    for t in (0.2, 0.4, 0.6):
+        budget = asked.amount(allocations["uniform"](asked)(t))
+        found = allocations["knapsack"](asked)(t)
+        assert asked.amount(found) <= budget
+        cuts = [dict(zip(found, counts, strict=True)) for counts in itertools.product(*every)]
+        best = min(_harm(asked, cut) for cut in cuts if asked.amount(cut) <= budget)
+        uniform = _harm(asked, allocations["uniform"](asked)(t))
+        assert best <= _harm(asked, found) <= uniform
+        assert _harm(asked, found) <= 1.1 * best
+
+
+def _harm(asked: Problem, lost: Mapping[str, int]) -> float:
+    return float(sum(asked.importance[group][:count].sum() for group, count in lost.items()))
+
+
+# -- measured
+
+
+def test_measured_strategies_say_what_they_lack(chain: Analysis) -> None:
+    for name in MEASURED:
+        with pytest.raises(UsageError):
+            allocations[name](problem(chain))
+
+
+def test_sensitivity_spares_what_was_measured_to_hurt(chain: Analysis) -> None:
+    curves = {
+        "w1[1]": Curve((0, 9), (0.0, 0.1)),
+        "w2[1]": Curve((0, 3), (0.0, 9.0)),
+        "w3[1]": Curve((0, 2), (0.0, 9.0)),
+    }
+    lost = allocations["sensitivity"](problem(chain, damages=curves))(0.5)
+    assert lost["w1[1]"] > 5
+    assert lost["w2[1]"] <= 2
+
+
+def test_latency_takes_only_what_was_measured_and_saves_time(chain: Analysis) -> None:
+    """Losing 4 of the first group saves nothing (a step of the kernel), 8 of them do; the last group is slower cut."""
+    curves = {
+        "w1[1]": Curve((0, 4, 8), (0.0, 0.0, 3e-3)),
+        "w2[1]": Curve((0, 2), (0.0, 1e-3)),
+        "w3[1]": Curve((0, 2), (0.0, -1e-3)),
+    }
+    family = allocations["latency"](problem(chain, seconds=curves))
+    assert family(0.0) == {"w1[1]": 0, "w2[1]": 0, "w3[1]": 0}
+    assert family(0.25) == {"w1[1]": 0, "w2[1]": 2, "w3[1]": 0}
+    assert family(1.0) == {"w1[1]": 8, "w2[1]": 2, "w3[1]": 0}
+
+
+# -- what holds for all of them
+
+
+@pytest.mark.parametrize("name", ["chain", "residual"])
+@pytest.mark.parametrize("scope", COMPUTED)
+@given(t=STRENGTHS, limit=st.integers(0, 12), data=st.data())
+@settings(max_examples=20)
+def test_no_group_loses_more_than_it_may(
+    scope: str, name: str, t: float, limit: int, data: st.DataObject, request: pytest.FixtureRequest
+) -> None:
+    analysis: Analysis = request.getfixturevalue(name)
+    scores = {
+        group.id: data.draw(hnp.arrays(np.float64, group.units, elements=st.floats(0, 1e6)))
+        for group in analysis.groups
+    }
+    most = {group.id: min(limit, group.units - 1) for group in analysis.groups}
+    lost = allocations[scope](problem(analysis, scores, most=most))(t)
+    assert set(lost) <= set(most)
+    assert all(0 <= count <= most[group] for group, count in lost.items())
+
+
+@pytest.mark.parametrize("name", ["chain", "residual"])
+@pytest.mark.parametrize("scope", COMPUTED)
+@given(strengths=st.tuples(STRENGTHS, STRENGTHS))
+@settings(max_examples=20)
+def test_a_higher_strength_never_takes_less(
+    scope: str, name: str, strengths: tuple[float, float], request: pytest.FixtureRequest
+) -> None:
+    asked = problem(request.getfixturevalue(name))
+    family = allocations[scope](asked)
+    low, high = (family(t) for t in sorted(strengths))
+    if scope in NESTED:
+        assert all(count <= high.get(group, 0) for group, count in low.items())
+    else:
+        uniform = allocations["uniform"](asked)
+        assert all(asked.amount(family(t)) <= asked.amount(uniform(t)) for t in strengths)
+
+
+@pytest.mark.parametrize("scope", COMPUTED)
+def test_strength_goes_from_nothing_to_everything(scope: str, residual: Analysis) -> None:
+    asked = problem(residual)
+    family = allocations[scope](asked)
+    assert sum(family(0.0).values()) == 0
+    assert {group: family(1.0)[group] for group in asked.most} == asked.most
+
+
+def test_levels_reach_from_none_to_the_most(chain: Analysis) -> None:
+    levels = levels_of(problem(chain))
+    assert levels == {"w1[1]": list(range(10)), "w2[1]": [0, 1, 2, 3], "w3[1]": [0, 1, 2]}

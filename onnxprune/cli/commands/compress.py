@@ -18,6 +18,7 @@ from onnxprune.errors import UsageError
         "onnxprune compress model.onnx --ratio 0.5",
         "onnxprune compress model.onnx --only neurons --only 'layer3.*' --dry-run -v",
         "onnxprune compress model.onnx -o small.onnx --round-to 8 --plan plan.json",
+        "onnxprune compress model.onnx --target macs=0.4 --target size=5MB",
         "onnxprune compress model.onnx --lossless",
     ),
 )
@@ -26,8 +27,19 @@ from onnxprune.errors import UsageError
 @click.option("--criterion", default="l1", show_default=True, help="Score of a unit, like l1, l2 or random.")
 @click.option("--ratio", default=0.5, show_default=True, help="Share of the units to remove, in [0, 1).")
 @click.option(
-    "--scope", default="uniform", show_default=True, help="uniform: each group loses the ratio; global: one ranking."
+    "--scope",
+    default="auto",
+    show_default=True,
+    help="How the cut is spread: auto, uniform, global, isomorphic, greedy, knapsack, sensitivity or latency.",
 )
+@click.option(
+    "--target",
+    multiple=True,
+    metavar="WHAT=LIMIT",
+    help="Come down to this, in place of --ratio: params=0.5, macs=20M, size=5MB, latency=0.6, drop=0.01.",
+)
+@click.option("--max-ratio", default=1.0, show_default=True, help="No group loses more than this share of its units.")
+@click.option("--min-units", default=1, show_default=True, help="No group is left with fewer units than this.")
 @click.option("--round-to", default=1, show_default=True, help="Make axis sizes multiples of this where they can be.")
 @click.option(
     "--lossless", is_flag=True, help="Remove what changes nothing, units that are constant or not read, and no more."
@@ -79,7 +91,7 @@ def command(
 
 def _without_choices(request: dict[str, Any]) -> dict[str, Any]:
     """The options that mean something with --lossless. Raises UsageError when one that does not was given."""
-    for name in ("criterion", "ratio", "scope", "round_to"):
+    for name in ("criterion", "ratio", "scope", "round_to", "target", "max_ratio", "min_units"):
         if click.get_current_context().get_parameter_source(name) is not ParameterSource.DEFAULT:
             option = f"--{name.replace('_', '-')}"
             raise UsageError(f"{option} means nothing with --lossless, which leaves no choice; drop one of them")
