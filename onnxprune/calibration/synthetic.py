@@ -15,6 +15,8 @@ from onnxprune.signature import Feed, Port, ports_of, synthetic_feed
 SAMPLES = 128
 # Sizes for dynamic axes that no one gave: height and width of images, anything else.
 _SIDE, _LENGTH = 224, 32
+# By which power the amplitude of natural images falls with frequency (Tolhurst 1992).
+_SLOPE = 1.2
 # Red, green and blue of a natural image go together; this is what is taken where the model does not tell.
 _CHANNEL_CORRELATION = 0.9
 # The middle and a third of the range of a byte.
@@ -95,12 +97,13 @@ def _prior(channels: int) -> Moments:
 
 
 def natural_noise(shape: tuple[int, ...], rng: np.random.Generator) -> Floats:
-    """Normal noise [..., height, width] of variance 1 whose amplitude falls as 1 / frequency, as that of photographs.
+    """Normal noise [..., height, width] of variance 1 whose amplitude falls with frequency as that of photographs does.
 
-    The amplitude spectra of natural images: D. J. Field, "Relations between the statistics of natural images and the
-    response properties of cortical cells", JOSA A 4 (1987). That such noise is worth more than white noise as a
-    stand-in for images: M. Baradad et al., "Learning to See by Looking at Noise", NeurIPS 2021. It has no edges, no
-    objects, and wraps around at the borders.
+    That it falls as about 1 / frequency: D. J. Field, "Relations between the statistics of natural images and the
+    response properties of cortical cells", JOSA A 4 (1987); the exponent, 1.2 on average: D. J. Tolhurst et al.,
+    "Amplitude spectra of natural images", Ophthalmic Physiol. Opt. 12 (1992). That such noise is a better stand-in for
+    images than white noise: M. Baradad et al., "Learning to See by Looking at Noise", NeurIPS 2021, and
+    benchmarks/synthetic_data.py. It has no edges and no objects, and wraps around at the borders.
     """
     white = rng.standard_normal(shape)
     amplitude = _amplitude(shape[-2], shape[-1])[:, : shape[-1] // 2 + 1]
@@ -110,7 +113,7 @@ def natural_noise(shape: tuple[int, ...], rng: np.random.Generator) -> Floats:
 def _amplitude(height: int, width: int) -> Floats:
     """Of each frequency [height, width], with a mean square of 1; the mean gets that of the lowest frequency."""
     frequency = np.hypot(np.fft.fftfreq(height)[:, None], np.fft.fftfreq(width)[None, :])
-    amplitude = 1 / np.maximum(frequency, 1 / max(height, width))
+    amplitude = np.maximum(frequency, 1 / max(height, width)) ** -_SLOPE
     return np.asarray(amplitude / np.sqrt(np.mean(amplitude**2)))
 
 
