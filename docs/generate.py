@@ -1,4 +1,5 @@
-"""Write the parts of the documentation that follow from the code: the command reference and the README's picture.
+"""Write the parts of the documentation that follow from the code: the command reference, the list of criteria, the
+README's picture.
 
 python docs/generate.py            # write them
 python docs/generate.py --check    # exit 1 if what is committed is not what would be written
@@ -19,6 +20,7 @@ from rich.console import Console
 from rich.text import Text
 
 from onnxprune.cli import main as command_line
+from onnxprune.criteria.base import criteria
 from onnxprune.report import terminal
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -41,6 +43,18 @@ def cli_reference() -> str:
     return "\n".join(lines)
 
 
+def criteria_page() -> str:
+    """The page on criteria, with the list of them between its two marks."""
+    before, _, rest = (ROOT / "docs" / "criteria.md").read_text().partition("<!-- criteria -->\n")
+    _, _, after = rest.partition("<!-- end of criteria -->")
+    rows = ["| criterion | needs | score | cost | source |", "|---|---|---|---|---|"]
+    for found in (criteria[name] for name in criteria.names()):
+        name = f"`{found.name}`" + (" (comparable)" if found.comparable else "")
+        cells = (name, ", ".join(found.needs) or "nothing", found.summary, found.cost, found.source)
+        rows.append(f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in cells)} |")
+    return "\n".join([f"{before}<!-- criteria -->", *rows, f"<!-- end of criteria -->{after}"])
+
+
 def picture() -> str:
     """What one run prints, as SVG."""
     console = Console(record=True, width=82, file=io.StringIO(), force_terminal=True, highlight=False, markup=False)
@@ -55,7 +69,11 @@ def picture() -> str:
 
 def main() -> None:
     """Write or check."""
-    wanted = {ROOT / "docs" / "cli.md": cli_reference(), ROOT / "docs" / "compress.svg": picture()}
+    wanted = {
+        ROOT / "docs" / "cli.md": cli_reference(),
+        ROOT / "docs" / "criteria.md": criteria_page(),
+        ROOT / "docs" / "compress.svg": picture(),
+    }
     stale = [path for path, text in wanted.items() if not path.exists() or path.read_text() != text]
     if "--check" in sys.argv[1:]:
         if stale:
