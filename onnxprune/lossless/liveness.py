@@ -91,9 +91,12 @@ class _Liveness:
     def _needed_by(self, contraction: Contraction, outputs: Mask) -> Mask:
         (slot, axis), size = contraction.operand, contraction.dim.size
         site = self.constants.site(contraction.node)
-        if site is None or contraction.zero is not None:
+        if site is None:
             return np.ones(size, np.bool_)
         form = linear_form(site) if slot == 0 else None
+        if contraction.zero is not None:  # of integers only their constant readers are known
+            reads = form is not None and form.axis == axis
+            return form.read_by(outputs) if form is not None and reads else np.ones(size, np.bool_)
         if form is not None and form.axis == axis:
             values, usable = form.usable(site.x[0])
             free = usable & (values == 0) if form.refusal else usable

@@ -84,14 +84,17 @@ def real_weights(value: ir.Value, array: Array) -> Array | None:
 
     Bytes of several weights get one more axis for them. None where no operator says what the integers mean.
     """
-    for node, slot in value.uses():
-        layout = _layout(node).get(slot)
-        if layout is not None:
-            try:
-                return _dequantized(node, layout, array)
-            except ValueError:  # a form that was not foreseen: scales of another shape
-                return None
-    return None
+    found = (dequantized(node, slot, array) for node, slot in value.uses())
+    return next((weights for weights in found if weights is not None), None)
+
+
+def dequantized(node: ir.Node, slot: int, array: Array) -> Array | None:
+    """The same for the integers `array` at input `slot` of a node, with the scales and zero points that it has."""
+    layout = _layout(node).get(slot)
+    try:
+        return None if layout is None else _dequantized(node, layout, array)
+    except ValueError:  # a form that was not foreseen: scales of another shape
+        return None
 
 
 def entries_each(value: ir.Value) -> int:
