@@ -3,8 +3,8 @@
 Runs of the same round are a pair: the machine's mood of that moment divides out of their ratio (Bulej et al., "Duet
 Benchmarking", ICPE 2020). Where there is processor time, that is compared: what other programs take from the clock on
 the wall says nothing about the models. Runs of one session are not independent of each other, sessions are; so sessions
-are what is resampled (Kalibera and Jones, "Rigorous Benchmarking in Reasonable Time", ISMM 2013). Each gives one number,
-the median of the log ratios of its pairs, and the difference is the mean of these.
+are what is resampled (Kalibera and Jones, "Rigorous Benchmarking in Reasonable Time", ISMM 2013). Each gives
+one number, the median of the log ratios of its pairs, and the difference is the mean of these.
 
 The interval is the symmetric bootstrap-t interval (Hall, "On Symmetric Bootstrap Confidence Intervals", Journal of the
 Royal Statistical Society B 50, 1988): how many standard errors a mean of so few numbers may be away by chance is read
@@ -27,6 +27,8 @@ CONFIDENCE = 0.99
 # Fewer tell too little.
 _FEWEST_SESSIONS = 8
 _RESAMPLES = 20_000
+# Less than this is what a compiler flag or the layout of memory does, and nobody's reason to choose a model.
+_NEGLIGIBLE = 1.005
 # An interval that is as wide as this would hide differences that matter.
 _NOISY = 1.1
 
@@ -47,8 +49,8 @@ class Comparison:
 
     @property
     def real(self) -> bool:
-        """Whether the interval lies on one side of 1."""
-        return self.high < 1 or self.low > 1
+        """Whether the whole interval lies on one side of 1, half a percent or more away."""
+        return self.high < 1 / _NEGLIGIBLE or self.low > _NEGLIGIBLE
 
     @property
     def words(self) -> str:

@@ -37,6 +37,9 @@ def _numbers(text: str) -> tuple[float, ...]:
         raise click.BadParameter(f"'{text}' is not a list of numbers like 0.485,0.456,0.406") from None
 
 
+_AT_A_TIME = click.option(
+    "--batch", type=click.IntRange(1), help=f"Samples at a time; {_BATCH} unless the model fixes it."
+)
 _OPTIONS = (
     click.option(
         "--data",
@@ -46,7 +49,7 @@ _OPTIONS = (
     ),
     click.option("--labels", metavar="KEY", help="The array or column of --data with the labels."),
     click.option("--samples", type=click.IntRange(1), help="Use the first N samples only."),
-    click.option("--batch", type=click.IntRange(1), help=f"Samples at a time; {_BATCH} unless the model fixes it."),
+    _AT_A_TIME,
     click.option(
         "--input-shape",
         "input_shape",
@@ -79,6 +82,12 @@ _OPTIONS = (
 def data_options(command: Command) -> Command:
     """Decorator: add --data and what belongs to it; the command hands its keyword arguments to `data_from`."""
     decorate: Callable[[Command], Command] = shared(*_OPTIONS)
+    return decorate(command)
+
+
+def data_options_but_batch(command: Command) -> Command:
+    """The same for a command whose --batch says something else."""
+    decorate: Callable[[Command], Command] = shared(*(option for option in _OPTIONS if option is not _AT_A_TIME))
     return decorate(command)
 
 

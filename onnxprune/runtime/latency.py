@@ -186,7 +186,6 @@ def _rounds(count: int | None, seconds: float) -> Iterator[None]:
 @contextlib.contextmanager
 def _no_garbage_collection() -> Iterator[None]:
     enabled = gc.isenabled()
-    gc.collect()
     gc.disable()
     try:
         yield
