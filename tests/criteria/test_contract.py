@@ -27,7 +27,8 @@ from tests.criteria.samples import random_data
 NAMES = criteria.names()
 CHANCE = {"random"}  # scores that do not look at the weights
 
-# Axes that are sums and products of groups: grouped and depthwise convolutions, and a concatenation of two branches.
+# Axes that are sums and products of groups: grouped and depthwise convolutions, a concatenation of two branches; and
+# integers that stand for weights.
 NETS = {
     "grouped": """
         net (float[batch, 6, 5, 5] x) => (float[batch, 4, 5, 5] y)
@@ -45,6 +46,18 @@ NETS = {
             u = Add(s, t)  y = Conv(u, d)
         }
     """,
+}
+NETS["quantized"] = """
+    net (float[batch, 5] x) => (float[batch, 3] y)
+    <int8[5, 8] q, float[8] scale, int8[8] zero, float[8, 3] v>
+    { w = DequantizeLinear<axis = 1>(q, scale, zero)  h = MatMul(x, w)  r = Relu(h)  y = MatMul(r, v) }
+"""
+ARRAYS = {
+    "quantized": {
+        "q": np.random.default_rng(0).integers(-127, 128, (5, 8)),
+        "scale": np.linspace(0.01, 0.02, 8),
+        "zero": np.arange(-4, 4),
+    }
 }
 MODELS = ["resnet", "transformer", "lstm", *NETS]
 
@@ -70,7 +83,7 @@ def case(request: pytest.FixtureRequest, digits: dict[str, Path], build: Build, 
     """The case that the parameter names."""
     name = request.param
     if name not in _cases:
-        path = build(NETS[name], name=name) if name in NETS else digits[name]
+        path = build(NETS[name], name=name, **ARRAYS.get(name, {})) if name in NETS else digits[name]
         made = Case(path, inspect(path), inspect(path), [])
         rng = np.random.default_rng(0)
         for kind, group in {group.kind: group for group in made.analysis.groups}.items():

@@ -128,6 +128,24 @@ def test_heads_are_blocks_of_columns(build: Build) -> None:
         np.testing.assert_allclose(by_size[units], expected, rtol=1e-6)
 
 
+def test_filters_of_integers_are_what_those_stand_for(build: Build) -> None:
+    """One scale per input this time, so that leaving it out would turn the filters."""
+    q = np.random.default_rng(0).integers(-127, 128, (5, 8))
+    scale, zero = np.array([0.01, 0.1, 1, 2, 3]), np.arange(5)
+    path = build(
+        """
+        net (float[batch, 5] x) => (float[batch, 3] y)
+        <int8[5, 8] q, float[5] scale, int8[5] zero, float[8, 3] v>
+        { w = DequantizeLinear<axis = 0>(q, scale, zero)  h = MatMul(x, w)  y = MatMul(h, v) }
+        """,
+        q=q,
+        scale=scale,
+        zero=zero,
+    )
+    filters = ((q - zero[:, None]) * scale[:, None]).T
+    np.testing.assert_allclose(score(path, "cosine")["q[1]"], by_hand(filters), rtol=1e-6, atol=1e-9)
+
+
 @pytest.mark.parametrize("criterion", ["geometric-median", "cosine", "entropy"])
 def test_block_by_block_is_the_same(digits: dict[str, Path], monkeypatch: pytest.MonkeyPatch, criterion: str) -> None:
     whole = score(digits["transformer"], criterion)
