@@ -430,9 +430,16 @@ def test_ctrl_c(fails: Fails, model: Path, monkeypatch: pytest.MonkeyPatch, plac
     fails(130, "compress", model, "--plan", plan, says="interrupted; nothing was written")
 
 
-def test_ctrl_c_in_a_shell(model: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("sent", "code", "says"),
+    [
+        (signal.SIGINT, 130, "interrupted; nothing was written"),
+        (signal.SIGTERM, 143, "terminated; nothing was written"),
+    ],
+)
+def test_signal_in_a_shell(model: Path, tmp_path: Path, sent: signal.Signals, code: int, says: str) -> None:
     """A real signal, while the result lies beside its place and is being checked."""
-    code = (  # a parent in the background may have left the signal ignored
+    program = (  # a parent in the background may have left the signal ignored
         "import signal, time, onnxprune.verify as v; from onnxprune.cli import main\n"
         "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
         "v.verify = lambda *_: (print('checking', flush=True), time.sleep(60))\n"
@@ -440,15 +447,15 @@ def test_ctrl_c_in_a_shell(model: Path, tmp_path: Path) -> None:
     )
     before = snapshot(tmp_path)
     with subprocess.Popen(
-        [sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        [sys.executable, "-c", program], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     ) as run:
         assert run.stdout is not None
         assert run.stdout.readline() == "checking\n"
         assert len(snapshot(tmp_path)) > len(before)
-        run.send_signal(signal.SIGINT)
+        run.send_signal(sent)
         _, stderr = run.communicate(timeout=30)
-    assert run.returncode == 130
-    assert_one_line(stderr, "interrupted; nothing was written")
+    assert run.returncode == code
+    assert_one_line(stderr, says)
     assert snapshot(tmp_path) == before
 
 

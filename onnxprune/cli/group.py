@@ -1,16 +1,20 @@
 """The command `onnxprune`: finds its commands, and turns every failure into one line and an exit code.
 
 Every failure is one line on standard error that says what to do, and an exit code: 2 for wrong usage, 130 for Ctrl-C,
-1 for the rest. A file in `commands/` with a `command` in it is a command; nothing else has to be told.
+143 for a polite kill (SIGTERM), 1 for the rest. A file in `commands/` with a `command` in it is a command; nothing else
+has to be told.
 """
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import pkgutil
+import signal
 import sys
+import threading
 import traceback
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, NoReturn
 
 import click
@@ -20,6 +24,11 @@ from onnxprune.cli.base import VERBOSE, examples
 from onnxprune.errors import OnnxpruneError
 
 _INTERRUPTED = 130
+_TERMINATED = 143
+
+
+class _TerminatedError(KeyboardInterrupt):
+    """SIGTERM, which unwinds like Ctrl-C so that what is half written is cleaned up."""
 
 
 class _OneLineErrors(click.Group):
@@ -66,11 +75,14 @@ class _OneLineErrors(click.Group):
     def invoke(self, ctx: click.Context) -> Any:
         """Run the command; what it raises becomes one line."""
         try:
-            return super().invoke(ctx)
+            with _unwinding_on_sigterm():
+                return super().invoke(ctx)
         except (click.ClickException, click.exceptions.Exit):
             raise
         except OnnxpruneError as error:
             _fail(ctx, str(error), error.exit_code)
+        except _TerminatedError:
+            _fail(ctx, "terminated; nothing was written", _TERMINATED)
         except KeyboardInterrupt:
             _fail(ctx, "interrupted; nothing was written", _INTERRUPTED)
         except MemoryError:
@@ -86,6 +98,23 @@ class _OneLineErrors(click.Group):
                 "that the same command prints with -v",
                 1,
             )
+
+
+@contextlib.contextmanager
+def _unwinding_on_sigterm() -> Iterator[None]:
+    """Python's default for SIGTERM ends the process on the spot. Only the main thread may set handlers."""
+
+    def unwind(*_: object) -> NoReturn:
+        raise _TerminatedError
+
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, unwind)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before or signal.SIG_DFL)
 
 
 def _fail(ctx: click.Context, message: str, code: int) -> NoReturn:
