@@ -14,6 +14,7 @@ from click.testing import CliRunner, Result
 from onnxprune.cli import main
 from onnxprune.criteria.base import criteria
 from onnxprune.pipeline import score
+from onnxprune.runtime.providers import available
 
 
 @pytest.fixture
@@ -110,6 +111,21 @@ def test_synthetic_data_will_do(model: Path) -> None:
         run("score", model, "--criterion", name, "--data", "synthetic", "--samples", 16, "--json").stdout
     )
     assert all(np.isfinite(group["scores"]).all() for group in found["groups"])
+
+
+def test_provider_that_is_missing_falls_back_with_a_word(model: Path, samples: Path) -> None:
+    if "CUDAExecutionProvider" in available():
+        pytest.skip("CUDA is not missing here")
+    options = ("--criterion", "activation-mean", "--data", samples, "--json")
+    plain, asked = run("score", model, *options), run("score", model, *options, "--providers", "cuda,cpu")
+    assert plain.stdout == asked.stdout
+    assert plain.stderr == ""
+    assert asked.stderr.startswith("note: CUDAExecutionProvider is not part of this ONNX Runtime")
+
+
+def test_unknown_provider(model: Path, samples: Path) -> None:
+    options = ("--criterion", "activation-mean", "--data", samples, "--providers", "cpux")
+    assert "unknown execution provider 'cpux'; did you mean 'cpu'" in refused("score", model, *options)
 
 
 NEEDY = [name for name in criteria.names() if criteria[name].needs_data]

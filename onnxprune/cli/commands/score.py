@@ -32,6 +32,9 @@ _FORMATS = (".csv", ".json")
 @click.option("--seed", default=0, show_default=True, type=click.IntRange(0), help="Of everything random.")
 @click.option("--csv", "as_csv", is_flag=True, help="Every score as CSV on standard output, no table.")
 @data_options
+@click.option(
+    "--providers", default="cpu", metavar="NAMES", help="What runs the model on --data, by preference: cuda,cpu."
+)
 @shared(JSON, QUIET, VERBOSITY)
 def command(
     model: Path,
@@ -42,6 +45,7 @@ def command(
     skip: tuple[str, ...],
     seed: int,
     as_csv: bool,
+    providers: str,
     as_json: bool,
     quiet: bool,
     verbose: bool,  # noqa: ARG001 (-v prints tracebacks)
@@ -58,6 +62,7 @@ def command(
         from onnxprune import pipeline, scoring
         from onnxprune.criteria.combination import resolve
         from onnxprune.report import scores as report
+        from onnxprune.runtime.providers import choose
         from onnxprune.selection import select
 
         pipeline.check_targets([model], output, plot)
@@ -68,11 +73,16 @@ def command(
         analysis = pipeline.inspect(model)
         groups = select(analysis, only, skip)
         data = data_from(options, analysis.model, seed)
+        chosen_providers, notes = choose(providers.split(",")) if data is not None else ((), ())
         progress("scoring")
-        scores = scoring.score_model(analysis, groups, criterion, data, seed=seed, progress=progress)
+        scores = scoring.score_model(
+            analysis, groups, criterion, data, seed=seed, providers=chosen_providers, progress=progress
+        )
         source = None if data is None else data.source
         found = report.of_scores(scores, groups, chosen, model, data=source, seed=seed)
         _write(found, output, plot)
+    for note in notes:
+        click.echo(f"note: {note}", err=True)
     if as_json:
         print_json(found)
     elif as_csv:
