@@ -42,7 +42,14 @@ def typed_body(schema: Any, node: ir.Node, inputs: Sequence[Tensor | None]) -> i
     version = max(schema.context_dependent_function_opset_versions)
     written = ir.serde.serialize_node(node).SerializeToString()
     body = schema.get_context_dependent_function_with_opset_version(version, written, types)
-    return ir.serde.deserialize_function(onnx.FunctionProto.FromString(body))
+    return ir.serde.deserialize_function(_complete(onnx.FunctionProto.FromString(body)))
+
+
+def _complete(body: onnx.FunctionProto) -> onnx.FunctionProto:
+    """With a node, that computes nothing, for every output that the node did not ask for and the body leaves out."""
+    made = {name for node in body.node for name in node.output}
+    body.node.extend(onnx.helper.make_node("Optional", [], [name]) for name in body.output if name not in made)
+    return body
 
 
 def _type(value: Tensor | None) -> onnx.TypeProto:

@@ -150,7 +150,7 @@ class Program:
         env.update(zip(self.inputs, arguments, strict=False))
         devices = [value.device for value in arguments if isinstance(value, Tensor) and value.device.type != "cpu"]
         self.run(env, device=devices[0] if devices else None)
-        return tuple(env.get(name) for name in self.outputs)  # a definition need not compute what nobody asked for
+        return tuple(env[name] for name in self.outputs)
 
     def _step(self, node: ir.Node) -> Step | None:
         """None where the results are known now (they are among the constants then) or nothing can compute them."""
