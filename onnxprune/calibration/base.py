@@ -54,16 +54,25 @@ class Data:
 
 
 @dataclass(frozen=True)
+class ImageStatistics:
+    """Mean [C] and covariance [C, C] of the channels; amplitude falls with the frequency f as f ** -slope."""
+
+    mean: Array
+    covariance: Array
+    slope: float
+
+
+@dataclass(frozen=True)
 class Hints:
     """What the model knows about its inputs beyond their types; used by synthetic data. See `synthetic.hints_of`.
 
     Fields:
         limits: how many values an integer input may take, from 0: the rows of the embedding table that it indexes.
-        moments: mean [C] and covariance [C, C] of the channels of an image input.
+        images: the statistics of image inputs.
     """
 
     limits: Mapping[str, int] = field(default_factory=dict)
-    moments: Mapping[str, tuple[Array, Array]] = field(default_factory=dict)
+    images: Mapping[str, ImageStatistics] = field(default_factory=dict)
 
 
 NO_HINTS = Hints()

@@ -3,26 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 import onnx_ir as ir
 
-from onnxprune.calibration.base import Array, Batch, Hints, Request, Start, source
+from onnxprune.calibration.base import Array, Batch, Hints, ImageStatistics, Request, Start, source
 from onnxprune.calibration.pixels import channel_axis
 from onnxprune.signature import Feed, Port, ports_of, synthetic_feed
 
 SAMPLES = 128
 # Sizes for dynamic axes that no one gave: height and width of images, anything else.
 _SIDE, _LENGTH = 224, 32
-# By which power the amplitude of natural images falls with frequency (Tolhurst 1992).
-_SLOPE = 1.2
+# By which power the amplitude of natural images falls with frequency: on average, and what is tried.
+_SLOPE, _SLOPES = 1.2, tuple(step / 10 for step in range(8, 19))
 # Red, green and blue of a natural image go together; this is what is taken where the model does not tell.
 _CHANNEL_CORRELATION = 0.9
 # The middle and a third of the range of a byte.
 _BYTE_MEAN, _BYTE_STD = 128, 43
 
-Moments = tuple[Array, Array]
 Floats = npt.NDArray[np.float64]
 
 
@@ -64,7 +64,7 @@ def _array(port: Port, hints: Hints, rng: np.random.Generator) -> Array:
         return np.ones_like(plain)
     axis = channel_axis(port)
     if axis is not None and (kind == "f" or plain.dtype.itemsize == 1):
-        return _images(plain, axis, hints.moments.get(port.name), rng)
+        return _images(plain, axis, hints.images.get(port.name), rng)
     if kind in "iu" and port.name in hints.limits:
         limit = hints.limits[port.name]
         if "position" in name:
@@ -73,53 +73,53 @@ def _array(port: Port, hints: Hints, rng: np.random.Generator) -> Array:
     return plain
 
 
-def _images(plain: Array, axis: int, moments: Moments | None, rng: np.random.Generator) -> Array:
+def _images(plain: Array, axis: int, statistics: ImageStatistics | None, rng: np.random.Generator) -> Array:
     """Noise of the shape and type of `plain`, whose channels lie on `axis`."""
     shape = np.moveaxis(plain, axis, 1).shape
-    mean, covariance = moments or _prior(shape[1])
-    noise = natural_noise(shape, rng)
-    values, vectors = np.linalg.eigh(covariance)
-    mixed = np.einsum("ij,njhw->nihw", vectors * np.sqrt(values.clip(0)), noise) + mean[:, None, None]
+    due = statistics or _prior(shape[1])
+    values, vectors = np.linalg.eigh(due.covariance)
+    noise = natural_noise(shape, rng, due.slope)
+    mixed = np.einsum("ij,njhw->nihw", vectors * np.sqrt(values.clip(0)), noise) + due.mean[:, None, None]
     if plain.dtype.kind != "f":
         info = np.iinfo(plain.dtype)
         mixed = np.clip(np.rint(mixed * _BYTE_STD + _BYTE_MEAN + min(info.min, 0)), info.min, info.max)
     return np.ascontiguousarray(np.moveaxis(mixed, 1, axis), plain.dtype)
 
 
-def _prior(channels: int) -> Moments:
-    """Normalized images: mean 0, variance 1."""
+def _prior(channels: int) -> ImageStatistics:
+    """Of normalized images: mean 0, variance 1."""
     correlation = np.full((channels, channels), _CHANNEL_CORRELATION)
     np.fill_diagonal(correlation, 1.0)
-    return np.zeros(channels), correlation
+    return ImageStatistics(np.zeros(channels), correlation, _SLOPE)
 
 
 # ---- noise like images --------------------------------------------------------------------------------------------
 
 
-def natural_noise(shape: tuple[int, ...], rng: np.random.Generator) -> Floats:
+def natural_noise(shape: tuple[int, ...], rng: np.random.Generator, slope: float = _SLOPE) -> Floats:
     """Normal noise [..., height, width] of variance 1 whose amplitude falls with frequency as that of photographs does.
 
     That it falls as about 1 / frequency: D. J. Field, "Relations between the statistics of natural images and the
-    response properties of cortical cells", JOSA A 4 (1987); the exponent, 1.2 on average: D. J. Tolhurst et al.,
-    "Amplitude spectra of natural images", Ophthalmic Physiol. Opt. 12 (1992). That such noise is a better stand-in for
-    images than white noise: M. Baradad et al., "Learning to See by Looking at Noise", NeurIPS 2021, and
+    response properties of cortical cells", JOSA A 4 (1987); slopes around 1.2: D. J. Tolhurst et al., "Amplitude
+    spectra of natural images", Ophthalmic Physiol. Opt. 12 (1992). That such noise is a better stand-in for images
+    than white noise: M. Baradad et al., "Learning to See by Looking at Noise", NeurIPS 2021, and
     benchmarks/synthetic_data.py. It has no edges and no objects, and wraps around at the borders.
     """
     white = rng.standard_normal(shape)
-    amplitude = _amplitude(shape[-2], shape[-1])[:, : shape[-1] // 2 + 1]
+    amplitude = _amplitude(shape[-2], shape[-1], slope)[:, : shape[-1] // 2 + 1]
     return np.fft.irfft2(np.fft.rfft2(white) * amplitude, s=shape[-2:])
 
 
-def _amplitude(height: int, width: int) -> Floats:
+def _amplitude(height: int, width: int, slope: float) -> Floats:
     """Of each frequency [height, width], with a mean square of 1; the mean gets that of the lowest frequency."""
     frequency = np.hypot(np.fft.fftfreq(height)[:, None], np.fft.fftfreq(width)[None, :])
-    amplitude = np.maximum(frequency, 1 / max(height, width)) ** -_SLOPE
+    amplitude = np.maximum(frequency, 1 / max(height, width)) ** -slope
     return np.asarray(amplitude / np.sqrt(np.mean(amplitude**2)))
 
 
-def _autocorrelation(height: int, width: int) -> Floats:
+def _autocorrelation(height: int, width: int, slope: float) -> Floats:
     """Of `natural_noise` by distance [height, width], modulo the size (Wiener-Khinchin)."""
-    return np.fft.ifft2(_amplitude(height, width) ** 2).real
+    return np.fft.ifft2(_amplitude(height, width, slope) ** 2).real
 
 
 # ---- what the model tells -----------------------------------------------------------------------------------------
@@ -127,7 +127,7 @@ def _autocorrelation(height: int, width: int) -> Floats:
 
 def hints_of(model: ir.Model) -> Hints:
     """What the graph says about its inputs: the sizes of embedding tables, and statistics of images."""
-    return Hints(limits=vocabulary_limits(model), moments=match_batchnorm(model))
+    return Hints(limits=vocabulary_limits(model), images=match_batchnorm(model))
 
 
 # What leaves the values of an integer input as they are.
@@ -179,9 +179,19 @@ def _constant(node: ir.Node, slot: int) -> ir.TensorProtocol | None:
     return ir.convenience.get_const_tensor(value)
 
 
-def match_batchnorm(model: ir.Model) -> dict[str, Moments]:
-    """Mean [C] and covariance [C, C] of each image input's channels that fit the running statistics of the first
-    BatchNormalization.
+@dataclass(frozen=True)
+class _Stem:
+    """A Conv that reads an image, and the running statistics of its output: one equation per output channel."""
+
+    weight: Floats  # [output, input, height, width]
+    bias: Floats  # [output]
+    dilations: tuple[int, int]
+    mean: Floats
+    variance: Floats
+
+
+def match_batchnorm(model: ir.Model) -> dict[str, ImageStatistics]:
+    """Statistics of each image input that fit the running statistics of the first BatchNormalization.
 
     Where an input goes through a Conv (groups 1) into a BatchNormalization, its running mean and variance of channel c
     are what training images gave there. For `natural_noise` with channel mean m and covariance S they are
@@ -190,9 +200,10 @@ def match_batchnorm(model: ir.Model) -> dict[str, Moments]:
         var_c  = sum over i, j of S_ij * sum over taps k, l of w_cik * w_cjl * r(k - l)
 
     with r the noise's autocorrelation: linear in m and S, solved by least squares in units of the running deviation and
-    variance, S then made positive semidefinite. Where a BatchNormalization reads the input itself, its statistics are
-    taken as they are. The idea of matching them is from H. Yin et al., "Dreaming to Distill", CVPR 2020, and Y. Cai et
-    al., "ZeroQ", CVPR 2020, which optimize pixels through the whole network.
+    variance, S then made positive semidefinite, for each of several slopes of the spectrum, the best of which is taken.
+    Where a BatchNormalization reads the input itself, its statistics are taken as they are. The idea of matching them
+    is from H. Yin et al., "Dreaming to Distill", CVPR 2020, and Y. Cai et al., "ZeroQ", CVPR 2020, which optimize
+    pixels through the whole network.
 
     What it does not do: later BatchNormalizations are not matched (that takes gradients); neither are statistics behind
     an activation, a grouped Conv or a Gemm; the zeros around padded images are ignored; nothing is found where the
@@ -203,70 +214,77 @@ def match_batchnorm(model: ir.Model) -> dict[str, Moments]:
     for value in _fed(model):
         port = ports[value.name or ""]
         axis = channel_axis(port) if value.dtype is not None and value.dtype.is_floating_point() else None
-        if axis is not None:
-            moments = _moments(value, port, axis)
-            if moments is not None:
-                found[port.name] = moments
+        statistics = None if axis is None else _matched(value, port, axis)
+        if statistics is not None:
+            found[port.name] = statistics
     return found
 
 
-def _moments(value: ir.Value, port: Port, axis: int) -> Moments | None:
+def _matched(value: ir.Value, port: Port, axis: int) -> ImageStatistics | None:
     channels = port.shape[axis]
     assert isinstance(channels, int)
-    sides = [
-        size if isinstance(size, int) else _SIDE for place, size in enumerate(port.shape) if place not in (0, axis)
-    ]
-    correlation = _autocorrelation(*sides)
-    equations = []
+    stems = []
     for node, slot in _readers(value):
-        if slot != 0 or (node.op_type == "Conv" and node.attributes.get_int("group", 1) != 1):
-            continue
-        if (own := _statistics(node, channels)) is not None:
-            return own[0], np.diag(own[1])
-        for reader, place in node.outputs[0].uses() if node.op_type == "Conv" else ():
-            weight = _constant(node, 1)
-            statistics = _statistics(reader, None) if place == 0 else None
-            if weight is not None and statistics is not None and weight.shape.numpy()[1] == channels:
-                equations.append(_equations(node, np.asarray(weight.numpy(), np.float64), statistics, correlation))
-    if not equations:
+        own = _running(node) if slot == 0 else None
+        if own is not None and len(own[0]) == channels:
+            return ImageStatistics(own[0], np.diag(own[1]), _SLOPE)
+        if node.op_type == "Conv" and slot == 0:
+            stems += [stem for stem in _stems(node) if stem.weight.shape[1] == channels]
+    if not stems:
         return None
-    return _solved([np.concatenate(parts) for parts in zip(*equations, strict=True)], channels)
+    height, width = (
+        size if isinstance(size, int) else _SIDE for place, size in enumerate(port.shape) if place not in (0, axis)
+    )
+    fits = [_fit(stems, channels, _autocorrelation(height, width, slope), slope) for slope in _SLOPES]
+    return min(fits, key=lambda fit: (round(fit[0], 3), abs(fit[1].slope - _SLOPE)))[1]
 
 
-def _statistics(node: ir.Node, channels: int | None) -> Moments | None:
-    """Running mean and variance of a BatchNormalization with so many channels, or any number."""
+def _stems(conv: ir.Node) -> Iterator[_Stem]:
+    """One for each BatchNormalization that reads the result."""
+    weight, bias = _numbers(conv, 1), _numbers(conv, 2)
+    if weight is None or weight.ndim != 4 or conv.attributes.get_int("group", 1) != 1:
+        return
+    bias = np.zeros(len(weight)) if bias is None else bias
+    down, across = conv.attributes.get_ints("dilations", (1, 1))
+    for reader, slot in conv.outputs[0].uses():
+        running = _running(reader) if slot == 0 else None
+        if running is not None and len(running[0]) == len(weight):
+            yield _Stem(weight, bias, (down, across), running[0], np.maximum(running[1], 1e-12))
+
+
+def _running(node: ir.Node) -> tuple[Floats, Floats] | None:
+    """Running mean and variance of a BatchNormalization."""
     if node.op_type != "BatchNormalization" or node.attributes.get_int("training_mode", 0) != 0:
         return None
-    mean, variance = _constant(node, 3), _constant(node, 4)
-    if mean is None or variance is None or (channels is not None and mean.shape.numpy() != (channels,)):
-        return None
-    return np.asarray(mean.numpy(), np.float64), np.asarray(variance.numpy(), np.float64)
+    mean, variance = _numbers(node, 3), _numbers(node, 4)
+    return None if mean is None or variance is None else (mean, variance)
 
 
-def _equations(conv: ir.Node, weight: Floats, statistics: Moments, correlation: Floats) -> list[Floats]:
-    """Rows and right sides for m, then for the C * C entries of S, in units of the running deviation and variance."""
-    mean, variance = statistics[0], np.maximum(statistics[1], 1e-12)
-    bias = _constant(conv, 2)
-    left = weight.sum((2, 3))
-    right = mean - (0 if bias is None else np.asarray(bias.numpy(), np.float64))
-    rows, columns = np.indices(weight.shape[2:]).reshape(2, -1)
-    down, across = (int(step) for step in conv.attributes.get_ints("dilations", (1, 1)))
+def _numbers(node: ir.Node, slot: int) -> Floats | None:
+    tensor = _constant(node, slot)
+    array = None if tensor is None else np.asarray(tensor.numpy(), np.float64)
+    return array if array is not None and np.isfinite(array).all() else None
+
+
+def _fit(stems: list[_Stem], channels: int, correlation: Floats, slope: float) -> tuple[float, ImageStatistics]:
+    """How far off they are, and the statistics nearest to the prior among those that fit best."""
+    prior = _prior(channels)
+    deviations = np.concatenate([np.sqrt(stem.variance) for stem in stems])
+    sums = np.concatenate([stem.weight.sum((2, 3)) for stem in stems]) / deviations[:, None]
+    means = np.concatenate([stem.mean - stem.bias for stem in stems]) / deviations
+    mean = prior.mean + np.linalg.lstsq(sums, means - sums @ prior.mean)[0]
+    products = np.concatenate([_products(stem, correlation) for stem in stems]) / deviations[:, None] ** 2
+    correction = np.linalg.lstsq(products, 1 - products @ prior.covariance.ravel())[0].reshape(channels, channels)
+    values, vectors = np.linalg.eigh(prior.covariance + (correction + correction.T) / 2)
+    covariance = (vectors * values.clip(max(values.max(), 0) * 1e-4)) @ vectors.T
+    return float(np.abs(products @ covariance.ravel() - 1).mean()), ImageStatistics(mean, covariance, slope)
+
+
+def _products(stem: _Stem, correlation: Floats) -> Floats:
+    """What each entry of S adds to the variance of an output channel: [output, C * C]."""
+    rows, columns = np.indices(stem.weight.shape[2:]).reshape(2, -1) * np.reshape(stem.dilations, (2, 1))
     height, width = correlation.shape
-    near = correlation[
-        np.subtract.outer(rows, rows) * down % height, np.subtract.outer(columns, columns) * across % width
-    ]
-    taps = weight.reshape(*weight.shape[:2], -1)
-    products = np.einsum("cik,kl,cjl->cij", taps, near, taps).reshape(len(taps), -1)
-    deviation = np.sqrt(variance)
-    return [left / deviation[:, None], right / deviation, products / variance[:, None], np.ones_like(variance)]
-
-
-def _solved(system: list[Floats], channels: int) -> Moments:
-    """The moments nearest to the prior among those that fit best."""
-    left, right, products, ones = system
-    prior_mean, prior = _prior(channels)
-    mean = prior_mean + np.linalg.lstsq(left, right - left @ prior_mean)[0]
-    correction = np.linalg.lstsq(products, ones - products @ prior.ravel())[0].reshape(channels, channels)
-    covariance = prior + (correction + correction.T) / 2
-    values, vectors = np.linalg.eigh(covariance)
-    return mean, (vectors * values.clip(values.max() * 1e-4)) @ vectors.T
+    near = correlation[np.subtract.outer(rows, rows) % height, np.subtract.outer(columns, columns) % width]
+    taps = stem.weight.reshape(*stem.weight.shape[:2], -1)
+    products: Floats = np.einsum("cik,kl,cjl->cij", taps, near, taps)
+    return products.reshape(len(taps), -1)

@@ -11,7 +11,7 @@ import numpy as np
 import onnx_ir as ir
 import pytest
 
-from onnxprune.calibration.base import Data, Hints
+from onnxprune.calibration.base import Data, Hints, ImageStatistics
 from onnxprune.calibration.synthetic import SAMPLES, hints_of, match_batchnorm, natural_noise, vocabulary_limits
 from onnxprune.errors import DataError, ModelError
 from onnxprune.model import open_model
@@ -62,9 +62,12 @@ def test_types_that_cannot_be_made() -> None:
         load("synthetic", Port("x", "tensor(float)", (4, 3)), samples=3)
 
 
-def test_hints_are_limits_and_moments() -> None:
+def test_hints_are_limits_and_statistics() -> None:
     positions = Port("position_ids", "tensor(int64)", ("batch", "length"))
-    hints = Hints({"input_ids": 1000, "position_ids": 5}, {"pixels": (np.array([1.0, 2, 3]), np.diag([4.0, 1, 0.01]))})
+    hints = Hints(
+        {"input_ids": 1000, "position_ids": 5},
+        {"pixels": ImageStatistics(np.array([1.0, 2, 3]), np.diag([4.0, 1, 0.01]), 1.0)},
+    )
     (batch,) = load(
         "synthetic", IDS, positions, IMAGES, hints=hints, sizes={"length": 7}, batch=500, samples=500
     ).batches()
@@ -100,11 +103,11 @@ MIXING = np.array([[1.0, 0, 0], [0.8, 0.5, 0], [-0.3, 0.2, 0.7]])
 COVARIANCE = MIXING @ MIXING.T
 
 
-def normalized(build: Build, *, layout: str = "NCHW", dilation: int = 1) -> Path:
+def normalized(build: Build, *, layout: str = "NCHW", dilation: int = 1, slope: float = 1.2) -> Path:
     """Conv and BatchNormalization whose running statistics are those of natural noise with MEAN and COVARIANCE."""
     rng = np.random.default_rng(1)
     weight, bias = rng.standard_normal((10, 3, 3, 3)).astype("f"), rng.standard_normal(10).astype("f")
-    noise = np.einsum("ij,njhw->nihw", MIXING, natural_noise((300, 3, 24, 20), rng)) + MEAN[:, None, None]
+    noise = np.einsum("ij,njhw->nihw", MIXING, natural_noise((300, 3, 24, 20), rng, slope)) + MEAN[:, None, None]
     shape, turn = (
         ("24, 20, 3", "t = Transpose<perm = [0, 3, 1, 2]>(x)") if layout == "NHWC" else ("3, 24, 20", "t = Identity(x)")
     )
@@ -122,12 +125,15 @@ def normalized(build: Build, *, layout: str = "NCHW", dilation: int = 1) -> Path
     return build(graph, **arrays, mean=outputs.mean((0, 2, 3)), var=outputs.var((0, 2, 3)))
 
 
-@pytest.mark.parametrize(("layout", "dilation"), [("NCHW", 1), ("NHWC", 1), ("NCHW", 2)])
-def test_moments_are_found_again_in_a_batchnorm(build: Build, layout: str, dilation: int) -> None:
-    path = normalized(build, layout=layout, dilation=dilation)
-    mean, covariance = match_batchnorm(open_model(path))["x"]
-    assert np.allclose(mean, MEAN, atol=0.05)
-    assert np.allclose(covariance, COVARIANCE, atol=0.1)
+@pytest.mark.parametrize(
+    ("layout", "dilation", "slope"), [("NCHW", 1, 1.2), ("NHWC", 1, 1.2), ("NCHW", 2, 1.2), ("NCHW", 1, 1.6)]
+)
+def test_statistics_are_found_again_in_a_batchnorm(build: Build, layout: str, dilation: int, slope: float) -> None:
+    path = normalized(build, layout=layout, dilation=dilation, slope=slope)
+    found = match_batchnorm(open_model(path))["x"]
+    assert np.allclose(found.mean, MEAN, atol=0.05)
+    assert np.allclose(found.covariance, COVARIANCE, atol=0.15)
+    assert found.slope == pytest.approx(slope, abs=0.11)
 
 
 def test_synthetic_data_meets_the_batchnorm(build: Build) -> None:
@@ -154,10 +160,10 @@ def test_an_impossible_covariance_is_made_possible(build: Build) -> None:
     """
     w = np.concatenate([weight, np.zeros_like(weight)], 1)
     model = open_model(build(graph, w=w, one=np.ones(3), zero=np.zeros(3), var=np.array([100, 1e-9, 1e-9])))
-    mean, covariance = match_batchnorm(model)["x"]
-    assert np.isfinite(mean).all()
-    assert np.linalg.eigvalsh(covariance).min() > 0
-    assert np.allclose(covariance, covariance.T)
+    found = match_batchnorm(model)["x"]
+    assert np.isfinite(found.mean).all()
+    assert np.linalg.eigvalsh(found.covariance).min() > 0
+    assert np.allclose(found.covariance, found.covariance.T)
 
 
 def test_a_batchnorm_that_reads_the_input(build: Build) -> None:
@@ -166,9 +172,9 @@ def test_a_batchnorm_that_reads_the_input(build: Build) -> None:
         <float[3] one, float[3] zero, float[3] mean = {1, 2, 3}, float[3] var = {4, 5, 6}>
         { y = BatchNormalization(x, one, zero, mean, var) }
     """, one=np.ones(3), zero=np.zeros(3)))  # fmt: skip
-    mean, covariance = match_batchnorm(model)["x"]
-    assert mean.tolist() == [1, 2, 3]
-    assert covariance.tolist() == np.diag([4, 5, 6]).tolist()
+    found = match_batchnorm(model)["x"]
+    assert found.mean.tolist() == [1, 2, 3]
+    assert found.covariance.tolist() == np.diag([4, 5, 6]).tolist()
 
 
 @pytest.mark.parametrize(
@@ -187,9 +193,9 @@ def test_nothing_is_guessed(build: Build, body: str) -> None:
 
 def test_digits_are_matched(digits: dict[str, Path]) -> None:
     """The resnet was trained on images of mean 0 and variance 1, black borders and all."""
-    mean, covariance = match_batchnorm(open_model(digits["resnet"]))["input"]
-    assert abs(mean[0]) < 0.1
-    assert 0.7 < covariance[0, 0] < 1.3
+    found = match_batchnorm(open_model(digits["resnet"]))["input"]
+    assert abs(found.mean[0]) < 0.1
+    assert 0.7 < found.covariance[0, 0] < 1.3
 
 
 def test_limits_are_the_rows_of_tables(build: Build) -> None:
