@@ -18,7 +18,7 @@ import pytest
 PACKAGE = Path(__file__).resolve().parents[1] / "onnxprune"
 
 ROOMS = [
-    ["errors"],
+    ["errors", "versions"],
     ["registry"],
     ["dims"],
     ["wire"],
@@ -51,7 +51,7 @@ BASES = {
     "ops": {"base", "evaluate"},
     "calibration": {"base", "pixels"},
     "criteria": {"base"},
-    "allocation": {"base", "levels"},
+    "allocation": {"base", "levels", "order"},
     "passes": {"base"},
 }
 

@@ -9,8 +9,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-from scipy.special import log_softmax, softmax
-from scipy.stats import entropy
 
 from onnxprune.calibration.base import Batch, Data, load_data
 from onnxprune.errors import DataError, UsageError
@@ -22,6 +20,15 @@ RNG = np.random.default_rng(0)
 LOGITS = RNG.standard_normal((7, 6)).astype(np.float32)
 ORIGINAL = RNG.standard_normal((7, 6)).astype(np.float32)
 DTYPES = {"f": "tensor(float)", "i": "tensor(int64)", "O": "tensor(string)", "b": "tensor(bool)"}
+
+
+def softmax(scores: np.ndarray) -> np.ndarray:
+    powers = np.exp(scores)
+    return powers / powers.sum(-1, keepdims=True)
+
+
+def divergence(p: np.ndarray, q: np.ndarray) -> float:
+    return float((p * np.log(p / q)).sum(-1).mean())
 
 
 class Says:
@@ -111,15 +118,15 @@ def test_agreement_of_a_segmentation_is_along_axis_1() -> None:
 
 
 def test_kl_is_the_mean_divergence_of_the_softmax() -> None:
-    wanted = entropy(softmax(ORIGINAL.astype(float), -1), softmax(LOGITS.astype(float), -1), axis=-1).mean()
+    wanted = divergence(softmax(ORIGINAL.astype(float)), softmax(LOGITS.astype(float)))
     assert value("kl", LOGITS, original=ORIGINAL) == pytest.approx(wanted, rel=1e-12)
     shifted = ORIGINAL.astype(np.float64) + 1000.0
     assert value("kl", shifted, original=shifted) == 0.0
 
 
 def test_kl_takes_probabilities_as_they_are() -> None:
-    p, q = softmax(ORIGINAL, -1), softmax(LOGITS, -1)
-    wanted = entropy(p.astype(float), q.astype(float), axis=-1).mean()
+    p, q = softmax(ORIGINAL), softmax(LOGITS)
+    wanted = divergence(p.astype(float), q.astype(float))
     assert value("kl", q, original=p) == pytest.approx(wanted, rel=1e-5)
     certain = np.eye(6, dtype=np.float32)
     assert value("kl", certain, original=certain) == 0.0
@@ -131,8 +138,8 @@ def test_kl_of_masked_classes() -> None:
     masked[:, 0] = -np.inf
     other = LOGITS.copy()
     other[:, 0] = -np.inf
-    p, log_q = softmax(masked[:, 1:].astype(float), -1), log_softmax(other[:, 1:].astype(float), -1)
-    assert value("kl", other, original=masked) == pytest.approx((p * (np.log(p) - log_q)).sum(-1).mean())
+    wanted = divergence(softmax(masked[:, 1:].astype(float)), softmax(other[:, 1:].astype(float)))
+    assert value("kl", other, original=masked) == pytest.approx(wanted)
 
 
 def test_cosine_is_per_sample() -> None:
