@@ -232,7 +232,7 @@ class _Checked:
         for chunk in self.start():
             feed = {port.name: self._array(port, chunk.feed) for port in self.request.ports}
             checked = Batch(feed, chunk.labels)
-            self._check_labels(checked)
+            self._check_samples(checked)
             yield checked
 
     def _array(self, port: Port, feed: Feed) -> Array:
@@ -246,12 +246,14 @@ class _Checked:
             raise DataError(f"{spec}: {wrong} of {array.size} values for input '{port.name}' are NaN or infinite")
         return _cast(array, port, spec)
 
-    def _check_labels(self, batch: Batch) -> None:
+    def _check_samples(self, batch: Batch) -> None:
         spec, labels = self.request.spec, batch.labels
         if labels is not None and labels.dtype.kind not in "fiub":
             raise DataError(f"{spec}: labels must be numbers, but they are {labels.dtype.name}")
         lengths = {name: len(array) for name, array in _columns(batch).items()}
-        if len(set(lengths.values())) > 1 and not self.batched:
+        # What a function yields may have inputs with another first axis; where it has not, labels have to agree too.
+        alike = len({length for name, length in lengths.items() if name in batch.feed}) == 1
+        if len(set(lengths.values())) > 1 and (alike or not self.batched):
             listed = ", ".join(f"{length} for '{name}'" for name, length in lengths.items())
             raise DataError(f"{spec} has different numbers of samples: {listed}")
 

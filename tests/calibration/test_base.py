@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -10,9 +11,20 @@ import pytest
 
 from onnxprune.calibration.base import SOURCES
 from onnxprune.calibration.pixels import ImageOptions
-from onnxprune.errors import DataError, UsageError
+from onnxprune.errors import DataError, MissingExtraError, UsageError
 from onnxprune.signature import Port
-from tests.calibration.harness import FIXED, IDS, MASK, ROWS, assert_same_again, gathered, labels_of, load, sizes
+from tests.calibration.harness import (
+    FIXED,
+    IDS,
+    IMAGES,
+    MASK,
+    ROWS,
+    assert_same_again,
+    gathered,
+    labels_of,
+    load,
+    sizes,
+)
 
 X = np.arange(30, dtype=np.float32).reshape(10, 3)
 
@@ -179,3 +191,22 @@ def test_what_no_source_reads(tmp_path: Path) -> None:
     for path in (tmp_path / "data.xls", tmp_path):
         with pytest.raises(DataError, match=r"is not data that can be read; --data takes an .npz file .* synthetic"):
             load(path, ROWS)
+
+
+@pytest.mark.parametrize(
+    ("package", "name", "port", "options"),
+    [
+        ("PIL", "images/a.png", IMAGES, {}),
+        ("pyarrow", "t.parquet", ROWS, {}),
+        ("tokenizers", "t.txt", IDS, {"tokenizer": Path("tokenizer.json")}),
+    ],
+)
+def test_missing_packages(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, package: str, name: str, port: Port, options: dict[str, Any]
+) -> None:
+    monkeypatch.setitem(sys.modules, package, None)
+    path = tmp_path / name
+    path.parent.mkdir(exist_ok=True)
+    path.touch()
+    with pytest.raises(MissingExtraError, match=r"pip install 'onnxprune\[data\]'"):
+        load(path if path.parent == tmp_path else path.parent, port, **options)

@@ -75,6 +75,10 @@ def test_inputs_whose_first_axis_is_something_else(module: Module) -> None:
         ("def feed():\n    yield np.ones((1, 3))", r"yields ndarray; expected \{'x': array\}"),
         ("def feed():\n    yield {'y': np.ones((1, 3))}", r"nothing for input 'x' \(float\[batch, 3\]\); there are: y"),
         ("def feed():\n    yield {'x': np.ones((1, 4))}", "but the data is 1x4"),
+        (
+            "def feed():\n    yield {'x': np.ones((2, 3))}, [1]",
+            "different numbers of samples: 2 for 'x', 1 for 'labels'",
+        ),
         ("def feed():\n    return []", "no samples"),
         ("rows = iter([{'x': np.ones((1, 3))}])\ndef feed():\n    return rows", "no samples"),
         ("feeds = 3\nfeed = 3", "is not a function: it is a int"),

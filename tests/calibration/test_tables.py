@@ -1,4 +1,4 @@
-"""Parquet and Arrow files, and what `save_to_disk` of Hugging Face's datasets writes (checked against version 4)."""
+"""Parquet and Arrow files, and what `save_to_disk` of Hugging Face's datasets writes (5.2 was tried)."""
 
 from __future__ import annotations
 
