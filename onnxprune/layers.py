@@ -156,6 +156,55 @@ def _bias_behind(node: ir.Node) -> tuple[ir.Node, int] | None:
     return add, 1 - slot
 
 
+@dataclass(frozen=True)
+class Residual:
+    """The Add that puts a layer's output onto a stream, and the name of what it is added to."""
+
+    add: ir.Node
+    skip: str
+
+    @property
+    def sum(self) -> str:
+        """Name of what comes out."""
+        return self.add.outputs[0].name or ""
+
+
+def residual(layer: Layer, analysis: Analysis) -> Residual | None:
+    """The Add that alone reads the layer's output, if its other operand is an activation of the same shape."""
+    node = layer.add[0] if layer.add else layer.node
+    output = node.outputs[0]
+    uses = list(output.uses())
+    if len(uses) != 1 or output.is_graph_output() or key_of(uses[0][0]) != ("", "Add"):
+        return None
+    add, slot = uses[0]
+    other = add.inputs[1 - slot]
+    if other is None or other is output or other.name not in analysis.activations or _depends(other, layer.node):
+        return None
+    shapes = analysis.shapes.shapes
+    return Residual(add, other.name or "") if shapes.get(other.name or "") == shapes.get(layer.y) else None
+
+
+def _depends(value: ir.Value, node: ir.Node) -> bool:
+    """Is the value computed from what the node makes?"""
+    stack, seen = [value.producer()], set()
+    while stack:
+        found = stack.pop()
+        if found is node:
+            return True
+        if found is not None and found not in seen:
+            seen.add(found)
+            stack.extend(each.producer() for each in found.inputs if each is not None)
+    return False
+
+
+def is_rectified(layer: Layer, behind: Residual | None) -> bool:
+    """Is the layer's output, with what it is added to, read by a Relu alone? Then what is negative does not matter."""
+    node = behind.add if behind else layer.add[0] if layer.add else layer.node
+    output = node.outputs[0]
+    uses = list(output.uses())
+    return len(uses) == 1 and not output.is_graph_output() and key_of(uses[0][0]) == ("", "Relu")
+
+
 def read(value: ir.Value | None) -> Array:
     """The array of an initializer. Raises ValueError when it is none."""
     if value is None or value.const_value is None:
@@ -189,8 +238,10 @@ def _conv(node: ir.Node, _x: tuple[int, ...], w: tuple[int, ...]) -> Form:
         pads = _pads(node, array.shape[2:], window, strides, dilations)
         seen = _windows(np.pad(array, [(0, 0), (0, 0), *pads]), window, strides, dilations)
         n, channels, *places = seen.shape[: 2 + rank]
-        picked = (slice(None), slice(None), *np.unravel_index(positions, places)) if positions is not None else ...
-        chosen = seen[picked].reshape(n, groups, channels // groups, -1, taps)
+        if positions is not None:
+            at: tuple[Any, ...] = np.unravel_index(positions, places)
+            seen = seen[(slice(None), slice(None), *at)]
+        chosen = seen.reshape(n, groups, channels // groups, -1, taps)
         return np.ascontiguousarray(chosen.transpose(1, 0, 3, 2, 4)).reshape(groups, -1, channels // groups * taps)
 
     def matrix(weight: Array) -> Array:

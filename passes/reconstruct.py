@@ -23,12 +23,14 @@ class Reconstruct:
     After:   x' ── Conv(w new, b new) ── y      min |rows(x') w + b - y|^2 + ridge |w - w sliced|^2
 
     x' comes from the pruned prefix as mended so far, y from the original. The ridge has the least error on held-out
-    samples, layer by layer. He et al. 2017, "Channel Pruning for Accelerating Very Deep Neural Networks", equation 1
-    (the reconstruction of the weights); the residual targets follow its section 3.2.
+    samples, layer by layer; in front of a Relu negative targets are set free in `rounds` more fits. He et al. 2017,
+    "Channel Pruning for Accelerating Very Deep Neural Networks", equation 1 (the reconstruction of the weights) and
+    section 3.2 (residual targets).
     """
 
     pairing: Pairing
     feeds: Iterable[dict[str, Array]]
+    rounds: int = 2
     seed: int = 0
     providers: Sequence[str] = ("CPUExecutionProvider",)
     progress: Progress = lambda _: None
@@ -39,7 +41,13 @@ class Reconstruct:
         if model is not self.pairing.pruned.model:
             raise ValueError("the model is not the pruned one of the pairing")
         self.errors = walk(
-            self.pairing, self.feeds, mend, seed=self.seed, providers=self.providers, progress=self.progress
+            self.pairing,
+            self.feeds,
+            mend,
+            rounds=self.rounds,
+            seed=self.seed,
+            providers=self.providers,
+            progress=self.progress,
         )
         return PassResult(model, bool(self.errors))
 

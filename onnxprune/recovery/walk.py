@@ -14,17 +14,16 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import onnx_ir as ir
 
-from onnxprune.layers import Array, Layer, bias_of, choose_positions, read
-from onnxprune.ops.base import key_of
+from onnxprune.layers import Array, Layer, Positions, bias_of, choose_positions, is_rectified, read, residual
 from onnxprune.recovery.edit import set_bias, set_matrix
 from onnxprune.recovery.moments import Centered, Matrix, Moments, merged
 from onnxprune.recovery.pairing import Pairing
 from onnxprune.runtime.stepping import Stepper
 
-# Rows that a layer's moments are taken from, at most; beyond that, places are drawn at random.
-MAX_ROWS = 200_000
+# Rows that a layer's moments are taken from: where there are more places, they are drawn at random.
+_MIN_ROWS = 20_000
+_ROWS_PER_FEATURE = 40
 # Every fifth batch is held out to choose the ridge.
 _HELD_OUT = 5
 
@@ -67,6 +66,7 @@ def walk(
     feeds: Iterable[dict[str, Array]],
     mend: Mend,
     *,
+    rounds: int = 0,
     seed: int = 0,
     providers: Sequence[str] = ("CPUExecutionProvider",),
     progress: Progress = lambda _: None,
@@ -77,6 +77,7 @@ def walk(
         pairing: the two models.
         feeds: the calibration batches; at least two, or the single one is cut in two.
         mend: given the evidence of a layer, its new matrix and bias, or None to leave it.
+        rounds: how often layers in front of a Relu are mended again, with what is negative set free.
         seed: of the places that are drawn.
         providers: execution providers of ONNX Runtime.
         progress: told which layer is being worked on.
@@ -88,24 +89,22 @@ def walk(
     ahead = Stepper(original.model, original.shapes.dtypes, batches, providers)
     behind = Stepper(pruned.model, pruned.shapes.dtypes, batches, providers)
     samples = sum(len(next(iter(batch.values()))) for batch in batches)
-    errors = []
     pairs = pairing.pairs()
+    errors = []
     for number, (layer, twin) in enumerate(pairs, 1):
         progress(f"recovering layer {number} of {len(pairs)}: {layer.name}")
-        skip = residual(layer, pairing)
-        ahead.advance([twin.y, *skip])
-        behind.advance([layer.x, *skip])
-        evidence = _gather(pairing, layer, twin, skip, ahead, behind, samples, np.random.default_rng([seed, number]))
-        if evidence is None:
+        work = _Layer(pairing, layer, twin, samples, np.random.default_rng([seed, number]))
+        ahead.advance([twin.y, *work.skips])
+        behind.advance([layer.x, *work.skips])
+        first, mended = work.mend(mend, rounds, ahead, behind)
+        if first is None or mended is None:
             continue
-        mended = mend(evidence)
-        if mended is not None:
-            matrix, bias = mended
-            set_matrix(pruned.model, layer, matrix)
-            set_bias(pruned.model, layer, bias)
-            scale = max(float(evidence.everything.tt.sum()), 1e-30)
-            before = evidence.everything.error(evidence.matrix, evidence.bias) / scale
-            errors.append(LayerError(layer.name, before, evidence.everything.error(matrix, bias) / scale))
+        matrix, bias = mended
+        set_matrix(pruned.model, layer, matrix)
+        set_bias(pruned.model, layer, bias)
+        before, after = first.everything.error(first.matrix, first.bias), first.everything.error(matrix, bias)
+        scale = max(float(first.everything.tt.sum()), 1e-30)
+        errors.append(LayerError(layer.name, before / scale, after / scale))
     return errors
 
 
@@ -120,57 +119,71 @@ def _at_least_two(feeds: Iterable[dict[str, Array]]) -> list[dict[str, Array]]:
     return [{name: array[part] for name, array in batches[0].items()} for part in (slice(middle), slice(middle, None))]
 
 
-def residual(layer: Layer, pairing: Pairing) -> list[str]:
-    """The other operand of the Add that alone reads the layer's output, if it is an activation of the same shape."""
-    node = layer.add[0] if layer.add else layer.node
-    output = node.outputs[0]
-    uses = list(output.uses())
-    if len(uses) != 1 or output.is_graph_output() or key_of(uses[0][0]) != ("", "Add"):
-        return []
-    add, slot = uses[0]
-    other = add.inputs[1 - slot]
-    analysis = pairing.pruned
-    if other is None or other is output or other.name not in analysis.activations:
-        return []
-    shapes = analysis.shapes.shapes
-    same = shapes.get(other.name or "") == shapes.get(layer.y) and pairing.fits(other.name or "")
-    return [other.name or ""] if same and not _depends(other, layer.node) else []
+class _Layer:
+    """The work on one layer."""
+
+    def __init__(self, pairing: Pairing, layer: Layer, twin: Layer, samples: int, rng: np.random.Generator) -> None:
+        self.pairing, self.layer, self.twin, self.samples, self.rng = pairing, layer, twin, samples, rng
+        behind = residual(layer, pairing.pruned)
+        self.residual = behind if behind and pairing.fits(behind.skip) else None
+        self.skips = [self.residual.skip] if self.residual else []
+        self.positions: list[Positions | None] = []
+
+    def mend(
+        self, mend: Mend, rounds: int, ahead: Stepper, behind: Stepper
+    ) -> tuple[Evidence | None, tuple[Matrix, Matrix] | None]:
+        """The evidence, and the new matrix and bias."""
+        first = self._gather(ahead, behind, None)
+        mended = mend(first) if first else None
+        for _ in range(rounds if is_rectified(self.layer, self.residual) else 0):
+            evidence = self._gather(ahead, behind, mended) if mended else None
+            mended = mend(evidence) if evidence else mended
+        return first, mended
+
+    def _gather(self, ahead: Stepper, behind: Stepper, current: tuple[Matrix, Matrix] | None) -> Evidence | None:
+        """Moments over all batches; with the matrix and bias so far, those of targets in front of a Relu."""
+        layer, form = self.layer, self.layer.form
+        weight = read(self.pairing.pruned.model.graph.initializers[layer.weight])
+        matrix = form.matrix(weight).astype(np.float64)
+        sets = (Moments(), Moments())
+        both = zip(ahead.batches(self.twin.y, *self.skips), behind.batches(layer.x, *self.skips), strict=True)
+        for number, (theirs, ours) in enumerate(both):
+            target = self._target(theirs, ours)
+            positions = self._positions(number, target.shape, matrix.shape[1])
+            rows, wanted = form.rows(ours[0], positions), layer.outputs(target, positions)
+            if current is not None:
+                skip = layer.outputs(ours[1], positions) if self.skips else 0.0
+                wanted = _rectified(wanted, skip, rows, current)
+            sets[number % _HELD_OUT == 1].update(rows, wanted)
+        bias = bias_of(layer, matrix.shape[0] * matrix.shape[2]).reshape(matrix.shape[0], -1)
+        train, held_out = sets[0].centered(), sets[1].centered()
+        finite = all(np.isfinite(array).all() for array in (train.xx, train.xt, held_out.xx, held_out.xt))
+        return Evidence(layer, matrix, bias, train, held_out, merged(*sets)) if finite else None
+
+    def _target(self, theirs: tuple[Array, ...], ours: tuple[Array, ...]) -> Array:
+        """What the layer should give: the original's output, and what the pruned stream lacks by now."""
+        target = self.pairing.sliced(theirs[0], self.twin.y)
+        for name, one, other in zip(self.skips, theirs[1:], ours[1:], strict=True):
+            target = target + (self.pairing.sliced(one, name) - other)
+        return target
+
+    def _positions(self, number: int, shape: tuple[int, ...], features: int) -> Positions | None:
+        """Where in each sample of a batch rows are taken: drawn once, the same in every round."""
+        if number == len(self.positions):
+            rows = max(_MIN_ROWS, _ROWS_PER_FEATURE * features)
+            limit = -(-rows // self.samples)
+            self.positions.append(choose_positions(self.layer.places(shape), limit, self.rng))
+        return self.positions[number]
 
 
-def _depends(value: ir.Value, node: ir.Node) -> bool:
-    """Is the value computed from what the node makes?"""
-    stack, seen = [value.producer()], set()
-    while stack:
-        found = stack.pop()
-        if found is node:
-            return True
-        if found is not None and found not in seen:
-            seen.add(found)
-            stack.extend(each.producer() for each in found.inputs if each is not None)
-    return False
+def _rectified(wanted: Array, skip: Array | float, rows: Array, current: tuple[Matrix, Matrix]) -> Array:
+    """Targets in front of a Relu: where the sum should be negative, any negative number will do.
 
-
-def _gather(
-    pairing: Pairing,
-    layer: Layer,
-    twin: Layer,
-    skip: list[str],
-    ahead: Stepper,
-    behind: Stepper,
-    samples: int,
-    rng: np.random.Generator,
-) -> Evidence | None:
-    sets = (Moments(), Moments())
-    for number, (theirs, ours) in enumerate(
-        zip(ahead.batches(twin.y, *skip), behind.batches(layer.x, *skip), strict=True)
-    ):
-        target = pairing.sliced(theirs[0], twin.y)
-        for name, one, other in zip(skip, theirs[1:], ours[1:], strict=True):
-            target = target + (pairing.sliced(one, name) - other)
-        positions = choose_positions(layer.places(target.shape), max(1, MAX_ROWS // samples), rng)
-        sets[number % _HELD_OUT == 1].update(layer.form.rows(ours[0], positions), layer.outputs(target, positions))
-    matrix = layer.form.matrix(read(pairing.pruned.model.graph.initializers[layer.weight])).astype(np.float64)
-    bias = bias_of(layer, matrix.shape[0] * matrix.shape[2]).reshape(matrix.shape[0], -1)
-    train, held_out = sets[0].centered(), sets[1].centered()
-    finite = all(np.isfinite(array).all() for array in (train.xx, train.xt, held_out.xx, held_out.xt))
-    return Evidence(layer, matrix, bias, train, held_out, merged(*sets)) if finite else None
+    The auxiliary variable of Zhang et al. 2015, "Accelerating Very Deep Convolutional Networks", equation 7, at its
+    limit: the target is moved to what the layer gives, or to zero where that is positive.
+    """
+    matrix, bias = (array.astype(np.float32) for array in current)
+    given = np.matmul(rows, matrix) + bias[:, None] + skip
+    goal = wanted + skip
+    moved: Array = np.where(goal >= 0, goal, np.minimum(given, 0)) - skip
+    return moved

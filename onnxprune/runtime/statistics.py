@@ -20,9 +20,8 @@ from onnxprune.coupling import Analysis, Group
 from onnxprune.dims import atoms
 from onnxprune.layers import Layer, layers
 from onnxprune.model import save
-from onnxprune.runtime.accumulators import Place
 from onnxprune.runtime.ort import Session
-from onnxprune.signature import ports_of
+from onnxprune.runtime.places import Place, readers
 
 Array = npt.NDArray[Any]
 Progress = Callable[[str], None]
@@ -39,6 +38,7 @@ class Accumulator(Protocol):
 
 
 A = TypeVar("A", bound=Accumulator)
+T = TypeVar("T")
 
 
 class Activations:
@@ -66,10 +66,10 @@ class Activations:
         self.analysis = analysis
         self.data = data
         self._providers = providers
-        self._progress = progress
+        self.progress = progress
         self._memory = memory
         self._collected: dict[str, Any] = {}
-        self._places = _places(analysis)
+        self._places = list(readers(analysis))
 
     def places(self, group: Group) -> list[Place]:
         """The activations whose entries belong to the units of a group: what sums over the units read."""
@@ -101,6 +101,12 @@ class Activations:
             self._collected[kind] = found
         return self._collected[kind]  # type: ignore[no-any-return]
 
+    def once(self, kind: str, make: Callable[[], T]) -> T:
+        """What `make` returns, made in the first call that asks for this `kind`; it calls `collect` itself."""
+        if kind not in self._collected:
+            self._collected[kind] = make()
+        return self._collected[kind]  # type: ignore[no-any-return]
+
     def _collect_all(self, pairs: Iterable[tuple[str, Accumulator]]) -> None:
         watch: dict[str, list[Accumulator]] = {}
         for name, accumulator in pairs:
@@ -113,7 +119,7 @@ class Activations:
         for number, names in enumerate(passes, 1):
             done = f" (pass {number} of {len(passes)})" if len(passes) > 1 else ""
             for count, (batch, values) in enumerate(self.stream(names), 1):
-                self._progress(f"observing activations, batch {count}{done}")
+                self.progress(f"observing activations, batch {count}{done}")
                 for name in names:
                     for accumulator in watch[name]:
                         accumulator.update(values[name], batch)
@@ -143,34 +149,6 @@ class Activations:
             size += more
         if portion:
             yield portion
-
-
-def _places(analysis: Analysis) -> list[Place]:
-    """The activations that sums over prunable units read, each axis once, in topological order."""
-    prunable = {group.atom for group in analysis.groups}
-    found: dict[tuple[str, int], Place] = {}
-    for contraction in analysis.findings.contractions:
-        slot, axis = contraction.operand
-        value = contraction.node.inputs[slot]
-        if (
-            value is None
-            or not value.name
-            or value.name not in analysis.activations
-            or contraction.node.graph is not analysis.model.graph
-        ):
-            continue
-        dim = analysis.dims[value.name][axis]
-        if prunable.intersection(atoms(dim)):
-            found.setdefault((value.name, axis), Place(value.name, axis, dim, _sample_axis(analysis, value.name)))
-    return list(found.values())
-
-
-def _sample_axis(analysis: Analysis, name: str) -> int:
-    """The axis that enumerates the samples: of those that vary where the batch does the first that holds a batch."""
-    shapes = analysis.shapes
-    batch = next((shapes.shapes[port.name][0] for port in ports_of(analysis.model) if port.shape), 1)
-    axes = [axis for axis, size in enumerate(shapes.shapes[name]) if size % batch == 0]
-    return next((axis for axis in axes if (name, axis) in shapes.dynamic), axes[0] if axes else 0)
 
 
 def _save_with_outputs(model: ir.Model, names: Sequence[str], path: Path) -> None:

@@ -1,0 +1,190 @@
+"""Structured Optimal Brain Surgeon: units in the order in which a layer can best do without them.
+
+For every layer that reads the units, H is the covariance of its rows and W its matrix. Removing the features S of a
+unit and letting the other weights make up for it costs, in mean squared error of the layer's output,
+
+    tr(W_S^T (H^-1_SS)^-1 W_S)
+
+(Hassibi et al. 1993, "Optimal Brain Surgeon", equation 5, for blocks and several outputs as in Frantar & Alistarh 2022,
+"Optimal Brain Compression", section 3, and Kurtic et al. 2023, "ZipLM", equation 2). The cheapest unit goes, the other
+weights and H^-1 are updated, and so on. passes.Reconstruct makes the update for the units that go in the end, on what
+the pruned layers in front give.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from onnxprune.calibration.base import Batch
+from onnxprune.coupling import Group
+from onnxprune.criteria.base import Context, Scores, criterion
+from onnxprune.dims import atoms, units_of
+from onnxprune.layers import Array, Layer, choose_positions, layers, read, residual
+from onnxprune.runtime.accumulators import Covariance, Summary, View, columns
+from onnxprune.runtime.statistics import Accumulator
+
+Matrix = npt.NDArray[np.float64]
+
+# What is added to the diagonal of H, as a share of its mean: features that never vary have no inverse.
+_RIDGE = 1e-3
+# Units go in at most this many rounds: one by one in small groups, a few at once in large ones.
+_ROUNDS = 64
+# Rows of each batch and layer that go into H.
+_MAX_ROWS = 4_000
+
+
+@dataclass(frozen=True)
+class _Observed:
+    """What is known of a layer: the covariance of its rows, and the variance of what is read behind it."""
+
+    layer: Layer
+    rows: Covariance
+    output: Summary
+
+
+def _observe(context: Context) -> list[_Observed]:
+    """One run over the data for all layers."""
+    analysis = context.analysis
+    found, watch = [], dict[str, list[Accumulator]]()
+    for number, layer in enumerate(layers(analysis)):
+        behind = residual(layer, analysis)
+        observed = _Observed(
+            layer,
+            Covariance(
+                _some_rows(layer, analysis.shapes.shapes[layer.y], np.random.default_rng([context.seed, number]))
+            ),
+            Summary(_channels(layer.form.out_axis)),
+        )
+        watch.setdefault(layer.x, []).append(observed.rows)
+        watch.setdefault(behind.sum if behind else layer.y, []).append(observed.output)
+        found.append(observed)
+    context.activations.collect(watch)
+    return found
+
+
+def _channels(axis: int) -> View:
+    """All entries of an axis as features."""
+
+    def view(value: Array, batch: Batch) -> Iterator[Array]:
+        del batch
+        yield np.moveaxis(value, axis, -1).reshape(1, -1, value.shape[axis])
+
+    return view
+
+
+def _some_rows(layer: Layer, y_shape: tuple[int, ...], rng: np.random.Generator) -> View:
+    """The rows of a layer at places drawn from each batch."""
+
+    def view(value: Array, batch: Batch) -> Iterator[Array]:
+        del batch
+        places = layer.places((len(value), *y_shape[1:]))
+        positions = choose_positions(places, max(1, _MAX_ROWS // len(value)), rng)
+        yield layer.form.rows(value, positions)
+
+    return view
+
+
+@criterion(
+    "obs",
+    needs=("activations",),
+    cost="one pass over the data, an inverse per layer and an update per unit",
+    source="Hassibi et al. 1993, Optimal Brain Surgeon, equation 5; structured as in ZipLM (Kurtic et al. 2023)",
+    comparable=True,
+)
+def obs(group: Group, context: Context) -> Scores:
+    """Error of the layers behind when a unit goes and the weights left make up for it.
+
+    The error is relative to the variance of the layer's output, or of the residual stream that it is added to: what is
+    read behind it. The scores are those of a greedy order: each unit's is the error that its removal adds after all
+    weaker ones have gone. A group whose units no layer reads is scored by the mean squares of what is multiplied.
+    """
+    found = context.activations.once("surgeon", lambda: _observe(context))
+    problems = [problem for observed in found for problem in _problems(observed, group, context)]
+    return _greedy(problems, group.units) if problems else _second_moments(group, context)
+
+
+class _Problem:
+    """One product that reads units of a group: H^-1, W, and which features belong to which unit."""
+
+    def __init__(
+        self, covariance: Matrix, matrix: Matrix, unit_of: npt.NDArray[np.int64], units: int, variance: float
+    ) -> None:
+        features = len(covariance)
+        self.scale = 1.0 / max(variance, 1e-30)
+        ridge = _RIDGE * max(float(np.trace(covariance)) / features, 1e-30)
+        self.inverse = np.linalg.inv(covariance + ridge * np.eye(features))
+        self.matrix = matrix.copy()
+        order = np.argsort(unit_of, kind="stable")
+        self.members = order[unit_of[order] >= 0].reshape(units, -1)
+
+    def errors(self, units: npt.NDArray[np.int64]) -> Scores:
+        """What the removal of each of these units alone costs, relative to the variance of the output."""
+        members = self.members[units]
+        blocks = self.inverse[members[:, :, None], members[:, None, :]]
+        weights = self.matrix[members]
+        costs: Scores = np.einsum("ubo,ubo->u", weights, np.linalg.solve(blocks, weights))
+        return np.maximum(costs, 0.0) * self.scale
+
+    def remove(self, units: npt.NDArray[np.int64]) -> None:
+        """Take the units out: the other weights make up for them, and H^-1 is that of the features left."""
+        gone = self.members[units].ravel()
+        columns = self.inverse[:, gone]
+        step = np.linalg.solve(self.inverse[np.ix_(gone, gone)], np.hstack([self.matrix[gone], columns.T]))
+        outputs = self.matrix.shape[1]
+        self.matrix -= columns @ step[:, :outputs]
+        self.inverse -= columns @ step[:, outputs:]
+        # What is gone must not come back by rounding.
+        self.matrix[gone] = 0.0
+        self.inverse[gone] = 0.0
+        self.inverse[:, gone] = 0.0
+
+
+def _problems(observed: _Observed, group: Group, context: Context) -> Iterator[_Problem]:
+    """The products of a layer that read units of the group; none where a unit's outputs go with its inputs."""
+    analysis, layer = context.analysis, observed.layer
+    x, y = analysis.dims[layer.x][layer.form.axis], analysis.dims[layer.y][layer.form.out_axis]
+    if group.atom not in set(atoms(x)) or group.atom in set(atoms(y)) or not observed.rows.count:
+        return
+    variance = float(observed.output.variance.sum())
+    units = units_of(x, group.atom)[layer.feature_channels(x.size)]
+    matrices = layer.form.matrix(read(analysis.model.graph.initializers[layer.weight])).astype(np.float64)
+    for unit_of, covariance, matrix in zip(units, observed.rows.covariance, matrices, strict=True):
+        counts = np.bincount(unit_of[unit_of >= 0], minlength=group.units)
+        if counts.min() == counts.max() > 0:  # every unit is read alike
+            yield _Problem(covariance, matrix, unit_of, group.units, variance)
+
+
+def _greedy(problems: list[_Problem], units: int) -> Scores:
+    """Remove the unit that costs least, update, and again; its cost at that time, made monotone, is its score."""
+    scores = np.zeros(units)
+    alive = np.arange(units)
+    at_once = -(-units // _ROUNDS)
+    highest = 0.0
+    while len(alive):
+        errors = np.sum([problem.errors(alive) for problem in problems], axis=0)
+        weakest = np.argsort(errors, kind="stable")[:at_once]
+        for index in weakest:
+            highest = max(highest * (1 + 1e-12), float(errors[index]))
+            scores[alive[index]] = highest
+        gone = alive[weakest]
+        alive = np.delete(alive, weakest)
+        if len(alive):
+            for problem in problems:
+                problem.remove(gone)
+    return scores
+
+
+def _second_moments(group: Group, context: Context) -> Scores:
+    """The product, over the activations that are multiplied with each other, of the units' mean squares."""
+    scores = np.ones(group.units)
+    squares = context.activations.per_place("summary", lambda place: Summary(columns(place)))
+    for place in context.activations.places(group):
+        units = units_of(place.dim, group.atom)
+        entries = squares[place].mean_square[0][units >= 0]
+        sums = np.bincount(units[units >= 0], weights=entries, minlength=group.units)
+        scores *= sums / max(float(sums.sum()), 1e-30)
+    return scores
