@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import platform
 import re
 from pathlib import Path
 from typing import Any
@@ -62,7 +63,12 @@ def test_commands() -> None:
 
 
 def test_version() -> None:
-    assert re.fullmatch(r"onnxprune, version \d+\.\d+\.\d+\n", run("--version").stdout)
+    lines = [line.split(" ") for line in run("--version").stdout.splitlines()]
+    assert lines[0][0] == "onnxprune"
+    found = dict(lines)
+    assert {"onnx", "onnxruntime", "numpy", "python"} <= set(found)
+    assert all(re.match(r"\d+\.\d+", version) for version in found.values())
+    assert found["python"] == platform.python_version()
 
 
 @pytest.mark.parametrize("args", [["--help"], ["--version"], ["compress", "--help"], ["compres"], ["compress", "--x"]])

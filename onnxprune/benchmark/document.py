@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import platform
 from dataclasses import asdict
-from importlib.metadata import PackageNotFoundError, version
 from math import isfinite
 from typing import Any
 
@@ -14,6 +13,7 @@ import numpy as np
 from onnxprune.benchmark.profile import Profile, movers
 from onnxprune.benchmark.statistics import CONFIDENCE, Comparison
 from onnxprune.benchmark.suite import Measured, Request, Result
+from onnxprune.versions import versions
 
 
 def of_benchmark(result: Result, request: Request) -> dict[str, Any]:
@@ -30,15 +30,8 @@ def of_benchmark(result: Result, request: Request) -> dict[str, Any]:
         "request": asdict(request),
         "confidence": CONFIDENCE,
         "machine": {"processor": platform.machine(), "cores": os.cpu_count(), "system": platform.system()},
-        "versions": {name: _version(name) for name in ("onnxprune", "onnx", "onnxruntime", "onnxruntime-gpu", "numpy")},
+        "versions": versions(),
     }
-
-
-def _version(package: str) -> str | None:
-    try:
-        return version(package)
-    except PackageNotFoundError:
-        return None
 
 
 def _setting(measured: tuple[Measured, ...]) -> dict[str, Any]:

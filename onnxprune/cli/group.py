@@ -126,12 +126,28 @@ def _print_error(message: str) -> None:
     click.echo(f"onnxprune: {' '.join(message.split())}", err=True)
 
 
+def _print_versions(ctx: click.Context, _: click.Parameter, value: bool) -> None:
+    if value and not ctx.resilient_parsing:
+        from onnxprune.versions import versions
+
+        for package, number in versions().items():
+            click.echo(f"{package} {number}")
+        ctx.exit()
+
+
 @click.group(
     name="onnxprune",
     cls=_OneLineErrors,
     context_settings={"help_option_names": ["-h", "--help"]},
     epilog=examples("onnxprune inspect model.onnx", "onnxprune compress model.onnx --criterion l1 --ratio 0.5"),
 )
-@click.version_option(package_name="onnxprune", prog_name="onnxprune")
+@click.option(
+    "--version",
+    is_flag=True,
+    is_eager=True,
+    expose_value=False,
+    callback=_print_versions,
+    help="Show the versions of this and of what it stands on, and exit.",
+)
 def main() -> None:
     """Structured pruning of ONNX files: any ONNX file in, a smaller one with the same interface out."""

@@ -8,6 +8,7 @@ from typing import Any
 import click
 
 from onnxprune.cli.base import JSON, QUIET, VERBOSITY, examples, print_json, shared
+from onnxprune.cli.complete import metric_names, provider_names
 from onnxprune.cli.data_options import data_from, data_options_but_batch
 
 
@@ -33,6 +34,7 @@ def _list(_: click.Context, __: click.Parameter, values: tuple[str, ...]) -> tup
     callback=_list,
     show_default="cpu",
     metavar="NAMES",
+    shell_complete=provider_names,
     help="Execution providers, like cpu or cuda,cpu.",
 )
 @click.option(
@@ -46,7 +48,10 @@ def _list(_: click.Context, __: click.Parameter, values: tuple[str, ...]) -> tup
 @click.option("--warmup", default=5, show_default=True, type=click.IntRange(0), help="Untimed runs of a new session.")
 @click.option("--profile", is_flag=True, help="Also show which nodes take the time.")
 @click.option(
-    "--metric", metavar="NAME", help="On --data: accuracy, top5, agreement, kl, cosine, snr, module:function."
+    "--metric",
+    metavar="NAME",
+    shell_complete=metric_names,
+    help="On --data: accuracy, top5, agreement, kl, cosine, snr, module:function.",
 )
 @data_options_but_batch
 @click.option("--seed", default=0, show_default=True, help="Of made-up inputs and of the order of runs.")
@@ -64,7 +69,7 @@ def command(
 
     All are run in turn, so that whatever else the machine does hits them alike, and are compared with the first one:
     "1.31x faster (1.27 to 1.35)" gives the interval in which the true factor lies in 99 of 100 cases; "no real
-    difference" means that 1 lies in it, or that it is within half a percent. Also: memory, load time, size, and how far
+    difference" means that 1 lies in it, or within one percent of it. Also: memory, load time, size, and how far
     apart the outputs are. --batch, --threads and --providers can be given more than once.
     """
     from onnxprune.report.progress import progress as reporting

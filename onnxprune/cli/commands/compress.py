@@ -9,6 +9,7 @@ import click
 from click.core import ParameterSource
 
 from onnxprune.cli.base import JSON, KEEP_METADATA, MODEL, OUTPUT, QUIET, VERBOSITY, examples, print_result, shared
+from onnxprune.cli.complete import allocation_names, criterion_names
 from onnxprune.errors import UsageError
 
 
@@ -24,12 +25,19 @@ from onnxprune.errors import UsageError
 )
 @MODEL
 @OUTPUT
-@click.option("--criterion", default="l1", show_default=True, help="Score of a unit, like l1, l2 or random.")
+@click.option(
+    "--criterion",
+    default="l1",
+    show_default=True,
+    shell_complete=criterion_names,
+    help="Score of a unit, like l1, l2 or random.",
+)
 @click.option("--ratio", default=0.5, show_default=True, help="Share of the units to remove, in [0, 1).")
 @click.option(
     "--scope",
     default="auto",
     show_default=True,
+    shell_complete=allocation_names,
     help="How the cut is spread: auto, uniform, global, isomorphic, greedy, knapsack, sensitivity or latency.",
 )
 @click.option(

@@ -1,0 +1,40 @@
+"""What the shell may offer for the value of an option. Imports its sources when the shell asks."""
+
+from __future__ import annotations
+
+import click
+from click.shell_completion import CompletionItem
+
+
+def _matching(names: list[str], incomplete: str, before: str = "") -> list[CompletionItem]:
+    return [CompletionItem(before + name) for name in names if name.startswith(incomplete)]
+
+
+def criterion_names(_: click.Context, __: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    """Names of criteria, also behind the + of a combination."""
+    from onnxprune.criteria.base import criteria
+
+    before, plus, last = incomplete.rpartition("+")
+    return _matching(criteria.names(), last, before + plus)
+
+
+def allocation_names(_: click.Context, __: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    """Names of allocations."""
+    from onnxprune.allocation.base import allocations
+
+    return _matching(allocations.names(), incomplete)
+
+
+def metric_names(_: click.Context, __: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    """Names of metrics."""
+    from onnxprune.metrics import METRICS
+
+    return _matching(sorted(METRICS), incomplete)
+
+
+def provider_names(_: click.Context, __: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    """Short names of the execution providers that are installed, also behind a comma."""
+    from onnxprune.runtime.providers import available, short
+
+    before, comma, last = incomplete.rpartition(",")
+    return _matching([short(provider) for provider in available()], last, before + comma)
