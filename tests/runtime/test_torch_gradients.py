@@ -1,0 +1,146 @@
+"""Gradients against finite differences, in double precision, for every operator that has a sample.
+
+For outputs y, a random v and a random direction d of all that varies, v · (y(x + εd) - y(x - εd)) / 2ε is what the
+gradient of v · y says along d. Operators that round on purpose are the exception: their gradient passes straight through.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import onnx_ir as ir
+import pytest
+import torch
+from torch import Tensor
+
+from onnxprune.model import open_model
+from onnxprune.runtime.torch import TorchModel
+from tests.conftest import Build
+from tests.rule_oracle import PRIMES, Draw, Form, Node
+from tests.runtime.torch_samples import all_forms
+
+STEP = 1e-6
+
+# Samples whose gradient is not the slope on purpose, or that have none.
+NO_SLOPE = {
+    "rounded: the gradient passes straight through": [
+        "QuantizeLinear", "DequantizeLinear", "DynamicQuantizeLinear", "DynamicQuantizeMatMul", "DynamicQuantizeLSTM",
+        "QLinearAdd", "QLinearMul", "QLinearWhere", "QLinearSigmoid", "QLinearLeakyRelu", "QLinearConcat",
+        "QLinearSoftmax", "QLinearGlobalAveragePool", "QLinearAveragePool", "QLinearConv", "QLinearMatMul", "QGemm",
+    ],
+    "an exponent for all is a number, not a weight": ["Pow"],
+    "drawn at random": ["Bernoulli", "Multinomial", "RandomNormalLike", "RandomUniformLike", "Dropout"],
+    "the samples lie on steps or kinks: equal entries, boxes on pixels": ["Unique", "MaxRoiPool", "RoiAlign"],
+}  # fmt: skip
+EXCLUDED = {name for names in NO_SLOPE.values() for name in names}
+
+
+def _model(form: Form, seed: int = 0) -> tuple[TorchModel, dict[str, Any]]:
+    rng = np.random.default_rng(seed)
+    drawn = form.sample.build(Draw([int(prime) for prime in rng.permutation(PRIMES)], seed))
+    inputs = {name: value for name, value in drawn.items() if value is None or isinstance(value, np.ndarray)}
+    node = Node(form, inputs, {name: value for name, value in drawn.items() if name not in inputs})
+    module = TorchModel(ir.from_proto(node.proto(inputs)), precision="float64")
+    return module, {name: torch.from_numpy(np.array(inputs[name])) for name in node.fed if inputs[name] is not None}
+
+
+def _slopes(module: TorchModel, feed: Mapping[str, Tensor], seed: int = 0) -> tuple[float, float] | None:
+    """By finite differences, and by the gradient; None where no output has a gradient."""
+    generator = torch.Generator().manual_seed(seed)
+    varied = {name: value.double().requires_grad_() for name, value in feed.items() if value.is_floating_point()}
+    leaves = [*varied.values(), *module.weights.values()]
+    directions = [torch.randn(leaf.shape, generator=generator, dtype=torch.float64) for leaf in leaves]
+    outputs = module({**feed, **varied})
+    floats = [name for name, value in outputs.items() if isinstance(value, Tensor) and value.requires_grad]
+    if not floats:
+        return None
+    sums = {name: torch.randn(outputs[name].shape, generator=generator, dtype=torch.float64) for name in floats}
+
+    def total(found: Mapping[str, Tensor]) -> Tensor:
+        finite = {name: torch.nan_to_num(found[name], neginf=0, posinf=0) for name in floats}
+        return torch.stack([(finite[name] * sums[name]).sum() for name in floats]).sum()
+
+    gradients = torch.autograd.grad(total(outputs), leaves, allow_unused=True)
+    told = sum(float((g * d).sum()) for g, d in zip(gradients, directions, strict=True) if g is not None)
+    values = []
+    with torch.no_grad():
+        for sign in (1, -2):
+            for leaf, direction in zip(leaves, directions, strict=True):
+                leaf += sign * STEP * direction
+            values.append(float(total(module({**feed, **varied}))))
+    return (values[0] - values[1]) / (2 * STEP), told
+
+
+def _verify(forms: list[Form]) -> int:
+    wrong, count = {}, 0
+    for form in forms:
+        if form.sample.key[1] in EXCLUDED:
+            continue
+        slopes = _slopes(*_model(form))
+        if slopes is not None:
+            count += 1
+            measured, told = slopes
+            if not abs(measured - told) <= 1e-5 * max(1.0, abs(measured)):
+                wrong[str(form)] = slopes
+    assert not wrong
+    return count
+
+
+def test_a_spread_of_gradients() -> None:
+    assert _verify(all_forms()[1::4]) > 100
+
+
+@pytest.mark.slow
+def test_all_gradients() -> None:
+    assert _verify(all_forms()) > 400
+
+
+GRAPHS = {
+    "convolution": ("float[2, 2, 5, 5] x", "y = Conv<pads = [1, 0, 1, 2]>(x, w)", "float[3, 2, 3, 3] w"),
+    "attention": ("float[1, 2, 3, 4] x", "y = Attention<is_causal = 1>(x, x, x)", ""),
+    "norm": ("float[2, 3, 4] x", "y = LayerNormalization(x, w)", "float[4] w"),
+    "recurrence": ("float[3, 1, 2] x", "a, y = GRU<hidden_size = 2>(x, w, r)", "float[1, 6, 2] w, float[1, 6, 2] r"),
+    "gather": ("float[4, 3] x", "y = Gather(x, i)", "int64[3] i = {2, 0, -1}"),
+    "pooling": ("float[1, 2, 6, 6] x", "y = AveragePool<kernel_shape = [3, 3], pads = [1, 1, 0, 1]>(x)", ""),
+    "resize": ("float[1, 1, 3, 4] x", 'y = Resize<mode = "cubic">(x, , s)', "float[4] s = {1.0, 1.0, 2.0, 1.5}"),
+    "reduction": ("float[3, 4] x", "y = ReduceLogSumExp<keepdims = 0>(x)", ""),
+}
+
+
+@pytest.mark.parametrize("family", GRAPHS)
+def test_the_whole_jacobian(family: str, build: Build) -> None:
+    declared, node, weights = GRAPHS[family]
+    header = f"net ({declared}) => (float y)"
+    path = build(f"{header} <{weights}> {{ {node} }}" if weights else f"{header} {{ {node} }}", opset=23)
+    module = TorchModel(open_model(path), precision="float64")
+    shape = [int(size) for size in declared[declared.index("[") + 1 : declared.index("]")].split(",")]
+    x = torch.randn(shape, generator=torch.Generator().manual_seed(0), dtype=torch.float64, requires_grad=True)
+    assert torch.autograd.gradcheck(lambda given: module({"x": given})["y"], (x,))
+
+
+def test_gradients_pass_straight_through_quantization(build: Build) -> None:
+    path = build("""
+        net (float[2, 3] x) => (float[2, 3] y) <float s = {0.5}, uint8 z = {128}, float[3] w>
+        { q = QuantizeLinear(x, s, z)  d = DequantizeLinear(q, s, z)  y = Mul(d, w) }
+    """)
+    module = TorchModel(open_model(path))
+    x = torch.tensor([[0.3, -1.1, 500.0], [2.0, 0.1, -500.0]], requires_grad=True)
+    y = module({"x": x})["y"]
+    torch.testing.assert_close(y.detach(), module({"x": x.detach()})["y"].detach())
+    y.sum().backward()
+    assert x.grad is not None
+    w = module.weights["w"].detach()
+    expected = torch.stack([w, w]) * torch.tensor([[1.0, 1.0, 0.0], [1.0, 1.0, 0.0]])  # nothing beyond the range
+    torch.testing.assert_close(x.grad, expected)
+
+
+def test_a_quantized_output_is_an_integer_again(build: Build) -> None:
+    path = build(
+        "net (float[2, 3] x) => (uint8[2, 3] q) <float s = {0.5}, uint8 z = {3}> { q = QuantizeLinear(x, s, z) }"
+    )
+    x = torch.randn(2, 3, generator=torch.Generator().manual_seed(0))
+    found = TorchModel(open_model(path))({"x": x})["q"]
+    assert found.dtype == torch.uint8
+    np.testing.assert_array_equal(found.numpy(), np.clip(np.rint(x.numpy() / 0.5) + 3, 0, 255))
