@@ -20,6 +20,8 @@ def score_model(
     *,
     seed: int = 0,
     providers: Sequence[str] = ("CPUExecutionProvider",),
+    loss: str = "auto",
+    device: str = "cpu",
     progress: Callable[[str], None] = lambda _: None,
 ) -> dict[str, Scores]:
     """Score the units of groups: per group id float64, shape [units]; the higher, the more a unit matters.
@@ -31,6 +33,8 @@ def score_model(
         data: what criteria on activations or gradients run the model on.
         seed: of everything random.
         providers: execution providers of ONNX Runtime.
+        loss: what gradients are taken of, see `runtime.torch_loss.make_loss`.
+        device: where torch computes gradients.
         progress: told what is being done.
 
     Raises UsageError for an unknown criterion, and for one that needs data or labels that were not given.
@@ -40,7 +44,7 @@ def score_model(
     observed = (
         Activations(analysis, data, providers=providers, progress=progress) if data and found.needs_data else None
     )
-    context = Context(analysis, WeightReader(analysis), seed, observed)
+    context = Context(analysis, WeightReader(analysis), seed, observed, loss, device)
     return {group.id: found(group, context) for group in groups}
 
 

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from math import prod
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -16,12 +16,15 @@ import onnx_ir as ir
 
 from onnxprune.coupling import Analysis, Group, Occurrence
 from onnxprune.dims import Atom, project, units_of
-from onnxprune.errors import UsageError
+from onnxprune.errors import MissingExtraError, UsageError
 from onnxprune.filters import producing
 from onnxprune.model import is_parameter, reading
 from onnxprune.ops.stored import entries_each, is_scale, real_weights
 from onnxprune.registry import Registry
 from onnxprune.runtime.statistics import Activations
+
+if TYPE_CHECKING:
+    from onnxprune.runtime.torch_gradients import Gradients
 
 Scores = npt.NDArray[np.float64]
 NAME = re.compile(r"[a-z][a-z0-9]*(-[a-z][a-z0-9]*)*")
@@ -153,12 +156,23 @@ def _middle(dtype: np.dtype[Any]) -> int:
 
 @dataclass(frozen=True)
 class Context:
-    """What a criterion may use besides the group."""
+    """What a criterion may use besides the group.
+
+    Attributes:
+        analysis: the model.
+        weights: its weights.
+        seed: of everything random.
+        observed: the model on calibration data, where some was given.
+        loss: what gradients are taken of, see `runtime.torch_loss.make_loss`.
+        device: where torch computes.
+    """
 
     analysis: Analysis
     weights: WeightReader
     seed: int = 0
     observed: Activations | None = None
+    loss: str = "auto"
+    device: str = "cpu"
 
     @property
     def activations(self) -> Activations:
@@ -166,6 +180,19 @@ class Context:
         if self.observed is None:
             raise UsageError("the criterion needs activations: give --data (an .npz, a folder, or synthetic)")
         return self.observed
+
+    @cached_property
+    def gradients(self) -> Gradients:
+        """Gradients on calibration data; they ask for it when they need it. Raises MissingExtraError without torch."""
+        try:
+            from onnxprune.runtime.torch_gradients import Gradients
+        except ModuleNotFoundError as error:
+            if error.name != "torch":
+                raise
+            raise MissingExtraError("torch", "torch") from None
+        data = None if self.observed is None else self.observed.data
+        progress = (lambda _: None) if self.observed is None else self.observed.progress
+        return Gradients(self.analysis, data, loss=self.loss, seed=self.seed, device=self.device, progress=progress)
 
 
 Score = Callable[[Group, Context], Scores]

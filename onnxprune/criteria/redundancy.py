@@ -27,7 +27,7 @@ def gram(group: Group, context: Context) -> Scores:
 @criterion(
     "geometric-median",
     cost=_COST,
-    source='He et al. 2019, "Filter Pruning via Geometric Median", section 3.4',
+    source='He et al. 2019, "Filter Pruning via Geometric Median", section on FPGM',
 )
 def geometric_median(group: Group, context: Context) -> Scores:
     """Mean distance of a unit's filter to those of all other units (FPGM).
@@ -46,7 +46,8 @@ def geometric_median(group: Group, context: Context) -> Scores:
 @criterion(
     "cosine",
     cost=_COST,
-    source='Ayinde and Zurada 2018, "Building Efficient ConvNets Using Redundant Feature Pruning", section 2',
+    source='Ayinde and Zurada 2018, "Building Efficient ConvNets Using Redundant Feature Pruning", section on '
+    "clustering",
 )
 def cosine(group: Group, context: Context) -> Scores:
     """One minus the cosine between a unit's filter and the most similar one that stays.

@@ -36,7 +36,7 @@ def _power_mean(group: Group, context: Context, power: int, places: Sequence[Occ
 @criterion(
     "l0",
     cost=_TWO_READS,
-    source='Louizos et al. 2018, "Learning Sparse Neural Networks through L0 Regularization", equation 1; '
+    source='Louizos et al. 2018, "Learning Sparse Neural Networks through L0 Regularization", section 2; '
     "the threshold as in Han et al. 2015, section 4",
 )
 def l0(group: Group, context: Context) -> Scores:
@@ -66,7 +66,7 @@ def l2(group: Group, context: Context) -> Scores:
 @criterion(
     "lamp",
     cost=_ONE_READ,
-    source='Lee et al. 2021, "Layer-adaptive Sparsity for the Magnitude-based Pruning", section 2',
+    source='Lee et al. 2021, "Layer-adaptive Sparsity for the Magnitude-based Pruning", section on the LAMP score',
     comparable=True,
 )
 def lamp(group: Group, context: Context) -> Scores:

@@ -123,6 +123,16 @@ def test_provider_that_is_missing_falls_back_with_a_word(model: Path, samples: P
     assert asked.stderr.startswith("note: CUDAExecutionProvider is not part of this ONNX Runtime")
 
 
+def test_loss_reaches_the_criterion(model: Path, samples: Path) -> None:
+    pytest.importorskip("torch")
+    options = ("--criterion", "taylor1", "--data", samples, "--labels", "digit", "--json")
+    found = [
+        run("score", model, *options, *more).stdout for more in ((), ("--loss", "cross-entropy"), ("--loss", "sampled"))
+    ]
+    assert found[0] == found[1] != found[2]
+    assert "unknown loss 'hinge'" in refused("score", model, *options, "--loss", "hinge")
+
+
 def test_unknown_provider(model: Path, samples: Path) -> None:
     options = ("--criterion", "activation-mean", "--data", samples, "--providers", "cpux")
     assert "unknown execution provider 'cpux'; did you mean 'cpu'" in refused("score", model, *options)

@@ -12,12 +12,12 @@ SIZES = (13, 11)  # unequal batches
 CLASSES = 3
 
 
-def random_data(analysis: Analysis, seed: int = 0) -> Data:
-    """Two batches of normal numbers, with labels."""
+def random_data(analysis: Analysis, seed: int = 0, *, labelled: bool = True) -> Data:
+    """Two batches of normal numbers, with labels or without."""
     rng = np.random.default_rng(seed)
     batches = []
     for size in SIZES:
         shapes = {port.name: (size, *port.shape[1:]) for port in ports_of(analysis.model)}
         feed = {name: rng.standard_normal(shape, np.float32) for name, shape in shapes.items()}
-        batches.append(Batch(feed, rng.permutation(size) % CLASSES))
-    return Data("random numbers", True, lambda: iter(batches))
+        batches.append(Batch(feed, rng.permutation(size) % CLASSES if labelled else None))
+    return Data("random numbers", labelled, lambda: iter(batches))
