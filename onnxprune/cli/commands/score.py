@@ -9,6 +9,7 @@ from typing import Any
 import click
 
 from onnxprune.cli.base import JSON, MODEL, QUIET, VERBOSITY, examples, print_json, shared
+from onnxprune.cli.complete import criterion_names
 from onnxprune.cli.data_options import data_from, data_options
 from onnxprune.errors import UsageError
 
@@ -24,7 +25,13 @@ _FORMATS = (".csv", ".json")
     ),
 )
 @MODEL
-@click.option("--criterion", default="l1", show_default=True, help="A name, or like l2*0.7+random*0.3.")
+@click.option(
+    "--criterion",
+    default="l1",
+    show_default=True,
+    shell_complete=criterion_names,
+    help="A name, or like l2*0.7+random*0.3.",
+)
 @click.option("-o", "--output", type=click.Path(path_type=Path), help="Write every score here: .csv, or .json.")
 @click.option("--plot", type=click.Path(path_type=Path), help="Write how they are spread in each group here: .svg.")
 @click.option("--only", multiple=True, metavar="PATTERN", help="Only these: a kind, or a pattern for a name.")
@@ -35,6 +42,13 @@ _FORMATS = (".csv", ".json")
 @click.option(
     "--providers", default="cpu", metavar="NAMES", help="What runs the model on --data, by preference: cuda,cpu."
 )
+@click.option(
+    "--loss",
+    default="auto",
+    show_default=True,
+    help="What gradients are of: cross-entropy, mse, sampled, reconstruction, or module:function.",
+)
+@click.option("--device", default="cpu", show_default=True, help="Where torch computes gradients, like cuda.")
 @shared(JSON, QUIET, VERBOSITY)
 def command(
     model: Path,
@@ -46,6 +60,8 @@ def command(
     seed: int,
     as_csv: bool,
     providers: str,
+    loss: str,
+    device: str,
     as_json: bool,
     quiet: bool,
     verbose: bool,  # noqa: ARG001 (-v prints tracebacks)
@@ -76,7 +92,15 @@ def command(
         chosen_providers, notes = choose(providers.split(",")) if data is not None else ((), ())
         progress("scoring")
         scores = scoring.score_model(
-            analysis, groups, criterion, data, seed=seed, providers=chosen_providers, progress=progress
+            analysis,
+            groups,
+            criterion,
+            data,
+            seed=seed,
+            providers=chosen_providers,
+            loss=loss,
+            device=device,
+            progress=progress,
         )
         source = None if data is None else data.source
         found = report.of_scores(scores, groups, chosen, model, data=source, seed=seed)
