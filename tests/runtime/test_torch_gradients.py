@@ -1,7 +1,8 @@
 """Gradients against finite differences, in double precision, for every operator that has a sample.
 
 For outputs y, a random v and a random direction d of all that varies, v · (y(x + εd) - y(x - εd)) / 2ε is what the
-gradient of v · y says along d. Operators that round on purpose are the exception: their gradient passes straight through.
+gradient of v · y says along d. Operators that round on purpose are the exception: their gradient passes straight
+through.
 """
 
 from __future__ import annotations
