@@ -14,7 +14,8 @@ from onnxprune.coupling import Group
 from onnxprune.criteria.base import Context, Scores, criterion, weight_sizes
 from onnxprune.dims import atoms, project
 from onnxprune.layers import Layer, read
-from onnxprune.runtime.accumulators import Histogram, Place, Ranks, Summary, columns, layer_rows, pooled
+from onnxprune.runtime.accumulators import Histogram, Ranks, Summary, columns, layer_rows, pooled
+from onnxprune.runtime.places import Place
 
 _ONE_PASS = "one pass over the data"
 _BINS = 32

@@ -11,15 +11,15 @@ An accumulator sees a value as blocks of rows, [groups, rows, features]; which o
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from onnxprune.calibration.base import Batch, length_of
-from onnxprune.dims import Atom, Dim, units_of
+from onnxprune.dims import Atom, units_of
 from onnxprune.layers import Layer
+from onnxprune.runtime.places import Place
 
 Array = npt.NDArray[Any]
 Matrix = npt.NDArray[np.float64]
@@ -28,19 +28,6 @@ View = Callable[[Array, Batch], Iterator[Array]]
 # Entries of a value that are looked at together in float64.
 _BLOCK_ENTRIES = 1 << 22
 _FLOAT32_MAX = float(np.finfo(np.float32).max)
-
-
-@dataclass(frozen=True)
-class Place:
-    """Where the units of a group are read: axis `axis` of value `value`, which is `dim`.
-
-    Axis `samples` enumerates the samples of a batch, the outermost first where it enumerates more than them.
-    """
-
-    value: str
-    axis: int
-    dim: Dim
-    samples: int = 0
 
 
 # -- views

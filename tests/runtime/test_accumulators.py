@@ -21,7 +21,6 @@ from onnxprune.runtime.accumulators import (
     Classes,
     Covariance,
     Histogram,
-    Place,
     Ranks,
     Summary,
     columns,
@@ -30,6 +29,7 @@ from onnxprune.runtime.accumulators import (
     unit_maps,
     units,
 )
+from onnxprune.runtime.places import Place
 from tests.conftest import Build
 
 Array = npt.NDArray[Any]
