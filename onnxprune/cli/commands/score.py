@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ import click
 
 from onnxprune.cli.base import JSON, MODEL, QUIET, VERBOSITY, examples, print_json, shared
 from onnxprune.cli.complete import criterion_names
-from onnxprune.cli.data_options import data_from, data_options
+from onnxprune.cli.data_options import DEVICE, LOSS, PROVIDERS, data_from, data_options
 from onnxprune.errors import UsageError
 
 _FORMATS = (".csv", ".json")
@@ -39,29 +40,13 @@ _FORMATS = (".csv", ".json")
 @click.option("--seed", default=0, show_default=True, type=click.IntRange(0), help="Of everything random.")
 @click.option("--csv", "as_csv", is_flag=True, help="Every score as CSV on standard output, no table.")
 @data_options
-@click.option(
-    "--providers", default="cpu", metavar="NAMES", help="What runs the model on --data, by preference: cuda,cpu."
-)
-@click.option(
-    "--loss",
-    default="auto",
-    show_default=True,
-    help="What gradients are of: cross-entropy, mse, sampled, reconstruction, or module:function.",
-)
-@click.option("--device", default="cpu", show_default=True, help="Where torch computes gradients, like cuda.")
-@shared(JSON, QUIET, VERBOSITY)
+@shared(PROVIDERS, LOSS, DEVICE, JSON, QUIET, VERBOSITY)
 def command(
     model: Path,
     criterion: str,
     output: Path | None,
     plot: Path | None,
-    only: tuple[str, ...],
-    skip: tuple[str, ...],
-    seed: int,
     as_csv: bool,
-    providers: str,
-    loss: str,
-    device: str,
     as_json: bool,
     quiet: bool,
     verbose: bool,  # noqa: ARG001 (-v prints tracebacks)
@@ -75,46 +60,47 @@ def command(
 
     _check(output, plot, both=as_csv and as_json)
     with reporting(quiet=quiet) as progress:
-        from onnxprune import pipeline, scoring
-        from onnxprune.criteria.combination import resolve
-        from onnxprune.report import scores as report
-        from onnxprune.runtime.providers import choose
-        from onnxprune.selection import select
+        from onnxprune import pipeline
+        from onnxprune.report import scores
 
         pipeline.check_targets([model], output, plot)
-        chosen = resolve(criterion)
-        if options["data"] is None:
-            scoring.check_data(chosen, None)
-        progress("analysing")
-        analysis = pipeline.inspect(model)
-        groups = select(analysis, only, skip)
-        data = data_from(options, analysis.model, seed)
-        chosen_providers, notes = choose(providers.split(",")) if data is not None else ((), ())
-        progress("scoring")
-        scores = scoring.score_model(
-            analysis,
-            groups,
-            criterion,
-            data,
-            seed=seed,
-            providers=chosen_providers,
-            loss=loss,
-            device=device,
-            progress=progress,
-        )
-        source = None if data is None else data.source
-        found = report.of_scores(scores, groups, chosen, model, data=source, seed=seed)
+        found, notes = _score(model, criterion, options, progress)
         _write(found, output, plot)
     for note in notes:
         click.echo(f"note: {note}", err=True)
     if as_json:
         print_json(found)
     elif as_csv:
-        click.echo(report.as_csv(found), nl=False)
+        click.echo(scores.as_csv(found), nl=False)
     elif not quiet:
-        report.show_scores(found)
+        scores.show_scores(found)
         for path in filter(None, (output, plot)):
             click.echo(f"wrote {path}")
+
+
+def _score(
+    model: Path, criterion: str, options: dict[str, Any], progress: Callable[[str], None]
+) -> tuple[dict[str, Any], list[str]]:
+    """The document with the scores, and what a person should be told."""
+    from onnxprune import pipeline, scoring
+    from onnxprune.criteria.combination import resolve
+    from onnxprune.report.scores import of_scores
+    from onnxprune.runtime.providers import choose
+    from onnxprune.selection import select
+
+    chosen = resolve(criterion)
+    if options["data"] is None:
+        scoring.check_data(chosen, None)  # before any work
+    progress("analysing")
+    analysis = pipeline.inspect(model)
+    groups = select(analysis, options["only"], options["skip"])
+    data = data_from(options, analysis.model, options["seed"])
+    providers, notes = choose(options["providers"].split(",")) if data is not None else ([], [])
+    progress("scoring")
+    how = {name: options[name] for name in ("seed", "loss", "device")}
+    scores = scoring.score_model(analysis, groups, criterion, data, providers=providers, progress=progress, **how)
+    source = None if data is None else data.source
+    return of_scores(scores, groups, chosen, model, data=source, seed=options["seed"]), notes
 
 
 def _check(output: Path | None, plot: Path | None, *, both: bool) -> None:
