@@ -47,7 +47,7 @@ def make_loss(name: str, outputs: Sequence[str], seed: int = 0, reduction: str =
     if ":" in name:
         return _checked(name, imported_function(name))
     if name not in LOSSES:
-        raise UsageError(f"unknown loss '{name}'{did_you_mean(name, LOSSES)}, or module:function")
+        raise UsageError(f"unknown loss '{name}'{did_you_mean(name, LOSSES)}; module:function names your own")
     draw = _Draw(seed)
 
     def loss(found: Outputs, labels: Tensor | None = None) -> Tensor:
