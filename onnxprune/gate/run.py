@@ -158,6 +158,9 @@ def _check(name: str, limit: Any, model: Subject) -> Check:
         return Check(name, status, None, _printable(str(error)) if status == "unchecked" else "becomes the baseline")
     except OnnxpruneError as error:
         return Check(name, "unchecked", None, _printable(str(error)))
+    except Exception as error:  # a bug over one model must not pass, nor hide what the others are like
+        said = f"unexpected {type(error).__name__}: {error}; this is a bug, please report it"
+        return Check(name, "unchecked", None, _printable(said))
     return _of_finding(name, finding)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from functools import cached_property
 from math import isfinite
 from pathlib import Path
@@ -112,9 +112,7 @@ class Subject:
         paths = [self.path]
         if isinstance(self.baseline, Subject) and self.request.max_latency_ratio is not None:
             paths.append(self.baseline.path)
-        (provider,), missing = choose(self.request.providers[:1])
-        if missing:
-            raise UsageError(f"latency would not be what was asked for: {missing[0]}")
+        (provider,) = _providers(self.request.providers[:1])
         setting = Setting(provider, batch=self.request.latency_batch, threads=self.request.threads)
         return measure(
             paths,
@@ -142,7 +140,7 @@ class Subject:
     @cached_property
     def session(self) -> Session:
         """The model in ONNX Runtime, for metrics."""
-        return Session(self.path, choose(self.request.providers)[0], optimized=True)
+        return Session(self.path, _providers(self.request.providers), optimized=True)
 
     @cached_property
     def metric_value(self) -> float:
@@ -206,3 +204,11 @@ class Subject:
         if not isfinite(self.metric_value):
             raise DataError(f"{self.metric.name} is {self.metric_value}, with which nothing can be compared")
         return MetricEntry(name=self.metric.name, value=self.metric_value, on=self.measured_on)
+
+
+def _providers(names: Sequence[str]) -> list[str]:
+    """Full names. Raises UsageError where the CPU would have to do though nobody named it."""
+    providers, missing = choose(names)
+    if missing and "cpu" not in names:
+        raise UsageError(f"that would not be what was asked for: {missing[0]}")
+    return providers

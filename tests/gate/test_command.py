@@ -68,6 +68,13 @@ def test_junit_file(folder: Path) -> None:
     assert (folder / "model.onnx").read_bytes() == before
 
 
+@pytest.mark.skipif(not Path("/proc/self").exists(), reason="needs a folder in which nothing can be created")
+def test_a_report_that_cannot_be_written_is_no_broken_budget(folder: Path) -> None:
+    result = run("model.onnx", "--opset", "17", "--junit", "/proc/out.xml", code=2)
+    assert "cannot write /proc/out.xml" in result.stderr
+    assert "1 held" in result.stdout
+
+
 def test_github(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert "\n::error file=model.onnx" in run("model.onnx", "--max-size", "1kB", "--github", code=1).stdout
     (folder / "summary.md").write_text("before\n")

@@ -13,6 +13,7 @@ import pytest
 from onnxprune import cost
 from onnxprune.cli.data_options import data_from
 from onnxprune.errors import UsageError
+from onnxprune.gate.budgets import CHECKS
 from onnxprune.gate.request import load_request
 from onnxprune.gate.run import Check, Verdict, run
 from onnxprune.model import open_model
@@ -240,9 +241,15 @@ def test_latency_against_a_model(small: Path) -> None:
 
 def test_latency_on_a_provider_that_is_not_there(small: Path) -> None:
     """The CPU's would pass for it."""
-    found = check(small, max_latency="1000s", providers=("qnn",), latency_seconds=0.01)
-    assert found.status == "unchecked"
-    assert "not part of this ONNX Runtime" in found.shown
+    for providers in (("qnn",), ("qnn", "cpu")):
+        found = check(small, max_latency="1000s", providers=providers, latency_seconds=0.01)
+        assert found.status == "unchecked"
+        assert "not part of this ONNX Runtime" in found.shown
+
+
+def test_metric_on_a_provider_that_is_not_there(folder: Path) -> None:
+    assert check("model.onnx", min_metric=0.5, providers=("qnn",), **SAMPLES).status == "unchecked"
+    assert check("model.onnx", min_metric=0.5, providers=("qnn", "cpu"), **SAMPLES).status == "ok"
 
 
 # -- what cannot be checked
@@ -280,6 +287,16 @@ def test_files_that_are_no_models(folder: Path) -> None:
     assert {check.status for model in verdict.models for check in model.checks} == {"unchecked"}
     assert [model.model for model in verdict.models] == ["text.onnx", "cut.onnx", "none.onnx", "none*.onnx"]
     assert [len(model.checks) for model in verdict.models] == [2, 2, 1, 1]
+
+
+def test_a_bug_is_no_pass_and_hides_nothing(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fails(limit: Any, model: Any) -> Any:
+        raise ZeroDivisionError("oh")
+
+    monkeypatch.setitem(CHECKS, "max-params", fails)
+    verdict = gate("model.onnx", "original.onnx", max_params=1, opset=17)
+    assert [[each.status for each in model.checks] for model in verdict.models] == [["unchecked", "ok"]] * 2
+    assert "unexpected ZeroDivisionError: oh" in verdict.models[0].checks[0].shown
 
 
 def test_broken_wins_over_unchecked(folder: Path) -> None:

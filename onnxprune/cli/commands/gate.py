@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -10,6 +12,7 @@ import click
 
 from onnxprune.cli.base import JSON, QUIET, VERBOSITY, examples, print_json, shared
 from onnxprune.cli.data_options import data_options
+from onnxprune.errors import OnnxpruneError, UsageError
 
 if TYPE_CHECKING:
     from onnxprune.gate.run import Verdict
@@ -87,7 +90,7 @@ def command(
     """
     from onnxprune.report.progress import progress as reporting
 
-    with reporting(quiet=quiet) as progress:
+    with _never_as_broken(), reporting(quiet=quiet) as progress:
         from onnxprune.cli.data_options import data_from
         from onnxprune.gate.request import load_request
         from onnxprune.gate.run import matched, run
@@ -98,8 +101,18 @@ def command(
         if junit is not None:
             check_target(junit, *(path for _, path in matched(request.models) if path))
         verdict = run(request, lambda model: data_from(request.data_options, model, request.seed), progress)
-    _tell(verdict, junit, github, as_json=as_json, markdown=markdown, quiet=quiet)
+    with _never_as_broken():
+        _tell(verdict, junit, github, as_json=as_json, markdown=markdown, quiet=quiet)
     click.get_current_context().exit(verdict.exit_code)
+
+
+@contextlib.contextmanager
+def _never_as_broken() -> Iterator[None]:
+    """Exit code 1 is for broken budgets; whatever else goes wrong is 2."""
+    try:
+        yield
+    except OnnxpruneError as error:
+        raise UsageError(str(error)) from error
 
 
 def _tell(verdict: Verdict, junit: Path | None, github: bool, *, as_json: bool, markdown: bool, quiet: bool) -> None:
@@ -107,9 +120,6 @@ def _tell(verdict: Verdict, junit: Path | None, github: bool, *, as_json: bool, 
     from onnxprune.model import staged_text
     from onnxprune.report.terminal import console
 
-    if junit is not None:
-        with staged_text(formats.to_junit(verdict), junit):
-            pass
     if summary := os.environ.get("GITHUB_STEP_SUMMARY"):
         _add_summary(Path(summary), formats.to_markdown(verdict) + "\n")
     if as_json:
@@ -124,6 +134,9 @@ def _tell(verdict: Verdict, junit: Path | None, github: bool, *, as_json: bool, 
             out.print(f"wrote {verdict.updated}", style="bold", soft_wrap=True)
     for line in formats.to_annotations(verdict) if github else ():
         click.echo(line, err=as_json or markdown)
+    if junit is not None:
+        with staged_text(formats.to_junit(verdict), junit):
+            pass
 
 
 def _add_summary(path: Path, text: str) -> None:
