@@ -65,6 +65,8 @@ class Layer:
         weight: name of the initializer.
         add: the Add behind the node that holds the bias, with the slot of the bias; None where the node holds it or
             there is none.
+        norm: the BatchNormalization that alone reads the result. It scales and shifts each output, so it belongs to
+            the layer: matrix, bias and y are those with it.
     """
 
     node: ir.Node
@@ -74,6 +76,12 @@ class Layer:
     y: str
     weight: str
     add: tuple[ir.Node, int] | None = None
+    norm: ir.Node | None = None
+
+    @property
+    def last(self) -> ir.Node:
+        """The node that makes y."""
+        return self.norm or (self.add[0] if self.add else self.node)
 
     def outputs(self, y: Array, positions: Positions | None = None) -> Array:
         """The results as the product gives them: [groups, samples * positions, outputs]."""
@@ -112,9 +120,10 @@ def _form(*names: str, domain: str = "") -> Callable[[MakeForm], MakeForm]:
 
 def layers(analysis: Analysis) -> Iterator[Layer]:
     """The affine layers of an analysed model with weights that only they read, in topological order."""
+    norms: set[ir.Node] = set()
     for name, node in graphs.operators(analysis.graph):
         make = FORMS.get(key_of(node))
-        if make is None or len(node.inputs) < 2 or node.graph is not analysis.model.graph:
+        if make is None or len(node.inputs) < 2 or node.graph is not analysis.model.graph or node in norms:
             continue
         x, weight = node.inputs[0], node.inputs[1]
         if x is None or weight is None or x.name not in analysis.activations or not _is_own(weight):
@@ -126,8 +135,11 @@ def layers(analysis: Analysis) -> Iterator[Layer]:
         if form is None or (form.bias is not None and not _may_have_bias(node, form.bias)):
             continue
         add = _bias_behind(node) if form.bias is None else None
-        y = node.outputs[0] if add is None else add[0].outputs[0]
-        yield Layer(node, name, form, x.name or "", y.name or "", weight.name or "", add)
+        end = node if add is None else add[0]
+        norm = _norm_behind(end) if form.out_axis == 1 else None
+        norms.update(() if norm is None else (norm,))
+        y = (norm or end).outputs[0]
+        yield Layer(node, name, form, x.name or "", y.name or "", weight.name or "", add, norm)
 
 
 def _is_own(weight: ir.Value) -> bool:
@@ -156,6 +168,24 @@ def _bias_behind(node: ir.Node) -> tuple[ir.Node, int] | None:
     return add, 1 - slot
 
 
+def _norm_behind(node: ir.Node) -> ir.Node | None:
+    """The BatchNormalization with constant parameters that alone reads what a node makes."""
+    output = node.outputs[0]
+    uses = list(output.uses())
+    if len(uses) != 1 or output.is_graph_output() or key_of(node) == ("", "BatchNormalization"):
+        return None
+    return uses[0][0] if uses[0][1] == 0 and _is_batch_norm(uses[0][0]) else None
+
+
+def _is_batch_norm(node: ir.Node) -> bool:
+    """One that runs on constant statistics?"""
+    return (
+        key_of(node) == ("", "BatchNormalization")
+        and not attribute(node, "training_mode", 0)
+        and all(value is not None and value.const_value is not None for value in node.inputs[1:5])
+    )
+
+
 @dataclass(frozen=True)
 class Residual:
     """The Add that puts a layer's output onto a stream, and the name of what it is added to."""
@@ -171,36 +201,21 @@ class Residual:
 
 def residual(layer: Layer, analysis: Analysis) -> Residual | None:
     """The Add that alone reads the layer's output, if its other operand is an activation of the same shape."""
-    node = layer.add[0] if layer.add else layer.node
-    output = node.outputs[0]
+    output = layer.last.outputs[0]
     uses = list(output.uses())
     if len(uses) != 1 or output.is_graph_output() or key_of(uses[0][0]) != ("", "Add"):
         return None
     add, slot = uses[0]
     other = add.inputs[1 - slot]
-    if other is None or other is output or other.name not in analysis.activations or _depends(other, layer.node):
+    if other is None or other.name not in analysis.activations:
         return None
     shapes = analysis.shapes.shapes
     return Residual(add, other.name or "") if shapes.get(other.name or "") == shapes.get(layer.y) else None
 
 
-def _depends(value: ir.Value, node: ir.Node) -> bool:
-    """Is the value computed from what the node makes?"""
-    stack, seen = [value.producer()], set()
-    while stack:
-        found = stack.pop()
-        if found is node:
-            return True
-        if found is not None and found not in seen:
-            seen.add(found)
-            stack.extend(each.producer() for each in found.inputs if each is not None)
-    return False
-
-
 def is_rectified(layer: Layer, behind: Residual | None) -> bool:
     """Is the layer's output, with what it is added to, read by a Relu alone? Then what is negative does not matter."""
-    node = behind.add if behind else layer.add[0] if layer.add else layer.node
-    output = node.outputs[0]
+    output = (behind.add if behind else layer.last).outputs[0]
     uses = list(output.uses())
     return len(uses) == 1 and not output.is_graph_output() and key_of(uses[0][0]) == ("", "Relu")
 
@@ -213,14 +228,37 @@ def read(value: ir.Value | None) -> Array:
         return np.array(array)
 
 
-def bias_of(layer: Layer, outputs: int) -> Array:
-    """The bias of a layer as the product needs it: float64, shape [groups * outputs]; zeros where there is none."""
+def matrix_of(layer: Layer) -> npt.NDArray[np.float64]:
+    """The matrix of a layer: float64, shape [groups, features, outputs]."""
+    matrix = layer.form.matrix(read(layer.node.inputs[1])).astype(np.float64)
+    if layer.norm is not None:
+        matrix = matrix * norm_scale(layer.norm).reshape(len(matrix), 1, -1)
+    return matrix
+
+
+def bias_of(layer: Layer, outputs: int) -> npt.NDArray[np.float64]:
+    """The bias of a layer: float64, shape [groups * outputs]; zeros where there is none."""
     node, slot = layer.add or (layer.node, layer.form.bias)
-    if slot is None or slot >= len(node.inputs) or node.inputs[slot] is None:
-        return np.zeros(outputs)
-    array = read(node.inputs[slot]).astype(np.float64)
-    scale = float(attribute(node, "beta", 1.0)) if key_of(node) == ("", "Gemm") else 1.0
-    return np.broadcast_to(scale * array.reshape(-1), (outputs,)).copy()
+    bias = np.zeros(outputs)
+    if slot is not None and slot < len(node.inputs) and node.inputs[slot] is not None:
+        scale = float(attribute(node, "beta", 1.0)) if key_of(node) == ("", "Gemm") else 1.0
+        bias = np.broadcast_to(scale * read(node.inputs[slot]).astype(np.float64).reshape(-1), (outputs,)).copy()
+    if layer.norm is not None:
+        shift, mean = (read(value).astype(np.float64) for value in layer.norm.inputs[2:4])
+        bias = (bias - mean) * norm_scale(layer.norm) + shift
+    return bias
+
+
+def norm_scale(norm: ir.Node) -> npt.NDArray[np.float64]:
+    """What a BatchNormalization multiplies each channel with."""
+    return read(norm.inputs[1]).astype(np.float64) / norm_deviation(norm)
+
+
+def norm_deviation(norm: ir.Node) -> npt.NDArray[np.float64]:
+    """What a BatchNormalization divides each channel by."""
+    variance = read(norm.inputs[4]).astype(np.float64)
+    deviation: npt.NDArray[np.float64] = np.sqrt(variance + float(attribute(norm, "epsilon", 1e-5)))
+    return deviation
 
 
 # -- the operators
@@ -312,6 +350,29 @@ def _matmul(_node: ir.Node, x: tuple[int, ...], w: tuple[int, ...]) -> Form | No
         lambda array, positions: _by_sample(array, positions)[None],
         lambda weight: weight[None],
         lambda matrix: matrix[0],
+    )
+
+
+@_form("BatchNormalization")
+def _batch_norm(node: ir.Node, x: tuple[int, ...], _w: tuple[int, ...]) -> Form | None:
+    """Input [N, C, ...], scale [C]: a product of its own per channel. Its rows are taken relative to the mean."""
+    if len(x) < 2 or not _is_batch_norm(node):
+        return None
+
+    def rows(array: Array, positions: Positions | None) -> Array:
+        mean = read(node.inputs[3]).astype(array.dtype)
+        centered: Array = _by_sample(np.moveaxis(array, 1, -1), positions) - mean
+        return centered.T[:, :, None]
+
+    return Form(
+        1,
+        1,
+        1,
+        x[1],
+        rows,
+        lambda scale: (scale / norm_deviation(node))[:, None, None],
+        lambda matrix: matrix[:, 0, 0] * norm_deviation(node),
+        bias=2,
     )
 
 

@@ -23,7 +23,7 @@ from onnxprune.calibration.base import Batch
 from onnxprune.coupling import Group
 from onnxprune.criteria.base import Context, Scores, criterion
 from onnxprune.dims import atoms, units_of
-from onnxprune.layers import Array, Layer, choose_positions, layers, read, residual
+from onnxprune.layers import Array, Layer, choose_positions, layers, matrix_of, residual
 from onnxprune.runtime.accumulators import Covariance, Summary, View, columns
 from onnxprune.runtime.statistics import Accumulator
 
@@ -151,8 +151,7 @@ def _problems(observed: _Observed, group: Group, context: Context) -> Iterator[_
         return
     variance = float(observed.output.variance.sum())
     units = units_of(x, group.atom)[layer.feature_channels(x.size)]
-    matrices = layer.form.matrix(read(analysis.model.graph.initializers[layer.weight])).astype(np.float64)
-    for unit_of, covariance, matrix in zip(units, observed.rows.covariance, matrices, strict=True):
+    for unit_of, covariance, matrix in zip(units, observed.rows.covariance, matrix_of(layer), strict=True):
         counts = np.bincount(unit_of[unit_of >= 0], minlength=group.units)
         if counts.min() == counts.max() > 0:  # every unit is read alike
             yield _Problem(covariance, matrix, unit_of, group.units, variance)

@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 import onnx_ir as ir
 
-from onnxprune.layers import Layer
+from onnxprune.layers import Layer, bias_of, norm_deviation, norm_scale, read
 from onnxprune.ops.base import key_of
 
 
@@ -16,25 +16,44 @@ def set_matrix(model: ir.Model, layer: Layer, matrix: npt.NDArray[Any]) -> None:
     """Replace the weight by one with this matrix [groups, features, outputs]; its type stays."""
     value = model.graph.initializers[layer.weight]
     assert value.const_value is not None
+    if layer.norm is not None:
+        scale = norm_scale(layer.norm)
+        if not scale.all():  # a channel that was switched off has to let something through
+            scale = np.where(scale == 0, 1.0, scale)
+            _set_input(model, layer.norm, 1, scale * norm_deviation(layer.norm))
+        matrix = matrix / scale.reshape(len(matrix), 1, -1)
     _assign(value, layer.form.weight(matrix), value.const_value.dtype)
 
 
 def set_bias(model: ir.Model, layer: Layer, bias: npt.NDArray[Any]) -> None:
-    """Give the layer this bias [groups * outputs]: in its node, in the Add behind it, or in a new Add."""
-    dtype = model.graph.initializers[layer.weight].dtype
-    assert dtype is not None
+    """Give the layer this bias [groups * outputs]: in its node, in the Add or norm behind it, or in a new Add.
+
+    After `set_matrix`, where both change.
+    """
+    bias = bias.reshape(-1)
+    if layer.norm is not None:
+        shift = read(layer.norm.inputs[2]).astype(np.float64)
+        _set_input(model, layer.norm, 2, shift + bias - bias_of(layer, len(bias)))
+        return
     node, slot = layer.add or (layer.node, layer.form.bias)
     if slot is None:
         node, slot = _insert_add(model, layer.node), 1
     elif key_of(node) == ("", "Gemm"):
         node.attributes.pop("beta", None)
-    name = _free_name(model, f"{node.name or node.op_type}/bias")
-    value = ir.Value(name=name)
-    _assign(value, bias.reshape(-1), dtype)
+    _set_input(model, node, slot, bias, like=layer.node.inputs[1])
+
+
+def _set_input(
+    model: ir.Model, node: ir.Node, slot: int, array: npt.NDArray[Any], like: ir.Value | None = None
+) -> None:
+    """Give a node a constant of its own in place of what it read; of the type of that, or of another value."""
+    old = node.inputs[slot] if slot < len(node.inputs) else None
+    dtype = (like or old).const_value.dtype  # type: ignore[union-attr]
+    value = ir.Value(name=_free_name(model, f"{node.name or node.op_type}/recovered"))
+    _assign(value, array, dtype)
     model.graph.register_initializer(value)
     if slot >= len(node.inputs):
         node.resize_inputs(slot + 1)
-    old = node.inputs[slot]
     node.replace_input_with(slot, value)
     if old is not None and not old.uses() and old.is_initializer() and not old.is_graph_input():
         del model.graph.initializers[old.name or ""]

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from onnxprune.layers import Array, Layer, Positions, bias_of, choose_positions, is_rectified, read, residual
+from onnxprune.layers import Array, Layer, Positions, bias_of, choose_positions, is_rectified, matrix_of, residual
 from onnxprune.recovery.edit import set_bias, set_matrix
 from onnxprune.recovery.moments import Centered, Matrix, Moments, merged
 from onnxprune.recovery.pairing import Pairing
@@ -88,7 +88,7 @@ def walk(
     original, pruned = pairing.original, pairing.pruned
     ahead = Stepper(original.model, original.shapes.dtypes, batches, providers)
     behind = Stepper(pruned.model, pruned.shapes.dtypes, batches, providers)
-    samples = sum(len(next(iter(batch.values()))) for batch in batches)
+    samples = sum(_samples(batch) for batch in batches)
     pairs = pairing.pairs()
     errors = []
     for number, (layer, twin) in enumerate(pairs, 1):
@@ -100,7 +100,8 @@ def walk(
         if first is None or mended is None:
             continue
         matrix, bias = mended
-        set_matrix(pruned.model, layer, matrix)
+        if matrix is not first.matrix:
+            set_matrix(pruned.model, layer, matrix)
         set_bias(pruned.model, layer, bias)
         before, after = first.everything.error(first.matrix, first.bias), first.everything.error(matrix, bias)
         scale = max(float(first.everything.tt.sum()), 1e-30)
@@ -112,11 +113,17 @@ def _at_least_two(feeds: Iterable[dict[str, Array]]) -> list[dict[str, Array]]:
     batches = list(feeds)
     if len(batches) > 1:
         return batches
-    size = len(next(iter(batches[0].values())))
+    size = _samples(batches[0])
     middle = size // 2
-    if middle == 0 or any(len(array) != size for array in batches[0].values()):
+    if middle == 0 or any(array.ndim and len(array) != size for array in batches[0].values()):
         return batches * 2
-    return [{name: array[part] for name, array in batches[0].items()} for part in (slice(middle), slice(middle, None))]
+    parts = (slice(middle), slice(middle, None))
+    return [{name: array[part] if array.ndim else array for name, array in batches[0].items()} for part in parts]
+
+
+def _samples(batch: dict[str, Array]) -> int:
+    """How many samples a batch has; an input of rank 0 is the same for all of them."""
+    return max((len(array) for array in batch.values() if array.ndim), default=1)
 
 
 class _Layer:
@@ -143,8 +150,7 @@ class _Layer:
     def _gather(self, ahead: Stepper, behind: Stepper, current: tuple[Matrix, Matrix] | None) -> Evidence | None:
         """Moments over all batches; with the matrix and bias so far, those of targets in front of a Relu."""
         layer, form = self.layer, self.layer.form
-        weight = read(self.pairing.pruned.model.graph.initializers[layer.weight])
-        matrix = form.matrix(weight).astype(np.float64)
+        matrix = matrix_of(layer)
         sets = (Moments(), Moments())
         both = zip(ahead.batches(self.twin.y, *self.skips), behind.batches(layer.x, *self.skips), strict=True)
         for number, (theirs, ours) in enumerate(both):

@@ -1,0 +1,126 @@
+"""Piece by piece gives what a whole run gives, with weights as they are when their piece is run."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnx_ir as ir
+import onnxruntime
+import pytest
+
+from onnxprune.errors import ModelError
+from onnxprune.pipeline import inspect
+from onnxprune.runtime.stepping import Array, Stepper
+from tests.conftest import Build
+
+CHAIN = """
+    net (float[batch, 4] x, float[batch, 6] z) => (float[batch, 3] y)
+    <float[4, 6] a, float[6, 6] b, float[6, 3] c>
+    { h = MatMul(x, a)  r = Relu(h)  i = MatMul(r, b)  s = Add(i, z)  t = Add(s, r)  y = MatMul(t, c) }
+"""
+STEPS = (["h"], ["i", "r"], ["t"], ["y"])
+
+
+def feeds() -> list[dict[str, Array]]:
+    rng = np.random.default_rng(0)
+    sizes = {"x": 4, "z": 6}
+    return [{name: rng.standard_normal((n, size), np.float32) for name, size in sizes.items()} for n in (5, 3)]
+
+
+def whole(path: Path, name: str) -> list[Array]:
+    model = onnx.load(path)
+    model.graph.output.append(onnx.ValueInfoProto(name=name))
+    session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
+    return [session.run([name], feed)[0] for feed in feeds()]
+
+
+def stepper(path: Path, memory: int = 1 << 30) -> Stepper:
+    analysis = inspect(path)
+    return Stepper(analysis.model, analysis.shapes.dtypes, feeds(), memory=memory)
+
+
+@pytest.mark.parametrize("memory", [1 << 30, 0], ids=["in memory", "in files"])
+def test_values_equal_a_whole_run(memory: int, build: Build) -> None:
+    path = build(CHAIN)
+    steps = stepper(path, memory)
+    for names in STEPS:
+        steps.advance(names)
+        for name in names:
+            for (got,), due in zip(steps.batches(name), whole(path, name), strict=True):
+                assert isinstance(got, np.memmap) == (memory == 0)
+                np.testing.assert_allclose(got, due, rtol=1e-5, atol=1e-5)
+
+
+def test_inputs_are_values_too(build: Build) -> None:
+    steps = stepper(build(CHAIN))
+    steps.advance(["x"])
+    for (got,), feed in zip(steps.batches("x"), feeds(), strict=True):
+        np.testing.assert_array_equal(got, feed["x"])
+
+
+def test_weight_changed_between_steps_is_seen(build: Build) -> None:
+    path = build(CHAIN)
+    analysis = inspect(path)
+    steps = Stepper(analysis.model, analysis.shapes.dtypes, feeds())
+    steps.advance(["r"])
+    analysis.model.graph.initializers["b"].const_value = ir.Tensor(np.zeros((6, 6), np.float32), name="b")
+    analysis.model.graph.initializers["a"].const_value = ir.Tensor(np.zeros((4, 6), np.float32), name="a")
+    steps.advance(["s", "t"])
+    for (s, t), feed, r in zip(steps.batches("s", "t"), feeds(), whole(path, "r"), strict=True):
+        np.testing.assert_allclose(s, feed["z"])
+        np.testing.assert_allclose(t, feed["z"] + r, rtol=1e-5, atol=1e-5)  # a was used before it changed
+
+
+def test_only_what_is_read_later_is_kept(build: Build) -> None:
+    steps = stepper(build(CHAIN))
+    steps.advance(["i"])
+    steps.advance(["t"])
+    steps.advance(["y"])
+    with pytest.raises(KeyError):
+        next(iter(steps.batches("h")))
+
+
+def test_every_node_runs_once(build: Build, monkeypatch: pytest.MonkeyPatch) -> None:
+    pieces: list[str] = []
+    original = Stepper._session
+
+    def spy(self: Stepper, piece: list[ir.Node], made: list[str]) -> tuple[object, list[str]]:
+        pieces.extend(node.outputs[0].name or "" for node in piece)
+        return original(self, piece, made)
+
+    monkeypatch.setattr(Stepper, "_session", spy)
+    steps = stepper(build(CHAIN))
+    for names in STEPS:
+        steps.advance(names)
+        steps.advance(names)
+    assert sorted(pieces) == ["h", "i", "r", "s", "t", "y"]
+
+
+def test_branch_reads_what_it_captures(build: Build) -> None:
+    path = build("""
+        net (float[batch, 4] x, bool flag) => (float[batch, 4] y) <float[4, 4] w>
+        {
+            h = MatMul(x, w)
+            y = If (flag) <
+                then_branch = yes () => (float[batch, 4] t) { t = Relu(h) },
+                else_branch = no () => (float[batch, 4] e) { e = Neg(h) }
+            >
+        }
+    """)
+    analysis = inspect(path)
+    x = np.random.default_rng(0).standard_normal((3, 4), np.float32)
+    steps = Stepper(analysis.model, analysis.shapes.dtypes, [{"x": x, "flag": np.array(False)}])
+    steps.advance(["h"])
+    steps.advance(["y"])
+    ((y,),) = steps.batches("y")
+    np.testing.assert_allclose(y, -(x @ onnx.numpy_helper.to_array(onnx.load(path).graph.initializer[0])), rtol=1e-5)
+
+
+def test_wrong_data_is_refused_in_one_line(build: Build) -> None:
+    analysis = inspect(build(CHAIN))
+    steps = Stepper(analysis.model, analysis.shapes.dtypes, [{"x": np.zeros((2, 5), np.float32)}])
+    with pytest.raises(ModelError) as caught:
+        steps.advance(["h"])
+    assert "\n" not in str(caught.value)
