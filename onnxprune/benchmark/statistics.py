@@ -54,12 +54,17 @@ class Comparison:
         return self.high < 1 / _NEGLIGIBLE or self.low > _NEGLIGIBLE
 
     @property
+    def noisy(self) -> bool:
+        """Whether a difference that matters could hide in the interval, or there is none."""
+        return isnan(self.low) or (not self.real and self.high > self.low * _NOISY)
+
+    @property
     def words(self) -> str:
         """`1.31x faster (1.27 to 1.35)`, `1.08x slower (...)` or `no real difference (0.98x to 1.01x)`."""
         if isnan(self.low):
             return f"measured too seldom to tell (it took {self.ratio:.2f} times as long)"
         if not self.real:
-            noisy = ": too noisy to tell more" if self.high > self.low * _NOISY else ""
+            noisy = ": too noisy to tell more" if self.noisy else ""
             return f"no real difference ({1 / self.high:.3f}x to {1 / self.low:.3f}x as fast{noisy})"
         if self.ratio < 1:
             factors, direction = (1 / self.ratio, 1 / self.high, 1 / self.low), "faster"

@@ -124,8 +124,8 @@ def benchmark(
     providers, notes = choose(request.providers)
     opened = [open_model(path) for path in files]
     ports = ports_of(opened[0])
-    sizes, chosen = _sizes(files[0], ports, request.input_shapes, data)
-    inputs = _Inputs(tuple(ports), sizes, data, request.seed)
+    sizes, chosen = sizes_for(files[0], ports, request.input_shapes, data)
+    inputs = Inputs(tuple(ports), sizes, data, request.seed)
     settings = [
         Setting(provider, batch, threads, request.warmup)
         for provider, batch, threads in itertools.product(providers, request.batches, request.threads)
@@ -150,7 +150,7 @@ def benchmark(
 
 
 def _measure(
-    files: Sequence[Path], setting: Setting, inputs: _Inputs, request: Request, progress: Callable[[str], None]
+    files: Sequence[Path], setting: Setting, inputs: Inputs, request: Request, progress: Callable[[str], None]
 ) -> tuple[Measured, ...]:
     feed, at = (
         inputs.feed(setting.batch),
@@ -202,7 +202,7 @@ def _quality(
         yield Quality(str(path), chosen.name, metrics.evaluate(path, data, chosen, reference, providers=[provider]))
 
 
-def _sizes(
+def sizes_for(
     path: Path, ports: Sequence[Port], shapes: Sequence[str], data: Data | None
 ) -> tuple[dict[str, int], list[str]]:
     """Sizes of dynamic axes but the batch: as given, as in the data, else such that the model runs, with a word."""
@@ -222,7 +222,7 @@ def _sizes(
 
 
 @dataclass(frozen=True)
-class _Inputs:
+class Inputs:
     """What models are run on: samples of the data, or made up."""
 
     ports: tuple[Port, ...]
@@ -232,6 +232,7 @@ class _Inputs:
 
     @property
     def source(self) -> str:
+        """Where they come from, for reports."""
         return "made-up inputs" if self.data is None else self.data.source
 
     def feed(self, batch: int) -> Feed:

@@ -9,6 +9,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from onnxprune.benchmark.alignment import RATIO, Alignment
 from onnxprune.benchmark.memory import Memory
 from onnxprune.benchmark.profile import Mover, Profile, movers
 from onnxprune.benchmark.statistics import Comparison
@@ -41,6 +42,18 @@ def show_benchmark(result: Result) -> None:
         _show_profiles(out, result.profiles, labels)
     for note in result.notes:
         out.print(f"note: {note}", style="yellow", soft_wrap=True)
+
+
+def show_alignment(found: Alignment) -> None:
+    """Time and parameters by multiple, and what to do."""
+    out = console()
+    title = f"{found.model} at ratio {RATIO:g}, axes rounded up to multiples"
+    table = _table(title, ">multiple", ">parameters", ">median", "against widths as they come")
+    for step in found.steps:
+        words = Text("") if step.comparison is None else Text(step.comparison.words, style=_style(step.comparison))
+        table.add_row(str(step.round_to), f"{step.parameters:,}", _time(step.latency.median), words)
+    out.print(table)
+    out.print(found.words, style="bold", soft_wrap=True)
 
 
 def _labels(models: Sequence[str]) -> list[str]:

@@ -13,6 +13,7 @@ import pytest
 from onnxprune.errors import ModelError, UsageError
 from onnxprune.runtime import latency
 from onnxprune.runtime.latency import Latency, Setting, measure
+from onnxprune.signature import Port
 from tests.conftest import Build
 
 NET = """
@@ -163,3 +164,18 @@ def test_warm_up_does_not_outlast_the_measurement(build: Build, monkeypatch: pyt
     monkeypatch.setattr(latency, "_runner", lambda *_: run)
     measure([build(NET)], Setting(warmup=100), seconds=20)
     assert now < 12 * (2 + 3 + 2) + 3  # per session: warm-up of two seconds and a bit, and two of measuring
+
+
+def test_inputs_and_outputs_stay_on_a_device(digits: dict[str, Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    """With the CPU in the part of a device that has its own memory: the bound run computes what the plain one does."""
+    path = digits["resnet"]
+    session = latency.deployed_session(path, "CPUExecutionProvider")
+    bound: list[Any] = []
+    binding = session.io_binding
+    monkeypatch.setattr(session, "io_binding", lambda: bound.append(binding()) or bound[-1])
+    feed = latency.made_inputs([Port("input", "tensor(float)", ("batch", 1, 8, 8))], 3)
+    latency._runner(session, feed, "cpu")()
+    np.testing.assert_array_equal(bound[0].copy_outputs_to_cpu()[0], session.run(None, feed)[0])
+    monkeypatch.setattr(latency, "_DEVICES", {"CPUExecutionProvider": "cpu"})
+    (found,) = measure([path], FAST, rounds=3)
+    assert len(found.seconds) == 3

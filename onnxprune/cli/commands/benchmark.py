@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from onnxprune.cli.base import JSON, QUIET, VERBOSITY, examples, print_json, shared
 from onnxprune.cli.complete import metric_names, provider_names
 from onnxprune.cli.data_options import data_from, data_options_but_batch
+from onnxprune.errors import UsageError
+
+if TYPE_CHECKING:
+    from onnxprune.benchmark.suite import Request
+    from onnxprune.calibration.base import Data
 
 
 def _list(_: click.Context, __: click.Parameter, values: tuple[str, ...]) -> tuple[str, ...]:
@@ -23,6 +29,7 @@ def _list(_: click.Context, __: click.Parameter, values: tuple[str, ...]) -> tup
         "onnxprune benchmark model.onnx model.pruned.onnx",
         "onnxprune benchmark model.onnx model.pruned.onnx --batch 1 --batch 64 --profile",
         "onnxprune benchmark model.onnx model.pruned.onnx --data test.npz --labels labels",
+        "onnxprune benchmark model.onnx --alignment --batch 64",
         "onnxprune benchmark model.onnx --providers cpu,cuda --input-shape images:1x3x224x224",
     ),
 )
@@ -47,6 +54,7 @@ def _list(_: click.Context, __: click.Parameter, values: tuple[str, ...]) -> tup
 @click.option("--seconds", default=3.0, show_default=True, help="Of measuring per model and setting.")
 @click.option("--warmup", default=5, show_default=True, type=click.IntRange(0), help="Untimed runs of a new session.")
 @click.option("--profile", is_flag=True, help="Also show which nodes take the time.")
+@click.option("--alignment", is_flag=True, help="Instead, prune MODEL to several roundings of its axes and time these.")
 @click.option(
     "--metric",
     metavar="NAME",
@@ -63,6 +71,7 @@ def command(
     quiet: bool,
     verbose: bool,  # noqa: ARG001 (read by the error handler)
     metric: str | None,
+    alignment: bool,
     **options: Any,
 ) -> None:
     """Time MODEL and others beside it in ONNX Runtime, and say whether they differ.
@@ -75,14 +84,51 @@ def command(
     from onnxprune.report.progress import progress as reporting
 
     with reporting(quiet=quiet) as progress:
-        from onnxprune.benchmark import document, suite, tables
+        from onnxprune.benchmark import suite
         from onnxprune.model import open_model
 
         batches, shapes = options.pop("batch"), options["input_shape"]
         data = data_from(options, open_model(models[0]), seed)
         request = suite.Request(batches=batches, input_shapes=shapes, seed=seed, **options)
-        result = suite.benchmark(models, request, data=data, metric=metric, progress=progress)
+        if alignment:
+            _check_alone(models, data is not None or metric is not None or request.profile)
+            document, show = _alignment(models[0], request, progress)
+        else:
+            document, show = _benchmark(models, request, data, metric, progress)
     if as_json:
-        print_json(document.of_benchmark(result, request))
+        print_json(document)
     elif not quiet:
-        tables.show_benchmark(result)
+        show()
+
+
+Found = tuple[dict[str, Any], Callable[[], None]]
+
+
+def _benchmark(
+    models: tuple[Path, ...],
+    request: Request,
+    data: Data | None,
+    metric: str | None,
+    progress: Callable[[str], None],
+) -> Found:
+    """The document, and what prints the tables."""
+    from onnxprune.benchmark import document, suite, tables
+
+    result = suite.benchmark(models, request, data=data, metric=metric, progress=progress)
+    return document.of_benchmark(result, request), lambda: tables.show_benchmark(result)
+
+
+def _alignment(model: Path, request: Request, progress: Callable[[str], None]) -> Found:
+    """The same for --alignment."""
+    from onnxprune.benchmark import alignment, tables
+
+    found = alignment.alignment(model, request, progress)
+    return alignment.of_alignment(found), lambda: tables.show_alignment(found)
+
+
+def _check_alone(models: tuple[Path, ...], more: bool) -> None:
+    """Raises UsageError for what does not go with --alignment."""
+    if len(models) > 1 or more:
+        raise UsageError(
+            "--alignment times prunings of one model on made-up inputs; drop other models, --data, --metric, --profile"
+        )
