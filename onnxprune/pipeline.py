@@ -11,8 +11,9 @@ from pathlib import Path
 import onnx_ir as ir
 
 from onnxprune import cost, planning, verify
+from onnxprune import recover as recovering
 from onnxprune.calibration.base import Data
-from onnxprune.coupling import Analysis, Group, analyze
+from onnxprune.coupling import Analysis, analyze
 from onnxprune.criteria.base import Scores
 from onnxprune.criteria.combination import resolve
 from onnxprune.errors import ModelError, NothingToPruneError, PlanError, UsageError
@@ -27,13 +28,14 @@ from onnxprune.passes.share_initializers import ShareInitializers
 from onnxprune.passes.strip_metadata import StripMetadata
 from onnxprune.plan import Plan
 from onnxprune.planning import Request
+from onnxprune.recover import Recovery
 from onnxprune.report.data import GroupReport, Report
 from onnxprune.runtime.observe import observe
 from onnxprune.scoring import check_data, score_model
 from onnxprune.selection import select
-from onnxprune.targets import Outcome
 
 Progress = Callable[[str], None]
+CPU = ("CPUExecutionProvider",)
 
 
 def silent(_: str) -> None:
@@ -151,9 +153,11 @@ def _garbage_kept() -> Iterator[None]:
 
 def compress(
     path: str | Path,
-    criterion: str = "l1",
+    criterion: str | None = None,
     ratio: float = 0.5,
     *,
+    data: Data | None = None,
+    recover: str | None = None,
     scope: str = "auto",
     round_to: int = 1,
     only: Sequence[str] = (),
@@ -162,6 +166,9 @@ def compress(
     target: Sequence[str] = (),
     max_ratio: float = 1.0,
     min_units: int = 1,
+    providers: Sequence[str] = CPU,
+    loss: str = "auto",
+    device: str = "cpu",
     keep_metadata: bool = False,
     progress: Progress = silent,
 ) -> Result:
@@ -169,8 +176,11 @@ def compress(
 
     Args:
         path: the ONNX file.
-        criterion: name of the score, like "l1", or a combination like "l2*0.7+random*0.3".
+        criterion: name of the score, like "l1", or a combination like "l2*0.7+random*0.3"; None: "obs" with data,
+            else "l1".
         ratio: share of the units that go, in [0, 1).
+        data: calibration data, see `load_data`.
+        recover: how to win the accuracy back, see `recover.METHODS`; None: the best with data, else "none".
         scope: how the ratio is spread over the groups: "auto", "uniform", "global" or another of `allocation`.
         round_to: axis sizes come out as multiples of this where they can.
         only: kinds or name patterns to work on (empty: all).
@@ -179,16 +189,23 @@ def compress(
         target: what to come down to, like "macs=0.4" or "size=5MB", in place of the ratio; see `targets`.
         max_ratio: no group loses more than this share of its units.
         min_units: no group is left with fewer units than this, unless it has fewer.
+        providers: execution providers of ONNX Runtime for the runs on data.
+        loss: what gradients are of, for criteria that take some.
+        device: where torch computes those.
         keep_metadata: keep what the exporter wrote about its author's machine.
         progress: told what is being done.
 
     Raises UsageError for options that make no sense, ModelError for a file that cannot be worked on, TargetError
     when a target cannot be met, and NothingToPruneError when every dimension is frozen or excluded.
     """
+    criterion = criterion or ("l1" if data is None else "obs")
+    method = recover or (recovering.NONE if data is None else recovering.BEST)
     request = Request(
         criterion, ratio, scope, round_to, tuple(only), tuple(skip), seed, tuple(target), max_ratio, min_units
     )
     request.check()
+    recovering.check_method(method)
+    check_data(resolve(criterion), data)
     with _blaming(path):
         progress("analysing")
         analysis = inspect(path)
@@ -196,9 +213,29 @@ def compress(
         if not groups:
             raise NothingToPruneError(_nothing(path, analysis))
         progress("scoring")
-        plan, outcome = make_plan(analysis, groups, request, progress)
+        scores = score_model(
+            analysis,
+            groups,
+            criterion,
+            data,
+            seed=seed,
+            providers=providers,
+            loss=loss,
+            device=device,
+            progress=progress,
+        )
+        plan, outcome = planning.make_plan(analysis, groups, scores, request, progress=progress)
+
+        def mend(model: ir.Model) -> Recovery:
+            original, pruned = inspect(path), analyze_model(model)
+            keep = plan.keep(original)
+            return recovering.recover(
+                original, pruned, keep, method, data, seed=seed, providers=providers, progress=progress
+            )
+
         progress("removing")
-        return _remove(Path(path), analysis, plan, keep_metadata, outcome.notes)
+        wanted = mend if method != recovering.NONE and plan.removed_units else None
+        return _remove(Path(path), analysis, plan, keep_metadata, outcome.notes, wanted)
 
 
 def score(
@@ -279,15 +316,14 @@ def apply(path: str | Path, plan: Plan, *, keep_metadata: bool = False, progress
         return _remove(Path(path), analysis, plan, keep_metadata)
 
 
-def make_plan(
-    analysis: Analysis, groups: list[Group], request: Request, progress: Progress = silent
-) -> tuple[Plan, Outcome]:
-    """Score the groups and decide which units go."""
-    scores = score_model(analysis, groups, request.criterion, seed=request.seed)
-    return planning.make_plan(analysis, groups, scores, request, progress=progress)
-
-
-def _remove(path: Path, analysis: Analysis, plan: Plan, keep_metadata: bool, notes: Sequence[str] = ()) -> Result:
+def _remove(
+    path: Path,
+    analysis: Analysis,
+    plan: Plan,
+    keep_metadata: bool,
+    notes: Sequence[str] = (),
+    mend: Callable[[ir.Model], Recovery] | None = None,
+) -> Result:
     model = analysis.model
     kept = {atom: int(mask.sum()) for atom, mask in plan.keep(analysis).items()}
     before = cost.before(analysis)
@@ -295,6 +331,7 @@ def _remove(path: Path, analysis: Analysis, plan: Plan, keep_metadata: bool, not
     macs = cost.measure(analysis, kept).macs // batch
     RemoveUnits(analysis, plan)(model)
     RemoveDead()(model)
+    recovery = mend(model) if mend else Recovery()
     ShareInitializers()(model)
     if not keep_metadata:
         StripMetadata()(model)
@@ -307,7 +344,8 @@ def _remove(path: Path, analysis: Analysis, plan: Plan, keep_metadata: bool, not
         estimated=True,
         groups=groups,
         unruled=dict(analysis.unruled),
-        notes=(*notes, *(() if plan.removed_units else (_nothing_removed(plan),))),
+        notes=(*notes, *recovery.notes, *(() if plan.removed_units else (_nothing_removed(plan),))),
+        recovery=recovery,
     )
     return Result(model, plan, report, path, analysis.shapes.bindings)
 

@@ -36,6 +36,7 @@ ROOMS = [
     ["metrics"],
     ["criteria", "allocation", "lossless", "recovery"],
     ["passes"],
+    ["recover"],
     ["report", "verify", "scoring", "targets"],
     ["planning"],
     ["pipeline"],

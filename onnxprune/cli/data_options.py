@@ -79,6 +79,18 @@ _OPTIONS = (
 )
 
 
+PROVIDERS = click.option(
+    "--providers", default="cpu", metavar="NAMES", help="What runs the model on --data, by preference: cuda,cpu."
+)
+LOSS = click.option(
+    "--loss",
+    default="auto",
+    show_default=True,
+    help="What gradients are of: cross-entropy, mse, sampled, reconstruction, or module:function.",
+)
+DEVICE = click.option("--device", default="cpu", show_default=True, help="Where torch computes gradients, like cuda.")
+
+
 def data_options(command: Command) -> Command:
     """Decorator: add --data and what belongs to it; the command hands its keyword arguments to `data_from`."""
     decorate: Callable[[Command], Command] = shared(*_OPTIONS)
@@ -91,7 +103,7 @@ def data_options_but_batch(command: Command) -> Command:
     return decorate(command)
 
 
-def data_from(options: dict[str, Any], model: ir.Model, seed: int) -> Data | None:
+def data_from(options: dict[str, Any], model: ir.Model | None, seed: int) -> Data | None:
     """Take the options of `data_options` out of a command's keyword arguments and open the data; None without --data.
 
     Raises UsageError for options that say something about data where there is none, DataError for data that does not
@@ -105,6 +117,7 @@ def data_from(options: dict[str, Any], model: ir.Model, seed: int) -> Data | Non
         for name in given:
             raise UsageError(f"--{name.replace('_', '-')} says how to read --data, which is not there; add it")
         return None
+    assert model is not None
 
     from onnxprune.calibration.base import NO_HINTS, load_data
     from onnxprune.calibration.pixels import ImageOptions

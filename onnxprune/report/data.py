@@ -7,7 +7,7 @@ the same document: nothing in it depends on time or machine.
 from __future__ import annotations
 
 import re
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,7 @@ from onnxprune.dims import Atom, describe
 from onnxprune.model import file_bytes
 from onnxprune.passes.strip_metadata import annotated
 from onnxprune.plan import Plan
+from onnxprune.recover import Recovery
 
 FORMAT = 1
 
@@ -52,6 +53,7 @@ class Report:
         groups: every group of the model, in topological order.
         unruled: operators without a rule and their counts: the dimensions they touch were left alone.
         notes: what a person should know besides.
+        recovery: how the accuracy was won back, and the error of each layer before and after.
     """
 
     before: Cost
@@ -62,6 +64,7 @@ class Report:
     groups: tuple[GroupReport, ...]
     unruled: dict[str, int]
     notes: tuple[str, ...] = ()
+    recovery: Recovery = field(default_factory=Recovery)
 
 
 def of_result(report: Report, plan: Plan, model: Path, output: Path | None) -> dict[str, Any]:
@@ -78,6 +81,7 @@ def of_result(report: Report, plan: Plan, model: Path, output: Path | None) -> d
         "macs_at": report.sizes,
         "groups": [asdict(group) for group in report.groups],
         "unruled": report.unruled,
+        "recovery": {"method": report.recovery.method, "layers": [asdict(error) for error in report.recovery.errors]},
         "notes": list(report.notes),
     }
 

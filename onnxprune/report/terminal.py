@@ -13,6 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from onnxprune.coupling import Analysis
+from onnxprune.recover import Recovery
 from onnxprune.report import data
 from onnxprune.report.data import GroupReport, Report
 
@@ -33,6 +34,9 @@ def show_result(report: Report, model: Path, output: Path | None, *, verbose: bo
     out.print(_before_after(report))
     out.print()
     out.print(_by_group(report.groups) if verbose else _by_kind(report.groups))
+    if report.recovery.errors:
+        out.print()
+        out.print(_recovery(report.recovery, verbose))
     _show_unruled(out, report.unruled)
     for note in report.notes:
         out.print(f"note: {note}", style="yellow", soft_wrap=True)
@@ -90,6 +94,24 @@ def _by_group(groups: Iterable[GroupReport]) -> Table:
     table = table_of("group", "kind", ">units", ">kept", ">left", title="groups")
     for group in groups:
         table.add_row(group.id, group.kind, f"{group.units:,}", f"{group.kept:,}", f"{group.kept / group.units:.1%}")
+    return table
+
+
+def _recovery(recovery: Recovery, verbose: bool) -> Table:
+    """Each layer's error when `verbose`, else the mean and the worst."""
+    title = f"recovery ({recovery.method}): error of a layer, relative to the variance of what it should give"
+    table = table_of("layer", ">before", ">after", title=title)
+    errors = recovery.errors
+    worst = max(errors, key=lambda error: error.after)
+    rows = [(error.layer, error.before, error.after) for error in (errors if verbose else [worst])]
+    if not verbose:
+        rows[0] = (f"worst: {worst.layer}", worst.before, worst.after)
+        before, after = (
+            sum(values) / len(errors) for values in zip(*((e.before, e.after) for e in errors), strict=True)
+        )
+        rows.append((f"mean of {len(errors)}", before, after))
+    for name, before, after in rows:
+        table.add_row(name, f"{before:.4f}", f"{after:.4f}")
     return table
 
 

@@ -10,6 +10,7 @@ from click.core import ParameterSource
 
 from onnxprune.cli.base import JSON, KEEP_METADATA, MODEL, OUTPUT, QUIET, VERBOSITY, examples, print_result, shared
 from onnxprune.cli.complete import allocation_names, criterion_names
+from onnxprune.cli.data_options import DEVICE, LOSS, PROVIDERS, data_from, data_options
 from onnxprune.errors import UsageError
 
 
@@ -20,6 +21,7 @@ from onnxprune.errors import UsageError
         "onnxprune compress model.onnx --only neurons --only 'layer3.*' --dry-run -v",
         "onnxprune compress model.onnx -o small.onnx --round-to 8 --plan plan.json",
         "onnxprune compress model.onnx --target macs=0.4 --target size=5MB",
+        "onnxprune compress model.onnx --data samples.npz --samples 500",
         "onnxprune compress model.onnx --lossless",
     ),
 )
@@ -27,10 +29,9 @@ from onnxprune.errors import UsageError
 @OUTPUT
 @click.option(
     "--criterion",
-    default="l1",
-    show_default=True,
+    default=None,
     shell_complete=criterion_names,
-    help="Score of a unit, like l1, l2 or random.",
+    help="Score of a unit, see: onnxprune criteria; obs with --data, l1 without.",
 )
 @click.option("--ratio", default=0.5, show_default=True, help="Share of the units to remove, in [0, 1).")
 @click.option(
@@ -61,6 +62,13 @@ from onnxprune.errors import UsageError
 @click.option("--skip", multiple=True, metavar="PATTERN", help="Not these: a kind or a pattern, as for --only.")
 @click.option("--plan", type=click.Path(path_type=Path), help="Also write what was removed, for: onnxprune apply.")
 @click.option("--dry-run", is_flag=True, help="Print the tables, write no model.")
+@click.option(
+    "--recover",
+    metavar="METHOD",
+    help="Win the accuracy back without training: reconstruct (with --data the default) or none.",
+)
+@data_options
+@shared(PROVIDERS, LOSS, DEVICE)
 @click.option("--seed", default=0, show_default=True, help="Of everything random.")
 @shared(KEEP_METADATA, JSON, QUIET, VERBOSITY)
 def command(
@@ -89,7 +97,7 @@ def command(
         if request.pop("lossless"):
             result = pipeline.compress_lossless(model, **_without_choices(request), progress=progress)
         else:
-            result = pipeline.compress(model, **request, progress=progress)
+            result = pipeline.compress(model, **_with_data(request, model), progress=progress)
         if target is not None:
             result.save(target, plan=plan, seed=seed, progress=progress)
         elif plan is not None:
@@ -97,10 +105,28 @@ def command(
     print_result(result, model, target, as_json=as_json, quiet=quiet, verbose=verbose)
 
 
+def _with_data(request: dict[str, Any], model: Path) -> dict[str, Any]:
+    """The request with its data opened and its execution providers found."""
+    from onnxprune.model import open_model
+    from onnxprune.runtime.providers import choose
+
+    opened = open_model(model) if request["data"] is not None else None
+    data = data_from(request, opened, request["seed"])
+    names = request.pop("providers").split(",")
+    providers, notes = choose(names) if data is not None or request["recover"] else ([], [])
+    for note in notes:
+        click.echo(f"note: {note}", err=True)
+    return {**request, "data": data, **({"providers": providers} if providers else {})}
+
+
+_MEANT = ("only", "skip", "keep_metadata")
+
+
 def _without_choices(request: dict[str, Any]) -> dict[str, Any]:
     """The options that mean something with --lossless. Raises UsageError when one that does not was given."""
-    for name in ("criterion", "ratio", "scope", "round_to", "target", "max_ratio", "min_units"):
-        if click.get_current_context().get_parameter_source(name) is not ParameterSource.DEFAULT:
+    for name in request:
+        given = click.get_current_context().get_parameter_source(name)
+        if name not in (*_MEANT, "seed") and given is not ParameterSource.DEFAULT:
             option = f"--{name.replace('_', '-')}"
             raise UsageError(f"{option} means nothing with --lossless, which leaves no choice; drop one of them")
-    return {name: request[name] for name in ("only", "skip", "keep_metadata")}
+    return {name: request[name] for name in _MEANT}

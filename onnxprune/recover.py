@@ -1,0 +1,135 @@
+"""Win back what removal cost, without training: which methods there are, and how one is run."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import onnx_ir as ir
+
+from onnxprune.calibration.base import Data, load_data
+from onnxprune.calibration.synthetic import hints_of
+from onnxprune.coupling import Analysis
+from onnxprune.dims import Atom, Mask
+from onnxprune.errors import UsageError
+from onnxprune.layers import Array
+from onnxprune.passes.base import PassResult
+from onnxprune.passes.reconstruct import Reconstruct
+from onnxprune.recovery.pairing import Pairing
+from onnxprune.recovery.walk import LayerError, Progress
+from onnxprune.registry import did_you_mean
+from onnxprune.signature import ports_of
+
+NONE = "none"
+BEST = "reconstruct"
+# Of the calibration data, this much is used at most: more says little more and takes its time.
+MAX_SAMPLES = 1024
+MAX_BYTES = 1 << 30
+_SYNTHETIC_SAMPLES = 256
+
+
+class RecoveryPass(Protocol):
+    """A pass on the pruned model of a pairing that notes the error of each layer."""
+
+    errors: list[LayerError]
+
+    def __call__(self, model: ir.Model) -> PassResult:
+        """Apply in place."""
+
+
+@dataclass(frozen=True)
+class Method:
+    """A way to recover.
+
+    Attributes:
+        summary: one line for people.
+        make: the pass; called with pairing, feeds, seed, providers and progress.
+    """
+
+    summary: str
+    make: Callable[..., RecoveryPass]
+
+
+METHODS: Mapping[str, Method] = {
+    "reconstruct": Method("least squares of every layer towards the original's outputs", Reconstruct),
+}
+
+
+@dataclass(frozen=True)
+class Recovery:
+    """What was done.
+
+    Attributes:
+        method: its name, "none" where nothing was done.
+        errors: per layer, relative to the variance of its target, before and after; in topological order.
+        notes: what a person should know.
+    """
+
+    method: str = NONE
+    errors: tuple[LayerError, ...] = ()
+    notes: tuple[str, ...] = ()
+
+
+def check_method(name: str) -> None:
+    """Raises UsageError for a method that does not exist."""
+    if name not in (*METHODS, NONE):
+        raise UsageError(f"unknown recovery '{name}'{did_you_mean(name, [*METHODS, NONE])}")
+
+
+def recover(
+    original: Analysis,
+    pruned: Analysis,
+    keep: Mapping[Atom, Mask],
+    method: str,
+    data: Data | None,
+    *,
+    seed: int = 0,
+    providers: Sequence[str] = ("CPUExecutionProvider",),
+    progress: Progress = lambda _: None,
+) -> Recovery:
+    """Change the weights of a pruned model so that its layers do what the original's did.
+
+    Args:
+        original: the analysis of the original.
+        pruned: the analysis of the pruned model, which is changed in place.
+        keep: the units that stay, by the original's atoms.
+        method: one of METHODS.
+        data: calibration data, no labels needed; None: inputs are made up from the model's signature.
+        seed: of everything random.
+        providers: execution providers of ONNX Runtime.
+        progress: told which layer is being worked on.
+
+    Raises UsageError for an unknown method, ModelError where a model cannot be run, DataError for data that does not
+    fit.
+    """
+    check_method(method)
+    notes = []
+    if data is None:
+        hints = hints_of(original.model)
+        data = load_data("synthetic", ports_of(original.model), samples=_SYNTHETIC_SAMPLES, seed=seed, hints=hints)
+        notes.append("recovered on made-up inputs: with --data, a few hundred real samples, it does much better")
+    feeds, complete = _some(batch.feed for batch in data.batches())
+    if not complete:
+        notes.append(f"recovered on the first {_samples(feeds)} samples of {data.source}")
+    made = METHODS[method].make(
+        Pairing(original, pruned, keep), feeds, seed=seed, providers=providers, progress=progress
+    )
+    made(pruned.model)
+    return Recovery(method, tuple(made.errors), tuple(notes))
+
+
+def _some(feeds: Iterable[dict[str, Array]]) -> tuple[list[dict[str, Array]], bool]:
+    """As many batches as are used, and whether those are all."""
+    found: list[dict[str, Any]] = []
+    size = 0
+    for feed in feeds:
+        if found and (_samples(found) >= MAX_SAMPLES or size > MAX_BYTES):
+            return found, False
+        found.append(feed)
+        size += sum(array.nbytes for array in feed.values())
+    return found, True
+
+
+def _samples(feeds: Sequence[Mapping[str, Array]]) -> int:
+    return sum(max((len(array) for array in feed.values() if array.ndim), default=1) for feed in feeds)
