@@ -116,9 +116,9 @@ class Request:
 
     @property
     def resource(self) -> str:
-        """What allocations that look at costs save: what the first target is about, MACs if nothing is said."""
+        """What allocations that look at costs save: what the first target is about; see `Problem`."""
         resources = {"params": "parameters", "size": "weight_bytes"}
-        return next((resources.get(target.kind, "macs") for target in self.targets), "macs")
+        return next((resources.get(target.kind, "macs") for target in self.targets), "size")
 
 
 @dataclass(frozen=True)
@@ -153,7 +153,7 @@ def planner(
     constraints: Constraints = NO_CONSTRAINTS,
     *,
     comparable: bool = False,
-    resource: str = "macs",
+    resource: str = "size",
     damages: Mapping[str, Curve] = NOTHING,
     seconds: Mapping[str, Curve] = NOTHING,
 ) -> Planner:
@@ -181,7 +181,7 @@ def planner(
         {group.id: constraints.most(group) for group in free},
         {group.atom: group.units - decided[group.id] for group in groups if group.id in decided},
         comparable,
-        resource if getattr(cost.measure(analysis), resource) else "parameters",
+        resource if resource != "macs" or cost.measure(analysis).macs else "parameters",
         damages,
         seconds,
     )
@@ -289,9 +289,9 @@ class Sums:
 
 
 def give_back(planner: Planner, lost: Lost, holds: Callable[[Lost], bool]) -> Lost:
-    """Put back unit after unit, the most important first, as long as the targets hold: none is lost for nothing."""
+    """Put back unit after unit, those of most damage first, as long as the targets hold: none is lost for nothing."""
     lost, problem = dict(lost), planner.problem
-    heap = [(-float(problem.importance[g.id][lost[g.id] - 1]), g.id) for g in problem.groups if lost[g.id]]
+    heap = [(-_undone(problem, g.id, lost), g.id) for g in problem.groups if lost[g.id]]
     heapq.heapify(heap)
     while heap:
         _, group = heapq.heappop(heap)
@@ -299,8 +299,14 @@ def give_back(planner: Planner, lost: Lost, holds: Callable[[Lost], bool]) -> Lo
         if not holds(lost):
             lost[group] += 1
         elif lost[group]:
-            heapq.heappush(heap, (-float(problem.importance[group][lost[group] - 1]), group))
+            heapq.heappush(heap, (-_undone(problem, group, lost), group))
     return lost
+
+
+def _undone(problem: Problem, group: str, lost: Lost) -> float:
+    """The damage that goes with the last unit lost."""
+    damage, count = problem.damage[group], lost[group]
+    return float(damage[count] - damage[count - 1])
 
 
 def frozen_text(planner: Planner) -> str:

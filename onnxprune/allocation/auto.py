@@ -1,28 +1,28 @@
-"""The default: groups that many layers share lose less, by the structure of the model alone."""
+"""The default: as small as with every group losing the same share, with less damage."""
 
 from __future__ import annotations
 
-from onnxprune.allocation.base import Family, Lost, Problem, allocation, share
+from collections import Counter
 
-# How much a unit is spared for being in n layers: its log of the kept share is divided by n to this power.
-SPARING = 0.75
+import numpy as np
+
+from onnxprune.allocation.base import Family, Lost, Problem, allocation, share
+from onnxprune.allocation.order import cheapest_first
 
 
 @allocation("auto")
 def auto(problem: Problem) -> Family:
-    """A group in n layers keeps (1 - t)^(s / n^p) of its units, so a residual stream loses less than a block inside.
+    """Units in the order of damage per size saved, until as little is left as with the share t of every group gone.
 
-    A channel of a residual stream is read and written by every block on it: what is lost there is lost to all of them,
-    while a channel inside a block is missed by one layer, which least squares can mend. s is such that the weights
-    shrink as much as with every group losing t, in the geometric mean over their axes. Where all groups are in equally
-    many layers this is `uniform`.
+    The damage counts a unit once for every layer that it is in (see `Problem.damage`): a residual stream, which all of
+    its blocks read and write, loses less than what lies inside the blocks.
     """
-    layers = problem.layers
-    sparing = {group.id: layers[group.id] ** -SPARING for group in problem.groups}
-    scale = sum(layers.values()) / (sum(layers[group] * weight for group, weight in sparing.items()) or 1.0)
+    order = cheapest_first(problem)
+    left = problem.amount({}) - np.cumsum([0.0, *(saved for _, saved in order)])
 
     def lost(t: float) -> Lost:
-        ratios = {group: 1.0 - (1.0 - t) ** (scale * weight) for group, weight in sparing.items()}
-        return {group.id: min(share(ratios[group.id], group.units), problem.most[group.id]) for group in problem.groups}
+        uniform = {group.id: min(share(t, group.units), problem.most[group.id]) for group in problem.groups}
+        enough = np.flatnonzero(left <= problem.amount(uniform) * (1 + 1e-9))
+        return dict(Counter(group for group, _ in order[: enough[0] if len(enough) else len(order)]))
 
     return lost

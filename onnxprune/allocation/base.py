@@ -24,7 +24,8 @@ from onnxprune.registry import Registry
 Scores = npt.NDArray[np.float64]
 Lost = dict[str, int]
 Family = Callable[[float], Lost]
-RESOURCES = ("macs", "parameters", "weight_bytes")
+# "size" is the mean of the shares of parameters and of MACs.
+RESOURCES = ("macs", "parameters", "weight_bytes", "size")
 
 # A ratio of 0.3 of 10 units is 3, although 0.3 * 10 is less than 3 in floating point.
 _EPSILON = 1e-9
@@ -65,7 +66,7 @@ class Problem:
     most: Mapping[str, int]
     fixed: Mapping[Atom, int] = field(default_factory=dict)
     comparable: bool = False
-    resource: str = "macs"
+    resource: str = "size"
     damages: Mapping[str, Curve] = field(default_factory=dict)
     seconds: Mapping[str, Curve] = field(default_factory=dict)
 
@@ -82,14 +83,25 @@ class Problem:
         """The exact cost of what is left."""
         return self.costs.measure(self.kept(lost))
 
-    def amount(self, lost: Mapping[str, int]) -> int:
-        """How much of the resource is left."""
-        return int(getattr(self.cost(lost), self.resource))
+    @cached_property
+    def _prices(self) -> tuple[float, float, float]:
+        """What a parameter, a MAC and a byte count for."""
+        whole = self.costs.measure({})
+        macs, parameters = 1 / max(whole.macs, 1), 1 / max(whole.parameters, 1)
+        by_name = {"macs": (0.0, 1.0, 0.0), "parameters": (1.0, 0.0, 0.0), "weight_bytes": (0.0, 0.0, 1.0)}
+        return by_name.get(self.resource, (parameters / 2, macs / 2, 0.0))
 
-    def saved(self, kept: Mapping[Atom, int], group: Group, count: int) -> int:
+    def amount(self, lost: Mapping[str, int]) -> float:
+        """How much of the resource is left."""
+        left = self.cost(lost)
+        return self._price((left.parameters, left.macs, left.weight_bytes))
+
+    def saved(self, kept: Mapping[Atom, int], group: Group, count: int) -> float:
         """How much of the resource goes when `group` comes down to `count` units and all else stays as in `kept`."""
-        parameters, macs, weight_bytes = self.costs.saved(kept, group.atom, count)
-        return {"macs": macs, "parameters": parameters, "weight_bytes": weight_bytes}[self.resource]
+        return self._price(self.costs.saved(kept, group.atom, count))
+
+    def _price(self, amounts: tuple[int, int, int]) -> float:
+        return sum(price * each for price, each in zip(self._prices, amounts, strict=True))
 
     @cached_property
     def layers(self) -> dict[str, int]:
@@ -106,13 +118,19 @@ class Problem:
         return counts
 
     @cached_property
-    def importance(self) -> dict[str, Scores]:
-        """Scores on one scale, ascending: where they are not comparable, a mean unit weighs 1 per layer it is in."""
+    def damage(self) -> dict[str, Scores]:
+        """Per group id, float64 [units]: what losing the weakest 0, 1, ... all but one of its units does.
+
+        It is the share of the group's scores that is gone over the share that is left, noise to signal, once for every
+        layer that the group is in. Few units count their scores over the mean; a group that is nearly gone costs much
+        more. Where scores are comparable between groups, a group weighs the sum of its scores in place of its layers.
+        """
         found = {}
         for group in self.groups:
             scores = np.sort(self.scores[group.id])
-            mean = float(np.abs(scores).mean()) or 1.0
-            found[group.id] = scores if self.comparable else scores / mean * self.layers[group.id]
+            left = np.cumsum((scores - min(0.0, scores[0]))[::-1])[::-1]
+            weight = left[0] if self.comparable else float(self.layers[group.id])
+            found[group.id] = weight * (left[0] - left) / np.maximum(left, 1e-12 * left[0]) if left[0] else 0.0 * left
         return found
 
 

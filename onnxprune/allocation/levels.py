@@ -31,9 +31,8 @@ def levels_of(problem: Problem) -> dict[str, list[int]]:
 
 
 def damage_of_scores(problem: Problem, levels: Mapping[str, Sequence[int]]) -> dict[str, Table]:
-    """The importance of the weakest units, added up, at each level."""
-    sums = {group: np.concatenate([[0.0], np.cumsum(scores)]) for group, scores in problem.importance.items()}
-    return {group: sums[group][list(counts)] for group, counts in levels.items()}
+    """The damage by the scores at each level."""
+    return {group: problem.damage[group][list(counts)] for group, counts in levels.items()}
 
 
 def on_levels(curves: Mapping[str, Curve], levels: Mapping[str, Sequence[int]]) -> dict[str, Table]:
@@ -48,7 +47,8 @@ def choose(damages: Sequence[Table], savings: Sequence[Table], required: float) 
     where all savings are multiples of a step (Dudzinski and Walukiewicz 1987, "Exact methods for the knapsack problem
     and its generalizations", section 5). None where there is no such choice.
     """
-    step = required / _STEPS if required > _STEPS else 1.0
+    whole = required <= _STEPS and all(bool((saving == np.round(saving)).all()) for saving in savings)
+    step = 1.0 if whole or required <= 0 else required / _STEPS
     need = int(np.ceil(required / step - 1e-9)) if required > 0 else 0
     best = np.full(need + 1, np.inf)  # by steps saved, `need` standing for that or more
     best[0] = 0.0

@@ -173,15 +173,50 @@ def test_isomorphic_groups_compete_with_each_other_only(residual: Analysis) -> N
 def test_auto_spares_what_many_layers_share(residual: Analysis) -> None:
     asked = problem(residual)
     assert asked.layers == {"stem[1]": 8, "in0[1]": 2, "in1[1]": 2, "in2[1]": 2}
-    lost = allocations["auto"](asked)(0.5)
-    assert lost["in0[1]"] == lost["in1[1]"] == lost["in2[1]"] > 6
-    assert 0 < lost["stem[1]"] < 6
+    for t in (0.5, 0.6, 0.7, 0.8):
+        lost, uniform = (allocations[scope](asked)(t) for scope in ("auto", "uniform"))
+        assert max(lost[group] for group in ("in0[1]", "in1[1]", "in2[1]")) >= uniform["in0[1]"]
+        assert lost["stem[1]"] <= uniform["stem[1]"]
+        assert _harm(asked, lost) <= _harm(asked, uniform)
 
 
 @given(t=STRENGTHS)
-def test_auto_is_uniform_where_all_groups_are_alike(chain: Analysis, t: float) -> None:
-    asked = problem(chain)
-    assert allocations["auto"](asked)(t) == allocations["uniform"](asked)(t)
+@settings(max_examples=30)
+def test_auto_leaves_what_uniform_leaves_within_one_unit(residual: Analysis, t: float) -> None:
+    asked = problem(residual)
+    lost, budget = allocations["auto"](asked)(t), asked.amount(allocations["uniform"](asked)(t))
+    assert asked.amount(lost) <= budget * (1 + 1e-9)
+    if any(lost.values()):
+        one_less = [{**lost, group: count - 1} for group, count in lost.items() if count]
+        assert max(map(asked.amount, one_less)) > budget
+
+
+# -- damage
+
+
+def test_damage_is_what_is_gone_over_what_is_left(residual: Analysis) -> None:
+    scores = {group.id: np.ones(12) for group in residual.groups}
+    scores["in1[1]"] = np.arange(12.0)[::-1]
+    damage = problem(residual, scores).damage
+    gone = np.arange(12.0)
+    np.testing.assert_allclose(damage["in0[1]"], 2 * gone / (12 - gone))
+    np.testing.assert_allclose(damage["stem[1]"], 8 * gone / (12 - gone))
+    gone = np.concatenate([[0.0], np.cumsum(np.arange(11.0))])
+    np.testing.assert_allclose(damage["in1[1]"], 2 * gone / (66 - gone))
+
+
+def test_damage_of_comparable_scores_keeps_their_scale(chain: Analysis) -> None:
+    scores = {group.id: np.full(group.units, 5.0) for group in chain.groups}
+    for asked in (problem(chain, scores, comparable=True), problem(chain, scores)):
+        first = {group.id: asked.damage[group.id][1] * (group.units - 1) for group in chain.groups}
+        expected = {group.id: 5.0 * group.units if asked.comparable else 2.0 for group in chain.groups}
+        assert first == pytest.approx(expected)
+
+
+def test_damage_of_groups_without_weight_and_of_negative_scores(chain: Analysis) -> None:
+    asked = problem(chain, {"w1[1]": np.zeros(10), "w2[1]": np.array([-1.0, 0.0, 1.0, 2.0]), "w3[1]": np.ones(3)})
+    assert not asked.damage["w1[1]"].any()
+    np.testing.assert_allclose(asked.damage["w2[1]"], 2 * np.array([0, 0, 1, 3]) / np.array([6, 6, 5, 3]))
 
 
 # -- greedy
@@ -211,7 +246,7 @@ def _exhaustive(asked: Problem) -> list[str]:
         for group, count in lost.items():
             if count < asked.most[group]:
                 saved = asked.amount(lost) - asked.amount({**lost, group: count + 1})
-                prices[group] = asked.importance[group][count] / saved
+                prices[group] = (asked.damage[group][count + 1] - asked.damage[group][count]) / saved
         order.append(min(prices, key=lambda group: prices[group]))
         lost[order[-1]] += 1
     return order
@@ -261,7 +296,7 @@ def test_knapsack_comes_near_the_best_of_all_cuts(chain: Analysis) -> None:
 
 
 def _harm(asked: Problem, lost: Mapping[str, int]) -> float:
-    return float(sum(asked.importance[group][:count].sum() for group, count in lost.items()))
+    return float(sum(asked.damage[group][count] for group, count in lost.items()))
 
 
 # -- measured
