@@ -16,9 +16,14 @@ from onnxprune.graph import subgraphs
 from onnxprune.registry import did_you_mean
 from onnxprune.runtime.torch_ops.base import PRECISIONS, Settings
 from onnxprune.runtime.torch_program import Context, Program
+from onnxprune.runtime.torch_sizes import Sized, from_shapes
 
 # Integer constants of at most this many entries are sizes and axes: they stay on the host, where they are read.
 _MAX_HOST = 1024
+# For so many sets of input shapes what follows from them is remembered.
+_MAX_SIZED = 16
+
+Shapes = tuple[tuple[str, tuple[int, ...]], ...]
 
 
 class TorchModel(torch.nn.Module):
@@ -62,6 +67,9 @@ class TorchModel(torch.nn.Module):
             raise ModelError(f"torch has no implementation of: {names}")
         self._inner = {context.keys[value] for node in graph for value in node.outputs}
         self._keep_constants(context)
+        known = {*self._constants, *self._buffered, *self._unread}
+        self._from_shapes = from_shapes(self._program, known, {*self._inputs, *self._slots})
+        self._sized: dict[Shapes | None, Sized] = {}
         self.eval()
 
     def _take(self, key: str, value: ir.Value, context: Context) -> None:
@@ -123,6 +131,12 @@ class TorchModel(torch.nn.Module):
         first = next(chain(self.parameters(), self.buffers()), None)
         return torch.device("cpu") if first is None else first.device
 
+    def _apply(self, fn: Any, recurse: bool = True) -> TorchModel:
+        """What `.to()` does to every tensor; those that are remembered are computed again where they are due."""
+        self._sized.clear()
+        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
+        return self
+
     def train(self, mode: bool = True) -> TorchModel:
         """Whether BatchNormalization uses the statistics of the batch."""
         super().train(mode)
@@ -142,14 +156,35 @@ class TorchModel(torch.nn.Module):
         """
         self._check(feed, keep)
         device = self.device
+        given = {name: self._fed(value, device) for name, value in feed.items()}
         env: dict[str, Any] = {**self._constants, **self._defaults}
         env.update({key: self._buffers[slot] for key, slot in self._buffered.items()})
         env.update(self.weights)
         env.update(self.statistics)
-        env.update({name: self._fed(value, device) for name, value in feed.items()})
-        self._program.run(env, frozenset(keep), None if device.type == "cpu" else device)
+        env.update(given)
+        self._run(env, self._shapes(given), frozenset(keep), device)
         results = {name: env[name] if name in env else self._unread[name] for name in (*self._outputs, *keep)}
         return {name: _declared(value, self._outputs.get(name)) for name, value in results.items()}
+
+    def _shapes(self, given: Mapping[str, Any]) -> Shapes | None:
+        """None where something is fed that is no tensor."""
+        if not all(isinstance(value, Tensor) for value in given.values()):
+            return None
+        return tuple((name, tuple(given[name].shape)) for name in self._inputs if name in given)
+
+    def _run(self, env: dict[str, Any], shapes: Shapes | None, keep: frozenset[str], device: torch.device) -> None:
+        """By the program for these shapes; where they are new, by the full one, which shows what follows from them."""
+        elsewhere = None if device.type == "cpu" else device
+        sized = self._sized.get(shapes)
+        if sized is not None:
+            env.update(sized.values)
+            sized.program.run(env, keep, elsewhere)
+            return
+        self._program.run(env, keep | self._from_shapes, elsewhere)
+        if shapes is not None and self._from_shapes and not torch.compiler.is_compiling():
+            if len(self._sized) == _MAX_SIZED:
+                self._sized.clear()
+            self._sized[shapes] = Sized.after_run(self._program, self._from_shapes, env)
 
     def _check(self, feed: Mapping[str, Any], keep: Collection[str]) -> None:
         if missing := [name for name in self.inputs if name not in feed]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import ChainMap, Counter
 from collections.abc import Callable, Collection, Iterable, Mapping
+from copy import copy
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
@@ -137,6 +138,12 @@ class Program:
             for name in step.last:
                 if name not in keep:
                     env.pop(name, None)
+
+    def with_steps(self, steps: list[Step]) -> Program:
+        """The same with other steps."""
+        other = copy(self)
+        other.steps = steps
+        return other
 
     def call_within(self, around: Environment, device: torch.device | None, *arguments: Any) -> list[Any]:
         """As the body of a node: the outputs for these inputs, with the values around it in sight."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -355,3 +356,72 @@ def test_import_changes_no_global_state() -> None:
         "assert a == (torch.get_num_threads(), torch.is_grad_enabled(), torch.get_default_dtype())"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+RESHAPED = """
+    net (float[batch, 6] x) => (float[a, b] y) <float[2] w, int64[1] first = {0}, int64[1] rest = {-1, 2}>
+    {
+        s = Shape(x)  n = Gather(s, first)  shape = Concat<axis = 0>(n, rest)
+        split = Reshape(x, shape)  scaled = Mul(split, w)  flat = Flatten(scaled)
+        ones = ConstantOfShape(n)  mask = Unsqueeze(ones, last)  y = Add(flat, mask)
+    }
+""".replace("int64[1] rest", "int64[2] rest").replace("first = {0}", "first = {0}, int64[1] last = {1}")
+
+
+def test_what_follows_from_the_shapes_is_computed_once_for_each_of_them(build: Build) -> None:
+    module = TorchModel(open_model(build(RESHAPED)))
+    full = [step.op.op_type for step in module._program.steps]
+    assert "Shape" in full
+    for batch in (2, 5, 2):
+        x = normal(batch, 6, seed=batch)
+        expected = (x.reshape(batch, 3, 2) * module.weights["w"].detach().numpy()).reshape(batch, 6)
+        for _ in range(2):
+            found = module({"x": x}, keep=["shape"])
+            np.testing.assert_allclose(found["y"].detach().numpy(), expected, rtol=1e-6)
+            assert found["shape"].tolist() == [batch, -1, 2]
+    assert len(module._sized) == 2
+    for sized in module._sized.values():
+        assert [step.op.op_type for step in sized.program.steps] == ["Reshape", "Mul", "Flatten", "Add"]
+    module.to(torch.float64)
+    assert not module._sized
+
+
+def test_sizes_that_depend_on_data_are_computed_every_time(build: Build) -> None:
+    path = build("""
+        net (float[n] x, int64[1] k) => (float[c] y, int64[1] count) <int64[1] one = {1}, int64[1] zero = {0}>
+        { at = NonZero(x)  row = Squeeze(at, zero)  y = Gather(x, row)  s = Shape(row)  t = Mul(s, one)  count = Add(t, k) }
+    """)
+    module = TorchModel(open_model(path))
+    for count in (1, 3, 2):
+        x = torch.zeros(4)
+        x[:count] = 1
+        found = module({"x": x, "k": torch.tensor([count])})
+        assert found["count"].tolist() == [2 * count]
+        assert found["y"].shape == (count,)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["resnet", "transformer"])
+def test_compiled_models_are_one_graph(name: str, digits: dict[str, Path]) -> None:
+    """After a run with the same shapes nothing of what exporters compute from them is left."""
+    session = Session(digits[name])
+    feed = {port.name: torch.from_numpy(normal(*[size if isinstance(size, int) else 3 for size in port.shape]))
+            for port in session.inputs}  # fmt: skip
+    module = TorchModel(open_model(digits[name]))
+    expected = module(feed)
+    compiled = torch.compile(module, backend="aot_eager", fullgraph=True)
+    found = compiled(feed)
+    for key, value in expected.items():
+        torch.testing.assert_close(found[key], value, rtol=1e-4, atol=1e-5)
+    sum(value.sum() for value in found.values()).backward()
+    assert all(weight.grad is not None for weight in module.weights.values() if weight.ndim > 1)
+
+
+@pytest.mark.slow
+def test_a_model_compiled_to_machine_code(build: Build) -> None:
+    if not shutil.which("g++"):
+        pytest.skip("torch.compile needs a C++ compiler, g++ is not there")
+    module = TorchModel(open_model(build(RESHAPED)))
+    x = torch.from_numpy(normal(4, 6))
+    expected = module({"x": x})["y"]
+    torch.testing.assert_close(torch.compile(module)({"x": x})["y"], expected)

@@ -129,7 +129,7 @@ def test_labels_that_do_not_fit(name: str, labels: Tensor | None, said: str) -> 
 
 
 def test_requests_that_do_not_fit() -> None:
-    with pytest.raises(UsageError, match="unknown loss 'mze'; did you mean 'mse'.*; module:function names your own"):
+    with pytest.raises(UsageError, match=r"unknown loss 'mze'; did you mean 'mse'.*; module:function names your own"):
         make_loss("mze", ["y"])
     with pytest.raises(UsageError, match="unknown reduction 'total'"):
         make_loss("mse", ["y"], reduction="total")

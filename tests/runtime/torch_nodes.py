@@ -71,8 +71,11 @@ def attempt(case: Any) -> Outcome:
     try:
         for inputs, expected in case.data_sets:
             names = [value.name for value in case.model.graph.input]
+            feed = {name: _plain(given) for name, given in zip(names, inputs, strict=True)}
             with torch.no_grad():
-                found = model({name: _plain(given) for name, given in zip(names, inputs, strict=True)})
+                model(feed)
+                torch.manual_seed(0)
+                found = model(feed)  # by the program for these shapes
             for output, wanted in zip(case.model.graph.output, expected, strict=True):
                 _compare(found[output.name], _plain(wanted), case.rtol, case.atol)
     except (AssertionError, ModelError) as error:

@@ -151,27 +151,34 @@ class Entry:
         numbers: the inputs that come as Python numbers and lists of them.
         bodies: does it run subgraphs?
         random: does it draw, so that it must not be computed once and for all?
+        data_sized: does the shape of an output depend on the content of an input that is no number?
     """
 
     function: Function
     numbers: frozenset[int] = frozenset()
     bodies: bool = False
     random: bool = False
+    data_sized: bool = False
 
 
 TABLE: dict[Key, Entry] = {}
 
 
 def torch_op(
-    *names: str, domain: str = "", numbers: Sequence[int] = (), bodies: bool = False, random: bool = False
+    *names: str,
+    domain: str = "",
+    numbers: Sequence[int] = (),
+    bodies: bool = False,
+    random: bool = False,
+    data_sized: bool = False,
 ) -> Callable[[Function], Function]:
-    """Decorator: the function computes these operators. Raises ValueError when one is there already."""
+    """Decorator: the function computes these operators; see Entry. Raises ValueError when one is there already."""
 
     def add(function: Function) -> Function:
         for name in names:
             if (domain, name) in TABLE:
                 raise ValueError(f"torch operator '{name}' of domain '{domain}' is registered twice")
-            TABLE[domain, name] = Entry(function, frozenset(numbers), bodies, random)
+            TABLE[domain, name] = Entry(function, frozenset(numbers), bodies, random, data_sized)
         return function
 
     return add

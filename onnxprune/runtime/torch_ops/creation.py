@@ -30,7 +30,7 @@ def constant_of_shape(op: Op, shape: list[int]) -> Tensor:
     return value.reshape([1] * len(shape)).expand(shape).clone()
 
 
-@torch_op("Range")
+@torch_op("Range", data_sized=True)
 def range_(_: Op, start: Tensor, limit: Tensor, delta: Tensor) -> Tensor:
     """Numbers from start up to limit, which is not reached."""
     first, last, step = start.item(), limit.item(), delta.item()

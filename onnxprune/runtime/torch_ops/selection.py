@@ -90,13 +90,13 @@ def tensor_scatter(op: Op, past: Tensor, update: Tensor, start: Tensor | None = 
     return past.scatter(axis, at.reshape(view).expand_as(update), update)
 
 
-@torch_op("NonZero")
+@torch_op("NonZero", data_sized=True)
 def non_zero(_: Op, x: Tensor) -> Tensor:
     """The places of what is not zero, one per column."""
     return torch.nonzero(x).T if x.ndim else torch.nonzero(x.reshape(1)).T
 
 
-@torch_op("Compress")
+@torch_op("Compress", data_sized=True)
 def compress(op: Op, x: Tensor, condition: Tensor) -> Tensor:
     """The slices for which the condition holds."""
     axis = op.attr("axis")
@@ -115,7 +115,7 @@ def one_hot(op: Op, index: Tensor, depth: Any, values: Tensor) -> Tensor:
     return torch.where(index == positions, values[1], values[0])
 
 
-@torch_op("Unique")
+@torch_op("Unique", data_sized=True)
 def unique(op: Op, x: Tensor) -> tuple[Tensor, ...]:
     """The distinct entries or slices, where they first are, which one each is, how often it occurs."""
     axis = op.attr("axis")
@@ -134,7 +134,7 @@ def unique(op: Op, x: Tensor) -> tuple[Tensor, ...]:
     return picked.index_select(axis or 0, indices[0].to(x.device)), *indices
 
 
-@torch_op("NonMaxSuppression", numbers=(2, 3, 4))
+@torch_op("NonMaxSuppression", numbers=(2, 3, 4), data_sized=True)
 def non_max_suppression(
     op: Op,
     boxes: Tensor,
