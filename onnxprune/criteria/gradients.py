@@ -125,8 +125,9 @@ def grasp(group: Group, context: Context) -> Scores:
 def synflow(group: Group, context: Context) -> Scores:
     """Sum over the weights of a unit of weight * gradient of the summed outputs, with absolute weights and inputs of 1.
 
-    How much passes through the unit on all paths from input to output. Exact for networks of sums and ReLUs; sigmoids,
-    softmaxes and normalizations are passed as they are, but for a softmax at the very end.
+    How much passes through the unit on all paths from input to output. Exact for networks of sums and ReLUs; what else
+    there is is passed as it is, but for a softmax at the very end. What a layer normalization gives does not grow with
+    what it gets, so next to nothing flows through transformers.
     """
     return _sum(group, context, context.gradients.synaptic_flow())
 

@@ -38,7 +38,7 @@ def columns(place: Place) -> View:
 
     def view(value: Array, batch: Batch) -> Iterator[Array]:
         del batch
-        rows = np.moveaxis(value, place.axis, -1)
+        rows = np.moveaxis(_from_zero(value, place), place.axis, -1)
         for block in _blocks(rows.reshape(-1, rows.shape[-1])):
             yield block[None]
 
@@ -86,7 +86,7 @@ def unit_maps(value: Array, place: Place, atom: Atom, samples: int) -> Array:
     """
     entries = units_of(place.dim, atom)
     order = np.argsort(entries, kind="stable")
-    rows = np.moveaxis(value, place.axis, -1)[..., order[entries[order] >= 0]]
+    rows = np.moveaxis(_from_zero(value, place), place.axis, -1)[..., order[entries[order] >= 0]]
     axis = place.samples - (place.samples > place.axis)
     if place.samples != place.axis and rows.shape[axis] % samples == 0:
         rows = np.moveaxis(rows, axis, 0)
@@ -96,6 +96,10 @@ def unit_maps(value: Array, place: Place, atom: Atom, samples: int) -> Array:
         rows = rows[None]
     maps = rows.reshape(*rows.shape[:-1], atom.size, -1)
     return np.moveaxis(maps, -2, 1)
+
+
+def _from_zero(value: Array, place: Place) -> Array:
+    return value.astype(np.float32) - np.float32(place.zero) if place.zero else value
 
 
 def _blocks(rows: Array) -> Iterator[Array]:

@@ -9,6 +9,7 @@ import onnx_ir as ir
 
 from onnxprune.coupling import Analysis
 from onnxprune.dims import Dim, atoms
+from onnxprune.ops.base import Contraction
 from onnxprune.signature import ports_of
 
 
@@ -16,13 +17,15 @@ from onnxprune.signature import ports_of
 class Place:
     """Where the units of a group are read: axis `axis` of value `value`, which is `dim`.
 
-    Axis `samples` enumerates the samples of a batch, the outermost first where it enumerates more than them.
+    Axis `samples` enumerates the samples of a batch, the outermost first where it enumerates more than them. Quantized
+    integers count from `zero`.
     """
 
     value: str
     axis: int
     dim: Dim
     samples: int = 0
+    zero: float = 0.0
 
 
 def readers(analysis: Analysis) -> dict[Place, list[tuple[ir.Node, int]]]:
@@ -32,15 +35,15 @@ def readers(analysis: Analysis) -> dict[Place, list[tuple[ir.Node, int]]]:
     """
     places: dict[tuple[str, int], Place] = {}
     found: dict[Place, list[tuple[ir.Node, int]]] = {}
-    for node, slot, axis in _contractions(analysis):
-        name = node.inputs[slot].name or ""  # type: ignore[union-attr]
-        place = Place(name, axis, analysis.dims[name][axis], _sample_axis(analysis, name))
-        found.setdefault(places.setdefault((name, axis), place), []).append((node, slot))
+    for name, contraction in _contractions(analysis):
+        slot, axis = contraction.operand
+        place = Place(name, axis, analysis.dims[name][axis], _sample_axis(analysis, name), _zero(contraction))
+        found.setdefault(places.setdefault((name, axis), place), []).append((contraction.node, slot))
     return found
 
 
-def _contractions(analysis: Analysis) -> Iterator[tuple[ir.Node, int, int]]:
-    """Node, input and axis of each sum over prunable units of an activation."""
+def _contractions(analysis: Analysis) -> Iterator[tuple[str, Contraction]]:
+    """The sums over prunable units of an activation, with its name."""
     prunable = {group.atom for group in analysis.groups}
     for contraction in analysis.findings.contractions:
         slot, axis = contraction.operand
@@ -48,7 +51,14 @@ def _contractions(analysis: Analysis) -> Iterator[tuple[ir.Node, int, int]]:
         if value is None or contraction.node.graph is not analysis.model.graph:
             continue
         if value.name in analysis.activations and prunable.intersection(atoms(analysis.dims[value.name][axis])):
-            yield contraction.node, slot, axis
+            yield value.name or "", contraction
+
+
+def _zero(contraction: Contraction) -> float:
+    """The zero point, where it is one constant for all units."""
+    value = None if contraction.zero is None else contraction.node.inputs[contraction.zero]
+    const = None if value is None else value.const_value
+    return float(const.numpy().item()) if const is not None and const.size == 1 else 0.0
 
 
 def _sample_axis(analysis: Analysis, name: str) -> int:

@@ -88,7 +88,7 @@ class Gradients:
         device: where torch computes.
         progress: told what is being done.
 
-    Raises ModelError where torch has no implementation of an operator.
+    Raises ModelError where torch has no implementation of an operator, UsageError for a device that is not there.
     """
 
     def __init__(
@@ -110,7 +110,7 @@ class Gradients:
         self._found: dict[str, Any] = {}
         with _reads_apart(analysis) as reads:
             self._reads: dict[Place, list[str]] = reads
-            self._model = TorchModel(analysis.model).to(device)
+            self._model = _moved(TorchModel(analysis.model), device)
         self._axes = sorted({(place.tensor, place.axis) for group in analysis.groups for place in group.occurrences})
 
     @property
@@ -221,7 +221,7 @@ class Gradients:
 
     def _synaptic_flow(self) -> AxisSums:
         """Tanaka et al. take the absolute values of everything stored, running statistics included."""
-        model = TorchModel(self.analysis.model, "float64").to(self._device)
+        model = _moved(TorchModel(self.analysis.model, "float64"), self._device)
         with torch.no_grad():
             for stored in (*model.weights.values(), *model.statistics.values()):
                 stored.abs_()
@@ -248,6 +248,13 @@ class Gradients:
                     sums = (part.sum(others) if others else part).cpu().numpy()
                     total[tensor, axis] = total.get((tensor, axis), 0.0) + sums
         return {key: sums / count for key, sums in total.items()}
+
+
+def _moved(model: TorchModel, device: str) -> TorchModel:
+    try:
+        return model.to(device)
+    except (RuntimeError, AssertionError) as error:  # torch without CUDA asserts
+        raise UsageError(f"torch cannot compute on '{device}' here: {one_line(error)}; leave --device out") from error
 
 
 def _each(

@@ -358,6 +358,13 @@ def test_labels_that_do_not_fit_are_refused(build: Build, name: str) -> None:
         score_model(analysis, analysis.groups, name, inputs(5, labels=LABELS + 7)[0])
 
 
+@pytest.mark.parametrize("device", ["cuda:99", "abacus"])
+def test_device_that_is_not_there(build: Build, device: str) -> None:
+    analysis = inspect(build(PERCEPTRON))
+    with pytest.raises(UsageError, match=f"torch cannot compute on '{device}' here"):
+        score_model(analysis, analysis.groups, "fisher", inputs(5)[0], device=device)
+
+
 def test_without_torch_it_says_what_to_install(build: Build, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "torch", None)
     monkeypatch.delitem(sys.modules, "onnxprune.runtime.torch_gradients", raising=False)

@@ -7,7 +7,6 @@ from pathlib import Path
 import numpy as np
 import onnx
 import onnxruntime
-import pytest
 
 from onnxprune.calibration.base import Batch, Data
 from onnxprune.coupling import Analysis
@@ -126,6 +125,26 @@ def test_the_model_is_left_as_it_was(build: Build) -> None:
         assert outputs == ["y"]
 
 
+def test_quantized_values_count_from_their_zero_point(build: Build) -> None:
+    path = build("""
+        net (float[batch, 5] x) => (float[batch, 3] y)
+        <float[5, 8] w, int8[8, 3] v, float s = {0.05}, uint8 z = {100}, int8 vz = {0}>
+        {
+            h = MatMul(x, w)  r = Relu(h)  q = QuantizeLinear(r, s, z)
+            i = MatMulInteger(q, v, z, vz)  c = Cast<to = 1>(i)  y = Mul(c, s)
+        }
+    """)
+    data = Counted(5)
+    analysis = inspect(path)
+    activations = Activations(analysis, data.data)
+    ((place, summary),) = activations.per_place("s", lambda p: Summary(columns(p))).items()
+    assert place.zero == 100
+    expected = data.every(path, "q").astype(np.float64) - 100
+    np.testing.assert_allclose(summary.mean[0], expected.mean(0))
+    np.testing.assert_allclose(summary.zero_share[0], (expected == 0).mean(0))
+    assert summary.zero_share.max() > 0.2
+
+
 def test_progress_is_told(build: Build) -> None:
     told: list[str] = []
     activations = Activations(inspect(build(PERCEPTRON)), Counted(5).data, memory=1, progress=told.append)
@@ -135,7 +154,6 @@ def test_progress_is_told(build: Build) -> None:
 
 
 def test_inner_values_of_control_flow_are_no_places(build: Build) -> None:
-    pytest.importorskip("onnxruntime")
     analysis = inspect(
         build("""
         net (float[batch, 5] x, bool c) => (float[batch, 3] y)

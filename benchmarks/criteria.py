@@ -1,0 +1,195 @@
+"""Accuracy after one cut without recovery, criterion by criterion, so that a user sees which one to take.
+
+    python benchmarks/criteria.py -o benchmarks/results/criteria.md      # some minutes on one core
+    python benchmarks/criteria.py --models digits_resnet --criteria l1,fisher
+
+Every criterion removes the same number of units from every group: 30% of those inside blocks (heads, head entries,
+neurons, channels and hidden units that a single node makes). What runs through a whole stage of residual blocks stays:
+cutting it costs far more. Scores come from 500 images of the training set, with labels; accuracy is on test images.
+Nothing is recovered afterwards, so this measures the choice alone.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import sys
+import tempfile
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from statistics import mean
+from typing import Any
+
+import click
+import numpy as np
+
+ROOT = Path(__file__).resolve().parents[1]
+SHARED = Path(os.environ.get("ONNXPRUNE_SHARED", ROOT.parent / "shared"))
+CIFAR = SHARED / "data" / "cifar10"
+MODELS = {
+    "resnet20": CIFAR / "resnet20.onnx",
+    "digits_resnet": ROOT / "models" / "digits_resnet.onnx",
+    "digits_transformer": ROOT / "models" / "digits_transformer.onnx",
+    "digits_lstm": ROOT / "models" / "digits_lstm.onnx",
+}
+RATIO, IMAGES, TEST_IMAGES, BATCH, RANDOM_SEEDS = 0.3, 500, 2000, 50, 5
+# These take gradients at the labels where the data has some: they are measured without them, too.
+USE_LABELS = ("taylor1", "taylor2", "snip", "grasp")
+
+
+@dataclass
+class Row:
+    """One criterion: accuracy and seconds of scoring by model."""
+
+    criterion: str
+    needs: str
+    accuracy: dict[str, float] = field(default_factory=dict)
+    seconds: dict[str, float] = field(default_factory=dict)
+
+    @property
+    def average(self) -> float:
+        """Over the models."""
+        return mean(self.accuracy.values())
+
+
+def images_of(model: str) -> tuple[Any, Any, Any, Any]:
+    """Images and labels to score with and to test on."""
+    if model.startswith("digits"):
+        arrays = np.load(ROOT / "models" / "digits.npz", allow_pickle=False)
+        scored = arrays["calibration"][:IMAGES], arrays["calibration_labels"][:IMAGES]
+        return *scored, arrays["test"], arrays["test_labels"]
+    spec = importlib.util.spec_from_file_location("load", CIFAR / "load.py")
+    assert spec is not None
+    assert spec.loader is not None
+    load = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(load)
+    return *load.tensors("train", IMAGES), *load.tensors("test", TEST_IMAGES)
+
+
+def data_of(images: Any, labels: Any | None) -> Any:
+    """Batches of BATCH images."""
+    from onnxprune.calibration.base import Batch, Data
+
+    def start() -> Any:
+        for at in range(0, len(images), BATCH):
+            here = slice(at, at + BATCH)
+            yield Batch({"input": images[here]}, None if labels is None else labels[here].astype(np.int64))
+
+    return Data("images", labels is not None, start)
+
+
+def inner_groups(analysis: Any) -> list[Any]:
+    """Groups that a single weight makes, or that are the state of a recurrent layer."""
+    from onnxprune.filters import producing
+
+    made = producing(analysis)
+    matrices = {
+        name
+        for name, value in analysis.model.graph.initializers.items()
+        if sum(n > 1 for n in value.const_value.shape.numpy()) > 1
+    }
+
+    def makers(group: Any) -> int:
+        return sum((each.tensor, each.axis) in made and each.tensor in matrices for each in group.occurrences)
+
+    return [group for group in analysis.groups if group.kind == "recurrent" or makers(group) == 1]
+
+
+class Bench:
+    """One model with its data."""
+
+    def __init__(self, name: str) -> None:
+        from onnxprune import pipeline
+
+        self.name, self.path = name, MODELS[name]
+        self.images, self.labels, self.test, self.test_labels = images_of(name)
+        self.analysis = pipeline.inspect(self.path)
+        self.groups = inner_groups(self.analysis)
+
+    def accuracy(self, path: Path) -> float:
+        """In percent."""
+        import onnxruntime
+
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = 1
+        session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+        parts = [self.test[at : at + 250] for at in range(0, len(self.test), 250)]
+        found = np.concatenate([session.run(None, {"input": part})[0].argmax(1) for part in parts])
+        return 100 * float((found == self.test_labels).mean())
+
+    def measure(self, criterion: str, *, labelled: bool = True, seed: int = 0) -> tuple[float, float]:
+        """Accuracy in percent of what is left, and the seconds that scoring took."""
+        from onnxprune import pipeline
+        from onnxprune.allocation.base import share, weakest
+        from onnxprune.plan import plan_from_masks
+        from onnxprune.scoring import score_model
+
+        start = time.perf_counter()
+        data = data_of(self.images, self.labels if labelled else None)
+        scores = score_model(self.analysis, self.groups, criterion, data, seed=seed)
+        seconds = time.perf_counter() - start
+        lost = [(group, weakest(scores[group.id], share(RATIO, group.units))) for group in self.groups]
+        result = pipeline.apply(self.path, plan_from_masks(lost, {}))
+        with tempfile.TemporaryDirectory() as folder:
+            result.save(Path(folder) / "pruned.onnx")
+            return self.accuracy(Path(folder) / "pruned.onnx"), seconds
+
+
+def to_markdown(rows: list[Row], whole: dict[str, float]) -> str:
+    names = list(whole)
+    heads = " | ".join(names)
+    lines = [
+        "# Criteria side by side",
+        "",
+        f"Accuracy in percent after {RATIO:.0%} of the units inside blocks have gone from every group at once, without "
+        f"any recovery; scores from {IMAGES} training images; `random` is the mean of {RANDOM_SEEDS} seeds. "
+        f"ResNet-20 is tested on the first {TEST_IMAGES} images of its test set, the digits models on all 450: "
+        f"differences of two points or less are chance.",
+        "",
+        "Written by `python benchmarks/criteria.py -o benchmarks/results/criteria.md`. The seconds are those of "
+        "scoring ResNet-20 on one core of a machine that others used too.",
+        "",
+        f"| criterion | needs | {heads} | mean | s |",
+        f"|---|---|{'---|' * len(names)}---|---|",
+        f"| (not pruned) | | {' | '.join(f'{whole[name]:.1f}' for name in names)} | {mean(whole.values()):.1f} | |",
+    ]
+    for row in sorted(rows, key=lambda row: -row.average):
+        found = " | ".join(f"{row.accuracy[name]:.1f}" for name in names)
+        seconds = row.seconds.get("resnet20")
+        shown = "" if seconds is None else f"{seconds:.1f}"
+        lines.append(f"| {row.criterion} | {row.needs} | {found} | {row.average:.1f} | {shown} |")
+    return "\n".join(lines) + "\n"
+
+
+@click.command()
+@click.option("--models", default=",".join(MODELS), help="names, with commas")
+@click.option("--criteria", "wanted", default="", help="names, with commas (default: all)")
+@click.option("-o", "--output", type=Path, help="where to write the table (default: the terminal)")
+def main(models: str, wanted: str, output: Path | None) -> None:
+    """Measure every criterion on every model and write the table."""
+    from onnxprune.criteria.base import criteria
+
+    benches = [Bench(name) for name in models.split(",")]
+    whole = {bench.name: bench.accuracy(bench.path) for bench in benches}
+    rows = []
+    for name in wanted.split(",") if wanted else criteria.names():
+        needs = ", ".join(criteria[name].needs) or "nothing"
+        for labelled in (True, False) if name in USE_LABELS else (True,):
+            row = Row(name if labelled else f"{name}, labels drawn", needs)
+            for bench in benches:
+                seeds = range(RANDOM_SEEDS if name == "random" else 1)
+                found = [bench.measure(name, labelled=labelled, seed=seed) for seed in seeds]
+                row.accuracy[bench.name] = mean(accuracy for accuracy, _ in found)
+                row.seconds[bench.name] = mean(seconds for _, seconds in found)
+            print(row.criterion, {key: round(value, 1) for key, value in row.accuracy.items()}, file=sys.stderr)
+            rows.append(row)
+    text = to_markdown(rows, whole)
+    if output:
+        output.write_text(text)
+    else:
+        print(text)
+
+
+if __name__ == "__main__":
+    main()
