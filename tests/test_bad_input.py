@@ -254,7 +254,7 @@ def test_everything_is_excluded(fails: Fails, model: Path) -> None:
         (["--seed", "x"], "'x' is not a valid int"),
         (["--seed", "-1"], "seed -1 is negative"),
         (["--criterion", "l3"], "unknown criterion 'l3'; did you mean 'l2'?"),
-        (["--criterion", "taylor"], "unknown criterion 'taylor'; there are: l1, l2, random"),
+        (["--criterion", "taylor"], "unknown criterion 'taylor'; did you mean"),
         (["--scope", "globl"], "unknown scope 'globl'; did you mean 'global'?"),
         (["--only", "chanels"], "nothing in this model matches 'chanels'; did you mean 'channels'?"),
         (["--only", "layer9.*"], "nothing in this model matches 'layer9.*'; for all names: onnxprune inspect"),
@@ -465,7 +465,7 @@ def test_a_bug_is_one_line_and_a_traceback_on_request(
     def broken(*_: Any, **__: Any) -> None:
         raise ZeroDivisionError("two\nlines")
 
-    monkeypatch.setattr(pipeline, "make_plan", broken)
+    monkeypatch.setattr("onnxprune.planning.make_plan", broken)
     fails(1, "compress", model, says=("unexpected ZeroDivisionError: two lines", "please report it", "-v"))
     verbose = CliRunner().invoke(main, ["compress", str(model), "-v"])
     assert "Traceback" in verbose.stderr
@@ -476,7 +476,7 @@ def test_out_of_memory_is_no_bug(fails: Fails, model: Path, monkeypatch: pytest.
     def exhausted(*_: Any) -> None:
         raise MemoryError
 
-    monkeypatch.setattr(pipeline, "make_plan", exhausted)
+    monkeypatch.setattr("onnxprune.planning.make_plan", exhausted)
     fails(1, "compress", model, says="out of memory")
 
 
