@@ -15,7 +15,7 @@ from onnxprune.recovery.pairing import Pairing
 from onnxprune.recovery.walk import Evidence, LayerError, Progress, walk
 
 
-@dataclass
+@dataclass(frozen=True)
 class Reconstruct:
     """Fit weights and bias of every layer to the original's outputs, in topological order.
 
@@ -25,7 +25,8 @@ class Reconstruct:
     x' comes from the pruned prefix as mended so far, y from the original. The ridge has the least error on held-out
     samples, layer by layer; in front of a Relu negative targets are set free in `rounds` more fits. He et al. 2017,
     "Channel Pruning for Accelerating Very Deep Neural Networks", equation 1 (the reconstruction of the weights) and
-    section 3.2 (residual targets).
+    section 3.2 (residual targets). `errors` tells how far each layer is off, once it has run; on other data or targets
+    a second run would fit again.
     """
 
     pairing: Pairing
@@ -40,7 +41,7 @@ class Reconstruct:
         """Apply in place. Raises ModelError where a model cannot be run."""
         if model is not self.pairing.pruned.model:
             raise ValueError("the model is not the pruned one of the pairing")
-        self.errors = walk(
+        self.errors[:] = walk(
             self.pairing,
             self.feeds,
             mend,

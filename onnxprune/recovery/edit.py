@@ -79,7 +79,8 @@ def _insert_add(model: ir.Model, node: ir.Node) -> ir.Node:
 
 
 def _free_name(model: ir.Model, name: str) -> str:
-    taken = set(model.graph.initializers) | {value.name for node in model.graph for value in node.outputs}
+    taken = {*model.graph.initializers, *(node.name for node in model.graph)}
+    taken.update(value.name for node in model.graph for value in node.outputs)
     while name in taken:
         name += "'"
     return name

@@ -1,0 +1,62 @@
+"""Give every channel of a pruned model the mean and standard deviation that it has in the original."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import onnx_ir as ir
+
+from onnxprune.layers import Array
+from onnxprune.passes.base import PassResult
+from onnxprune.recovery.moments import Matrix
+from onnxprune.recovery.pairing import Pairing
+from onnxprune.recovery.walk import Evidence, LayerError, Progress, walk
+
+# A channel that has next to nothing left of its variance is not blown up by more than this.
+_MAX_GAIN = 10.0
+
+
+@dataclass(frozen=True)
+class RecalibrateBatchNorm:
+    """Scale and shift every output channel of every layer of a pruned model to the statistics of the original.
+
+    Before:  x' ── Conv(w sliced) ── BatchNormalization ── y'     not normal: its statistics are of all channels of x
+    After:   x' ── Conv(w sliced * s) ── BatchNormalization ── y'     s = std y / std y' per channel, means alike
+
+    Re-estimating a BatchNormalization's running statistics (Li et al. 2020, "EagleEye", section 3.3) is this scale and
+    shift, written into its statistics. Here they go into the weight in front and the shift behind, so that the
+    statistics in the file are true again, and so that files whose BatchNormalization was folded away are recalibrated
+    alike (Jordan et al. 2023, "REPAIR", section 4). The original's statistics are those on the same data, so errors of
+    a small sample cancel. Layer after layer, each on what the ones in front of it now give. `errors` tells how far
+    each layer is off, once it has run.
+    """
+
+    pairing: Pairing
+    feeds: Iterable[dict[str, Array]]
+    seed: int = 0
+    providers: Sequence[str] = ("CPUExecutionProvider",)
+    progress: Progress = lambda _: None
+    errors: list[LayerError] = field(default_factory=list)
+
+    def __call__(self, model: ir.Model) -> PassResult:
+        """Apply in place. Raises ModelError where a model cannot be run."""
+        if model is not self.pairing.pruned.model:
+            raise ValueError("the model is not the pruned one of the pairing")
+        self.errors[:] = walk(
+            self.pairing, self.feeds, mend, seed=self.seed, providers=self.providers, progress=self.progress
+        )
+        return PassResult(model, bool(self.errors))
+
+
+def mend(evidence: Evidence) -> tuple[Matrix, Matrix] | None:
+    """Every output scaled to the deviation of its target, with the bias that makes the means agree."""
+    found, matrix = evidence.everything, evidence.matrix
+    variance = np.maximum(np.sum(matrix * np.matmul(found.xx, matrix), axis=1), 0.0)
+    tiny = 1e-12 * max(float(found.tt.max()), 1e-30)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        gain = np.where(variance > tiny, np.sqrt(np.maximum(found.tt, 0.0) / variance), 1.0)
+    matrix = matrix * np.minimum(gain, _MAX_GAIN)[:, None]
+    bias = found.best_bias(matrix)
+    return (matrix, bias) if np.isfinite(matrix).all() and np.isfinite(bias).all() else None

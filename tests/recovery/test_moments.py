@@ -1,0 +1,105 @@
+"""Moments against numpy on the rows themselves, and solutions against lstsq and scikit-learn."""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+from sklearn.linear_model import Ridge
+
+from onnxprune.recovery.moments import RIDGES, Centered, Moments, best_ridge, merged
+
+GROUPS, ROWS, FEATURES, OUTPUTS = 2, 200, 5, 3
+Matrix = npt.NDArray[np.float64]
+
+
+def sample(seed: int = 0, rows: int = ROWS, noise: float = 0.1) -> tuple[Matrix, Matrix, Matrix]:
+    """Rows far from zero, targets near an affine map of them, and the map's matrix."""
+    rng = np.random.default_rng(seed)
+    x = rng.standard_normal((GROUPS, rows, FEATURES)) @ rng.standard_normal((FEATURES, FEATURES)) + 30
+    matrix = np.random.default_rng(7).standard_normal((GROUPS, FEATURES, OUTPUTS))
+    return x, x @ matrix - 20 + noise * rng.standard_normal((GROUPS, rows, OUTPUTS)), matrix
+
+
+def gathered(x: Matrix, t: Matrix, parts: int = 3) -> Moments:
+    moments = Moments()
+    for rows, targets in zip(np.array_split(x, parts, axis=1), np.array_split(t, parts, axis=1), strict=True):
+        moments.update(rows, targets)
+    return moments
+
+
+def of_rows(x: Matrix, t: Matrix) -> Centered:
+    xc, tc = x - x.mean(1, keepdims=True), t - t.mean(1, keepdims=True)
+    turned = xc.transpose(0, 2, 1)
+    n = x.shape[1]
+    return Centered(n, x.mean(1), t.mean(1), turned @ xc / n, turned @ tc / n, (tc**2).mean(1))
+
+
+def assert_same(one: Centered, two: Centered) -> None:
+    assert one.count == two.count
+    for name in ("x", "t", "xx", "xt", "tt"):
+        np.testing.assert_allclose(getattr(one, name), getattr(two, name), rtol=1e-4, atol=1e-4, err_msg=name)
+
+
+def test_moments_are_those_of_all_rows() -> None:
+    x, t, _ = sample()
+    assert_same(gathered(x, t).centered(), of_rows(x, t))
+
+
+def test_merged_are_those_of_both() -> None:
+    (x, t, _), (u, s, _) = sample(0), sample(1, rows=77)
+    assert_same(merged(gathered(x, t), gathered(u, s)), of_rows(np.concatenate([x, u], 1), np.concatenate([t, s], 1)))
+
+
+def test_error_is_that_of_the_rows() -> None:
+    x, t, matrix = sample()
+    wrong, bias = matrix + 0.1, np.ones((GROUPS, OUTPUTS))
+    due = ((x @ wrong + bias[:, None] - t) ** 2).mean(1).sum()
+    assert gathered(x, t).centered().error(wrong, bias) == pytest.approx(due, rel=1e-4)
+
+
+def test_solution_without_a_ridge_is_least_squares() -> None:
+    x, t, matrix = sample()
+    moments = gathered(x, t).centered()
+    found = moments.solve(np.zeros_like(matrix), 0.0)
+    bias = moments.best_bias(found)
+    for group in range(GROUPS):
+        design = np.hstack([x[group], np.ones((ROWS, 1))])
+        due = np.linalg.lstsq(design, t[group], rcond=None)[0]
+        np.testing.assert_allclose(found[group], due[:-1], atol=1e-3)
+        np.testing.assert_allclose(bias[group], due[-1], atol=5e-2)
+
+
+@pytest.mark.parametrize("ridge", [1e-2, 1.0])
+def test_solution_with_a_ridge_is_that_of_the_difference(ridge: float) -> None:
+    """Drawing towards a start is a ridge on the distance from it."""
+    x, t, matrix = sample()
+    start = matrix + 0.5
+    found = gathered(x, t).centered().solve(start, ridge)
+    for group in range(GROUPS):
+        strength = ridge * np.trace(np.cov(x[group].T, bias=True)) / FEATURES * ROWS
+        fit = Ridge(alpha=strength).fit(x[group], t[group] - x[group] @ start[group])
+        np.testing.assert_allclose(found[group] - start[group], fit.coef_.T, rtol=1e-3, atol=1e-3)
+
+
+def test_constant_features_change_nothing() -> None:
+    x, t, matrix = sample()
+    x[:] = 3.0
+    found = gathered(x, t).centered().solve(matrix, 1e-3)
+    np.testing.assert_allclose(found, matrix)
+
+
+def test_ridge_is_small_for_clean_targets_and_large_for_few_noisy_rows() -> None:
+    x, t, matrix = sample(noise=1e-3)
+    y, s, _ = sample(1, noise=1e-3)
+    assert best_ridge(of_rows(x, t), of_rows(y, s), np.zeros_like(matrix)) == RIDGES[0]
+    x, t, matrix = sample(rows=FEATURES + 2, noise=50)
+    y, s, _ = sample(1, noise=50)
+    chosen = best_ridge(of_rows(x, t), of_rows(y, s), matrix)
+    assert chosen is None or chosen >= 1e-3
+
+
+def test_weights_that_are_right_stay_without_a_solution() -> None:
+    x, t, matrix = sample(rows=FEATURES + 2, noise=10)
+    y, s, _ = sample(1, rows=2000, noise=10)
+    assert best_ridge(of_rows(x, t), of_rows(y, s), matrix) is None
