@@ -18,7 +18,7 @@ from onnxprune.arithmetic import Scaling, SizeArithmetic
 from onnxprune.dims import Atom, Dim, atoms, describe, freeze, resolve, terms
 from onnxprune.model import is_parameter
 from onnxprune.ops import find_rule
-from onnxprune.ops.base import Dims, Findings, Op, Reason, RefuseError, SizeRef, key_of
+from onnxprune.ops.base import Array, Dims, Findings, Op, Reason, RefuseError, SizeRef, key_of
 from onnxprune.shapes import Shapes, infer
 
 
@@ -276,11 +276,18 @@ def _freeze_sizes_used_as_data(analysis: Analysis) -> None:
             if value is None or value.producer() is None or (node, slot) in shape_slots:
                 continue
             now, then = after.value(value), before.value(value)
-            if now is not None and then is not None and not np.array_equal(now, then):
+            if now is not None and then is not None and not _same_number(now, then):
                 reason = Reason("its size enters a computation as a number", name, node.op_type, value.name or "")
                 for source in after.sources(value):
                     for dim in analysis.dims.get(source.name or "", []):
                         freeze(dim, reason)
+
+
+def _same_number(now: Array, then: Array) -> bool:
+    """Equal, or fillers of one number that differ in size only: their axes are followed like any other."""
+    return np.array_equal(now, then) or (
+        now.size > 0 < then.size and bool((now == then.flat[0]).all() and (then == then.flat[0]).all())
+    )
 
 
 def _collect_groups(analysis: Analysis) -> None:

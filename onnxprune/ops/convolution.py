@@ -54,11 +54,26 @@ def _finish(op: Op) -> None:
         op.same(op.x[2][0], y[1])
     for dim in w[2:]:
         op.freeze(dim, "the window of the filters")
-    for dim in (*op.x[0][2:], *y[2:]):
-        op.freeze(dim, "a spatial axis")
+    for axis, (before, after) in enumerate(zip(op.x[0][2:], y[2:], strict=True)):
+        if _is_pointwise(op, axis):
+            op.same(before, after)
+        else:
+            for dim in (before, after):
+                op.freeze(dim, "a spatial axis")
     op.tag("channels", y[1], op.x[0][1])
     if any(dim.size > 1 for dim in w[2:]):
         op.tag("spatial", y[1])
+
+
+def _is_pointwise(op: Op, axis: int) -> bool:
+    """Does a window of 1 read every place along a spatial axis as it is, like a projection? Tokens may lie there."""
+    steps, pads = op.attr("strides", []), op.attr("pads", [])
+    around = (
+        *pads[axis : axis + 1],
+        *pads[len(pads) // 2 + axis :][:1],
+        *op.attr("output_padding", [])[axis : axis + 1],
+    )
+    return op.x[1][2 + axis].size == 1 and (not steps or steps[axis] == 1) and not any(around)
 
 
 @cost("Conv", "ConvInteger", "QLinearConv")

@@ -19,10 +19,28 @@ def one_dimensional_without_bias(d: Draw) -> Case:
     return case(x=d.normal(n, c, 7), w=d.normal(o, c, 3), dilations=[2])
 
 
-@sample("Conv", prunable="x[1] w[0] w[1] y[1]")
+@sample("Conv", prunable="x[1] x[2] x[3] x[4] w[0] w[1] y[1] y[2] y[3] y[4]")
 def bias_left_empty(d: Draw) -> Case:
     n, c, o = d.sizes(3)
     return case(x=d.normal(n, c, 3, 4, 5), w=d.normal(o, c, 1, 1, 1), b=None)
+
+
+@sample("Conv", prunable="x[1] x[2] w[0] w[1] y[1] y[2]")
+def a_window_along_one_axis(d: Draw) -> Case:
+    n, c, o, tokens = d.sizes(4)
+    return case(x=d.normal(n, c, tokens, 5), w=d.normal(o, c, 1, 3), pads=[0, 1, 0, 1])
+
+
+@sample("Conv", prunable="x[1] w[0] w[1] y[1]")
+def a_window_of_one_that_skips_or_adds_places(d: Draw) -> Case:
+    n, c, o = d.sizes(3)
+    return case(x=d.normal(n, c, 6, 5), w=d.normal(o, c, 1, 1), strides=[2, 1], pads=[0, 0, 0, 1])
+
+
+@sample("ConvTranspose", prunable="x[1] x[2] w[0] w[1] y[1] y[2]")
+def transposed_pointwise(d: Draw) -> Case:
+    n, c, o, tokens = d.sizes(4)
+    return case(x=d.normal(n, c, tokens), w=d.normal(c, o, 1))
 
 
 @sample("Conv", prunable="x[1] w[0] w[1] b[0] y[1]")
