@@ -15,6 +15,8 @@ from onnxprune.dims import Atom, Mask
 from onnxprune.errors import UsageError
 from onnxprune.layers import Array
 from onnxprune.passes.base import PassResult
+from onnxprune.passes.compensate_bias import CompensateBias
+from onnxprune.passes.recalibrate_batchnorm import RecalibrateBatchNorm
 from onnxprune.passes.reconstruct import Reconstruct
 from onnxprune.recovery.pairing import Pairing
 from onnxprune.recovery.walk import LayerError, Progress
@@ -32,7 +34,9 @@ _SYNTHETIC_SAMPLES = 256
 class RecoveryPass(Protocol):
     """A pass on the pruned model of a pairing that notes the error of each layer."""
 
-    errors: list[LayerError]
+    @property
+    def errors(self) -> list[LayerError]:
+        """How far each layer is off, before and after."""
 
     def __call__(self, model: ir.Model) -> PassResult:
         """Apply in place."""
@@ -53,6 +57,8 @@ class Method:
 
 METHODS: Mapping[str, Method] = {
     "reconstruct": Method("least squares of every layer towards the original's outputs", Reconstruct),
+    "batchnorm": Method("mean and standard deviation of every channel as in the original", RecalibrateBatchNorm),
+    "bias": Method("what removed units gave on average goes into the biases behind them", CompensateBias),
 }
 
 
