@@ -20,7 +20,8 @@ class Drift:
     """One output of a model beside that of the first model, on the same inputs.
 
     Attributes:
-        model: path as given.
+        position: of the model among those given, from 1 on.
+        model: its path as given.
         output: name.
         samples: how many were compared (entries of the first axis).
         cosine: mean over the samples of the cosine between both answers; None for outputs that are no floats.
@@ -28,6 +29,7 @@ class Drift:
         agreement: share with the same arg-max; None where the output has no classes.
     """
 
+    position: int
     model: str
     output: str
     samples: int
@@ -49,10 +51,10 @@ def drift(
     Raises UsageError where an output is missing or of another shape, ModelError when a model does not run.
     """
     first, *others = (Session(path, providers, optimized=True) for path in paths)
-    tallies: dict[tuple[str, str], _Tally] = {}
+    tallies: dict[tuple[int, str], _Tally] = {}
     for feed in feeds:
         expected = {name: value for name, value in first.run(feed).items() if _is_numeric(value)}
-        for path, session in zip(paths[1:], others, strict=True):
+        for position, (path, session) in enumerate(zip(paths[1:], others, strict=True), 1):
             missing = expected.keys() - {port.name for port in session.outputs}
             if missing:
                 raise UsageError(f"{path} has no output '{min(missing)}', which {paths[0]} has: they do not compare")
@@ -60,8 +62,8 @@ def drift(
                 if value.shape != expected[name].shape:
                     shapes = f"{list(value.shape)} in {path} and {list(expected[name].shape)} in {paths[0]}"
                     raise UsageError(f"output '{name}' has shape {shapes}: they do not compare")
-                tallies.setdefault((str(path), name), _Tally()).add(value, expected[name])
-    return [tally.result(model, output) for (model, output), tally in tallies.items()]
+                tallies.setdefault((position, name), _Tally()).add(value, expected[name])
+    return [tally.result(position, str(paths[position]), name) for (position, name), tally in tallies.items()]
 
 
 def _is_numeric(value: object) -> bool:
@@ -85,9 +87,9 @@ class _Tally:
             sums, further = self._sums.get(metric.name, (0.0, 0.0)), metric.score(answer)
             self._sums[metric.name] = sums[0] + further[0], sums[1] + further[1]
 
-    def result(self, model: str, output: str) -> Drift:
+    def result(self, position: int, model: str, output: str) -> Drift:
         means = {name: above / below for name, (above, below) in self._sums.items() if below}
-        return Drift(model, output, self._samples, means.get("cosine"), self._largest, means.get("agreement"))
+        return Drift(position, model, output, self._samples, means.get("cosine"), self._largest, means.get("agreement"))
 
 
 def _metrics(output: npt.NDArray[np.generic]) -> list[Metric]:

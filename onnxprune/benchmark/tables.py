@@ -31,9 +31,8 @@ def show_benchmark(result: Result) -> None:
             words = Text(each.comparison.words, style=_style(each.comparison))
             out.print(Text.assemble(f"{label}: ", words), soft_wrap=True)
         out.print()
-    named = dict(zip(result.models, labels, strict=True))
     if result.drift:
-        out.print(_drift(result, named))
+        out.print(_drift(result, labels))
         out.print()
     if result.quality:
         out.print(_quality(result, labels))
@@ -94,19 +93,20 @@ def _times(measured: Sequence[Measured], labels: Sequence[str], sizes: Sequence[
     axes = "".join(f", {name}={size}" for name, size in first.sizes.items() if size != first.setting.batch)
     threads = f"{first.setting.threads or 'default'} thread{'s' * (first.setting.threads != 1)}"
     title = f"{short(first.setting.provider)}, batch {first.setting.batch}, {threads}{axes}"
-    columns = (">median", ">p90", ">p99", ">samples/s", ">load", ">peak memory", ">by model", ">file")
+    columns = (">median", ">p90", ">p99", ">samples/s", ">load", ">memory", ">file")
     table = _table(title, "model", *columns)
     for label, each, size in zip(labels, measured, sizes, strict=True):
         latency = each.latency
         loads = sorted(latency.load_seconds)
         times = (latency.median, latency.p90, latency.p99)
         row = (*map(_time, times), f"{latency.throughput:,.1f}", _time(loads[len(loads) // 2]))
-        table.add_row(label, *row, *_memory(each.memory), _bytes(size))
+        table.add_row(label, *row, _memory(each.memory), _bytes(size))
     return table
 
 
-def _memory(memory: Memory | None) -> tuple[str, str]:
-    return ("-", "-") if memory is None else (_bytes(memory.peak), _bytes(memory.added))
+def _memory(memory: Memory | None) -> str:
+    """What the model adds: the libraries' own would make all models look alike."""
+    return "-" if memory is None else _bytes(memory.added)
 
 
 def _time(seconds: float) -> str:
@@ -127,13 +127,13 @@ def _share(value: float | None) -> str:
     return "-" if value is None else f"{value:.2%}"
 
 
-def _drift(result: Result, named: dict[str, str]) -> Table:
-    title = f"outputs against {named[result.models[0]]} on {result.drift_inputs}"
+def _drift(result: Result, labels: Sequence[str]) -> Table:
+    title = f"outputs against {labels[0]} on {result.drift_inputs}"
     table = _table(title, "model", "output", ">samples", ">cosine", ">max difference", ">same arg-max")
     for each in result.drift:
         cosine = "-" if each.cosine is None else f"{each.cosine:.6f}"
         largest = f"{each.max_difference:.3g}"
-        table.add_row(named[each.model], each.output, f"{each.samples:,}", cosine, largest, _share(each.agreement))
+        table.add_row(labels[each.position], each.output, f"{each.samples:,}", cosine, largest, _share(each.agreement))
     return table
 
 

@@ -22,7 +22,7 @@ def test_numbers(build: Build) -> None:
     other = build(NET, name="other", scale=[1, 1, 4])
     answers = FEED["x"], FEED["x"] * [1, 1, 4]
     cosines = [a @ b / np.linalg.norm(a) / np.linalg.norm(b) for a, b in zip(*answers, strict=True)]
-    same, logits, best = (found := drift([one, one, other], [FEED, FEED]))[0], *found[2:]
+    same, logits, best = (found := drift([one, one, other, other], [FEED, FEED]))[0], *found[2:4]
     assert (same.model, same.output, same.samples) == (str(one), "y", 4)
     assert (same.max_difference, same.agreement) == (0, 1)
     assert same.cosine == pytest.approx(1)
@@ -30,6 +30,7 @@ def test_numbers(build: Build) -> None:
     assert logits.cosine == pytest.approx(np.mean(cosines), abs=1e-6)
     assert logits.max_difference == pytest.approx(9)
     assert logits.agreement == 0.5
+    assert [(each.position, each.samples) for each in found] == [(i, 4) for i in (1, 1, 2, 2, 3, 3)]
     assert (best.output, best.cosine, best.max_difference, best.agreement) == ("best", None, 2, None)
 
 
