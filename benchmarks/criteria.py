@@ -56,9 +56,8 @@ class Row:
 def images_of(model: str) -> tuple[Any, Any, Any, Any]:
     """Images and labels to score with and to test on."""
     if model.startswith("digits"):
-        arrays = np.load(ROOT / "models" / "digits.npz", allow_pickle=False)
-        scored = arrays["calibration"][:IMAGES], arrays["calibration_labels"][:IMAGES]
-        return *scored, arrays["test"], arrays["test_labels"]
+        arrays, test = (np.load(ROOT / "models" / f"digits_{name}.npz") for name in ("calibration", "test"))
+        return arrays["input"][:IMAGES], arrays["labels"][:IMAGES], test["input"], test["labels"]
     spec = importlib.util.spec_from_file_location("load", CIFAR / "load.py")
     assert spec is not None
     assert spec.loader is not None

@@ -5,7 +5,7 @@ out here is a model's ``input`` as it stands: float32 [n, 1, 8, 8], ``(pixels / 
 
     python models/digits.py models/digits_resnet.onnx      # accuracy on the test split, parameters, bytes
 
-Measuring reads ``digits.npz`` and needs numpy, onnx and onnxruntime; only ``load_split`` needs scikit-learn.
+Measuring reads ``digits_test.npz`` and needs numpy, onnx and onnxruntime; only ``load_split`` needs scikit-learn.
 """
 
 from __future__ import annotations
@@ -20,7 +20,8 @@ import numpy.typing as npt
 Images = npt.NDArray[np.float32]  # [n, 1, 8, 8]
 Labels = npt.NDArray[np.int64]  # [n]
 
-ARCHIVE = Path(__file__).resolve().parent / "digits.npz"
+HERE = Path(__file__).resolve().parent
+TEST, CALIBRATION = HERE / "digits_test.npz", HERE / "digits_calibration.npz"
 PIXEL_MAX = 16.0
 # Mean and standard deviation of the training split's pixels after division by PIXEL_MAX, rounded: constants,
 # so that whoever prepares an image of their own needs no data set for it.
@@ -61,8 +62,8 @@ def load_split() -> Split:
     return Split(train, train_labels, test, test_labels)
 
 
-def write_archive(path: Path = ARCHIVE) -> None:
-    """Write the test split and a stratified part of the training split, for pruning without scikit-learn."""
+def write_archives() -> None:
+    """Write the test split and a stratified part of the training split, ready for --data."""
     from sklearn.model_selection import train_test_split
 
     split = load_split()
@@ -73,21 +74,16 @@ def write_archive(path: Path = ARCHIVE) -> None:
         stratify=split.train_labels,
         random_state=SPLIT_SEED,
     )
-    np.savez_compressed(
-        path,
-        calibration=calibration,
-        calibration_labels=calibration_labels,
-        test=split.test,
-        test_labels=split.test_labels,
-    )
+    np.savez_compressed(CALIBRATION, input=calibration, labels=calibration_labels)
+    np.savez_compressed(TEST, input=split.test, labels=split.test_labels)
 
 
 def correct(path: str | Path) -> tuple[int, int]:
     """How many test images the model at ``path`` classifies correctly in ONNX Runtime, out of how many."""
     import onnxruntime
 
-    with np.load(ARCHIVE) as archive:
-        images, labels = archive["test"], archive["test_labels"]
+    with np.load(TEST) as archive:
+        images, labels = archive["input"], archive["labels"]
     session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
     (logits,) = session.run(["logits"], {"input": images})
     return int((np.asarray(logits).argmax(axis=1) == labels).sum()), len(labels)

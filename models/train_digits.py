@@ -2,7 +2,7 @@
 
     python models/train_digits.py resnet|transformer|lstm|data|all
 
-A run is repeatable: one thread, one seed, deterministic kernels. ``data`` writes digits.npz. The test split
+A run is repeatable: one thread, one seed, deterministic kernels. ``data`` writes the two .npz files. The test split
 plays no part in training; a recipe is judged on images held out from the training split (``--validate``).
 """
 
@@ -169,7 +169,7 @@ def main() -> None:
     torch.set_num_threads(1)
     torch.use_deterministic_algorithms(True)
     if arguments.target in ("data", "all") and not arguments.validate:
-        digits.write_archive()
+        digits.write_archives()
     for name in RECIPES:
         if arguments.target in (name, "all"):
             (validate if arguments.validate else train_and_export)(name)

@@ -473,7 +473,7 @@ def test_a_bug_is_one_line_and_a_traceback_on_request(
 
 
 def test_out_of_memory_is_no_bug(fails: Fails, model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def exhausted(*_: Any) -> None:
+    def exhausted(*_: Any, **__: Any) -> None:
         raise MemoryError
 
     monkeypatch.setattr("onnxprune.planning.make_plan", exhausted)

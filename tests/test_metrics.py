@@ -278,8 +278,8 @@ def test_unknown_metric_and_missing_labels() -> None:
 def test_a_trained_model(digits: dict[str, Path]) -> None:
     """448 of 450, as models/README.md says."""
     path = digits["resnet"]
-    archive = np.load(path.with_name("digits.npz"))
-    images, labels = archive["test"], archive["test_labels"]
+    archive = np.load(path.with_name("digits_test.npz"))
+    images, labels = archive["input"], archive["labels"]
     session = Session(path)
     data = Data("digits", True, lambda: (Batch({"input": images[i::2]}, labels[i::2]) for i in range(2)))
     assert evaluate(path, data, metric("accuracy", True)) == 448 / 450
@@ -291,8 +291,8 @@ def test_a_trained_model(digits: dict[str, Path]) -> None:
 
 
 def test_data_of_a_file(digits: dict[str, Path], tmp_path: Path) -> None:
-    archive = np.load(digits["resnet"].with_name("digits.npz"))
-    np.savez(tmp_path / "data.npz", input=archive["test"][:50], label=archive["test_labels"][:50])
+    archive = np.load(digits["resnet"].with_name("digits_test.npz"))
+    np.savez(tmp_path / "data.npz", input=archive["input"][:50], label=archive["labels"][:50])
     session = Session(digits["lstm"])
     data = load_data(str(tmp_path / "data.npz"), session.inputs, labels="label", batch=8)
     assert evaluate(session, data, metric(None, data.labelled)) >= 0.95

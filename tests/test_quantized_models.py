@@ -35,7 +35,7 @@ class Batches(CalibrationDataReader):  # type: ignore[misc]
 @pytest.fixture(scope="session")
 def images() -> npt.NDArray[Any]:
     """Digits as the models want them: float32 [n, 1, 8, 8]."""
-    with np.load(ROOT / "models" / "digits.npz", allow_pickle=False) as arrays:
+    with np.load(ROOT / "models" / "digits_test.npz", allow_pickle=False) as arrays:
         found = next(array for array in arrays.values() if array.ndim >= 2)
     return (found.reshape(-1, 1, 8, 8) / found.max()).astype(np.float32)
 

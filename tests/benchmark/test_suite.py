@@ -79,8 +79,8 @@ def test_tables_say_it_in_words(pair: tuple[Path, Path]) -> None:
 
 
 def test_data_with_labels_give_drift_and_accuracy(pair: tuple[Path, Path], tmp_path: Path) -> None:
-    with np.load(pair[0].parent / "digits.npz") as digits:
-        np.savez(tmp_path / "test.npz", input=digits["test"][:96], labels=digits["test_labels"][:96])
+    with np.load(pair[0].parent / "digits_test.npz") as digits:
+        np.savez(tmp_path / "test.npz", input=digits["input"][:96], labels=digits["labels"][:96])
     found = document(*pair, "--data", tmp_path / "test.npz", "--labels", "labels", "--batch", "100")
     assert found["settings"][0]["batch"] == 100
     assert found["drift"]["outputs"][0]["samples"] == 96

@@ -28,9 +28,9 @@ def model(digits: dict[str, Path], tmp_path: Path) -> Path:
 @pytest.fixture
 def samples(digits: dict[str, Path], tmp_path: Path) -> Path:
     """Some of the digits with their labels, under the name of the model's input."""
-    stored = np.load(digits["resnet"].parent / "digits.npz")
+    stored = np.load(digits["resnet"].parent / "digits_calibration.npz")
     path = tmp_path / "samples.npz"
-    np.savez(path, input=stored["calibration"][:40], digit=stored["calibration_labels"][:40])
+    np.savez(path, input=stored["input"][:40], digit=stored["labels"][:40])
     return path
 
 

@@ -21,8 +21,8 @@ def folder(digits: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPa
     """The current folder: model.onnx, original.onnx (the same) and samples.npz (images and digit)."""
     for name in ("model.onnx", "original.onnx"):
         (tmp_path / name).write_bytes(digits["resnet"].read_bytes())
-    archive = np.load(digits["resnet"].with_name("digits.npz"))
-    np.savez(tmp_path / "samples.npz", input=archive["test"], digit=archive["test_labels"])
+    archive = np.load(digits["resnet"].with_name("digits_test.npz"))
+    np.savez(tmp_path / "samples.npz", input=archive["input"], digit=archive["labels"])
     for variable in ("GITHUB_ACTIONS", "GITHUB_STEP_SUMMARY"):
         monkeypatch.delenv(variable, raising=False)
     monkeypatch.chdir(tmp_path)

@@ -44,8 +44,13 @@ def digits() -> ModuleType:
 
 @pytest.fixture(scope="module")
 def archive() -> dict[str, np.ndarray]:
-    with np.load(MODELS / "digits.npz", allow_pickle=False) as arrays:
-        return dict(arrays)
+    """Images and labels, by what they are for."""
+    found = {}
+    for name in ("calibration", "test"):
+        with np.load(MODELS / f"digits_{name}.npz", allow_pickle=False) as arrays:
+            assert set(arrays) == {"input", "labels"}
+            found.update({name: arrays["input"], f"{name}_labels": arrays["labels"]})
+    return found
 
 
 @pytest.fixture(params=FILES)
