@@ -30,10 +30,10 @@ def pair(path: Path, remove: dict[str, tuple[int, ...]]) -> Pairing:
     return Pairing(original, analyze_model(pruned.model), keep)
 
 
-def half(path: Path) -> Pairing:
-    """The same without every second unit of every group that no norm reduces over."""
+def thinned(path: Path, every: int) -> Pairing:
+    """The same without one of `every` units of every group that no norm reduces over."""
     groups = [group for group in inspect(path).groups if not group.statistics]
-    return pair(path, {group.id: tuple(range(1, group.units, 2)) for group in groups})
+    return pair(path, {group.id: tuple(range(1, group.units, every)) for group in groups})
 
 
 def feeds(name: str = "x", shape: tuple[int, ...] = (4,), batches: int = 5, size: int = 40) -> list[dict[str, Array]]:

@@ -1,0 +1,176 @@
+"""The surgeon's errors against least squares on the rows themselves, solved by numpy."""
+
+from __future__ import annotations
+
+from itertools import combinations
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+
+from onnxprune.calibration.base import Batch, Data
+from onnxprune.criteria import surgeon
+from onnxprune.criteria.surgeon import _greedy, _Problem
+from onnxprune.pipeline import inspect
+from onnxprune.scoring import score_model
+from tests.conftest import Build
+
+Matrix = npt.NDArray[np.float64]
+UNITS, OUTPUTS, ROWS = 6, 4, 300
+
+
+def setting(taps: int = 1) -> tuple[Matrix, Matrix, npt.NDArray[np.int64]]:
+    """Centered correlated rows, a matrix, and the unit of each feature."""
+    rng = np.random.default_rng(0)
+    features = UNITS * taps
+    rows = rng.standard_normal((ROWS, features)) @ rng.standard_normal((features, features))
+    return rows - rows.mean(0), rng.standard_normal((features, OUTPUTS)), np.repeat(np.arange(UNITS), taps)
+
+
+def least_squares(rows: Matrix, matrix: Matrix, keep: npt.NDArray[np.bool_]) -> float:
+    """Mean squared error, with the surgeon's ridge, of the best matrix on the features that are kept.
+
+    The ridge draws towards the matrix as it was: |rows w' - rows w|^2 / n + ridge |w' - w|^2.
+    """
+    covariance = rows.T @ rows / len(rows)
+    ridge = surgeon._RIDGE * np.trace(covariance) / len(covariance)
+    design = np.vstack([rows / np.sqrt(len(rows)), np.sqrt(ridge) * np.eye(rows.shape[1])])
+    target = design @ matrix
+    found = np.linalg.lstsq(design[:, keep], target, rcond=None)[0]
+    return float(((design[:, keep] @ found - target) ** 2).sum())
+
+
+def problem(rows: Matrix, matrix: Matrix, unit_of: npt.NDArray[np.int64], variance: float = 1.0) -> _Problem:
+    return _Problem(rows.T @ rows / len(rows), matrix, unit_of, UNITS, variance)
+
+
+@pytest.mark.parametrize("taps", [1, 3])
+def test_error_of_a_unit_is_that_of_least_squares_without_it(taps: int) -> None:
+    rows, matrix, unit_of = setting(taps)
+    found = problem(rows, matrix, unit_of).errors(np.arange(UNITS))
+    due = [least_squares(rows, matrix, unit_of != unit) for unit in range(UNITS)]
+    np.testing.assert_allclose(found, due, rtol=1e-6)
+
+
+@pytest.mark.parametrize("taps", [1, 3])
+@pytest.mark.parametrize("gone", [(0,), (4, 1), (5, 0, 2)])
+def test_errors_add_up_to_that_of_the_set(taps: int, gone: tuple[int, ...]) -> None:
+    """After each removal the next error is what it adds, whatever the order."""
+    rows, matrix, unit_of = setting(taps)
+    state = problem(rows, matrix, unit_of)
+    total = 0.0
+    for unit in gone:
+        total += float(state.errors(np.array([unit]))[0])
+        state.remove(np.array([unit]))
+    assert total == pytest.approx(least_squares(rows, matrix, ~np.isin(unit_of, gone)), rel=1e-6)
+
+
+def test_weights_left_are_those_of_least_squares() -> None:
+    rows, matrix, unit_of = setting(2)
+    state = problem(rows, matrix, unit_of)
+    state.remove(np.array([1, 4]))
+    keep = ~np.isin(unit_of, (1, 4))
+    covariance = rows.T @ rows / ROWS
+    covariance += surgeon._RIDGE * np.trace(covariance) / len(covariance) * np.eye(len(covariance))
+    due = np.linalg.solve(covariance[np.ix_(keep, keep)], covariance[keep] @ matrix)
+    np.testing.assert_allclose(state.matrix[keep], due, rtol=1e-6, atol=1e-8)
+    assert not state.matrix[~keep].any()
+
+
+def test_greedy_order_is_that_of_trying_every_unit() -> None:
+    rows, matrix, unit_of = setting(2)
+    scores = _greedy([problem(rows, matrix, unit_of)], UNITS)
+    gone: list[int] = []
+    while len(gone) < UNITS - 1:
+        left = [unit for unit in range(UNITS) if unit not in gone]
+        errors = {unit: least_squares(rows, matrix, ~np.isin(unit_of, [*gone, unit])) for unit in left}
+        gone.append(min(left, key=errors.__getitem__))
+    assert list(np.argsort(scores))[:-1] == gone
+
+
+def test_greedy_set_is_near_the_best_of_all_sets() -> None:
+    rows, matrix, unit_of = setting(1)
+    scores = _greedy([problem(rows, matrix, unit_of)], UNITS)
+    chosen = np.argsort(scores)[:3]
+    errors = [least_squares(rows, matrix, ~np.isin(unit_of, gone)) for gone in combinations(range(UNITS), 3)]
+    assert least_squares(rows, matrix, ~np.isin(unit_of, chosen)) <= np.quantile(errors, 0.15)
+
+
+def test_several_readers_are_added_in_shares_of_their_variance() -> None:
+    rows, matrix, unit_of = setting(1)
+    both = [problem(rows, matrix, unit_of, 2.0), problem(rows, 3 * matrix, unit_of, 6.0)]
+    single = _greedy([problem(rows, matrix, unit_of)], UNITS)
+    np.testing.assert_allclose(_greedy(both, UNITS), (1 / 2 + 9 / 6) * single, rtol=1e-6)
+
+
+PERCEPTRON = """
+    net (float[batch, 5] x) => (float[batch, 4] y)
+    <float[5, 6] a, float[6, 4] b>
+    { h = MatMul(x, a)  r = Relu(h)  y = MatMul(r, b) }
+"""
+GROUPED = """
+    net (float[batch, 4, 9] x) => (float[batch, 4, 7] y)
+    <float[12, 4, 1] a, float[4, 6, 3] b>
+    { h = Conv(x, a)  r = Relu(h)  y = Conv<group = 2>(r, b) }
+"""
+HEADS = """
+    net (float[batch, 6, 5] x) => (float[batch, 6, 3] y)
+    <float[5, 12] q, float[5, 12] k, float[5, 12] v, float[12, 3] o,
+     int64[4] apart = {0, 0, 4, 3}, int64[3] together = {0, 0, 12}>
+    {
+        a = MatMul(x, q)  b = MatMul(x, k)  c = MatMul(x, v)
+        d = Reshape(a, apart)  e = Reshape(b, apart)  f = Reshape(c, apart)
+        g = Transpose<perm = [0, 2, 1, 3]>(d)  h = Transpose<perm = [0, 2, 3, 1]>(e)
+        i = Transpose<perm = [0, 2, 1, 3]>(f)
+        s = MatMul(g, h)  p = Softmax(s)  t = MatMul(p, i)
+        u = Transpose<perm = [0, 2, 1, 3]>(t)  w = Reshape(u, together)  y = MatMul(w, o)
+    }
+"""
+
+
+def data(*shape: int) -> Data:
+    every = np.random.default_rng(1).standard_normal((60, *shape)).astype(np.float32)
+    return Data("made up", False, lambda: iter([Batch({"x": every[:40]}), Batch({"x": every[40:]})]))
+
+
+def test_copy_of_a_unit_is_the_first_to_go(build: Build) -> None:
+    """Its twin makes up for it at no cost; afterwards the twin is as dear as any."""
+    weight = np.random.default_rng(0).standard_normal((5, 6))
+    weight[:, 4] = weight[:, 1]
+    analysis = inspect(build(PERCEPTRON, a=weight))
+    (scores,) = score_model(analysis, analysis.groups, "obs", data(5)).values()
+    assert np.argmin(scores) in (1, 4)
+    assert scores.min() < 0.05 * np.sort(scores)[1]
+
+
+def test_scores_of_a_perceptron_are_errors_of_least_squares(build: Build) -> None:
+    analysis = inspect(build(PERCEPTRON))
+    (scores,) = score_model(analysis, analysis.groups, "obs", data(5)).values()
+    x = np.concatenate([batch.feed["x"] for batch in data(5).batches()]).astype(np.float64)
+    weights = {name: value.const_value.numpy() for name, value in analysis.model.graph.initializers.items()}
+    rows = np.maximum(x @ weights["a"], 0)
+    rows = rows - rows.mean(0)
+    first = int(np.argmin(scores))
+    due = least_squares(rows, weights["b"].astype(np.float64), np.arange(6) != first)
+    variance = (rows @ weights["b"]).var(0).sum()
+    assert scores[first] == pytest.approx(due / variance, rel=1e-3)
+
+
+def test_groups_of_a_convolution_each_have_a_problem(build: Build) -> None:
+    """The units are the places within a group; they are read once in each."""
+    analysis = inspect(build(GROUPED))
+    inner = next(group for group in analysis.groups if group.units == 6)
+    scores = score_model(analysis, [inner], "obs", data(4, 9))[inner.id]
+    assert scores.shape == (6,)
+    assert len(set(scores)) == 6
+    assert (scores > 0).all()
+
+
+def test_heads_are_scored_by_what_the_projection_behind_them_loses(build: Build) -> None:
+    value = np.random.default_rng(0).standard_normal((5, 12))
+    value[:, 6:9] = 0  # the third head gives nothing
+    analysis = inspect(build(HEADS, v=value))
+    heads = next(group for group in analysis.groups if group.kind == "heads")
+    scores = score_model(analysis, [heads], "obs", data(6, 5))[heads.id]
+    assert np.argmin(scores) == 2
+    assert scores[2] < 1e-2 * np.sort(scores)[1]

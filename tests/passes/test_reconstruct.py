@@ -1,0 +1,108 @@
+"""What every pass on a pruned model promises, on trained models: outputs come nearer, the same bytes twice."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+
+from onnxprune.model import check, save
+from onnxprune.passes.compensate_bias import CompensateBias
+from onnxprune.passes.recalibrate_batchnorm import RecalibrateBatchNorm
+from onnxprune.passes.reconstruct import Reconstruct
+from onnxprune.recovery.pairing import Pairing
+from tests.recovery.pruned import Array, error, outputs, outputs_of, thinned
+
+PASSES = (CompensateBias, RecalibrateBatchNorm, Reconstruct)
+# With a third of all units gone: how much of the error of the outputs is left at most, and in how many points of all
+# decisions the model agrees more often with the original.
+LEFT = {
+    ("resnet", CompensateBias): (0.95, 5),
+    ("resnet", RecalibrateBatchNorm): (0.9, 30),
+    ("resnet", Reconstruct): (0.05, 70),
+    ("transformer", CompensateBias): (0.95, 5),
+    ("transformer", RecalibrateBatchNorm): (0.9, 15),
+    ("transformer", Reconstruct): (0.2, 30),
+    ("lstm", CompensateBias): (0.95, 3),
+    ("lstm", RecalibrateBatchNorm): (0.95, 7),
+    ("lstm", Reconstruct): (0.4, 15),
+}
+
+
+@pytest.fixture(scope="module")
+def images() -> tuple[list[dict[str, Array]], list[dict[str, Array]]]:
+    """Batches to learn from, and one of others."""
+    folder = Path(__file__).resolve().parents[2] / "models"
+    with np.load(folder / "digits_calibration.npz") as archive:
+        known, unseen = archive["input"][:256], archive["test"][:200]
+    return [{"input": part} for part in np.split(known, 8)], [{"input": unseen}]
+
+
+def agreement(found: Array, due: Array) -> float:
+    """The share of samples with the same decision."""
+    return float(np.mean(found.argmax(1) == due.argmax(1)))
+
+
+def recovered(path: Path, make: type[Reconstruct], data: list[dict[str, Array]]) -> tuple[Pairing, Reconstruct]:
+    pairing = thinned(path, 3)
+    made = make(pairing, data)
+    assert made(pairing.pruned.model).modified
+    return pairing, made
+
+
+@pytest.mark.parametrize(("name", "make"), LEFT, ids=lambda value: value if isinstance(value, str) else value.__name__)
+def test_outputs_come_nearer(name, make, digits: dict[str, Path], images, tmp_path: Path) -> None:
+    data, unseen = images
+    due = outputs(digits[name], unseen)
+    before = outputs_of(thinned(digits[name], 3), tmp_path, unseen)
+    pairing, made = recovered(digits[name], make, data)
+    after = outputs_of(pairing, tmp_path, unseen)
+    share, points = LEFT[name, make]
+    assert error(after, due) < share * error(before, due)
+    assert agreement(after, due) > agreement(before, due) + points / 100
+    check(tmp_path / "pruned.onnx")
+    assert len(made.errors) == len(pairing.pairs())
+    means = np.mean([(each.before, each.after) for each in made.errors], axis=0)
+    assert means[1] < means[0]
+
+
+@pytest.mark.parametrize("make", PASSES, ids=lambda make: make.__name__)
+def test_same_bytes_twice(make, digits: dict[str, Path], images, tmp_path: Path) -> None:
+    written = []
+    for name in ("one.onnx", "two.onnx"):
+        pairing, _ = recovered(digits["transformer"], make, images[0][:2])
+        save(pairing.pruned.model, tmp_path / name)
+        written.append((tmp_path / name).read_bytes())
+    assert written[0] == written[1]
+
+
+@pytest.mark.parametrize("make", PASSES, ids=lambda make: make.__name__)
+def test_other_model_is_a_mistake(make, digits: dict[str, Path], images) -> None:
+    pairing = thinned(digits["resnet"], 3)
+    with pytest.raises(ValueError, match="pruned one"):
+        make(pairing, images[0])(pairing.original.model)
+
+
+def channels(path: Path, name: str, data: list[dict[str, Array]]) -> tuple[Array, Array]:
+    """Mean and standard deviation of each channel of a value."""
+    model = onnx.load(path)
+    model.graph.output.insert(0, onnx.ValueInfoProto(name=name))
+    onnx.save(model, path.with_name("seen.onnx"))
+    found = outputs(path.with_name("seen.onnx"), data)
+    return found.mean((0, 2, 3)), found.std((0, 2, 3))
+
+
+@pytest.mark.parametrize("make", [CompensateBias, RecalibrateBatchNorm], ids=lambda make: make.__name__)
+def test_statistics_of_every_layer_are_those_of_the_original(make, digits, images, tmp_path: Path) -> None:
+    data, _ = images
+    pairing, _ = recovered(digits["resnet"], make, data)
+    save(pairing.pruned.model, tmp_path / "after.onnx")
+    save(pairing.original.model, tmp_path / "before.onnx")
+    (layer, twin), *_ = [pair for pair in pairing.pairs()[1:] if pair[0].norm is not None]
+    due, found = channels(tmp_path / "before.onnx", twin.y, data), channels(tmp_path / "after.onnx", layer.y, data)
+    kept = pairing.kept(twin.y, 1)
+    np.testing.assert_allclose(found[0], due[0][kept], atol=1e-3)
+    if make is RecalibrateBatchNorm:
+        np.testing.assert_allclose(found[1], due[1][kept], rtol=1e-3)
