@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import shutil
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -388,8 +389,12 @@ def test_what_follows_from_the_shapes_is_computed_once_for_each_of_them(build: B
 
 def test_sizes_that_depend_on_data_are_computed_every_time(build: Build) -> None:
     path = build("""
-        net (float[n] x, int64[1] k) => (float[c] y, int64[1] count) <int64[1] one = {1}, int64[1] zero = {0}>
-        { at = NonZero(x)  row = Squeeze(at, zero)  y = Gather(x, row)  s = Shape(row)  t = Mul(s, one)  count = Add(t, k) }
+        net (float[n] x, int64[1] k) => (float[c] y, int64[1] count)
+        <int64[1] one = {1}, int64[1] zero = {0}>
+        {
+            at = NonZero(x)  row = Squeeze(at, zero)  y = Gather(x, row)
+            s = Shape(row)  t = Mul(s, one)  count = Add(t, k)
+        }
     """)
     module = TorchModel(open_model(path))
     for count in (1, 3, 2):
@@ -425,3 +430,29 @@ def test_a_model_compiled_to_machine_code(build: Build) -> None:
     x = torch.from_numpy(normal(4, 6))
     expected = module({"x": x})["y"]
     torch.testing.assert_close(torch.compile(module)({"x": x})["y"], expected)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["hf.bert.ts17", "timm.gcvit_xxtiny.ts17", "tv.resnet18.ts17"])
+def test_no_tensor_stays_behind_on_another_device(name: str, zoo: ModuleType) -> None:
+    """With tensors that only claim to lie on a GPU: torch refuses to bring two devices together, as it does there."""
+    from torch._subclasses.fake_tensor import FakeTensorMode
+
+    model = zoo.load(name)
+    feed = {name: torch.from_numpy(value) for name, value in zoo.inputs(model, 0).items()}
+    module = TorchModel(ir.from_proto(model))
+    with torch.no_grad():
+        module(feed)
+        sized = dict(module._sized)  # what follows from the shapes is found by real numbers only
+        with FakeTensorMode(allow_non_fake_inputs=True):
+            for slot, weight in module._parameters.items():
+                module._parameters[slot] = torch.nn.Parameter(_pretended(weight), requires_grad=False)
+            for slot, buffer in module._buffers.items():
+                module._buffers[slot] = _pretended(buffer)
+            module._sized = sized
+            found = module({name: _pretended(value) for name, value in feed.items()})
+    assert {value.device.type for value in found.values()} == {"cuda"}
+
+
+def _pretended(value: torch.Tensor) -> torch.Tensor:
+    return torch.empty(value.shape, dtype=value.dtype, device="cuda")

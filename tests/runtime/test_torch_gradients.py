@@ -8,6 +8,7 @@ through.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -145,3 +146,32 @@ def test_a_quantized_output_is_an_integer_again(build: Build) -> None:
     found = TorchModel(open_model(path))({"x": x})["q"]
     assert found.dtype == torch.uint8
     np.testing.assert_array_equal(found.numpy(), np.clip(np.rint(x.numpy() / 0.5) + 3, 0, 255))
+
+
+def _weights_with_gradient(model: Any, feed: dict[str, Any]) -> tuple[int, int]:
+    """How many float weights have a gradient, which has to be finite, and how many there are."""
+    module = TorchModel(ir.from_proto(model))
+    outputs = module(feed)
+    floats = [value.square().mean() for value in outputs.values() if isinstance(value, Tensor) and value.requires_grad]
+    torch.stack(floats).sum().backward()
+    gradients = [weight.grad for weight in module.weights.values() if weight.grad is not None]
+    assert all(bool(gradient.isfinite().all()) for gradient in gradients)
+    return len(gradients), len(module.weights)
+
+
+@pytest.mark.parametrize("name", ["hf.llama.dy23", "hm.lstm.dy", "timm.ghostnet_050.ts17"])
+def test_gradients_reach_the_weights_of_the_zoo(name: str, zoo: ModuleType) -> None:
+    model = zoo.load(name)
+    reached, count = _weights_with_gradient(model, zoo.inputs(model, seed=0))
+    assert reached > 0.9 * count
+
+
+@pytest.mark.slow
+def test_gradients_reach_the_weights_of_the_whole_zoo(zoo: ModuleType) -> None:
+    missing = {}
+    for name in zoo.names():
+        model = zoo.load(name)
+        reached, count = _weights_with_gradient(model, zoo.inputs(model, seed=0))
+        if reached < 0.5 * count:
+            missing[name] = (reached, count)
+    assert not missing

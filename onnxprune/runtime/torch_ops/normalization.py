@@ -20,26 +20,19 @@ def batch_normalization(op: Op, x: Tensor, scale: Tensor, bias: Tensor, mean: Te
     epsilon, momentum = op.attr("epsilon", 1e-5), op.attr("momentum", 0.9)
     asked = op.attr("training_mode", 0)
     if not asked and not op.settings.training:
-        return _affine(x, mean, torch.rsqrt(variance + epsilon), scale, bias)
-    axes = [axis for axis in range(x.ndim) if axis != 1]
-    batch_variance, batch_mean = torch.var_mean(x, axes, correction=0)
-    y = _affine(x, batch_mean, torch.rsqrt(batch_variance + epsilon), scale, bias)
-    running = [
-        old * momentum + new.detach() * (1 - momentum) for old, new in ((mean, batch_mean), (variance, batch_variance))
-    ]
-    if asked:
-        return y, *running
-    if not op.shared & {3, 4} and not isinstance(mean, torch.nn.Parameter):
-        with torch.no_grad():
-            mean.copy_(running[0])
-            variance.copy_(running[1])
+        return F.batch_norm(x, mean, variance, scale, bias, False, 0.0, epsilon)
+    y = F.batch_norm(x, None, None, scale, bias, True, 0.0, epsilon)
+    with torch.no_grad():
+        of_batch = torch.var_mean(x, [axis for axis in range(x.ndim) if axis != 1], correction=0)
+        new_variance, new_mean = (
+            old * momentum + new * (1 - momentum) for old, new in zip((variance, mean), of_batch, strict=True)
+        )
+        if asked:
+            return y, new_mean, new_variance
+        if not op.shared & {3, 4} and not isinstance(mean, torch.nn.Parameter):
+            mean.copy_(new_mean)
+            variance.copy_(new_variance)
     return y
-
-
-def _affine(x: Tensor, mean: Tensor, inverse: Tensor, scale: Tensor, bias: Tensor) -> Tensor:
-    """(x - mean) * inverse * scale + bias per channel, with one product and one sum per entry."""
-    factor = inverse * scale
-    return x * per_channel(factor, x.ndim) + per_channel(bias - mean * factor, x.ndim)
 
 
 @torch_op("InstanceNormalization")
