@@ -18,6 +18,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
+import onnx_ir as ir
 
 from onnxprune.calibration.base import Batch
 from onnxprune.coupling import Group
@@ -25,6 +26,7 @@ from onnxprune.criteria.base import Context, Scores, criterion
 from onnxprune.dims import atoms, units_of
 from onnxprune.layers import Array, Layer, choose_positions, layers, matrix_of, residual
 from onnxprune.runtime.accumulators import Covariance, Summary, View, columns
+from onnxprune.runtime.places import Place
 from onnxprune.runtime.statistics import Accumulator
 
 Matrix = npt.NDArray[np.float64]
@@ -100,11 +102,12 @@ def obs(group: Group, context: Context) -> Scores:
 
     The error is relative to the variance of the layer's output, or of the residual stream that it is added to: what is
     read behind it. The scores are those of a greedy order: each unit's is the error that its removal adds after all
-    weaker ones have gone. A group whose units no layer reads is scored by the mean squares of what is multiplied.
+    weaker ones have gone. Where activations are multiplied with each other (queries with keys), a unit costs its share
+    of the product's mean square, its terms taken as uncorrelated.
     """
     found = context.activations.once("surgeon", lambda: _observe(context))
     problems = [problem for observed in found for problem in _problems(observed, group, context)]
-    return _greedy(problems, group.units) if problems else _second_moments(group, context)
+    return _greedy(problems, _product_shares(group, context))
 
 
 class _Problem:
@@ -157,14 +160,15 @@ def _problems(observed: _Observed, group: Group, context: Context) -> Iterator[_
             yield _Problem(covariance, matrix, unit_of, group.units, variance)
 
 
-def _greedy(problems: list[_Problem], units: int) -> Scores:
+def _greedy(problems: list[_Problem], fixed: Scores) -> Scores:
     """Remove the unit that costs least, update, and again; its cost at that time, made monotone, is its score."""
+    units = len(fixed)
     scores = np.zeros(units)
     alive = np.arange(units)
     at_once = -(-units // _ROUNDS)
     highest = 0.0
     while len(alive):
-        errors = np.sum([problem.errors(alive) for problem in problems], axis=0)
+        errors = fixed[alive] + sum(problem.errors(alive) for problem in problems)
         weakest = np.argsort(errors, kind="stable")[:at_once]
         for index in weakest:
             highest = max(highest * (1 + 1e-12), float(errors[index]))
@@ -177,13 +181,25 @@ def _greedy(problems: list[_Problem], units: int) -> Scores:
     return scores
 
 
-def _second_moments(group: Group, context: Context) -> Scores:
-    """The product, over the activations that are multiplied with each other, of the units' mean squares."""
-    scores = np.ones(group.units)
+def _product_shares(group: Group, context: Context) -> Scores:
+    """Each unit's share of the mean square of every product of activations that sums over the units, added up."""
+    analysis, shares = context.analysis, np.zeros(group.units)
     squares = context.activations.per_place("summary", lambda place: Summary(columns(place)))
+    factors: dict[ir.Node, list[Place]] = {}
     for place in context.activations.places(group):
-        units = units_of(place.dim, group.atom)
-        entries = squares[place].mean_square[0][units >= 0]
-        sums = np.bincount(units[units >= 0], weights=entries, minlength=group.units)
-        scores *= sums / max(float(sums.sum()), 1e-30)
-    return scores
+        for contraction in analysis.findings.contractions:
+            slot, axis = contraction.operand
+            if (contraction.node.inputs[slot].name, axis) == (place.value, place.axis):  # type: ignore[union-attr]
+                factors.setdefault(contraction.node, []).append(place)
+    for places in factors.values():
+        if len(places) > 1:
+            terms = np.prod([_sums(squares[place].mean_square[0], place, group) for place in places], axis=0)
+            shares += terms / max(float(terms.sum()), 1e-30)
+    return shares
+
+
+def _sums(entries: Matrix, place: Place, group: Group) -> Scores:
+    """What belongs to each unit, added up."""
+    units = units_of(place.dim, group.atom)
+    sums: Scores = np.bincount(units[units >= 0], weights=entries[units >= 0], minlength=group.units)
+    return sums
