@@ -18,7 +18,7 @@ import pytest
 PACKAGE = Path(__file__).resolve().parents[1] / "onnxprune"
 
 ROOMS = [
-    ["errors", "versions"],
+    ["errors", "progress", "versions"],
     ["registry"],
     ["dims"],
     ["wire"],
@@ -38,6 +38,8 @@ ROOMS = [
     ["passes"],
     ["recover"],
     ["report", "verify", "scoring", "targets"],
+    ["trials"],
+    ["sensitivity"],
     ["planning"],
     ["pipeline"],
     ["benchmark", "doctor"],

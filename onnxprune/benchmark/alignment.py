@@ -17,6 +17,7 @@ from onnxprune.benchmark.statistics import Comparison, compare
 from onnxprune.benchmark.suite import Inputs, Request, sizes_for
 from onnxprune.errors import UsageError
 from onnxprune.model import open_model
+from onnxprune.progress import Counted
 from onnxprune.runtime.latency import Latency, Setting, measure
 from onnxprune.runtime.providers import choose, short
 from onnxprune.signature import ports_of
@@ -97,8 +98,8 @@ def _pruned(path: Path, folder: Path, progress: Callable[[str], None]) -> tuple[
     """A file and its parameters by multiple; a multiple that changes nothing against the one before is left out."""
     files: dict[int, Path] = {}
     parameters: dict[int, int] = {}
-    for multiple in MULTIPLES:
-        progress(f"pruning to multiples of {multiple}")
+    for done, multiple in enumerate(MULTIPLES):
+        progress(Counted(f"pruning to multiples of {multiple}", done, len(MULTIPLES)))
         result = pipeline.compress(path, ratio=RATIO, scope="uniform", round_to=multiple)
         left = result.report.after.parameters
         if left not in parameters.values():

@@ -17,6 +17,7 @@ from onnxprune.benchmark.statistics import Comparison, compare
 from onnxprune.calibration.base import Data
 from onnxprune.errors import UsageError
 from onnxprune.model import file_bytes, open_model
+from onnxprune.progress import within
 from onnxprune.runtime.latency import Latency, Setting, made_inputs, measure
 from onnxprune.runtime.providers import choose, short
 from onnxprune.signature import Feed, Port, given_sizes, ports_of
@@ -163,7 +164,7 @@ def _measure(
         seconds=request.seconds,
         feed=feed,
         seed=request.seed,
-        progress=lambda what: progress(f"{at}: {what}"),
+        progress=lambda what: progress(within(at, what)),
     )
     progress(f"{at}: measuring memory")
     return tuple(

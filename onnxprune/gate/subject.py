@@ -20,6 +20,7 @@ from onnxprune.metrics import METRICS, Metric
 from onnxprune.model import file_bytes, open_model
 from onnxprune.ops.base import key_of
 from onnxprune.pipeline import inspect
+from onnxprune.progress import within
 from onnxprune.runtime.latency import Latency, Setting, measure
 from onnxprune.runtime.ort import Session
 from onnxprune.runtime.providers import choose
@@ -120,7 +121,7 @@ class Subject:
             seconds=self.request.latency_seconds,
             seed=self.request.seed,
             sizes=given_sizes(self.request.input_shape, ports_of(self.model)),
-            progress=lambda said: self._progress(f"{self.path.name}: {said}"),
+            progress=lambda said: self._progress(within(self.path.name, said)),
         )
 
     @cached_property

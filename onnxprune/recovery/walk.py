@@ -16,6 +16,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from onnxprune.layers import Array, Layer, Positions, bias_of, choose_positions, is_rectified, matrix_of, residual
+from onnxprune.progress import Counted
 from onnxprune.recovery.edit import set_bias, set_matrix
 from onnxprune.recovery.moments import Centered, Matrix, Moments, merged
 from onnxprune.recovery.pairing import Pairing
@@ -28,6 +29,7 @@ _ROWS_PER_FEATURE = 40
 _HELD_OUT = 5
 
 Progress = Callable[[str], None]
+
 
 
 @dataclass(frozen=True)
@@ -92,7 +94,7 @@ def walk(
     pairs = pairing.pairs()
     errors = []
     for number, (layer, twin) in enumerate(pairs, 1):
-        progress(f"recovering layer {number} of {len(pairs)}: {layer.name}")
+        progress(Counted(f"recovering layer {number} of {len(pairs)}: {layer.name}", number - 1, len(pairs)))
         work = _Layer(pairing, layer, twin, samples, np.random.default_rng([seed, number]))
         ahead.advance([twin.y, *work.skips])
         behind.advance([layer.x, *work.skips])

@@ -4,16 +4,23 @@ from __future__ import annotations
 
 import contextlib
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
+
+from onnxprune.progress import Progress
 
 
 @contextlib.contextmanager
-def progress(*, quiet: bool = False) -> Iterator[Callable[[str], None]]:
-    """Yield a function to call with what is being done; it prints nothing unless standard error is a terminal."""
+def progress(*, quiet: bool = False) -> Iterator[Progress]:
+    """Yield a function to call with what is being done; it prints nothing unless standard error is a terminal.
+
+    Lines with a count (`onnxprune.progress.Counted`) are shown with a bar, the time so far and the time that is left.
+    """
     if quiet or not sys.stderr.isatty():
         yield lambda _: None
         return
     from rich.console import Console
 
-    with Console(stderr=True, markup=False, emoji=False).status("loading") as status:
-        yield status.update
+    from onnxprune.report.bars import line
+
+    with line(Console(stderr=True, markup=False, emoji=False)) as show:
+        yield show

@@ -28,6 +28,7 @@ from typing import Any
 import numpy as np
 
 from onnxprune.errors import MissingExtraError, ModelError, UsageError
+from onnxprune.progress import Counted
 from onnxprune.runtime.ort import _reason
 from onnxprune.signature import Feed, Port, synthetic_feed
 
@@ -137,7 +138,7 @@ def measure(
     turns = [_Turn(Path(path)) for path in paths]
     sessions = SESSIONS if rounds is None else min(SESSIONS, rounds)
     for session in range(sessions):
-        progress(f"timing, session {session + 1} of {sessions}")
+        progress(Counted(f"timing, session {session + 1} of {sessions}", session, sessions))
         for turn in rng.sample(turns, len(turns)):
             turn.load(setting)
         if feed is None:

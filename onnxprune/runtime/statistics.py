@@ -20,11 +20,11 @@ from onnxprune.coupling import Analysis, Group
 from onnxprune.dims import atoms
 from onnxprune.layers import Layer, layers
 from onnxprune.model import save
+from onnxprune.progress import Counted, Progress
 from onnxprune.runtime.ort import Session
 from onnxprune.runtime.places import Place, readers
 
 Array = npt.NDArray[Any]
-Progress = Callable[[str], None]
 
 # Values of one batch that are held at the same time.
 MEMORY_BYTES = 1 << 30
@@ -69,6 +69,7 @@ class Activations:
         self.progress = progress
         self._memory = memory
         self._collected: dict[str, Any] = {}
+        self._batches = 0
         self._places = list(readers(analysis))
 
     def places(self, group: Group) -> list[Place]:
@@ -116,13 +117,20 @@ class Activations:
     def collect(self, watch: Mapping[str, Sequence[Accumulator]]) -> None:
         """Run the model over the data, in as few passes as memory allows, and update the accumulators of each value."""
         passes = list(self._passes(watch))
-        for number, names in enumerate(passes, 1):
-            done = f" (pass {number} of {len(passes)})" if len(passes) > 1 else ""
+        for number, names in enumerate(passes):
+            count = 0
             for count, (batch, values) in enumerate(self.stream(names), 1):
-                self.progress(f"observing activations, batch {count}{done}")
+                self._tell(count, number, len(passes))
                 for name in names:
                     for accumulator in watch[name]:
                         accumulator.update(values[name], batch)
+            self._batches = count
+
+    def _tell(self, count: int, number: int, passes: int) -> None:
+        """Say which batch of which pass it is; how many batches there are is known after the first pass."""
+        said = f"observing activations, batch {count}" + (f" (pass {number + 1} of {passes})" if passes > 1 else "")
+        batches = self._batches
+        self.progress(Counted(said, number * batches + count - 1, passes * batches) if batches else said)
 
     def stream(self, names: Iterable[str]) -> Iterator[tuple[Batch, dict[str, Array]]]:
         """Each batch with the named values. Raises ModelError when the model cannot be run."""
