@@ -201,5 +201,4 @@ def _product_shares(group: Group, context: Context) -> Scores:
 def _sums(entries: Matrix, place: Place, group: Group) -> Scores:
     """What belongs to each unit, added up."""
     units = units_of(place.dim, group.atom)
-    sums: Scores = np.bincount(units[units >= 0], weights=entries[units >= 0], minlength=group.units)
-    return sums
+    return np.bincount(units[units >= 0], weights=entries[units >= 0], minlength=group.units).astype(np.float64)

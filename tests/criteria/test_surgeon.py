@@ -79,7 +79,7 @@ def test_weights_left_are_those_of_least_squares() -> None:
 
 def test_greedy_order_is_that_of_trying_every_unit() -> None:
     rows, matrix, unit_of = setting(2)
-    scores = _greedy([problem(rows, matrix, unit_of)], UNITS)
+    scores = _greedy([problem(rows, matrix, unit_of)], np.zeros(UNITS))
     gone: list[int] = []
     while len(gone) < UNITS - 1:
         left = [unit for unit in range(UNITS) if unit not in gone]
@@ -90,7 +90,7 @@ def test_greedy_order_is_that_of_trying_every_unit() -> None:
 
 def test_greedy_set_is_near_the_best_of_all_sets() -> None:
     rows, matrix, unit_of = setting(1)
-    scores = _greedy([problem(rows, matrix, unit_of)], UNITS)
+    scores = _greedy([problem(rows, matrix, unit_of)], np.zeros(UNITS))
     chosen = np.argsort(scores)[:3]
     errors = [least_squares(rows, matrix, ~np.isin(unit_of, gone)) for gone in combinations(range(UNITS), 3)]
     assert least_squares(rows, matrix, ~np.isin(unit_of, chosen)) <= np.quantile(errors, 0.15)
@@ -99,8 +99,8 @@ def test_greedy_set_is_near_the_best_of_all_sets() -> None:
 def test_several_readers_are_added_in_shares_of_their_variance() -> None:
     rows, matrix, unit_of = setting(1)
     both = [problem(rows, matrix, unit_of, 2.0), problem(rows, 3 * matrix, unit_of, 6.0)]
-    single = _greedy([problem(rows, matrix, unit_of)], UNITS)
-    np.testing.assert_allclose(_greedy(both, UNITS), (1 / 2 + 9 / 6) * single, rtol=1e-6)
+    single = _greedy([problem(rows, matrix, unit_of)], np.zeros(UNITS))
+    np.testing.assert_allclose(_greedy(both, np.zeros(UNITS)), (1 / 2 + 9 / 6) * single, rtol=1e-6)
 
 
 PERCEPTRON = """
