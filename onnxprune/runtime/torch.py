@@ -8,10 +8,15 @@ from typing import Any
 
 import numpy as np
 import onnx_ir as ir
-import torch
-from torch import Tensor
 
-from onnxprune.errors import ModelError, UsageError
+from onnxprune.errors import MissingExtraError, ModelError, UsageError
+
+try:
+    import torch
+    from torch import Tensor
+except ImportError:
+    raise MissingExtraError("torch", "torch") from None
+
 from onnxprune.graph import subgraphs
 from onnxprune.registry import did_you_mean
 from onnxprune.runtime.torch_ops.base import PRECISIONS, Settings

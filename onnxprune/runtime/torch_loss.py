@@ -12,11 +12,15 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-import torch
-from torch import Tensor
-from torch.nn import functional as F  # noqa: N812  (its usual name)
+from onnxprune.errors import MissingExtraError, UsageError
 
-from onnxprune.errors import UsageError
+try:
+    import torch
+    from torch import Tensor
+    from torch.nn import functional as F  # noqa: N812  (its usual name)
+except ImportError:
+    raise MissingExtraError("torch", "torch") from None
+
 from onnxprune.registry import did_you_mean, imported_function
 
 Outputs = Mapping[str, Tensor]

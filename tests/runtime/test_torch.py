@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import copy
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -346,11 +348,21 @@ def test_trained_models_agree_and_come_back(name: str, digits: dict[str, Path], 
     )
 
 
+@pytest.mark.parametrize("module", ["torch", "torch_loss"])
+def test_without_torch_it_is_said_what_to_install(module: str) -> None:
+    code = (
+        "import sys; sys.modules['torch'] = None\n"
+        f"try: import onnxprune.runtime.{module}\n"
+        "except Exception as error: print(type(error).__name__, error)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == (
+        "MissingExtraError torch is not installed; install it with: pip install 'onnxprune[torch]'"
+    )
+
+
 @pytest.mark.slow
 def test_import_changes_no_global_state() -> None:
-    import subprocess
-    import sys
-
     code = (
         "import torch; a = torch.get_num_threads(), torch.is_grad_enabled(), torch.get_default_dtype();"
         "import onnxprune.runtime.torch, onnxprune.runtime.torch_ops as ops; ops.known();"

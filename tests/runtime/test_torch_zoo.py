@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import onnx
 import onnx_ir as ir
 import onnxruntime
 import pytest
 import torch
 
+from onnxprune.runtime.ort import Session
 from onnxprune.runtime.torch import TorchModel
+from onnxprune.signature import synthetic_feed
 
 # Both exporters, old and new opsets, convolutions, attention, recurrence, windows, bodies, half precision.
 SPREAD = [
@@ -60,6 +64,13 @@ def tolerance(name: str) -> float:
 def test_a_spread_of_the_zoo_agrees(name: str, zoo: ModuleType) -> None:
     model = zoo.load(name)
     assert difference(model, zoo.inputs(model, seed=1), zoo.inputs(model, seed=0)) < tolerance(name)
+
+
+@pytest.mark.parametrize("name", ["real/rfb320", "real/mnist_cntk", "data/cifar10/resnet20.dynamo"])
+def test_trained_files_agree(name: str, shared: Path) -> None:
+    model = onnx.load(shared / f"{name}.onnx")
+    ports = Session(shared / f"{name}.onnx").inputs
+    assert difference(model, synthetic_feed(ports, {}, seed=1), synthetic_feed(ports, {})) < TOLERANCE
 
 
 @pytest.mark.slow
