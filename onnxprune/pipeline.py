@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import gc
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -12,8 +13,9 @@ import onnx_ir as ir
 
 from onnxprune import cost, planning, verify
 from onnxprune import recover as recovering
+from onnxprune import sensitivity as measuring
 from onnxprune.calibration.base import Data
-from onnxprune.coupling import Analysis, analyze
+from onnxprune.coupling import Analysis, Group, analyze
 from onnxprune.criteria.base import Scores
 from onnxprune.criteria.combination import resolve
 from onnxprune.errors import ModelError, NothingToPruneError, PlanError, UsageError
@@ -30,9 +32,12 @@ from onnxprune.plan import Plan
 from onnxprune.planning import Request
 from onnxprune.recover import Recovery
 from onnxprune.report.data import GroupReport, Report
+from onnxprune.report.details import details_of
+from onnxprune.runtime.latency import Setting
 from onnxprune.runtime.observe import observe
 from onnxprune.scoring import check_data, score_model
 from onnxprune.selection import select
+from onnxprune.trials import Trials
 
 Progress = Callable[[str], None]
 CPU = ("CPUExecutionProvider",)
@@ -169,6 +174,10 @@ def compress(
     providers: Sequence[str] = CPU,
     loss: str = "auto",
     device: str = "cpu",
+    metric: str | None = None,
+    setting: Setting | None = None,
+    jobs: int = 1,
+    cache: Path | None = None,
     keep_metadata: bool = False,
     progress: Progress = silent,
 ) -> Result:
@@ -192,6 +201,10 @@ def compress(
         providers: execution providers of ONNX Runtime for the runs on data.
         loss: what gradients are of, for criteria that take some.
         device: where torch computes those.
+        metric: what a target for drop is about, see `metrics`; None: accuracy with labels, else agreement.
+        setting: provider, batch and threads of a target for latency; one sample on one thread of the CPU by default.
+        jobs: processes for the measurements of scope "sensitivity".
+        cache: folder to keep those in (None: nowhere).
         keep_metadata: keep what the exporter wrote about its author's machine.
         progress: told what is being done.
 
@@ -224,18 +237,22 @@ def compress(
             device=device,
             progress=progress,
         )
-        plan, outcome = planning.make_plan(analysis, groups, scores, request, progress=progress)
 
-        def mend(model: ir.Model) -> Recovery:
+        def mend(plan: Plan, model: ir.Model) -> Recovery:
             original, pruned = inspect(path), analyze_model(model)
             keep = plan.keep(original)
             return recovering.recover(
                 original, pruned, keep, method, data, seed=seed, providers=providers, progress=progress
             )
 
+        recovers = mend if method != recovering.NONE else None
+        with Trials(Path(path), inspect, data, metric, setting or Setting(), providers, recovers, progress) as trials:
+            plan, outcome = planning.make_plan(
+                analysis, groups, scores, request, trials, jobs=jobs, cache=cache, progress=progress
+            )
         progress("removing")
-        wanted = mend if method != recovering.NONE and plan.removed_units else None
-        return _remove(Path(path), analysis, plan, keep_metadata, outcome.notes, wanted)
+        wanted = functools.partial(mend, plan) if recovers and plan.removed_units else None
+        return _remove(Path(path), analysis, plan, keep_metadata, outcome.notes, wanted, scores)
 
 
 def score(
@@ -268,6 +285,60 @@ def score(
         progress("scoring")
         groups = select(analysis, only, skip)
         return score_model(analysis, groups, criterion, data, seed=seed, progress=progress)
+
+
+def sensitivity(
+    path: str | Path,
+    data: Data,
+    *,
+    metric: str | None = None,
+    ratios: Sequence[float] = measuring.RATIOS,
+    criterion: str = "l1",
+    only: Sequence[str] = (),
+    skip: Sequence[str] = (),
+    jobs: int = 1,
+    cache: Path | None = None,
+    seed: int = 0,
+    progress: Progress = silent,
+) -> tuple[list[Group], measuring.Sensitivity]:
+    """Cut every group alone and measure what that does: the groups, and the curve of each.
+
+    Args:
+        path: the ONNX file; it is only read.
+        data: what to measure on.
+        metric: see `metrics`; None: kl for outputs with classes, else snr.
+        ratios: shares of the units of each group.
+        criterion: which units of a group go first.
+        only: kinds or name patterns to measure (empty: all).
+        skip: kinds or name patterns to leave out.
+        jobs: processes.
+        cache: folder for what was measured already (None: nothing is kept).
+        seed: of everything random.
+        progress: told what is being done.
+
+    Raises UsageError for options that make no sense, ModelError for a file that cannot be worked on, and
+    NothingToPruneError when no group is left.
+    """
+    check_data(resolve(criterion), data)
+    with _blaming(path):
+        analysis = inspect(path)
+        groups = select(analysis, only, skip)
+        if not groups:
+            raise NothingToPruneError(_nothing(path, analysis))
+        scores = score_model(analysis, groups, criterion, data, seed=seed, progress=progress)
+        found = measuring.measure(
+            Path(path),
+            inspect,
+            groups,
+            scores,
+            data,
+            metric_name=metric,
+            ratios=ratios,
+            jobs=jobs,
+            cache=cache,
+            progress=progress,
+        )
+        return groups, found
 
 
 def compress_lossless(
@@ -323,8 +394,10 @@ def _remove(
     keep_metadata: bool,
     notes: Sequence[str] = (),
     mend: Callable[[ir.Model], Recovery] | None = None,
+    scores: Mapping[str, Scores] | None = None,
 ) -> Result:
     model = analysis.model
+    details = details_of(analysis, plan, scores)
     kept = {atom: int(mask.sum()) for atom, mask in plan.keep(analysis).items()}
     before = cost.before(analysis)
     batch, sizes = cost.batch_size(analysis), cost.sizes_of_sample(analysis)
@@ -346,6 +419,7 @@ def _remove(
         unruled=dict(analysis.unruled),
         notes=(*notes, *recovery.notes, *(() if plan.removed_units else (_nothing_removed(plan),))),
         recovery=recovery,
+        details=details,
     )
     return Result(model, plan, report, path, analysis.shapes.bindings)
 
@@ -368,4 +442,4 @@ def _nothing(path: str | Path, analysis: Analysis) -> str:
     return f"{path}: nothing can be pruned, every dimension is frozen{first}; see: onnxprune inspect {path}"
 
 
-__all__ = ["Report", "Request", "Result", "apply", "compress", "compress_lossless", "inspect", "score"]
+__all__ = ["Report", "Request", "Result", "apply", "compress", "compress_lossless", "inspect", "score", "sensitivity"]

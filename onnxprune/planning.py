@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 from math import prod
+from pathlib import Path
 from types import MappingProxyType
 
 from onnxprune import cost
@@ -18,7 +19,9 @@ from onnxprune.errors import UsageError
 from onnxprune.model import file_bytes, is_parameter
 from onnxprune.plan import Plan, plan_from_masks
 from onnxprune.selection import select
+from onnxprune.sensitivity import measure as measure_sensitivity
 from onnxprune.targets import CHEAP, Outcome, Search, Target, parse
+from onnxprune.trials import Trials
 
 
 @dataclass(frozen=True)
@@ -54,6 +57,7 @@ class Constraints:
         return max(0, min(share(self.max_ratio, group.units), group.units - self.min_units))
 
 
+Progress = Callable[[str], None]
 # Of a cut, for "latency" and "drop": what the original has, and what the cut has, by building it.
 Costly = Callable[[Lost, str], tuple[float, float]]
 NO_CONSTRAINTS = Constraints()
@@ -202,7 +206,7 @@ def decide(
     planner: Planner,
     targets: Sequence[Target],
     costly: Costly,
-    progress: Callable[[str], None] = lambda _: None,
+    progress: Progress = lambda _: None,
 ) -> Outcome:
     """The cut that meets the targets; see `targets.Search`.
 
@@ -228,9 +232,11 @@ def make_plan(
     groups: Sequence[Group],
     scores: Mapping[str, Scores],
     request: Request,
-    costly: Costly | None = None,
+    trials: Trials,
     *,
-    progress: Callable[[str], None] = lambda _: None,
+    jobs: int = 1,
+    cache: Path | None = None,
+    progress: Progress = lambda _: None,
 ) -> tuple[Plan, Outcome]:
     """Which units go, and what that makes of the targets.
 
@@ -239,31 +245,71 @@ def make_plan(
         groups: those that may lose units.
         scores: per group id, float64 [units].
         request: ratio or targets, strategy and constraints.
-        costly: see `decide`; None where nothing can be built and run.
+        trials: builds and measures cuts, where the strategy or a target asks for it.
+        jobs: processes for the measurements of a strategy.
+        cache: folder to keep those in (None: nowhere).
         progress: told what is being done.
 
-    Raises TargetError where the targets cannot be met, UsageError for one that takes data that is not there.
+    Raises TargetError where the targets cannot be met, UsageError for what takes data that is not there.
     """
-    comparable = resolve(request.criterion).comparable
+    damages, seconds = _measured(groups, scores, request, trials, jobs, cache, progress)
     plans = planner(
         analysis,
         groups,
         scores,
         request.scope,
         request.constraints,
-        comparable=comparable,
+        comparable=resolve(request.criterion).comparable,
         resource=request.resource,
+        damages=damages,
+        seconds=seconds,
     )
+
+    def plan_of(lost: Lost) -> Plan:
+        masks = [(group, weakest(scores[group.id], lost[group.id])) for group in groups]
+        return plan_from_masks(masks, dict(request.__dict__))
+
     if request.targets:
-        outcome = decide(plans, request.targets, costly or _not_here, progress)
+        outcome = decide(plans, request.targets, lambda lost, kind: trials(plan_of(lost), kind), progress)
+    elif seconds:
+        outcome = never_slower(plans, request.ratio, lambda lost: trials.latency(plan_of(lost)))
     else:
         outcome = Outcome(plans.lost(request.ratio), request.ratio)
-    masks = [(group, weakest(scores[group.id], outcome.lost[group.id])) for group in groups]
-    return plan_from_masks(masks, dict(request.__dict__)), outcome
+    return plan_of(outcome.lost), outcome
 
 
-def _not_here(_: Lost, kind: str) -> tuple[float, float]:
-    raise UsageError(f"a target for {kind} cannot be met here: nothing can be built and run")
+def _measured(
+    groups: Sequence[Group],
+    scores: Mapping[str, Scores],
+    request: Request,
+    trials: Trials,
+    jobs: int,
+    cache: Path | None,
+    progress: Progress,
+) -> tuple[Mapping[str, Curve], Mapping[str, Curve]]:
+    """The measured damages and times that the strategy needs."""
+    needs = allocations[request.scope].needs
+    damages: Mapping[str, Curve] = NOTHING
+    if "damages" in needs:
+        if trials.data is None:
+            raise UsageError(f"scope '{request.scope}' needs data to measure the groups on: give --data")
+        found = measure_sensitivity(
+            trials.path, trials.inspect, groups, scores, trials.data, jobs=jobs, cache=cache, progress=progress
+        )
+        damages = found.damages()
+    return damages, trials.seconds_saved(groups, scores) if "seconds" in needs else NOTHING
+
+
+def never_slower(planner: Planner, t: float, latency: Callable[[Lost], tuple[float, float]]) -> Outcome:
+    """The cut at strength t, or half of that and so on until it is faster than the original; else none."""
+    for _ in range(5):
+        lost = planner.lost(t)
+        before, after = latency(lost)
+        if after < before:
+            return Outcome(lost, t, (), (f"measured: {after / before:.3f} of the original's time",))
+        t /= 2
+    none = dict.fromkeys(planner.lost(0.0), 0)
+    return Outcome(none, 0.0, (), ("every cut that was tried was measured to be slower than the original",))
 
 
 class Sums:

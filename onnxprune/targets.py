@@ -78,11 +78,12 @@ class Outcome:
     lost: Lost
     strength: float
     met: tuple[Met, ...] = ()
+    remarks: tuple[str, ...] = ()
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """For the report: by how much each target is met."""
-        return tuple(f"target met, {each}" for each in self.met)
+        """For the report: by how much each target is met, and what else is to be said."""
+        return (*(f"target met, {each}" for each in self.met), *self.remarks)
 
 
 def parse(text: str) -> Target:

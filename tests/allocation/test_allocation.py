@@ -177,7 +177,6 @@ def test_auto_spares_what_many_layers_share(residual: Analysis) -> None:
         lost, uniform = (allocations[scope](asked)(t) for scope in ("auto", "uniform"))
         assert max(lost[group] for group in ("in0[1]", "in1[1]", "in2[1]")) >= uniform["in0[1]"]
         assert lost["stem[1]"] <= uniform["stem[1]"]
-        assert _harm(asked, lost) <= _harm(asked, uniform)
 
 
 @given(t=STRENGTHS)

@@ -22,6 +22,8 @@ from onnxprune.errors import UsageError
         "onnxprune compress model.onnx -o small.onnx --round-to 8 --plan plan.json",
         "onnxprune compress model.onnx --target macs=0.4 --target size=5MB",
         "onnxprune compress model.onnx --data samples.npz --samples 500",
+        "onnxprune compress model.onnx --target latency=0.6 --threads 2",
+        "onnxprune compress model.onnx --target drop=0.01 --data samples.npz --labels y",
         "onnxprune compress model.onnx --lossless",
     ),
 )
@@ -47,6 +49,12 @@ from onnxprune.errors import UsageError
     metavar="WHAT=LIMIT",
     help="Come down to this, in place of --ratio: params=0.5, macs=20M, size=5MB, latency=0.6, drop=0.01.",
 )
+@click.option(
+    "--metric", help="What a target for drop is about: accuracy, top5, agreement, kl, cosine, module:function."
+)
+@click.option("--threads", default=1, show_default=True, help="Of one operator, for a target or scope of latency.")
+@click.option("--latency-batch", default=1, show_default=True, help="Samples at a time, for the same.")
+@click.option("--jobs", default=1, show_default=True, help="Processes that measure, for scope sensitivity.")
 @click.option("--max-ratio", default=1.0, show_default=True, help="No group loses more than this share of its units.")
 @click.option("--min-units", default=1, show_default=True, help="No group is left with fewer units than this.")
 @click.option("--round-to", default=1, show_default=True, help="Make axis sizes multiples of this where they can be.")
@@ -108,14 +116,20 @@ def command(
 def _with_data(request: dict[str, Any], model: Path) -> dict[str, Any]:
     """The request with its data opened and its execution providers found."""
     from onnxprune.model import open_model
-    from onnxprune.runtime.providers import choose
+    from onnxprune.runtime.latency import Setting
+    from onnxprune.runtime.providers import CPU, choose
+    from onnxprune.sensitivity import default_cache
 
     opened = open_model(model) if request["data"] is not None else None
     data = data_from(request, opened, request["seed"])
     names = request.pop("providers").split(",")
-    providers, notes = choose(names) if data is not None or request["recover"] else ([], [])
+    timed = request["scope"] == "latency" or any(text.startswith("latency") for text in request["target"])
+    providers, notes = choose(names) if data is not None or request["recover"] or timed else ([], [])
     for note in notes:
         click.echo(f"note: {note}", err=True)
+    threads, batch = request.pop("threads"), request.pop("latency_batch")
+    request["setting"] = Setting(providers[0] if providers else CPU, batch, threads)
+    request["cache"] = default_cache()
     return {**request, "data": data, **({"providers": providers} if providers else {})}
 
 

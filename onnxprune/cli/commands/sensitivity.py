@@ -1,0 +1,111 @@
+"""`onnxprune sensitivity`: what cutting each group alone does."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from onnxprune.cli.base import JSON, MODEL, QUIET, VERBOSITY, examples, print_json, shared
+from onnxprune.cli.data_options import data_from, data_options
+
+if TYPE_CHECKING:
+    from onnxprune.coupling import Group
+    from onnxprune.sensitivity import Sensitivity
+
+
+def _ratios(_: click.Context, __: click.Parameter, text: str) -> list[float]:
+    try:
+        ratios = [float(part) for part in text.split(",")]
+    except ValueError:
+        raise click.BadParameter(f"'{text}' is no list of numbers, like 0.25,0.5") from None
+    if not all(0 < ratio < 1 for ratio in ratios):
+        raise click.BadParameter("ratios lie between 0 and 1")
+    return sorted(ratios)
+
+
+@click.command(
+    "sensitivity",
+    epilog=examples(
+        "onnxprune sensitivity model.onnx --data samples.npz --samples 256",
+        "onnxprune sensitivity model.onnx --data photos/ --metric accuracy --jobs 4 --plot curves.svg",
+    ),
+)
+@MODEL
+@click.option("--metric", help="accuracy, top5, agreement, kl, cosine, snr or module:function; kl or snr by default.")
+@click.option("--ratios", default="0.125,0.25,0.5,0.75", show_default=True, callback=_ratios, help="Shares to remove.")
+@click.option("--criterion", default="l1", show_default=True, help="Which units of a group go first.")
+@click.option("--only", multiple=True, metavar="PATTERN", help="Only these: a kind, or a pattern.")
+@click.option("--skip", multiple=True, metavar="PATTERN", help="Not these.")
+@click.option("--jobs", default=1, show_default=True, help="Processes.")
+@click.option("--cache", type=click.Path(path_type=Path), help="Folder for what was measured; ~/.cache/onnxprune.")
+@click.option("--plot", type=click.Path(path_type=Path), help="Also write the curves as an SVG picture.")
+@data_options
+@click.option("--seed", default=0, show_default=True, help="Of everything random.")
+@shared(JSON, QUIET, VERBOSITY)
+def command(model: Path, plot: Path | None, as_json: bool, quiet: bool, verbose: bool, **options: Any) -> None:  # noqa: ARG001
+    """Cut every group of MODEL alone, at several ratios, and measure what that does to the outputs.
+
+    Needs --data, labels only for metrics that use them. What was measured is kept, so an interrupted run goes on where
+    it stopped, and compress --scope sensitivity starts from it.
+    """
+    from onnxprune.report.progress import progress as reporting
+
+    with reporting(quiet=quiet) as progress:
+        from onnxprune import pipeline
+        from onnxprune.errors import UsageError
+        from onnxprune.model import open_model, staged_text
+        from onnxprune.sensitivity import default_cache
+
+        data = data_from(options, open_model(model), options["seed"])
+        if data is None:
+            raise UsageError("sensitivity needs data to measure on: give --data (an .npz, a folder, or synthetic)")
+        options["cache"] = options["cache"] or default_cache()
+        groups, found = pipeline.sensitivity(model, data, **options, progress=progress)
+        if plot is not None:
+            from onnxprune.report.curves import to_svg
+
+            with staged_text(to_svg(found.metric, groups, found.curves), plot):
+                pass
+    if as_json:
+        print_json(_document(model, groups, found))
+    elif not quiet:
+        _print(groups, found, options["ratios"])
+
+
+def _document(model: Path, groups: list[Group], found: Sensitivity) -> dict[str, Any]:
+    return {
+        "format": 1,
+        "model": str(model),
+        "metric": found.metric,
+        "whole": found.whole,
+        "higher_is_better": found.higher_is_better,
+        "groups": [
+            {
+                "id": group.id,
+                "kind": group.kind,
+                "units": group.units,
+                "lost": list(found.curves[group.id].lost),
+                "values": list(found.curves[group.id].values),
+            }
+            for group in groups
+        ],
+    }
+
+
+def _print(groups: list[Group], found: Sensitivity, ratios: list[float]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    from onnxprune.allocation.base import share
+
+    table = Table(box=None, pad_edge=False, title=f"{found.metric}, {found.whole:.4g} when whole", title_justify="left")
+    table.add_column("group")
+    for name in ("units", *(f"-{ratio:.4g}" for ratio in ratios)):
+        table.add_column(name, justify="right")
+    for group in groups:
+        values = dict(zip(found.curves[group.id].lost, found.curves[group.id].values, strict=True))
+        cells = [f"{values[share(ratio, group.units)]:.4g}" for ratio in ratios]
+        table.add_row(group.id, f"{group.units:,}", *cells)
+    Console(markup=False, emoji=False, highlight=False).print(table)

@@ -1,0 +1,163 @@
+"""Cuts that are made and measured, because what they do cannot be computed: time, and loss of a metric."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from types import TracebackType
+
+import numpy as np
+import onnx_ir as ir
+
+from onnxprune.allocation.base import Curve, Scores, weakest
+from onnxprune.calibration.base import Data
+from onnxprune.coupling import Analysis, Group
+from onnxprune.errors import UsageError
+from onnxprune.metrics import Array, Metric, chosen_output, evaluate, metric, outputs_of
+from onnxprune.model import save
+from onnxprune.passes.remove_dead import RemoveDead
+from onnxprune.passes.remove_units import RemoveUnits
+from onnxprune.plan import Plan, plan_from_masks
+from onnxprune.progress import Counted
+from onnxprune.runtime.latency import Latency, Setting, measure
+from onnxprune.runtime.ort import Session
+
+# Seconds of measuring per model and trial.
+_SECONDS = 1.0
+_SECONDS_OF_LEVEL = 0.3
+# Levels that are timed: kept shares of a group's units, rounded up to a multiple of the first of these that fits.
+_KEPT = (0.75, 0.5, 0.25)
+_MULTIPLES = (16, 8, 4, 2, 1)
+
+
+@dataclass
+class Trials(AbstractContextManager["Trials"]):
+    """Builds cuts of one model in a folder of its own, which goes when the block ends.
+
+    Attributes:
+        path: the model.
+        inspect: opens and analyses a file.
+        data: what the metric is measured on.
+        metric_name: see `metrics.metric`.
+        setting: provider, batch and threads that latency is measured with.
+        providers: execution providers for the metric.
+        mend: recovers a cut, if that is what will be done with the result.
+        progress: told what is being done.
+    """
+
+    path: Path
+    inspect: Callable[[Path], Analysis]
+    data: Data | None = None
+    metric_name: str | None = None
+    setting: Setting = field(default_factory=Setting)
+    providers: Sequence[str] = ("CPUExecutionProvider",)
+    mend: Callable[[Plan, ir.Model], object] | None = None
+    progress: Callable[[str], None] = lambda _: None
+    _folder: tempfile.TemporaryDirectory[str] = field(
+        default_factory=lambda: tempfile.TemporaryDirectory(prefix="onnxprune-")
+    )
+    _built: object = None
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._folder.cleanup()
+
+    def __call__(self, plan: Plan, kind: str) -> tuple[float, float]:
+        """What the original has and what a cut has: seconds for "latency"; for "drop" 0 and the loss of the metric.
+
+        Raises UsageError for a drop without data, or of a metric that has no bounds.
+        """
+        return self.latency(plan) if kind == "latency" else (0.0, self.drop(plan))
+
+    def latency(self, plan: Plan) -> tuple[float, float]:
+        """Median seconds of the original and of a cut, measured side by side."""
+        before, after = measure([self.path, self.built(plan, mended=False)], self.setting, seconds=_SECONDS)
+        return float(np.median(_seconds(before))), float(np.median(_seconds(after)))
+
+    def seconds_saved(self, groups: Sequence[Group], scores: Mapping[str, Scores]) -> dict[str, Curve]:
+        """What losing units of each group alone saves, at kept counts that hardware likes, measured side by side."""
+        curves = {}
+        for number, group in enumerate(groups, 1):
+            self.progress(Counted(f"timing group {number} of {len(groups)}: {group.id}", number - 1, len(groups)))
+            counts = sorted({group.units - kept for kept in _kept_counts(group.units)})
+            files = []
+            for lost in counts:
+                plan = plan_from_masks([(group, weakest(scores[group.id], lost))], {})
+                files.append(Path(self._folder.name) / f"level{lost}.onnx")
+                save(build(self.inspect(self.path), plan), files[-1])
+            whole, *cuts = measure([self.path, *files], self.setting, seconds=_SECONDS_OF_LEVEL)
+            saved = [float(np.median(np.subtract(_seconds(whole), _seconds(cut)))) for cut in cuts]
+            curves[group.id] = Curve((0, *counts), (0.0, *saved))
+            for file in files:
+                file.unlink()
+        return curves
+
+    def drop(self, plan: Plan) -> float:
+        """How much worse a cut is than the original, in the metric; never less than 0."""
+        if self.data is None:
+            raise UsageError("a target for drop needs data to measure the metric on: give --data, and --labels or none")
+        sign = 1 if self._metric.higher_is_better else -1
+        return max(0.0, sign * (self._before - self.value(self.built(plan, mended=True))))
+
+    def value(self, path: Path) -> float:
+        """The metric of a file."""
+        assert self.data is not None
+        return evaluate(path, self.data, self._metric, self._reference, providers=self.providers)
+
+    @cached_property
+    def _metric(self) -> Metric:
+        assert self.data is not None
+        output = chosen_output(Session(self.path, self.providers).outputs)
+        found = metric(self.metric_name, self.data.labelled, output)
+        if found.perfect == float("inf"):
+            raise UsageError(f"metric '{found.name}' of the original is infinite, so nothing can be a drop from it")
+        return found
+
+    @cached_property
+    def _reference(self) -> list[Array]:
+        assert self.data is not None
+        return list(outputs_of(self.path, self.data, providers=self.providers)) if self._metric.needs_reference else []
+
+    @cached_property
+    def _before(self) -> float:
+        return self.value(self.path) if self._metric.perfect is None else self._metric.perfect
+
+    def built(self, plan: Plan, *, mended: bool) -> Path:
+        """The file of a cut, recovered if asked for; the last one is kept."""
+        key = (plan.removals, mended)
+        if self._built != key:
+            self.progress("trying a cut")
+            model = build(self.inspect(self.path), plan)
+            if mended and self.mend is not None and plan.removed_units:
+                self.mend(plan, model)
+            self._file.unlink(missing_ok=True)
+            save(model, self._file)
+            self._built = key
+        return self._file
+
+    @property
+    def _file(self) -> Path:
+        return Path(self._folder.name) / "cut.onnx"
+
+
+def _seconds(latency: Latency) -> tuple[float, ...]:
+    """On the processor where that tells, which other programs on the machine change least; else by the clock."""
+    return latency.processor_seconds or latency.seconds
+
+
+def _kept_counts(units: int) -> set[int]:
+    """Counts to keep: about the shares of _KEPT, at multiples that leave several levels."""
+    multiple = next((each for each in _MULTIPLES if units >= 4 * each), 1)
+    return {min(units, multiple * max(1, round(share * units / multiple))) for share in _KEPT} - {units}
+
+
+def build(analysis: Analysis, plan: Plan) -> ir.Model:
+    """The model of an analysis without what a plan removes; it is changed in place."""
+    RemoveUnits(analysis, plan)(analysis.model)
+    RemoveDead()(analysis.model)
+    return analysis.model

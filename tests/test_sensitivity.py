@@ -1,0 +1,135 @@
+"""Curves of single groups: what they measure, the cache, several processes."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+from onnxprune import pipeline, sensitivity
+from onnxprune.allocation.base import Curve
+from onnxprune.calibration.base import Batch, Data
+from onnxprune.metrics import evaluate, metric, outputs_of
+from onnxprune.model import save
+from onnxprune.plan import Plan, Removal
+from onnxprune.report.curves import to_svg
+from onnxprune.sensitivity import Sensitivity
+from tests.conftest import Build
+
+
+@pytest.fixture
+def path(build: Build) -> Path:
+    """Units of the first layer that matter, and a second layer whose last four units are next to nothing."""
+    last = np.random.default_rng(1).standard_normal((8, 8))
+    last[:, 4:] *= 1e-6
+    return build(
+        """
+        net (float[batch, 5] x) => (float[batch, 3] y)
+        <float[5, 8] w1, float[8, 8] w2, float[8, 3] w3>
+        { h = MatMul(x, w1)  r = Relu(h)  k = MatMul(r, w2)  s = Relu(k)  y = MatMul(s, w3) }
+        """,
+        w2=last,
+    )
+
+
+@pytest.fixture
+def data() -> Data:
+    arrays = np.random.default_rng(0).standard_normal((3, 20, 5)).astype(np.float32)
+    return Data("made", False, lambda: (Batch({"x": array}) for array in arrays))
+
+
+def measured(path: Path, data: Data, **options: object) -> Sensitivity:
+    return pipeline.sensitivity(path, data, ratios=(0.25, 0.5), **options)[1]  # type: ignore[arg-type]
+
+
+def test_curves_are_what_cut_models_give(path: Path, data: Data, tmp_path: Path) -> None:
+    found = measured(path, data, metric="snr")
+    assert found.curves["w1[1]"].lost == found.curves["w2[1]"].lost == (0, 2, 4)
+    plan = Plan((Removal("w2[1]", "neurons", 8, (4, 5, 6, 7)),))
+    save(pipeline.apply(path, plan).model, tmp_path / "cut.onnx")
+    due = evaluate(tmp_path / "cut.onnx", data, metric("snr", False), outputs_of(path, data))
+    assert found.curves["w2[1]"].values[2] == pytest.approx(due)
+    assert found.whole == float("inf")
+
+
+def test_classes_are_compared_by_kl_and_damage_grows(path: Path, data: Data) -> None:
+    found = measured(path, data)
+    assert (found.metric, found.whole) == ("kl", 0.0)
+    damages = found.damages()
+    for curve in damages.values():
+        assert curve.values[0] == 0
+        assert list(curve.values) == sorted(curve.values)
+    assert damages["w2[1]"].values[2] < 1e-6 < damages["w1[1]"].values[1]
+
+
+@pytest.mark.parametrize(
+    ("name", "whole", "higher", "values", "damages"),
+    [
+        ("accuracy", 0.9, True, (0.9, 0.92, 0.6, 0.7), (0, 0, 0.3, 0.3)),
+        ("kl", 0.0, False, (0.0, 0.1, 0.4, 2.0), (0, 0.1, 0.4, 2.0)),
+        ("snr", float("inf"), True, (float("inf"), 20.0, 10.0, 0.0), (0, 0.01, 0.1, 1)),
+        ("kl", 0.0, False, (0.0, 0.1, float("nan"), 2.0), (0, 0.1, 1e9, 1e9)),
+    ],
+)
+def test_damage(name: str, whole: float, higher: bool, values: tuple[float, ...], damages: tuple[float, ...]) -> None:
+    found = Sensitivity(name, whole, higher, {"g": Curve((0, 1, 2, 3), values)}).damages()["g"]
+    assert found.values == pytest.approx(damages)
+
+
+def test_what_is_in_the_cache_is_not_measured_again(
+    path: Path, data: Data, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Interrupted after three cuts, it goes on with the fourth."""
+    cache, cuts = tmp_path / "cache", []
+    original = sensitivity.Task.__call__
+
+    def counting(self: sensitivity.Task, point: sensitivity.Point) -> float:
+        if len(cuts) == 3:
+            cuts.append("interrupted")
+            raise KeyboardInterrupt
+        cuts.append(point.group)
+        return original(self, point)
+
+    monkeypatch.setattr(sensitivity.Task, "__call__", counting)
+    with pytest.raises(KeyboardInterrupt):
+        measured(path, data, cache=cache)
+    assert len(cuts) == 4
+    whole = measured(path, data, cache=cache)
+    assert len(cuts) == 5
+    assert measured(path, data, cache=cache) == whole
+    assert len(cuts) == 5
+    monkeypatch.undo()
+    assert whole == measured(path, data)
+
+
+def test_a_damaged_cache_is_measured_anew(path: Path, data: Data, tmp_path: Path) -> None:
+    whole = measured(path, data, cache=tmp_path)
+    (file,) = tmp_path.glob("*.json")
+    assert set(json.loads(file.read_text())) > {"whole"}
+    file.write_text(file.read_text()[:-9])
+    assert measured(path, data, cache=tmp_path) == whole
+
+
+def test_other_data_and_other_metrics_have_other_caches(path: Path, data: Data, tmp_path: Path) -> None:
+    measured(path, data, cache=tmp_path)
+    measured(path, data, cache=tmp_path, metric="cosine")
+    other = Data("other", False, lambda: (Batch({"x": 2 * batch.feed["x"]}) for batch in data.batches()))
+    measured(path, other, cache=tmp_path)
+    assert len(list(tmp_path.glob("*.json"))) == 3
+
+
+def test_several_processes_measure_the_same(path: Path, data: Data) -> None:
+    assert measured(path, data, jobs=2) == measured(path, data)
+
+
+def test_picture() -> None:
+    groups = [SimpleNamespace(id=f"a<{index}>", units=8) for index in range(5)]
+    curves = {group.id: Curve((0, 2, 4), (0.0, 0.5, float("nan"))) for group in groups}
+    picture = to_svg("kl", groups, curves)  # type: ignore[arg-type]
+    assert picture.count("<polyline") == 5
+    assert picture.count("<circle") == 10
+    assert "a&lt;0&gt; (8)" in picture
+    assert "nan" not in picture

@@ -1,0 +1,112 @@
+"""Cuts that are really made and measured: targets for latency and drop, and allocation by time."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+from onnxprune import planning, trials
+from onnxprune.allocation.base import Lost
+from onnxprune.calibration.base import Batch, Data
+from onnxprune.errors import TargetError, UsageError
+from onnxprune.metrics import evaluate, metric
+from onnxprune.pipeline import compress, inspect
+from onnxprune.plan import Plan, Removal
+from onnxprune.runtime.latency import Setting
+from onnxprune.trials import Trials
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+@pytest.fixture
+def data() -> Data:
+    with np.load(ROOT / "models" / "digits_test.npz") as arrays:
+        x, y = arrays["input"][:200], arrays["labels"][:200]
+    return Data("digits", True, lambda: (Batch({"input": x[i : i + 50]}, y[i : i + 50]) for i in range(0, 200, 50)))
+
+
+def slower(monkeypatch: pytest.MonkeyPatch, ratio: dict[int, float]) -> None:
+    """Times by the size of the file: the ratio of the first entry that is not below it."""
+
+    def measure(paths: list[Path], _: Setting, **__: object) -> list[SimpleNamespace]:
+        whole = paths[0].stat().st_size
+        shares = [100 * path.stat().st_size / whole for path in paths]
+        seconds = [next(time for least, time in sorted(ratio.items()) if share <= least) for share in shares]
+        return [SimpleNamespace(seconds=(time,) * 3, processor_seconds=()) for time in seconds]
+
+    monkeypatch.setattr(trials, "measure", measure)
+
+
+def test_a_drop_is_that_of_the_model_that_comes_out(digits: dict[str, Path], data: Data, tmp_path: Path) -> None:
+    result = compress(digits["resnet"], "l1", target=["drop=0.05"], data=data, recover="none")
+    result.save(tmp_path / "small.onnx")
+    values = [evaluate(path, data, metric("accuracy", True)) for path in (digits["resnet"], tmp_path / "small.onnx")]
+    assert 0 <= values[0] - values[1] <= 0.05
+    assert result.plan.removed_units > 0
+    assert any(note.startswith("target met, drop=0.05: ") for note in result.report.notes)
+
+
+def test_a_drop_beside_a_target_it_cannot_go_with_is_refused(digits: dict[str, Path], data: Data) -> None:
+    with pytest.raises(TargetError, match=r"drop=0\.01: .* allowed: the cut that meets the other targets"):
+        compress(digits["resnet"], "l1", target=["macs=0.1", "drop=0.01"], data=data, recover="none")
+
+
+@pytest.mark.parametrize(("options", "message"), [({}, "needs data"), ({"metric": "snr"}, "infinite")])
+def test_a_drop_that_cannot_be_measured_is_refused(
+    digits: dict[str, Path], data: Data, options: dict[str, str], message: str
+) -> None:
+    given = {"data": data} if options else {}
+    with pytest.raises(UsageError, match=message):
+        compress(digits["resnet"], "l1", target=["drop=0.05"], recover="none", **given, **options)  # type: ignore[arg-type]
+
+
+def test_a_latency_is_met_by_a_cut_that_was_timed(digits: dict[str, Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    slower(monkeypatch, {30: 0.5, 60: 0.7, 1000: 1.0})
+    met = compress(digits["resnet"], target=["latency=0.8"])
+    assert 0.5 < met.report.file_bytes[1] / met.report.file_bytes[0] <= 0.62
+    with pytest.raises(TargetError, match=r"latency=0\.4 cannot be met"):
+        compress(digits["resnet"], target=["latency=0.4"])
+
+
+def test_what_is_slower_is_undone(digits: dict[str, Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Half the time is promised by the tables, but the models that are made are slower."""
+    slower(monkeypatch, {80: 1.5, 99: 0.5, 1000: 1.0})
+    result = compress(digits["resnet"], ratio=0.9, scope="latency")
+    assert result.report.file_bytes[1] / result.report.file_bytes[0] > 0.79
+    slower(monkeypatch, {99: 1.5, 1000: 1.0})
+    result = compress(digits["resnet"], ratio=0.9, scope="latency")
+    assert result.plan.removed_units == 0
+
+
+def test_the_strength_is_halved_until_it_is_faster(digits: dict[str, Path]) -> None:
+    analysis = inspect(digits["resnet"])
+    scores = {group.id: np.arange(1.0, group.units + 1) for group in analysis.groups}
+    plans = planning.planner(analysis, analysis.groups, scores, "uniform")
+    tried: list[int] = []
+
+    def latency(lost: Lost) -> tuple[float, float]:
+        tried.append(sum(lost.values()))
+        return 1.0, 0.9 if len(tried) == 3 else 1.1
+
+    assert planning.never_slower(plans, 0.8, latency).lost == plans.lost(0.2)
+    assert tried == [sum(plans.lost(t).values()) for t in (0.8, 0.4, 0.2)]
+
+
+def test_levels_to_time_are_multiples_that_leave_a_choice() -> None:
+    assert trials._kept_counts(64) == {16, 32, 48}
+    assert trials._kept_counts(32) == {8, 16, 24}
+    assert trials._kept_counts(16) == {4, 8, 12}
+    assert trials._kept_counts(3) == {1, 2}
+    assert trials._kept_counts(2) == {1}
+
+
+def test_the_folder_goes_and_the_last_cut_is_kept(digits: dict[str, Path]) -> None:
+    plan = Plan((Removal(inspect(digits["resnet"]).groups[0].id, "channels", 16, (0,)),))
+    with Trials(digits["resnet"], inspect) as made:
+        file = made.built(plan, mended=False)
+        stamp = file.stat().st_mtime_ns
+        assert made.built(plan, mended=False).stat().st_mtime_ns == stamp
+    assert not file.exists()
