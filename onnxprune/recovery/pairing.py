@@ -34,8 +34,14 @@ class Pairing:
 
     def pairs(self) -> list[tuple[Layer, Layer]]:
         """The layers of the pruned model with those of the original that they come from, in topological order."""
-        found = [(layer, self.originals.get(layer.node.outputs[0].name or "")) for layer in layers(self.pruned)]
+        found = [(layer, self._twin(layer)) for layer in layers(self.pruned)]
         return [(layer, twin) for layer, twin in found if twin is not None and self.fits(layer.y)]
+
+    def _twin(self, layer: Layer) -> Layer | None:
+        """An Add that was put behind a node of the pruned model has taken over its output's name."""
+        made = [layer.node, *([layer.add[0]] if layer.add else [])]
+        twins = (self.originals.get(node.outputs[0].name or "") for node in made)
+        return next((twin for twin in twins if twin is not None), None)
 
     def kept(self, value: str, axis: int) -> Mask:
         """The entries of an axis of an original value that the pruned model still has."""

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import numpy as np
 
-from onnxprune.pipeline import inspect
+from onnxprune.passes.reconstruct import mend
+from onnxprune.pipeline import analyze_model, inspect
 from onnxprune.recovery.pairing import Pairing
+from onnxprune.recovery.walk import walk
 from tests.conftest import Build
-from tests.recovery.pruned import pair
+from tests.recovery.pruned import feeds, pair
 
 NET = """
     net (float[batch, 4] x) => (float[batch, 3] y)
@@ -56,3 +58,11 @@ def test_masks_that_do_not_fit_the_pruned_model_pair_nothing_there(build: Build)
     assert not pairing.fits("h")
     assert pairing.fits("s")
     assert [ours.weight for ours, _ in pairing.pairs()] == ["b", "c"]
+
+
+def test_layers_that_got_a_bias_are_paired_still(build: Build) -> None:
+    """So that a model can be recovered again."""
+    pairing = pair(build(NET), {"a[1]": (1, 4)})
+    walk(pairing, feeds(), mend)
+    again = Pairing(pairing.original, analyze_model(pairing.pruned.model), pairing.keep)
+    assert [(ours.weight, twin.weight) for ours, twin in again.pairs()] == [("a", "a"), ("b", "b"), ("c", "c")]
