@@ -41,6 +41,21 @@ class GroupReport:
 
 
 @dataclass(frozen=True)
+class Details:
+    """What was cut, seen from closer.
+
+    Attributes:
+        stages: layers and joins with their widths, see `report.stages.stages_of`.
+        frozen: weight axes that keep their size, see `frozen`.
+        scores: per group that was scored, how its scores are spread, see `report.details`.
+    """
+
+    stages: tuple[dict[str, Any], ...] = ()
+    frozen: tuple[dict[str, Any], ...] = ()
+    scores: tuple[dict[str, Any], ...] = ()
+
+
+@dataclass(frozen=True)
 class Report:
     """What a run did, in numbers.
 
@@ -54,6 +69,7 @@ class Report:
         unruled: operators without a rule and their counts: the dimensions they touch were left alone.
         notes: what a person should know besides.
         recovery: how the accuracy was won back, and the error of each layer before and after.
+        details: the model by stages, scores, what is frozen.
     """
 
     before: Cost
@@ -65,6 +81,7 @@ class Report:
     unruled: dict[str, int]
     notes: tuple[str, ...] = ()
     recovery: Recovery = field(default_factory=Recovery)
+    details: Details = field(default_factory=Details)
 
 
 def of_result(report: Report, plan: Plan, model: Path, output: Path | None) -> dict[str, Any]:
@@ -82,6 +99,9 @@ def of_result(report: Report, plan: Plan, model: Path, output: Path | None) -> d
         "groups": [asdict(group) for group in report.groups],
         "unruled": report.unruled,
         "recovery": {"method": report.recovery.method, "layers": [asdict(error) for error in report.recovery.errors]},
+        "scores": list(report.details.scores),
+        "stages": list(report.details.stages),
+        "frozen": list(report.details.frozen),
         "notes": list(report.notes),
     }
 
