@@ -7,7 +7,7 @@ import re
 import pytest
 
 from onnxprune.runtime.torch_ops import find
-from tests.runtime.torch_nodes import Outcome, attempt, cases, spread
+from tests.runtime.torch_nodes import Outcome, attempt, attempt_stored, cases, spread, stored_models
 
 # Tests that cannot pass. One that does fails the suite, so that nothing hides here.
 FAILING = {
@@ -61,6 +61,13 @@ def test_all_node_tests() -> None:
     _verify(outcomes)
     passed = sum(outcome.verdict == "passed" for outcome in outcomes)
     assert passed >= 0.96 * len(outcomes)
+
+
+def test_models_of_old_opsets() -> None:
+    folders = stored_models()
+    assert len(folders) > 100
+    for folder in folders:
+        attempt_stored(folder)
 
 
 @pytest.mark.parametrize("operator", WITHOUT)

@@ -11,6 +11,7 @@ import functools
 import warnings
 from collections import Counter
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -115,3 +116,27 @@ def _numpy(value: torch.Tensor) -> npt.NDArray[Any]:
     if value.is_floating_point() and value.dtype not in (torch.float16, torch.float32, torch.float64):
         value = value.float()
     return value.numpy()
+
+
+def stored_models() -> list[Path]:
+    """The models of opsets 6 to 9 that come with onnx, with inputs and outputs beside them; none of them has text."""
+    data = Path(onnx.__file__).parent / "backend" / "test" / "data"
+    found = [path for kind in ("simple", "pytorch-converted", "pytorch-operator") for path in (data / kind).glob("*")]
+    skipped = ("test_strnorm", "test_gradient")
+    return sorted(path for path in found if (path / "model.onnx").exists() and not path.name.startswith(skipped))
+
+
+def attempt_stored(folder: Path) -> None:
+    """Assert that a stored model gives its stored outputs."""
+    model = onnx.load(folder / "model.onnx")
+    module = TorchModel(ir.from_proto(model), precision="stored")
+    for data in sorted(folder.glob("test_data_set_*")):
+        with torch.no_grad():
+            found = module(dict(zip(module.inputs, _stored(data, "input"), strict=False)))
+        for output, wanted in zip(model.graph.output, _stored(data, "output"), strict=True):
+            _compare(found[output.name], wanted, 1e-3, 1e-5)
+
+
+def _stored(folder: Path, kind: str) -> list[npt.NDArray[Any]]:
+    files = [folder / f"{kind}_{index}.pb" for index in range(len(list(folder.glob(f"{kind}_*.pb"))))]
+    return [onnx.numpy_helper.to_array(onnx.TensorProto.FromString(file.read_bytes())) for file in files]
