@@ -35,7 +35,8 @@ class TorchModel(torch.nn.Module):
     """Any ONNX graph in torch: every float initializer is one Parameter under its ONNX name.
 
     An initializer that several nodes read is one Parameter. Integer initializers are constants, the running mean and
-    variance of a BatchNormalization are buffers. Integers that say how large something is stay exact, on the host.
+    variance of a BatchNormalization are buffers. Integers that say how large something is stay exact, on the host. A
+    weight that an operator reads as numbers (the scales of a Resize) is read once and has no gradient.
     The model itself is never changed; `write_back` puts the parameters into it, or into a copy of it.
 
     In `eval()`, which is how it starts, everything computes as in inference. In `train()` BatchNormalization uses the

@@ -143,6 +143,30 @@ def test_bodies_read_the_values_around_them(build: Build) -> None:
     assert module.weights["inner'"].grad is None
 
 
+def test_weights_inside_bodies_are_written_back_where_they_were(build: Build, tmp_path: Path) -> None:
+    path = build("""
+        net (float[2, 3] x) => (float[2, 3] y)
+        {
+            s = ReduceSum<keepdims = 0>(x)  zero = Constant<value_float = 0.0>()  up = Greater(s, zero)
+            y = If (up) <
+                then_branch = a () => (float[2, 3] p) <float[3] inner = {1.0, 2.0, 3.0}> { p = Add(x, inner) },
+                else_branch = b () => (float[2, 3] q) <float[3] inner = {3.0, 4.0, 5.0}> { q = Mul(x, inner) }
+            >
+        }
+    """)
+    model = open_model(path)
+    module = TorchModel(model)
+    with torch.no_grad():
+        module.weights["inner"] += 10
+        module.weights["inner'"] += 20
+    module.write_back(model)
+    save(model, tmp_path / "written.onnx")
+    x = np.abs(normal(2, 3))
+    for sign, expected in ((1, x + np.array([11, 12, 13])), (-1, -x * np.array([23, 24, 25]))):
+        agrees(tmp_path / "written.onnx", {"x": sign * x})
+        np.testing.assert_allclose(Session(tmp_path / "written.onnx").run({"x": sign * x})["y"], expected, rtol=1e-6)
+
+
 def test_functions_of_the_model_are_run(build: Build) -> None:
     path = build(
         "net (float[2, 4] x) => (float[2, 4] y) <float[4, 4] w> { h = local.twice<factor = 3.0>(x, w)  y = Relu(h) }",
