@@ -36,7 +36,7 @@ _RIDGE = 1e-3
 # Units go in at most this many rounds: one by one in small groups, a few at once in large ones.
 _ROUNDS = 64
 # Rows of each batch and layer that go into H.
-_MAX_ROWS = 4_000
+_MAX_ROWS = 1_500
 
 
 @dataclass(frozen=True)
