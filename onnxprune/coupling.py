@@ -145,15 +145,15 @@ def _walk(analysis: Analysis) -> None:
     operators = graphs.operators(analysis.graph)
     activations: set[ir.Value] = set(analysis.model.graph.inputs) - set(analysis.model.graph.initializers.values())
     for name, node in operators:
-        if name in reached or name not in analysis.graph:  # inside a branch the difference is not worth a search
+        if name in reached or name not in analysis.graph:  # inside a body the difference is not worth a search
             activations.update(node.outputs)
+        activations.update(value for body in graphs.subgraphs(node) for value in body.inputs)
     analysis.activations = {value.name or "" for value in activations}
     opsets = analysis.model.graph.opset_imports
     for name, node in operators:
         op = Op(node, name, analysis.dims, analysis.shapes.known, activations, _opset(opsets, node), analysis.findings)
         _apply_rule(op, analysis)
-        walked = graphs.branches(node) and find_rule(key_of(node)) is not None
-        for value in () if walked else graphs.captured(node):
+        for value in graphs.captured(node) if find_rule(key_of(node)) is None else ():
             for dim in analysis.dims.get(value.name or "", []):
                 freeze(dim, op.reason("read inside the body of a control-flow operator", value.name or ""))
 

@@ -95,23 +95,17 @@ def subgraphs(node: ir.Node) -> Iterator[ir.Graph]:
             yield from attribute.as_graphs()
 
 
-def branches(node: ir.Node) -> list[ir.Graph]:
-    """The bodies of a node that have no inputs of their own (If): a walk over the graph can go through those."""
-    bodies = list(subgraphs(node))
-    return bodies if all(not body.inputs for body in bodies) else []
-
-
 def operators(graph: Graph) -> list[tuple[str, ir.Node]]:
-    """Name and node of every operator in topological order, those inside branches before the node that chooses."""
+    """Name and node of every operator in topological order, those inside bodies before the node that runs them."""
     nodes = graph.nodes
     order = [name for name in nx.topological_sort(graph) if nodes[name]["kind"] == "operator"]
-    return [inner for name in order for inner in _with_branches(name, nodes[name]["node"])]
+    return [inner for name in order for inner in _with_bodies(name, nodes[name]["node"])]
 
 
-def _with_branches(name: str, node: ir.Node) -> Iterator[tuple[str, ir.Node]]:
-    for body in branches(node):
+def _with_bodies(name: str, node: ir.Node) -> Iterator[tuple[str, ir.Node]]:
+    for body in subgraphs(node):
         for index, inner in enumerate(body):
-            yield from _with_branches(f"{name}/{inner.name or f'{inner.op_type}_{index}'}", inner)
+            yield from _with_bodies(f"{name}/{inner.name or f'{inner.op_type}_{index}'}", inner)
     yield name, node
 
 

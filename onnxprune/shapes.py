@@ -17,9 +17,10 @@ import onnx_ir as ir
 
 from onnxprune.arithmetic import MAX_KNOWN, compute, is_shape_like
 from onnxprune.bindings import candidates, symbol_of, symbols_of
-from onnxprune.graph import branches, captured
+from onnxprune.graph import captured, subgraphs
 from onnxprune.ops import find_shape_rule
 from onnxprune.ops.base import Array, key_of
+from onnxprune.ops.control_flow import Ports, ports
 from onnxprune.ops.evaluate import constant_tensor, shape_of
 
 _MAX_SCALES = 16
@@ -176,17 +177,66 @@ def _visit(
     turn: int,
     seen: Mapping[str, tuple[Shape, ir.DataType]] | None,
 ) -> None:
-    """Every node in order, the branches inside one before it."""
+    """Every node in order, the bodies inside one before it."""
     for node in nodes:
-        for body in branches(node):
+        tied = ports(node)
+        if tied is not None:
+            _enter(node, tied, found, types)
+        for body in subgraphs(node):
             _visit(body, found, types, opsets, turn, seen)
         constant = constant_tensor(node)
         if constant is not None:
             _record_constant(found, types, node.outputs[0].name or "", constant)
+        elif tied is not None:
+            _leave(node, tied, found, types, turn)
         elif not _evaluate(node, found, types, opsets):
             _infer_node(node, found, types, opsets, turn)
         if seen is not None:
             _take_seen(node, found, types, seen)
+
+
+def _enter(node: ir.Node, tied: Ports, found: Shapes, types: dict[str, onnx.TypeProto]) -> None:
+    """What a body that is run again and again reads in the first step."""
+    body = next(subgraphs(node)).inputs
+    for value in body[:2] if not tied.slices else ():  # the count and the condition of a Loop, where they are declared
+        if value.shape is not None and value.dtype is not None and value.shape.is_static():
+            _record(found, types, value.name or "", tuple(value.shape.numpy()), value.dtype)
+    starts = [(x, inside, -1) for x, inside, _, _ in tied.states] + [
+        (x, inside, axis) for x, axis, inside in tied.slices
+    ]
+    for x, inside, axis in starts:
+        given = node.inputs[x]
+        if given is None or given.name not in found.shapes:
+            continue
+        shape = found.shapes[given.name]
+        if (x, axis, inside) in tied.slices:
+            shape = tuple(size for i, size in enumerate(shape) if i != axis % len(shape))
+        _record(found, types, body[inside].name or "", shape, found.dtypes[given.name])
+
+
+def _leave(node: ir.Node, tied: Ports, found: Shapes, types: dict[str, onnx.TypeProto], turn: int) -> None:
+    """What comes out, if a step leaves every state in the shape that it had; else nothing inside is known."""
+    body = next(subgraphs(node))
+    names = [value.name or "" for value in body.outputs]
+    kept = [(body.inputs[inside].name or "", names[result]) for _, inside, result, _ in tied.states]
+    if any(before not in found.shapes or found.shapes[before] != found.shapes.get(after) for before, after in kept):
+        inner = (value for each in ir.traversal.RecursiveGraphIterator(body) for value in each.outputs)
+        for value in (*body.inputs, *inner):
+            for table in (found.shapes, found.known, types):
+                table.pop(value.name or "", None)
+        return
+    for _, _, result, y in tied.states:
+        _record(found, types, node.outputs[y].name or "", found.shapes[names[result]], found.dtypes[names[result]])
+    steps = [found.shapes[node.inputs[x].name or ""][axis] for x, axis, _ in tied.slices]  # type: ignore[union-attr]
+    for result, y, axis in tied.stacks:
+        if names[result] not in found.shapes or not node.outputs[y].name:
+            continue
+        shape = list(found.shapes[names[result]])
+        if not steps:
+            found.invented.add(node.outputs[y].name or "")
+        size = steps[0] if steps else _DATA_SIZES[turn] + 2 * len(found.invented)
+        shape.insert(axis % (len(shape) + 1), size)
+        _record(found, types, node.outputs[y].name or "", tuple(shape), found.dtypes[names[result]])
 
 
 def _take_seen(

@@ -8,7 +8,7 @@ import numpy as np
 import onnx_ir as ir
 import onnx_ir.passes.common as common
 
-from onnxprune.graph import branches
+from onnxprune.graph import subgraphs
 from onnxprune.ops.base import Array
 from onnxprune.ops.evaluate import constant_tensor
 from onnxprune.passes.base import PassResult
@@ -46,16 +46,16 @@ class Canonicalize:
         modified = False
         if model.functions:
             modified |= common.InlinePass()(model).modified
-        modified |= _open_branches(model)
+        modified |= _open_bodies(model)
         shapes = infer(model, self.observe)
         modified |= _fold(model, shapes)
         modified |= _split_fillers(model, shapes)
         return PassResult(model, modified), shapes
 
 
-def _open_branches(model: ir.Model) -> bool:
-    """Weights inside branches become weights of the model, and each value gets a name of its own, so all can be cut."""
-    if not any(branches(node) for node in model.graph):
+def _open_bodies(model: ir.Model) -> bool:
+    """Weights inside bodies become weights of the model, and each value gets a name of its own, so all can be cut."""
+    if not any(list(subgraphs(node)) for node in model.graph):
         return False
     passes = (
         common.LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0),

@@ -14,6 +14,7 @@ import onnx_ir as ir
 from onnxprune.arithmetic import SizeArithmetic
 from onnxprune.coupling import Analysis
 from onnxprune.dims import Atom, Dim, Mask, keep_mask, kept_size
+from onnxprune.graph import subgraphs
 from onnxprune.model import reading
 from onnxprune.ops.base import Array, IndexRef, SizeRef
 from onnxprune.passes.base import PassResult
@@ -245,7 +246,7 @@ class _Removal:
         """Shapes written beside inner values follow; the interface never changes."""
         interface = set(self.graph.outputs)
         for node in ir.traversal.RecursiveGraphIterator(self.graph):
-            for value in node.outputs:
+            for value in (*node.outputs, *(value for body in subgraphs(node) for value in body.inputs)):
                 dims = self.analysis.dims.get(value.name or "")
                 if dims is None or value.shape is None or value in interface:
                     continue

@@ -1221,6 +1221,33 @@ def loop(net: Net) -> None:
     net.node("Loop", steps, go, net.node("Sigmoid", x), body=body)
 
 
+@recipe("Scan")
+def scan(net: Net) -> None:
+    """A recurrent cell with weights from outside, run along one axis."""
+    x = net.pick(lambda x: x.rank == 3 and not x.varies[2])
+    if net.opset < 11:
+        raise UnfitError
+    along, size, hidden = net.integer(0, 1), x.shape[2], net.size()
+    w, u = net.weight(size, hidden, fan_in=size), net.weight(hidden, hidden, fan_in=hidden)
+    first = net.node("Gather", x, net.constant(np.array(0), "i"), axis=along, pooled=False)
+    start = net.node("MatMul", first, net.weight(size, hidden, fan_in=size), pooled=False)
+    name = net.name("scan")
+    nodes = [
+        onnx.helper.make_node("MatMul", [f"{name}.x", w.name], [f"{name}.g"]),
+        onnx.helper.make_node("MatMul", [f"{name}.h", u.name], [f"{name}.r"]),
+        onnx.helper.make_node("Add", [f"{name}.g", f"{name}.r"], [f"{name}.s"]),
+        onnx.helper.make_node("Tanh", [f"{name}.s"], [f"{name}.new"]),
+        onnx.helper.make_node("Identity", [f"{name}.new"], [f"{name}.seen"]),
+    ]
+    inputs, outputs = (
+        [info(f"{name}.{each}", np.float32, [None, None]) for each in names] for names in (("h", "x"), ("new", "seen"))
+    )
+    body = onnx.helper.make_graph(nodes, name, inputs, outputs)
+    axes = {"scan_input_axes": [along], "scan_output_axes": [along]}
+    net.used.update((w.name, u.name))
+    net.nodes_of("Scan", start, x, count=2, num_scan_inputs=1, body=body, **axes)
+
+
 @recipe("Layer")
 def function(net: Net) -> None:
     """A local function, called perhaps several times."""

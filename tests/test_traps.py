@@ -438,24 +438,6 @@ def test_branches_of_different_shapes_keep_their_sizes(build: Build) -> None:
     assert not inspect(path).groups
 
 
-def test_loop_bodies_freeze_what_they_capture_and_carry(build: Build) -> None:
-    path = build("""
-        net (float[batch, 5] x) => (float[batch, 8] y)
-        <float[5, 8] a, float[8, 8] b, float[8, 8] c, int64 trips = {3}, bool always = {1}>
-        {
-            h = MatMul(x, a)  r = Relu(h)  k = MatMul(r, b)
-            y = Loop (trips, always, k) <
-                body = step (int64 i, bool go_on, float[batch, 8] s) => (bool go, float[batch, 8] t)
-                { go = Identity(go_on)  u = MatMul(s, c)  t = Tanh(u) }
-            >
-        }
-    """)
-    proof = proved(path)
-    assert proof.groups == {"a[1]": 8}
-    reasons = frozen(proof.analysis)
-    assert reasons["c", 0] == reasons["c", 1] == "read inside the body of a control-flow operator (Loop 'Loop_3')"
-
-
 def test_local_functions_are_inlined(build: Build) -> None:
     path = build(
         """

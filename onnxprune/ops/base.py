@@ -24,7 +24,7 @@ import numpy.typing as npt
 import onnx_ir as ir
 
 from onnxprune.dims import Atom, Dim, MisalignedError, atoms, cut, describe, factor, freeze, resolve, unify
-from onnxprune.graph import branches
+from onnxprune.graph import subgraphs
 
 Dims = list[Atom]
 Key = tuple[str, str]  # (domain, operator)
@@ -116,7 +116,8 @@ class Op:
     Attributes:
         x: per input the dimensions of its axes, outermost first; an empty list for scalars, missing or unranked inputs.
         y: the same for the outputs.
-        branches: the same for the outputs of each body that the node chooses from.
+        branches: the same for the outputs of each body inside the node.
+        body_inputs: the same for the inputs of each body.
         opset: version of the node's domain.
         name: the node's name in reports.
         zeros: per input that holds integers, the input with its zero point; a rule sets it before `contract`.
@@ -138,7 +139,10 @@ class Op:
         self.x: list[Dims] = [dims.get(value.name or "", []) if value is not None else [] for value in node.inputs]
         self.y: list[Dims] = [dims.get(value.name or "", []) for value in node.outputs]
         self.branches: list[list[Dims]] = [
-            [dims.get(value.name or "", []) for value in body.outputs] for body in branches(node)
+            [dims.get(value.name or "", []) for value in body.outputs] for body in subgraphs(node)
+        ]
+        self.body_inputs: list[list[Dims]] = [
+            [dims.get(value.name or "", []) for value in body.inputs] for body in subgraphs(node)
         ]
         self._known = known
         self._activations = activations
@@ -307,7 +311,7 @@ class Op:
 
     def all_dims(self) -> list[Atom]:
         """Every axis of every input and output."""
-        inner = [dims for outputs in self.branches for dims in outputs]
+        inner = [dims for values in (*self.branches, *self.body_inputs) for dims in values]
         return [dim for dims in (*self.x, *self.y, *inner) for dim in dims]
 
 

@@ -14,8 +14,8 @@ from onnxprune.dims import concat
 from onnxprune.ops.base import RULES, Op
 from tests.rule_oracle import PRIMES, SAMPLES, Build, Case, Draw, Form, case, check, declared
 
-# A choice is no node of its own: its branches are walked with the rest of the graph, see tests/test_traps.py.
-IN_WHOLE_GRAPHS = {("", "If")}
+# Bodies are walked with the rest of the graph, see tests/test_traps.py and tests/test_control_flow.py.
+IN_WHOLE_GRAPHS = {("", "If"), ("", "Loop"), ("", "Scan")}
 
 
 @pytest.fixture(autouse=True)
