@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -39,10 +39,18 @@ class Removal:
 
 @dataclass(frozen=True)
 class Plan:
-    """Everything that is removed from a model, and the request it came from (for people; replay ignores it)."""
+    """Everything that is removed from a model.
+
+    Attributes:
+        removals: what goes, in the order of the model's groups.
+        request: what it came from, for people; replay ignores it.
+        structure: id, kind and units of all groups of the model; so the plan is known to fit a model that was trained
+            and exported again, although the names in it have changed.
+    """
 
     removals: tuple[Removal, ...] = ()
     request: dict[str, Any] = field(default_factory=dict)
+    structure: tuple[tuple[str, str, int], ...] = ()
 
     @property
     def removed_units(self) -> int:
@@ -53,7 +61,8 @@ class Plan:
         """The plan as JSON, one group per line."""
         lines = ",\n".join("    " + json.dumps(asdict(removal)) for removal in self.removals)
         head = json.dumps({"format": FORMAT, "request": self.request})[:-1]
-        return f'{head},\n  "groups": [\n{lines}\n  ]\n}}\n'
+        structure = f',\n  "structure": {json.dumps(self.structure)}' if self.structure else ""
+        return f'{head},\n  "groups": [\n{lines}\n  ]{structure}\n}}\n'
 
     @staticmethod
     def from_json(text: str) -> Plan:
@@ -71,7 +80,8 @@ class Plan:
                 Removal(str(g["group"]), str(g["kind"]), int(g["units"]), tuple(int(unit) for unit in g["remove"]))
                 for g in data["groups"]
             )
-            return Plan(removals, dict(data.get("request", {})))
+            structure = tuple((str(name), str(kind), int(units)) for name, kind, units in data.get("structure", ()))
+            return Plan(removals, dict(data.get("request", {})), structure)
         except (KeyError, TypeError, ValueError, OverflowError):
             raise PlanError(f"not a complete plan of onnxprune; {_ADVICE}") from None
 
@@ -98,7 +108,7 @@ class Plan:
 
     def keep(self, analysis: Analysis) -> dict[Atom, Mask]:
         """The units that stay, per atom. Raises PlanError when the plan does not fit the model."""
-        groups = {group.id: group for group in analysis.groups}
+        groups = self._groups(analysis)
         keep: dict[Atom, Mask] = {}
         for removal in self.removals:
             group = groups.get(removal.group)
@@ -110,6 +120,58 @@ class Plan:
                 raise PlanError(f"the plan names group '{removal.group}' twice; {_ADVICE}")
             keep[group.atom] = _mask(group, removal)
         return keep
+
+    def _groups(self, analysis: Analysis) -> dict[str, Group]:
+        """The model's groups by the names that the plan uses: its ids, or those of the groups at the same places."""
+        groups = {group.id: group for group in analysis.groups}
+        if all(removal.group in groups for removal in self.removals):
+            return groups
+        here = [(group.kind, group.units) for group in analysis.groups]
+        if [(kind, units) for _, kind, units in self.structure] != here:
+            return groups
+        return {name: group for (name, _, _), group in zip(self.structure, analysis.groups, strict=True)}
+
+
+def compose(first: Plan, then: Plan) -> Plan:
+    """One plan that does what two do after each other: `then` speaks of the model that `first` leaves.
+
+    Raises PlanError where it cannot be that model.
+    """
+    removals = {removal.group: removal for removal in first.removals}
+    for removal in then.removals:
+        before = _before(removals, removal)
+        if before is None:
+            removals[removal.group] = removal
+            continue
+        gone = set(before.remove)
+        left = [unit for unit in range(before.units) if unit not in gone]
+        if len(left) != removal.units:
+            raise PlanError(
+                f"the second plan is for {removal.units} units of '{removal.group}', the first leaves {len(left)}; "
+                "give plans in the order in which they were made"
+            )
+        together = tuple(sorted(gone | {left[unit] for unit in removal.remove}))
+        removals[before.group] = Removal(before.group, before.kind, before.units, together)
+    order = {name: place for place, (name, _, _) in enumerate(first.structure)}
+    ordered = sorted(removals.values(), key=lambda removal: order.get(removal.group, len(order)))
+    return Plan(tuple(ordered), then.request or first.request, first.structure)
+
+
+def _before(removals: Mapping[str, Removal], removal: Removal) -> Removal | None:
+    """What has gone from the same group: one whose siblings on an axis are down to a unit has lost its number."""
+    if removal.group in removals:
+        return removals[removal.group]
+    numbered = [
+        each
+        for name, each in removals.items()
+        if name.rpartition(".")[0] == removal.group and each.units - len(each.remove) == removal.units
+    ]
+    return numbered[0] if len(numbered) == 1 else None
+
+
+def structure_of(analysis: Analysis) -> tuple[tuple[str, str, int], ...]:
+    """Id, kind and units of all groups."""
+    return tuple((group.id, group.kind, group.units) for group in analysis.groups)
 
 
 def _mask(group: Group, removal: Removal) -> Mask:

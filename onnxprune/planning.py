@@ -17,7 +17,7 @@ from onnxprune.coupling import Analysis, Group
 from onnxprune.criteria.combination import resolve
 from onnxprune.errors import UsageError
 from onnxprune.model import file_bytes, is_parameter
-from onnxprune.plan import Plan, plan_from_masks
+from onnxprune.plan import Plan, plan_from_masks, structure_of
 from onnxprune.selection import select
 from onnxprune.sensitivity import measure as measure_sensitivity
 from onnxprune.targets import CHEAP, Outcome, Search, Target, parse
@@ -267,7 +267,7 @@ def make_plan(
 
     def plan_of(lost: Lost) -> Plan:
         masks = [(group, weakest(scores[group.id], lost[group.id])) for group in groups]
-        return plan_from_masks(masks, dict(request.__dict__))
+        return replace(plan_from_masks(masks, dict(request.__dict__)), structure=structure_of(analysis))
 
     if request.targets:
         outcome = decide(plans, request.targets, lambda lost, kind: trials(plan_of(lost), kind), progress)

@@ -76,7 +76,11 @@ class Trials(AbstractContextManager["Trials"]):
 
     def latency(self, plan: Plan) -> tuple[float, float]:
         """Median seconds of the original and of a cut, measured side by side."""
-        before, after = measure([self.path, self.built(plan, mended=False)], self.setting, seconds=_SECONDS)
+        return self.compare(self.built(plan, mended=False))
+
+    def compare(self, file: Path) -> tuple[float, float]:
+        """Median seconds of the original and of a file, measured side by side."""
+        before, after = measure([self.path, file], self.setting, seconds=_SECONDS)
         return float(np.median(_seconds(before))), float(np.median(_seconds(after)))
 
     def seconds_saved(self, groups: Sequence[Group], scores: Mapping[str, Scores]) -> dict[str, Curve]:

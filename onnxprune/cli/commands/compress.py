@@ -23,6 +23,7 @@ from onnxprune.errors import UsageError
         "onnxprune compress model.onnx --target macs=0.4 --target size=5MB",
         "onnxprune compress model.onnx --data samples.npz --samples 500",
         "onnxprune compress model.onnx --target latency=0.6 --threads 2",
+        "onnxprune compress model.onnx --target macs=0.3 --steps 4 --data samples.npz",
         "onnxprune compress model.onnx --target drop=0.01 --data samples.npz --labels y",
         "onnxprune compress model.onnx --lossless",
     ),
@@ -55,6 +56,8 @@ from onnxprune.errors import UsageError
 @click.option("--threads", default=1, show_default=True, help="Of one operator, for a target or scope of latency.")
 @click.option("--latency-batch", default=1, show_default=True, help="Samples at a time, for the same.")
 @click.option("--jobs", default=1, show_default=True, help="Processes that measure, for scope sensitivity.")
+@click.option("--steps", default=1, show_default=True, help="Cut in so many steps: score, cut, recover, repeat.")
+@click.option("--schedule", default="cubic", show_default=True, help="How steps are spread: linear, cubic, geometric.")
 @click.option("--max-ratio", default=1.0, show_default=True, help="No group loses more than this share of its units.")
 @click.option("--min-units", default=1, show_default=True, help="No group is left with fewer units than this.")
 @click.option("--round-to", default=1, show_default=True, help="Make axis sizes multiples of this where they can be.")
@@ -105,7 +108,14 @@ def command(
         if request.pop("lossless"):
             result = pipeline.compress_lossless(model, **_without_choices(request), progress=progress)
         else:
-            result = pipeline.compress(model, **_with_data(request, model), progress=progress)
+            steps, schedule = request.pop("steps"), request.pop("schedule")
+            request = _with_data(request, model)
+            if steps == 1:
+                result = pipeline.compress(model, **request, progress=progress)
+            else:
+                from onnxprune.iterate import compress_in_steps
+
+                result = compress_in_steps(model, steps=steps, schedule_name=schedule, **request, progress=progress)
         if target is not None:
             result.save(target, plan=plan, seed=seed, progress=progress)
         elif plan is not None:
