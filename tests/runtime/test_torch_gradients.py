@@ -7,7 +7,7 @@ through.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
 from types import ModuleType
 from typing import Any
 
@@ -48,61 +48,109 @@ def _model(form: Form, seed: int = 0) -> tuple[TorchModel, dict[str, Any]]:
     return module, {name: torch.from_numpy(np.array(inputs[name])) for name in node.fed if inputs[name] is not None}
 
 
-def _slopes(module: TorchModel, feed: Mapping[str, Tensor], seed: int = 0) -> tuple[float, float] | None:
-    """By finite differences, and by the gradient; None where no output has a gradient."""
-    generator = torch.Generator().manual_seed(seed)
-    varied = {name: value.double().requires_grad_() for name, value in feed.items() if value.is_floating_point()}
-    leaves = [*varied.values(), *module.weights.values()]
-    directions = [torch.randn(leaf.shape, generator=generator, dtype=torch.float64) for leaf in leaves]
-    outputs = module({**feed, **varied})
-    floats = [name for name, value in outputs.items() if isinstance(value, Tensor) and value.requires_grad]
-    if not floats:
-        return None
-    sums = {name: torch.randn(outputs[name].shape, generator=generator, dtype=torch.float64) for name in floats}
+class Line:
+    """A model's float inputs and weights along a random direction, and a random sum of its outputs.
 
-    def total(found: Mapping[str, Tensor]) -> Tensor:
-        finite = {name: torch.nan_to_num(found[name], neginf=0, posinf=0) for name in floats}
-        return torch.stack([(finite[name] * sums[name]).sum() for name in floats]).sum()
+    `sums` is empty where no output has a gradient.
+    """
 
-    gradients = torch.autograd.grad(total(outputs), leaves, allow_unused=True)
-    told = sum(float((g * d).sum()) for g, d in zip(gradients, directions, strict=True) if g is not None)
-    values = []
-    with torch.no_grad():
+    def __init__(self, module: TorchModel, feed: Mapping[str, Tensor], seed: int = 0) -> None:
+        generator = torch.Generator().manual_seed(seed)
+        varied = {name: value.double().requires_grad_() for name, value in feed.items() if value.is_floating_point()}
+        self.run = lambda: module({**feed, **varied})
+        self.leaves = [*varied.values(), *module.weights.values()]
+        self.direction = [_random(leaf, generator) for leaf in self.leaves]
+        outputs = self.run()
+        floats = {k: value for k, value in outputs.items() if isinstance(value, Tensor) and value.requires_grad}
+        self.sums = {name: _random(value, generator) for name, value in floats.items()}
+
+    def total(self) -> Tensor:
+        """The sum of the outputs where they are finite."""
+        found = self.run()
+        parts = [torch.nan_to_num(found[name], neginf=0, posinf=0) * weight for name, weight in self.sums.items()]
+        return torch.stack([part.sum() for part in parts]).sum()
+
+    def slope(self, value: Tensor, again: bool = False) -> Tensor:
+        """What the gradient of a value says along the direction; `again`: it can be differentiated once more."""
+        gradients = torch.autograd.grad(value, self.leaves, allow_unused=True, create_graph=again)
+        parts = [(g * d).sum() for g, d in zip(gradients, self.direction, strict=True) if g is not None]
+        return torch.stack(parts).sum() if parts else torch.zeros((), dtype=torch.float64)
+
+    def measured(self, function: Callable[[], Tensor]) -> float:
+        """The slope of a function along the direction, by central differences."""
+        values = []
         for sign in (1, -2):
-            for leaf, direction in zip(leaves, directions, strict=True):
-                leaf += sign * STEP * direction
-            values.append(float(total(module({**feed, **varied}))))
-    return (values[0] - values[1]) / (2 * STEP), told
+            with torch.no_grad():
+                for leaf, direction in zip(self.leaves, self.direction, strict=True):
+                    leaf += sign * STEP * direction
+            values.append(float(function().detach()))
+        return (values[0] - values[1]) / (2 * STEP)
 
 
-def _verify(forms: list[Form]) -> int:
-    wrong, count = {}, 0
+def _random(like: Tensor, generator: torch.Generator) -> Tensor:
+    return torch.randn(like.shape, generator=generator, dtype=torch.float64)
+
+
+def _lines(forms: list[Form]) -> Iterator[tuple[str, Line]]:
     for form in forms:
-        if form.sample.key[1] in EXCLUDED:
-            continue
-        slopes = _slopes(*_model(form))
-        if slopes is not None:
-            count += 1
-            measured, told = slopes
-            if not abs(measured - told) <= 1e-5 * max(1.0, abs(measured)):
-                wrong[str(form)] = slopes
+        if form.sample.key[1] not in EXCLUDED:
+            line = Line(*_model(form))
+            if line.sums:
+                yield str(form), line
+
+
+def _verify_first(forms: list[Form]) -> int:
+    slopes = {name: (float(line.slope(line.total())), line.measured(line.total)) for name, line in _lines(forms)}
+    wrong = {name: pair for name, pair in slopes.items() if not _equal(*pair, 1e-5)}
     assert not wrong
-    return count
+    return len(slopes)
+
+
+def _verify_second(forms: list[Form]) -> int:
+    """Products of the Hessian with the direction, as second-order criteria take them."""
+    slopes = {}
+    for name, line in _lines(forms):
+        first = line.slope(line.total(), again=True)
+        if first.requires_grad:  # not linear in everything
+            told = float(line.slope(first))
+            slopes[name] = (told, line.measured(lambda line=line: line.slope(line.total())))  # type: ignore[misc]
+    wrong = {name: pair for name, pair in slopes.items() if not _equal(*pair, 1e-4)}
+    assert not wrong
+    return len(slopes)
+
+
+def _equal(told: float, measured: float, tolerance: float) -> bool:
+    return abs(measured - told) <= tolerance * max(1.0, abs(measured))
 
 
 def test_a_spread_of_gradients() -> None:
-    assert _verify(all_forms()[1::4]) > 100
+    assert _verify_first(all_forms()[1::4]) > 100
+
+
+def test_a_spread_of_second_derivatives() -> None:
+    assert _verify_second(all_forms()[2::16]) > 15
 
 
 @pytest.mark.slow
 def test_all_gradients() -> None:
-    assert _verify(all_forms()) > 400
+    assert _verify_first(all_forms()) > 500
+
+
+@pytest.mark.slow
+def test_all_second_derivatives() -> None:
+    assert _verify_second(all_forms()) > 300
 
 
 GRAPHS = {
     "convolution": ("float[2, 2, 5, 5] x", "y = Conv<pads = [1, 0, 1, 2]>(x, w)", "float[3, 2, 3, 3] w"),
     "attention": ("float[1, 2, 3, 4] x", "y = Attention<is_causal = 1>(x, x, x)", ""),
     "norm": ("float[2, 3, 4] x", "y = LayerNormalization(x, w)", "float[4] w"),
+    "statistics": (  # computed in the graph, as scaled weight standardization does
+        "float[4, 3, 2] x",
+        """m = ReduceMean<keepdims = 0>(x, a)  v = ReduceSumSquare<keepdims = 0>(x, a)
+           y = BatchNormalization(x, w, b, m, v)""",
+        "int64[2] a = {0, 2}, float[3] w, float[3] b",
+    ),
     "recurrence": ("float[3, 1, 2] x", "a, y = GRU<hidden_size = 2>(x, w, r)", "float[1, 6, 2] w, float[1, 6, 2] r"),
     "gather": ("float[4, 3] x", "y = Gather(x, i)", "int64[3] i = {2, 0, -1}"),
     "pooling": ("float[1, 2, 6, 6] x", "y = AveragePool<kernel_shape = [3, 3], pads = [1, 1, 0, 1]>(x)", ""),

@@ -20,6 +20,9 @@ def batch_normalization(op: Op, x: Tensor, scale: Tensor, bias: Tensor, mean: Te
     epsilon, momentum = op.attr("epsilon", 1e-5), op.attr("momentum", 0.9)
     asked = op.attr("training_mode", 0)
     if not asked and not op.settings.training:
+        if mean.requires_grad or variance.requires_grad:  # computed, of which torch's own knows no gradient
+            factor = torch.rsqrt(variance + epsilon) * scale
+            return x * per_channel(factor, x.ndim) + per_channel(bias - mean * factor, x.ndim)
         return F.batch_norm(x, mean, variance, scale, bias, False, 0.0, epsilon)
     y = F.batch_norm(x, None, None, scale, bias, True, 0.0, epsilon)
     with torch.no_grad():
