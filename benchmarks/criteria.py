@@ -1,21 +1,26 @@
-"""Accuracy after one cut without recovery, criterion by criterion, so that a user sees which one to take.
+"""Accuracy after one cut, criterion by criterion, so that a user sees which one to take.
 
-    python benchmarks/criteria.py -o benchmarks/results/criteria.md      # some minutes on one core
+    python benchmarks/criteria.py --jobs 2 -o benchmarks/results/criteria.md      # seven minutes of one core
     python benchmarks/criteria.py --models digits_resnet --criteria l1,fisher
 
 Every criterion removes the same number of units from every group: 30% of those inside blocks (heads, head entries,
 neurons, channels and hidden units that a single node makes). What runs through a whole stage of residual blocks stays:
 cutting it costs far more. Scores come from 500 images of the training set, with labels; accuracy is on test images.
-Nothing is recovered afterwards, so this measures the choice alone.
+Once as it is, which measures the choice alone, and once with every layer reconstructed on the same images, as
+`onnxprune compress --data` does.
 """
 
 from __future__ import annotations
 
+import functools
 import importlib.util
+import multiprocessing
 import os
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import mean
@@ -33,24 +38,20 @@ MODELS = {
     "digits_transformer": ROOT / "models" / "digits_transformer.onnx",
     "digits_lstm": ROOT / "models" / "digits_lstm.onnx",
 }
-RATIO, IMAGES, TEST_IMAGES, BATCH, RANDOM_SEEDS = 0.3, 500, 2000, 50, 5
+RATIO, IMAGES, TEST_IMAGES, BATCH, RANDOM_SEEDS = 0.3, 500, 1000, 50, 3
 # These take gradients at the labels where the data has some: they are measured without them, too.
 USE_LABELS = ("taylor1", "taylor2", "snip", "grasp")
 
 
 @dataclass
 class Row:
-    """One criterion: accuracy and seconds of scoring by model."""
+    """One criterion, by model: accuracy in percent of the cut model as it is and recovered, seconds of scoring."""
 
     criterion: str
     needs: str
     accuracy: dict[str, float] = field(default_factory=dict)
+    recovered: dict[str, float] = field(default_factory=dict)
     seconds: dict[str, float] = field(default_factory=dict)
-
-    @property
-    def average(self) -> float:
-        """Over the models."""
-        return mean(self.accuracy.values())
 
 
 def images_of(model: str) -> tuple[Any, Any, Any, Any]:
@@ -117,11 +118,13 @@ class Bench:
         found = np.concatenate([session.run(None, {"input": part})[0].argmax(1) for part in parts])
         return 100 * float((found == self.test_labels).mean())
 
-    def measure(self, criterion: str, *, labelled: bool = True, seed: int = 0) -> tuple[float, float]:
-        """Accuracy in percent of what is left, and the seconds that scoring took."""
+    def measure(self, criterion: str, *, labelled: bool, seed: int) -> tuple[float, float, float]:
+        """Accuracy in percent of what is left, as it is and recovered, and the seconds that scoring took."""
         from onnxprune import pipeline
         from onnxprune.allocation.base import share, weakest
+        from onnxprune.model import save
         from onnxprune.plan import plan_from_masks
+        from onnxprune.recover import recover
         from onnxprune.scoring import score_model
 
         start = time.perf_counter()
@@ -129,10 +132,16 @@ class Bench:
         scores = score_model(self.analysis, self.groups, criterion, data, seed=seed)
         seconds = time.perf_counter() - start
         lost = [(group, weakest(scores[group.id], share(RATIO, group.units))) for group in self.groups]
-        result = pipeline.apply(self.path, plan_from_masks(lost, {}))
+        plan = plan_from_masks(lost, {})
+        result = pipeline.apply(self.path, plan)
         with tempfile.TemporaryDirectory() as folder:
-            result.save(Path(folder) / "pruned.onnx")
-            return self.accuracy(Path(folder) / "pruned.onnx"), seconds
+            path = Path(folder) / "pruned.onnx"
+            save(result.model, path)
+            cut = self.accuracy(path)
+            pruned = pipeline.analyze_model(result.model)
+            recover(self.analysis, pruned, plan.keep(self.analysis), "reconstruct", data)
+            save(pruned.model, path)
+            return cut, self.accuracy(path), seconds
 
 
 def to_markdown(rows: list[Row], whole: dict[str, float]) -> str:
@@ -141,48 +150,74 @@ def to_markdown(rows: list[Row], whole: dict[str, float]) -> str:
     lines = [
         "# Criteria side by side",
         "",
-        f"Accuracy in percent after {RATIO:.0%} of the units inside blocks have gone from every group at once, without "
-        f"any recovery; scores from {IMAGES} training images; `random` is the mean of {RANDOM_SEEDS} seeds. "
+        f"Accuracy in percent after {RATIO:.0%} of the units inside blocks have gone from every group at once: as it "
+        "is, and behind the arrow after every layer was reconstructed, as `compress --data` does. "
+        f"Scores and reconstruction from {IMAGES} training images; `random` is the mean of {RANDOM_SEEDS} seeds. "
         f"ResNet-20 is tested on the first {TEST_IMAGES} images of its test set, the digits models on all 450: "
-        f"differences of two points or less are chance.",
+        "differences of two or three points are chance.",
         "",
-        "Written by `python benchmarks/criteria.py -o benchmarks/results/criteria.md`. The seconds are those of "
+        "Written by `python benchmarks/criteria.py --jobs 2 -o benchmarks/results/criteria.md`. The seconds are those of "
         "scoring ResNet-20 on one core of a machine that others used too.",
         "",
         f"| criterion | needs | {heads} | mean | s |",
         f"|---|---|{'---|' * len(names)}---|---|",
         f"| (not pruned) | | {' | '.join(f'{whole[name]:.1f}' for name in names)} | {mean(whole.values()):.1f} | |",
     ]
-    for row in sorted(rows, key=lambda row: -row.average):
-        found = " | ".join(f"{row.accuracy[name]:.1f}" for name in names)
-        seconds = row.seconds.get("resnet20")
-        shown = "" if seconds is None else f"{seconds:.1f}"
-        lines.append(f"| {row.criterion} | {row.needs} | {found} | {row.average:.1f} | {shown} |")
+    for row in sorted(rows, key=lambda row: -mean(row.recovered.values())):
+        cells = [shown(row.accuracy[name], row.recovered[name]) for name in names]
+        cells.append(shown(mean(row.accuracy.values()), mean(row.recovered.values())))
+        seconds = f"{row.seconds['resnet20']:.1f}" if "resnet20" in row.seconds else ""
+        lines.append(f"| {row.criterion} | {row.needs} | {' | '.join(cells)} | {seconds} |")
     return "\n".join(lines) + "\n"
+
+
+def shown(cut: float, recovered: float) -> str:
+    return f"{cut:.1f} → {recovered:.1f}"
+
+
+@functools.cache
+def bench_of(model: str) -> Bench:
+    """One per process."""
+    return Bench(model)
+
+
+def measured(task: tuple[str, bool, Sequence[str]]) -> Row:
+    """One row of the table."""
+    from onnxprune.criteria.base import criteria
+
+    criterion, labelled, models = task
+    row = Row(
+        criterion if labelled else f"{criterion}, labels drawn", ", ".join(criteria[criterion].needs) or "nothing"
+    )
+    for model in models:
+        seeds = range(RANDOM_SEEDS if criterion == "random" else 1)
+        found = [bench_of(model).measure(criterion, labelled=labelled, seed=seed) for seed in seeds]
+        row.accuracy[model], row.recovered[model], row.seconds[model] = map(mean, zip(*found, strict=True))
+    return row
 
 
 @click.command()
 @click.option("--models", default=",".join(MODELS), help="names, with commas")
 @click.option("--criteria", "wanted", default="", help="names, with commas (default: all)")
+@click.option("--jobs", default=1, help="processes")
 @click.option("-o", "--output", type=Path, help="where to write the table (default: the terminal)")
-def main(models: str, wanted: str, output: Path | None) -> None:
+def main(models: str, wanted: str, jobs: int, output: Path | None) -> None:
     """Measure every criterion on every model and write the table."""
     from onnxprune.criteria.base import criteria
 
-    benches = [Bench(name) for name in models.split(",")]
-    whole = {bench.name: bench.accuracy(bench.path) for bench in benches}
+    names = models.split(",")
+    whole = {name: bench_of(name).accuracy(MODELS[name]) for name in names}
+    tasks = [
+        (criterion, labelled, names)
+        for criterion in (wanted.split(",") if wanted else criteria.names())
+        for labelled in ((True, False) if criterion in USE_LABELS else (True,))
+    ]
     rows = []
-    for name in wanted.split(",") if wanted else criteria.names():
-        needs = ", ".join(criteria[name].needs) or "nothing"
-        for labelled in (True, False) if name in USE_LABELS else (True,):
-            row = Row(name if labelled else f"{name}, labels drawn", needs)
-            for bench in benches:
-                seeds = range(RANDOM_SEEDS if name == "random" else 1)
-                found = [bench.measure(name, labelled=labelled, seed=seed) for seed in seeds]
-                row.accuracy[bench.name] = mean(accuracy for accuracy, _ in found)
-                row.seconds[bench.name] = mean(seconds for _, seconds in found)
-            print(row.criterion, {key: round(value, 1) for key, value in row.accuracy.items()}, file=sys.stderr)
+    with ProcessPoolExecutor(jobs, mp_context=multiprocessing.get_context("spawn")) as pool:
+        for row in pool.map(measured, tasks):
             rows.append(row)
+            cells = (f"{name} {shown(row.accuracy[name], row.recovered[name])}" for name in names)
+            print(row.criterion, *cells, sep="  ", file=sys.stderr)
     text = to_markdown(rows, whole)
     if output:
         output.write_text(text)

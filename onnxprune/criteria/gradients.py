@@ -45,26 +45,20 @@ def taylor1(group: Group, context: Context) -> Scores:
 @criterion(
     "taylor2",
     needs=("gradients", "hessian"),
-    cost="two passes over the data, forward and backward; one without labels",
-    source='Molchanov et al. 2019, "Importance Estimation for Neural Network Pruning", section 3.1, one unit at a time',
+    cost="two passes over the data, forward and backward",
+    source='Molchanov et al. 2019, "Importance Estimation for Neural Network Pruning", section 3.1, with gates; '
+    "absolute values, averaged over samples",
     comparable=True,
 )
 def taylor2(group: Group, context: Context) -> Scores:
-    """Absolute change of the mean loss, to second order.
+    """Mean over samples of the absolute change of the loss, to second order.
 
-    |-g + h / 2| with the derivative g of the mean loss by the unit's gate and the second derivative h of the
-    Gauss-Newton matrix, which is the mean squared derivative with drawn labels (see `fisher`). Without labels g is 0 in
-    expectation and left out: the score is that of `fisher`.
+    |h / 2 - d| with the derivative d of a sample's loss by the unit's gate and the second derivative h of the
+    Gauss-Newton matrix, of the unit alone. For h stands the squared derivative at a label drawn from the model's
+    predictions, which it is in expectation.
     """
-    drawn = context.gradients.contributions(group, drawn=True)
-    if drawn is None:
-        return weight_sizes(group, context)
-    curvature = drawn.squares / drawn.samples
-    if not context.gradients.labelled:
-        return curvature / 2
-    found = context.gradients.contributions(group, drawn=False)
-    assert found is not None
-    return np.abs(curvature / 2 - found.total / found.samples)
+    found = context.gradients.changes(group)
+    return weight_sizes(group, context) if found is None else found.sizes / found.samples
 
 
 @criterion(

@@ -43,23 +43,20 @@ class Contributions:
 
     Attributes:
         samples: how many there were.
-        total, sizes, squares: sums over samples of the derivatives, their absolute values, their squares; float64,
-            shape [units].
+        sizes, squares: sums over samples of their absolute values and of their squares; float64, shape [units].
     """
 
     units: int
     samples: int = 0
-    total: Sums = field(init=False)
     sizes: Sums = field(init=False)
     squares: Sums = field(init=False)
 
     def __post_init__(self) -> None:
-        self.total, self.sizes, self.squares = (np.zeros(self.units) for _ in range(3))
+        self.sizes, self.squares = np.zeros(self.units), np.zeros(self.units)
 
     def add(self, derivatives: Sums) -> None:
         """Those of further samples: [samples, units]."""
         self.samples += len(derivatives)
-        self.total += derivatives.sum(axis=0)
         self.sizes += np.abs(derivatives).sum(axis=0)
         self.squares += np.square(derivatives).sum(axis=0)
 
@@ -113,11 +110,6 @@ class Gradients:
             self._model = _moved(TorchModel(analysis.model), device)
         self._axes = sorted({(place.tensor, place.axis) for group in analysis.groups for place in group.occurrences})
 
-    @property
-    def labelled(self) -> bool:
-        """Does the data have labels?"""
-        return self._data is not None and self._data.labelled
-
     def contributions(self, group: Group, *, drawn: bool) -> Contributions | None:
         """What the units of a group contribute to the loss; None where nothing reads them.
 
@@ -126,6 +118,14 @@ class Gradients:
             drawn: labels are drawn even if the data has them.
         """
         return self._once(f"contributions {drawn}", lambda: self._contributions(drawn)).get(group.atom)
+
+    def changes(self, group: Group) -> Contributions | None:
+        """By how much the losses of samples change, to second order, when a unit goes; else as `contributions`.
+
+        That is h / 2 - d with the derivative d by the gate, and the second derivative h of the Gauss-Newton matrix: the
+        squared derivative at a label that is drawn, in expectation.
+        """
+        return self._once("changes", self._changes).get(group.atom)
 
     def sensitivity(self) -> AxisSums:
         """Size of weight * gradient, the mean over batches, summed over all axes of a weight but one."""
@@ -148,11 +148,11 @@ class Gradients:
             self._found[kind] = compute()
         return self._found[kind]  # type: ignore[no-any-return]
 
-    def _steps(self, *, drawn: bool, reduction: str, keep: Collection[str] = ()) -> Iterator[_Step]:
+    def _steps(self, *, drawn: bool, reduction: str, keep: Collection[str] = (), seed: int = 0) -> Iterator[_Step]:
         """The model and its loss on every batch. Raises UsageError where there is no data."""
         if self._data is None:
             raise UsageError("the criterion needs gradients: give --data (an .npz, a folder, or synthetic)")
-        loss = make_loss("auto" if drawn else self._loss, self._model.outputs, self._seed, reduction)
+        loss = make_loss("auto" if drawn else self._loss, self._model.outputs, self._seed + seed, reduction)
         for count, batch in enumerate(self._data.batches(), 1):
             self._progress(f"taking gradients, batch {count}")
             values = self._model(batch.feed, keep)
@@ -163,10 +163,25 @@ class Gradients:
     # -- units
 
     def _contributions(self, drawn: bool) -> dict[Atom, Contributions]:
+        found: dict[Atom, Contributions] = {}
+        for derivatives in self._derivatives(drawn=drawn):
+            for atom, each in derivatives.items():
+                found.setdefault(atom, Contributions(atom.size)).add(each)
+        return found
+
+    def _changes(self) -> dict[Atom, Contributions]:
+        found: dict[Atom, Contributions] = {}
+        slopes, others = self._derivatives(drawn=False), self._derivatives(drawn=True, seed=1)
+        for slope, other in zip(slopes, others, strict=True):
+            for atom in slope:
+                found.setdefault(atom, Contributions(atom.size)).add(np.square(other[atom]) / 2 - slope[atom])
+        return found
+
+    def _derivatives(self, *, drawn: bool, seed: int = 0) -> Iterator[dict[Atom, Sums]]:
+        """For each batch the derivatives of its samples' losses by the gates of every group: [samples, units]."""
         groups = {group.atom: self._places(group) for group in self.analysis.groups}
-        found = {atom: Contributions(atom.size) for atom, places in groups.items() if places}
         names = [name for each in self._reads.values() for name in each]
-        for step in self._steps(drawn=drawn, reduction="sum", keep=names):
+        for step in self._steps(drawn=drawn, reduction="sum", keep=names, seed=seed):
             reads = {name: step.values[name] for name in names}
             slopes = dict(zip(names, _gradients([step.loss], list(reads.values())), strict=True))
             effects = {
@@ -174,9 +189,11 @@ class Gradients:
                 for place, each in self._reads.items()
             }
             samples = length_of(step.batch)
-            for atom, sums in found.items():
-                sums.add(np.sum([_by_sample(effects[place], place, atom, samples) for place in groups[atom]], axis=0))
-        return found
+            yield {
+                atom: np.sum([_by_sample(effects[place], place, atom, samples) for place in places], axis=0)
+                for atom, places in groups.items()
+                if places
+            }
 
     def _places(self, group: Group) -> list[Place]:
         return [place for place in self._reads if group.atom in set(atoms(place.dim))]
