@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import re
 import shutil
 import subprocess
 import sys
@@ -19,6 +20,7 @@ import torch
 
 from onnxprune.errors import ModelError, UsageError
 from onnxprune.model import check, open_model, save
+from onnxprune.runtime import torch_ops
 from onnxprune.runtime.ort import Session
 from onnxprune.runtime.torch import TorchModel
 from onnxprune.runtime.torch_ops.base import TABLE, torch_op
@@ -199,6 +201,13 @@ def test_operators_without_any_are_named(build: Build) -> None:
     )
     with pytest.raises(ModelError, match=r"torch has no implementation of: other.Magic \(2\)"):
         TorchModel(open_model(path))
+
+
+def test_families_of_operators_do_not_know_each_other() -> None:
+    for path in (Path(torch_ops.__file__).parent).glob("*.py"):
+        imported = re.findall(r"from onnxprune\.(\S+) import", path.read_text(encoding="utf-8"))
+        allowed = {"errors", "runtime.torch_ops.base", *(["registry"] if path.stem == "__init__" else [])}
+        assert set(imported) <= allowed, path.name
 
 
 def test_an_operator_is_registered_once() -> None:

@@ -46,14 +46,23 @@ def _cast(op: Op, x: Tensor, code: int) -> Tensor:
     if code in _UNSIGNED:
         return x.to(dtype) & ((1 << _UNSIGNED[code]) - 1)
     if dtype.itemsize == 1 and dtype.is_floating_point and x.is_floating_point():
+        if dtype == torch.float8_e8m0fnu:
+            return _power_of_two(x.float(), op.attr("round_mode", "up")).to(dtype)
         return _to_float8(x, dtype, bool(op.attr("saturate", 1)))
     return x.to(dtype)
 
 
+def _power_of_two(x: Tensor, mode: str) -> Tensor:
+    """Rounded to one, of those that float8e8m0 has."""
+    mantissa, exponent = torch.frexp(x)  # x = mantissa * 2^exponent, the mantissa from 0.5 to 1
+    least = {"up": 0.5, "nearest": 0.75, "down": 1.0}[mode]
+    above = mantissa > least if mode == "up" else mantissa >= least
+    power = torch.where(above, exponent, exponent - 1).masked_fill(x == 0, -127).clamp(-127, 127)
+    return torch.where(x.isnan(), x, torch.ldexp(torch.ones_like(x), power))
+
+
 def _to_float8(x: Tensor, dtype: torch.dtype, saturate: bool) -> Tensor:
     """Beyond the range: the largest value, or infinity where the type has one, else no number."""
-    if dtype == torch.float8_e8m0fnu:
-        return x.to(dtype)
     largest = torch.finfo(dtype).max
     if saturate:
         return x.float().clamp(-largest, largest).to(dtype)
