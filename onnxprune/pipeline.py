@@ -171,6 +171,7 @@ def compress(
     target: Sequence[str] = (),
     max_ratio: float = 1.0,
     min_units: int = 1,
+    ratios: Sequence[tuple[str, float]] = (),
     providers: Sequence[str] = CPU,
     loss: str = "auto",
     device: str = "cpu",
@@ -198,6 +199,7 @@ def compress(
         target: what to come down to, like "macs=0.4" or "size=5MB", in place of the ratio; see `targets`.
         max_ratio: no group loses more than this share of its units.
         min_units: no group is left with fewer units than this, unless it has fewer.
+        ratios: (kind or pattern, ratio) pairs; the groups that one names lose just that, by the last one that does.
         providers: execution providers of ONNX Runtime for the runs on data.
         loss: what gradients are of, for criteria that take some.
         device: where torch computes those.
@@ -214,7 +216,17 @@ def compress(
     criterion = criterion or ("l1" if data is None else "obs")
     method = recover or (recovering.NONE if data is None else recovering.BEST)
     request = Request(
-        criterion, ratio, scope, round_to, tuple(only), tuple(skip), seed, tuple(target), max_ratio, min_units
+        criterion,
+        ratio,
+        scope,
+        round_to,
+        tuple(only),
+        tuple(skip),
+        seed,
+        tuple(target),
+        max_ratio,
+        min_units,
+        tuple(ratios),
     )
     request.check()
     recovering.check_method(method)

@@ -8,11 +8,13 @@ from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from onnxprune.coupling import Analysis
 from onnxprune.errors import PlanError
 from onnxprune.pipeline import apply, compress, inspect
-from onnxprune.plan import Plan, Removal, plan_from_masks
+from onnxprune.plan import Plan, Removal, compose, plan_from_masks
 from tests.conftest import Build
 
 PLAN = Plan(
@@ -153,3 +155,74 @@ def test_the_request_is_written_down_and_ignored_on_replay(path: Path) -> None:
     asked = {"criterion": "l2", "ratio": 0.25, "scope": "auto", "round_to": 1, "only": [], "skip": ["w3"], "seed": 0}
     assert written == {**written, **asked}
     assert apply(path, Plan(result.plan.removals)).report.after == result.report.after
+
+
+# -- schema, composition, models that were trained again
+
+
+def test_plans_fit_the_published_schema(digits: dict[str, Path]) -> None:
+    jsonschema = pytest.importorskip("jsonschema")
+    schema = json.loads((Path(__file__).parents[1] / "docs" / "plan.schema.json").read_text())
+    jsonschema.Draft202012Validator.check_schema(schema)
+    for plan in (PLAN, Plan(), compress(digits["transformer"]).plan):
+        jsonschema.validate(json.loads(plan.to_json()), schema)
+    with pytest.raises(jsonschema.ValidationError):
+        jsonschema.validate({"format": 1, "groups": [{"group": "a"}]}, schema)
+
+
+def test_the_schema_names_what_plans_have(digits: dict[str, Path]) -> None:
+    """Checked by hand where jsonschema is not installed."""
+    schema = json.loads((Path(__file__).parents[1] / "docs" / "plan.schema.json").read_text())
+    written = json.loads(compress(digits["transformer"]).plan.to_json())
+    assert set(written) == set(schema["properties"])
+    assert set(written["groups"][0]) == set(schema["properties"]["groups"]["items"]["properties"])
+    assert schema["properties"]["format"]["const"] == written["format"]
+
+
+@given(st.data())
+def test_two_plans_after_each_other_are_one(data: st.DataObject) -> None:
+    """By indices: what is left of 0..n-1 after both is what the composed plan leaves."""
+    units = data.draw(st.integers(3, 12))
+    first = data.draw(st.sets(st.integers(0, units - 1), max_size=units - 2))
+    left = [unit for unit in range(units) if unit not in first]
+    then = data.draw(st.sets(st.integers(0, len(left) - 1), max_size=len(left) - 1))
+    plans = [
+        Plan((Removal("g", "neurons", size, tuple(sorted(gone))),) if gone else ())
+        for size, gone in ((units, first), (len(left), then))
+    ]
+    removed = [set(removal.remove) for removal in compose(*plans).removals]
+    expected = {*first, *(left[unit] for unit in then)}
+    assert (removed or [set()])[0] == expected
+
+
+def test_composed_plans_give_the_model_of_both(digits: dict[str, Path], tmp_path: Path) -> None:
+    first = compress(digits["resnet"], ratio=0.3)
+    first.save(tmp_path / "first.onnx")
+    then = compress(tmp_path / "first.onnx", ratio=0.3)
+    then.save(tmp_path / "both.onnx")
+    together = apply(digits["resnet"], compose(first.plan, then.plan))
+    assert together.report.after == then.report.after
+    assert [g.kept for g in together.report.groups] == [g.kept for g in then.report.groups]
+
+
+def test_plans_in_the_wrong_order_are_refused(digits: dict[str, Path], tmp_path: Path) -> None:
+    first = compress(digits["resnet"], ratio=0.3)
+    first.save(tmp_path / "first.onnx")
+    then = compress(tmp_path / "first.onnx", ratio=0.5)
+    with pytest.raises(PlanError, match="the first leaves"):
+        compose(then.plan, first.plan)
+
+
+def test_a_plan_fits_a_model_that_was_trained_again(build: Build) -> None:
+    """The same graph with other weights under other names; not one of another structure."""
+    graph = """
+        net (float[batch, 5] x) => (float[batch, 3] y)
+        <float[5, 8] {0}1, float[8, {1}] {0}2, float[{1}, 3] {0}3>
+        {{ h = MatMul(x, {0}1)  r = Relu(h)  k = MatMul(r, {0}2)  s = Relu(k)  y = MatMul(s, {0}3) }}
+    """
+    old, new, other = (build(graph.format(*names), name=names[0]) for names in (("w", 6), ("v", 6), ("u", 7)))
+    plan = Plan.from_json(compress(old, ratio=0.5, scope="uniform").plan.to_json())
+    result = apply(new, plan)
+    assert [(group.id, group.kept) for group in result.report.groups] == [("v1[1]", 4), ("v2[1]", 3)]
+    with pytest.raises(PlanError, match="which this model does not have"):
+        apply(other, plan)

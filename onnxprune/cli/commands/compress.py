@@ -8,7 +8,20 @@ from typing import Any
 import click
 from click.core import ParameterSource
 
-from onnxprune.cli.base import JSON, KEEP_METADATA, MODEL, OUTPUT, QUIET, VERBOSITY, examples, print_result, shared
+from onnxprune.cli.base import (
+    JSON,
+    KEEP_METADATA,
+    MARKDOWN,
+    MODEL,
+    OUTPUT,
+    QUIET,
+    REPORT,
+    VERBOSITY,
+    check_reports,
+    examples,
+    print_result,
+    shared,
+)
 from onnxprune.cli.complete import allocation_names, criterion_names
 from onnxprune.cli.data_options import DEVICE, LOSS, PROVIDERS, data_from, data_options
 from onnxprune.errors import UsageError
@@ -25,6 +38,7 @@ from onnxprune.errors import UsageError
         "onnxprune compress model.onnx --target latency=0.6 --threads 2",
         "onnxprune compress model.onnx --target macs=0.3 --steps 4 --data samples.npz",
         "onnxprune compress model.onnx --target drop=0.01 --data samples.npz --labels y",
+        "onnxprune compress model.onnx --recipe recipe.toml",
         "onnxprune compress model.onnx --lossless",
     ),
 )
@@ -56,6 +70,7 @@ from onnxprune.errors import UsageError
 @click.option("--threads", default=1, show_default=True, help="Of one operator, for a target or scope of latency.")
 @click.option("--latency-batch", default=1, show_default=True, help="Samples at a time, for the same.")
 @click.option("--jobs", default=1, show_default=True, help="Processes that measure, for scope sensitivity.")
+@click.option("--recipe", type=click.Path(path_type=Path), help="TOML file of options, with ratios for single groups.")
 @click.option("--steps", default=1, show_default=True, help="Cut in so many steps: score, cut, recover, repeat.")
 @click.option("--schedule", default="cubic", show_default=True, help="How steps are spread: linear, cubic, geometric.")
 @click.option("--max-ratio", default=1.0, show_default=True, help="No group loses more than this share of its units.")
@@ -81,12 +96,14 @@ from onnxprune.errors import UsageError
 @data_options
 @shared(PROVIDERS, LOSS, DEVICE)
 @click.option("--seed", default=0, show_default=True, help="Of everything random.")
-@shared(KEEP_METADATA, JSON, QUIET, VERBOSITY)
+@shared(KEEP_METADATA, REPORT, MARKDOWN, JSON, QUIET, VERBOSITY)
 def command(
     model: Path,
     output: Path | None,
     plan: Path | None,
     dry_run: bool,
+    report: Path | None,
+    markdown: Path | None,
     as_json: bool,
     quiet: bool,
     verbose: bool,
@@ -103,7 +120,8 @@ def command(
         from onnxprune import pipeline
 
         target = None if dry_run else output or pipeline.default_output(model)
-        pipeline.check_targets([model], target, plan)
+        check_reports([model], target, plan, report=report, markdown=markdown)
+        request = _with_recipe(request)
         seed = request["seed"]
         if request.pop("lossless"):
             result = pipeline.compress_lossless(model, **_without_choices(request), progress=progress)
@@ -120,7 +138,22 @@ def command(
             result.save(target, plan=plan, seed=seed, progress=progress)
         elif plan is not None:
             result.plan.save(plan)
-    print_result(result, model, target, as_json=as_json, quiet=quiet, verbose=verbose)
+    print_result(
+        result, model, target, as_json=as_json, quiet=quiet, verbose=verbose, report=report, markdown=markdown
+    )
+
+
+def _with_recipe(request: dict[str, Any]) -> dict[str, Any]:
+    """The request with what the recipe says where the command line says nothing."""
+    path = request.pop("recipe")
+    if path is None:
+        return request
+    from onnxprune.recipe import read
+
+    recipe = read(path)
+    source = click.get_current_context().get_parameter_source
+    unsaid = {name: value for name, value in recipe.options.items() if source(name) is ParameterSource.DEFAULT}
+    return {**request, **unsaid, "ratios": recipe.ratios}
 
 
 def _with_data(request: dict[str, Any], model: Path) -> dict[str, Any]:

@@ -1,0 +1,79 @@
+"""`onnxprune plan`: look at plans, put several together, map them to torch."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from onnxprune.cli.base import JSON, MODEL, QUIET, VERBOSITY, examples, print_json, shared
+
+if TYPE_CHECKING:
+    from onnxprune.plan import Plan
+
+
+@click.command(
+    "plan",
+    epilog=examples(
+        "onnxprune plan model.onnx plan.json --torch > keep.json",
+        "onnxprune plan model.onnx first.json second.json -o both.json",
+    ),
+)
+@MODEL
+@click.argument("plans", type=click.Path(path_type=Path), nargs=-1, required=True)
+@click.option("--torch", "for_torch", is_flag=True, help="Print parameter names of torch and the positions that stay.")
+@click.option("-o", "--output", type=click.Path(path_type=Path), help="Write the plan that does what all of them do.")
+@shared(JSON, QUIET, VERBOSITY)
+def command(
+    model: Path,
+    plans: tuple[Path, ...],
+    for_torch: bool,
+    output: Path | None,
+    as_json: bool,
+    quiet: bool,
+    verbose: bool,
+) -> None:
+    """Show what PLANS remove from MODEL, and check that they fit.
+
+    Several plans are put together, each speaking of the model that those before it leave. With --torch the result is
+    one JSON document with an entry per parameter, for index_select in torch; names that could not be traced are listed.
+    """
+    from functools import reduce
+
+    from onnxprune import pipeline
+    from onnxprune.plan import Plan, compose
+
+    if output is not None:
+        pipeline.check_targets([model, *plans], output)
+    analysis = pipeline.inspect(model)
+    plan = reduce(compose, [Plan.read(path) for path in plans])
+    plan.keep(analysis)
+    if output is not None:
+        plan.save(output)
+    if for_torch:
+        from onnxprune.torch_names import to_document
+
+        print_json(to_document(analysis, plan))
+    elif as_json:
+        click.echo(plan.to_json(), nl=False)
+    elif not quiet:
+        _print(plan, verbose=verbose)
+
+
+def _print(plan: Plan, *, verbose: bool) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(box=None, pad_edge=False)
+    table.add_column("group", overflow="fold")
+    table.add_column("kind")
+    for name in ("units", "kept"):
+        table.add_column(name, justify="right")
+    if verbose:
+        table.add_column("removed", overflow="fold")
+    for removal in plan.removals:
+        removed = [" ".join(map(str, removal.remove))] if verbose else []
+        kept = removal.units - len(removal.remove)
+        table.add_row(removal.group, removal.kind, f"{removal.units:,}", f"{kept:,}", *removed)
+    Console(markup=False, emoji=False, highlight=False).print(table)
