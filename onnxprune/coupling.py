@@ -16,10 +16,11 @@ import onnx_ir as ir
 from onnxprune import graph as graphs
 from onnxprune.arithmetic import Scaling, SizeArithmetic
 from onnxprune.dims import Atom, Dim, atoms, describe, freeze, resolve, terms
+from onnxprune.inference import Shapes
 from onnxprune.model import is_parameter
 from onnxprune.ops import find_rule
 from onnxprune.ops.base import Array, Dims, Findings, Op, Reason, RefuseError, SizeRef, key_of
-from onnxprune.shapes import Shapes, infer
+from onnxprune.shapes import infer
 
 
 @dataclass(frozen=True)

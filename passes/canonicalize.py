@@ -9,10 +9,11 @@ import onnx_ir as ir
 import onnx_ir.passes.common as common
 
 from onnxprune.graph import subgraphs
+from onnxprune.inference import Shapes
 from onnxprune.ops.base import Array
 from onnxprune.ops.evaluate import constant_tensor
 from onnxprune.passes.base import PassResult
-from onnxprune.shapes import Observe, Shapes, infer
+from onnxprune.shapes import Observe, infer
 
 # A folded array of more entries than this would weigh more than the nodes that compute it.
 _MAX_FOLDED = 1024

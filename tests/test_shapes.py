@@ -13,10 +13,11 @@ import pytest
 from onnxprune.arithmetic import SizeArithmetic
 from onnxprune.coupling import analyze
 from onnxprune.dims import kept_size
+from onnxprune.inference import Shapes
 from onnxprune.model import open_model
 from onnxprune.passes.canonicalize import Canonicalize
 from onnxprune.runtime.observe import observe
-from onnxprune.shapes import Shapes, infer
+from onnxprune.shapes import infer
 from tests.conftest import Build
 
 
