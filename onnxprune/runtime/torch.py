@@ -109,6 +109,7 @@ class TorchModel(torch.nn.Module):
             else:
                 self._constants[key] = tensor
         context.constants.clear()
+        context.weights.clear()  # the parameters hold them now, wherever they move
 
     @property
     def weights(self) -> dict[str, torch.nn.Parameter]:

@@ -219,7 +219,7 @@ class Program:
         known = self.context.constants
         if step.entry.bodies or step.entry.random or not all(name in known for name in step.inputs if name):
             return False
-        results: Environment = dict(known)
+        results: Environment = {name: known[name] for name in step.inputs if name}
         with torch.no_grad():
             _run_checked(step, results, None)
         tensors = [results[name] for name in step.outputs if name]

@@ -11,6 +11,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from onnxprune.runtime.torch_program import Program, Step
@@ -64,7 +65,8 @@ class Sized:
         results = {name: env[name] for name in names if name in env}
         kept = {name: value for name, value in results.items() if isinstance(value, Tensor) and _is_small(value)}
         steps = [_with_numbers(step, kept) for step in program.steps if not _is_known(step, kept)]
-        return Sized(program.with_steps(steps), {name: value.detach() for name, value in kept.items()})
+        with torch.inference_mode(False):  # so that a later run can differentiate what is multiplied by them
+            return Sized(program.with_steps(steps), {name: value.detach().clone() for name, value in kept.items()})
 
 
 def _is_small(value: Tensor) -> bool:

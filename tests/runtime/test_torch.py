@@ -432,6 +432,18 @@ def test_what_follows_from_the_shapes_is_computed_once_for_each_of_them(build: B
     assert not module._sized
 
 
+def test_a_first_run_in_inference_mode_leaves_nothing_that_cannot_be_differentiated(build: Build) -> None:
+    path = build("""
+        net (float[n, 3] x) => (float[n, 3] y) <float[3] w>
+        { s = Shape(x)  ones = ConstantOfShape<value = float[1] {2.0}>(s)  h = Mul(x, w)  y = Mul(h, ones) }
+    """)
+    module = TorchModel(open_model(path))
+    with torch.inference_mode():
+        module({"x": normal(2, 3)})
+    module({"x": normal(2, 3)})["y"].sum().backward()
+    assert module.weights["w"].grad is not None
+
+
 def test_sizes_that_depend_on_data_are_computed_every_time(build: Build) -> None:
     path = build("""
         net (float[n] x, int64[1] k) => (float[c] y, int64[1] count)
