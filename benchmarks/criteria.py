@@ -156,8 +156,8 @@ def to_markdown(rows: list[Row], whole: dict[str, float]) -> str:
         f"ResNet-20 is tested on the first {TEST_IMAGES} images of its test set, the digits models on all 450: "
         "differences of two or three points are chance.",
         "",
-        "Written by `python benchmarks/criteria.py --jobs 2 -o benchmarks/results/criteria.md`. The seconds are those of "
-        "scoring ResNet-20 on one core of a machine that others used too.",
+        "Written by `python benchmarks/criteria.py --jobs 2 -o benchmarks/results/criteria.md`. The seconds are those "
+        "of scoring ResNet-20 on one core of a machine that others used too.",
         "",
         f"| criterion | needs | {heads} | mean | s |",
         f"|---|---|{'---|' * len(names)}---|---|",

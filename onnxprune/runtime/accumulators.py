@@ -58,11 +58,13 @@ def units(place: Place, atom: Atom) -> View:
 
 
 def pooled(place: Place, atom: Atom) -> View:
-    """One block [1, samples, units]."""
+    """One block [1, samples, units]; a value that does not enumerate the samples is the same for all of them."""
 
     def view(value: Array, batch: Batch) -> Iterator[Array]:
-        maps = unit_maps(value, place, atom, length_of(batch))
-        yield maps.reshape(*maps.shape[:2], -1).mean(axis=2, dtype=np.float64)[None]
+        samples = length_of(batch)
+        maps = unit_maps(value, place, atom, samples)
+        rows = maps.reshape(*maps.shape[:2], -1).mean(axis=2, dtype=np.float64)
+        yield np.broadcast_to(rows, (samples, rows.shape[1]))[None]
 
     return view
 

@@ -286,10 +286,13 @@ def _each(
 
 
 def _by_sample(effects: npt.NDArray[Any], place: Place, atom: Atom, samples: int) -> Sums:
-    """The sum over everything that belongs to a unit in a sample: [samples, units]."""
+    """The sum over everything that belongs to a unit in a sample: [samples, units].
+
+    What does not enumerate the samples is spread over them evenly.
+    """
     maps = unit_maps(effects, place, atom, samples)
     sums: Sums = maps.reshape(*maps.shape[:2], -1).sum(axis=2, dtype=np.float64)
-    return sums
+    return sums if len(sums) == samples else np.repeat(sums / samples, samples, axis=0)
 
 
 def _gradients(

@@ -372,6 +372,26 @@ def test_without_torch_it_says_what_to_install(build: Build, monkeypatch: pytest
         score_model(analysis, analysis.groups, "synflow")
 
 
+BESIDE_THE_DATA = """
+    net (float[batch, 5] x) => (float[batch, 3] y)
+    <float[2, 5] p, float[5, 6] w, float[6, 3] v, int64[1] one = {1}, float[5, 3] u, int64[1] zero = {0}>
+    {
+        s = Shape(x)  b = Slice(s, zero, one)  c = Cast<to = 1>(b)  q = Mul(p, c)  h = MatMul(q, w)  r = Tanh(h)
+        m = ReduceMean<axes = [0], keepdims = 1>(r)  e = MatMul(m, v)  d = MatMul(x, u)  y = Add(d, e)
+    }
+"""
+
+
+@pytest.mark.parametrize("name", ["taylor1", "fisher", "lda", "activation-entropy"])
+def test_values_that_do_not_enumerate_the_samples(build: Build, name: str) -> None:
+    """They follow from the size of the batch alone."""
+    path = build(BESIDE_THE_DATA)
+    analysis = inspect(path)
+    found = score_model(analysis, analysis.groups, name, inputs(5, labels=LABELS)[0])
+    assert all(np.isfinite(values).all() for values in found.values())
+    assert "w[1]" in found
+
+
 FUSED = """
     net (float[batch, 5, 6] x) => (float[batch, 5, 4] y)
     <float[6, 24] w, float[24] b, float[8, 4] v>

@@ -98,6 +98,13 @@ def test_value_without_samples_counts_as_one() -> None:
     assert unit_maps(normal(7, 5), place(atom, 1), atom, 4).shape == (1, 5, 7, 1)
 
 
+def test_value_without_samples_has_the_same_mean_for_all() -> None:
+    atom = Atom(5)
+    value = normal(7, 5)
+    (block,) = pooled(place(atom, 1), atom)(value, Batch({"x": np.zeros((4, 1))}))
+    np.testing.assert_allclose(block, np.tile(value.mean(0, dtype=np.float64), (1, 4, 1)))
+
+
 # -- sums
 
 
