@@ -32,6 +32,7 @@ ROOMS = [
     ["coupling"],
     ["cost", "plan", "selection", "calibration", "filters"],
     ["cost_terms"],
+    ["layer_forms"],
     ["layers"],
     ["runtime"],
     ["metrics"],

@@ -37,6 +37,18 @@ FORMS = {
     "depthwise": conv("<group = 4, strides = [2, 2]>", "8, 1, 3, 3", "8"),
     "sequence": conv("<pads = [2, 1]>", "6, 4, 4", "6", x="batch, 4, 11"),
     "volume": conv("<strides = [1, 2, 1]>", "6, 4, 2, 3, 2", "6", x="batch, 4, 5, 6, 4"),
+    "transposed": """
+        net (float[batch, 4, 5, 4] x) => (float y) <float[4, 6, 3, 2] w, float[6] b> { y = ConvTranspose(x, w, b) }
+    """,
+    "transposed in groups": """
+        net (float[batch, 4, 5, 4] x) => (float y) <float[4, 3, 3, 2] w, float[6] b>
+        { y = ConvTranspose<group = 2, strides = [2, 3], dilations = [2, 1], pads = [1, 0, 2, 1],
+          output_padding = [1, 0]>(x, w, b) }
+    """,
+    "transposed and cut": """
+        net (float[batch, 4, 5, 4] x) => (float y) <float[4, 6, 2, 1] w>
+        { y = ConvTranspose<strides = [2, 2], pads = [2, 1, 0, 1]>(x, w) }
+    """,
     "gemm": """
         net (float[batch, 5] x) => (float[batch, 6] y) <float[5, 6] w, float[6] b> { y = Gemm(x, w, b) }
     """,

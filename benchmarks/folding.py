@@ -1,0 +1,93 @@
+"""What folding saves when there is no data at all: accuracy of trained models at 1.5x and 2x fewer MACs.
+
+    python benchmarks/folding.py -o benchmarks/results/folding.md
+
+The same plan each time (criterion l1): units dropped; folded into those that stay; and, for comparison, recovered on
+made-up inputs. Accuracy on all test images.
+"""
+
+from __future__ import annotations
+
+import os
+import runpy
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import click
+import numpy as np
+import numpy.typing as npt
+
+from onnxprune import pipeline
+from onnxprune.model import save
+from onnxprune.passes.fold_units import FoldUnits
+from onnxprune.passes.remove_dead import RemoveDead
+from onnxprune.passes.remove_units import RemoveUnits
+from onnxprune.plan import Plan
+from onnxprune.recover import recover
+from onnxprune.runtime.ort import Session
+
+ROOT = Path(__file__).resolve().parents[1]
+SHARED = Path(os.environ.get("ONNXPRUNE_SHARED", ROOT.parent / "shared"))
+TARGETS = (1.25, 1.5, 2.0)
+
+Array = npt.NDArray[Any]
+
+
+def models(images: int) -> Iterator[tuple[Path, Array, Array]]:
+    """Each file with test images and labels."""
+    with np.load(ROOT / "models" / "digits_test.npz") as digits:
+        yield ROOT / "models" / "digits_resnet.onnx", digits["input"], digits["labels"]
+    cifar = SHARED / "data" / "cifar10"
+    tensors = runpy.run_path(str(cifar / "load.py"))["tensors"]
+    for name in ("resnet20", "resnet56"):
+        yield cifar / f"{name}.onnx", *tensors("test", images)
+
+
+def accuracy(path: Path, images: Array, labels: Array) -> float:
+    session = Session(path, optimized=True)
+    parts = np.array_split(images, -(-len(images) // 500))
+    found = [next(iter(session.run({session.inputs[0].name: part}).values())).argmax(1) for part in parts]
+    return float(np.mean(np.concatenate(found) == labels))
+
+
+def cut(path: Path, plan: Plan, how: str, folder: Path) -> Path:
+    """The model with the plan applied in one of the ways."""
+    analysis = pipeline.inspect(path)
+    if how == "fold":
+        FoldUnits(analysis, plan)(analysis.model)
+    RemoveUnits(analysis, plan)(analysis.model)
+    RemoveDead()(analysis.model)
+    model = analysis.model
+    if how.startswith("synthetic"):
+        original, pruned = pipeline.inspect(path), pipeline.analyze_model(model)
+        recover(original, pruned, plan.keep(original), how.split()[1], None)
+    save(model, folder / "cut.onnx")
+    return folder / "cut.onnx"
+
+
+WAYS = ("drop", "fold", "synthetic batchnorm", "synthetic reconstruct")
+
+
+@click.command()
+@click.option("-o", "--output", type=click.Path(path_type=Path))
+@click.option("--images", default=10_000, help="Test images of CIFAR-10.")
+def main(output: Path | None, images: int) -> None:
+    lines = [f"| model | fewer MACs | whole | {' | '.join(WAYS)} |", f"|---|---|{'---|' * (len(WAYS) + 1)}"]
+    with tempfile.TemporaryDirectory() as folder:
+        for path, *test in models(images):
+            whole = accuracy(path, *test)
+            for target in TARGETS:
+                plan = pipeline.compress(path, "l1", target=[f"macs={1 / target:.4f}"]).plan
+                found = [accuracy(cut(path, plan, way, Path(folder)), *test) for way in WAYS]
+                lines.append(
+                    f"| {path.stem} | {target}x | {whole:.1%} | {' | '.join(f'{each:.1%}' for each in found)} |"
+                )
+                click.echo(lines[-1])
+    if output is not None:
+        output.write_text(f"# Folding, without data\n\n{(__doc__ or '').strip()}\n\n" + "\n".join(lines) + "\n")
+
+
+if __name__ == "__main__":
+    main()
