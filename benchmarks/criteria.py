@@ -1,13 +1,13 @@
 """Accuracy after one cut, criterion by criterion, so that a user sees which one to take.
 
-    python benchmarks/criteria.py --jobs 2 -o benchmarks/results/criteria.md      # seven minutes of one core
+    python benchmarks/criteria.py --jobs 2 -o benchmarks/results/criteria.md      # three minutes of one core
     python benchmarks/criteria.py --models digits_resnet --criteria l1,fisher
 
 Every criterion removes the same number of units from every group: 30% of those inside blocks (heads, head entries,
 neurons, channels and hidden units that a single node makes). What runs through a whole stage of residual blocks stays:
 cutting it costs far more. Scores come from 500 images of the training set, with labels; accuracy is on test images.
-Once as it is, which measures the choice alone, and once with every layer reconstructed on the same images, as
-`onnxprune compress --data` does.
+As it is, which measures the choice alone; with --recover also after every layer was reconstructed on the same images,
+as `onnxprune compress --data` does.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ MODELS = {
     "digits_transformer": ROOT / "models" / "digits_transformer.onnx",
     "digits_lstm": ROOT / "models" / "digits_lstm.onnx",
 }
-RATIO, IMAGES, TEST_IMAGES, BATCH, RANDOM_SEEDS = 0.3, 500, 1000, 50, 3
+RATIO, IMAGES, TEST_IMAGES, BATCH, RANDOM_SEEDS = 0.3, 500, 2000, 50, 5
 # These take gradients at the labels where the data has some: they are measured without them, too.
 USE_LABELS = ("taylor1", "taylor2", "snip", "grasp")
 
@@ -118,8 +118,8 @@ class Bench:
         found = np.concatenate([session.run(None, {"input": part})[0].argmax(1) for part in parts])
         return 100 * float((found == self.test_labels).mean())
 
-    def measure(self, criterion: str, *, labelled: bool, seed: int) -> tuple[float, float, float]:
-        """Accuracy in percent of what is left, as it is and recovered, and the seconds that scoring took."""
+    def measure(self, criterion: str, *, labelled: bool, seed: int, recovered: bool) -> tuple[float, float, float]:
+        """Accuracy in percent of what is left, as it is and recovered (or again), and the seconds that scoring took."""
         from onnxprune import pipeline
         from onnxprune.allocation.base import share, weakest
         from onnxprune.model import save
@@ -138,26 +138,29 @@ class Bench:
             path = Path(folder) / "pruned.onnx"
             save(result.model, path)
             cut = self.accuracy(path)
+            if not recovered:
+                return cut, cut, seconds
             pruned = pipeline.analyze_model(result.model)
             recover(self.analysis, pruned, plan.keep(self.analysis), "reconstruct", data)
             save(pruned.model, path)
             return cut, self.accuracy(path), seconds
 
 
-def to_markdown(rows: list[Row], whole: dict[str, float]) -> str:
+def to_markdown(rows: list[Row], whole: dict[str, float], *, recovered: bool) -> str:
     names = list(whole)
     heads = " | ".join(names)
     lines = [
         "# Criteria side by side",
         "",
-        f"Accuracy in percent after {RATIO:.0%} of the units inside blocks have gone from every group at once: as it "
-        "is, and behind the arrow after every layer was reconstructed, as `compress --data` does. "
-        f"Scores and reconstruction from {IMAGES} training images; `random` is the mean of {RANDOM_SEEDS} seeds. "
-        f"ResNet-20 is tested on the first {TEST_IMAGES} images of its test set, the digits models on all 450: "
-        "differences of two or three points are chance.",
+        f"Accuracy in percent after {RATIO:.0%} of the units inside blocks have gone from every group at once, "
+        + ("and behind the arrow after every layer was reconstructed. " if recovered else "without any recovery. ")
+        + f"Scores come from {IMAGES} training images, with labels; `random` is the mean of {RANDOM_SEEDS} seeds. "
+        + f"ResNet-20 is tested on the first {TEST_IMAGES} images of its test set, the digits models on all 450: "
+        + "differences of two points are chance.",
         "",
-        "Written by `python benchmarks/criteria.py --jobs 2 -o benchmarks/results/criteria.md`. The seconds are those "
-        "of scoring ResNet-20 on one core of a machine that others used too.",
+        f"Written by `python benchmarks/criteria.py --jobs 2{' --recover' if recovered else ''} "
+        "-o benchmarks/results/criteria.md`. The seconds are those of scoring ResNet-20 on one core of a machine that "
+        "others used too.",
         "",
         f"| criterion | needs | {heads} | mean | s |",
         f"|---|---|{'---|' * len(names)}---|---|",
@@ -172,7 +175,7 @@ def to_markdown(rows: list[Row], whole: dict[str, float]) -> str:
 
 
 def shown(cut: float, recovered: float) -> str:
-    return f"{cut:.1f} → {recovered:.1f}"
+    return f"{cut:.1f}" if cut == recovered else f"{cut:.1f} → {recovered:.1f}"
 
 
 @functools.cache
@@ -181,17 +184,19 @@ def bench_of(model: str) -> Bench:
     return Bench(model)
 
 
-def measured(task: tuple[str, bool, Sequence[str]]) -> Row:
+def measured(task: tuple[str, bool, Sequence[str], bool]) -> Row:
     """One row of the table."""
     from onnxprune.criteria.base import criteria
 
-    criterion, labelled, models = task
+    criterion, labelled, models, recovered = task
     row = Row(
         criterion if labelled else f"{criterion}, labels drawn", ", ".join(criteria[criterion].needs) or "nothing"
     )
     for model in models:
         seeds = range(RANDOM_SEEDS if criterion == "random" else 1)
-        found = [bench_of(model).measure(criterion, labelled=labelled, seed=seed) for seed in seeds]
+        found = [
+            bench_of(model).measure(criterion, labelled=labelled, seed=seed, recovered=recovered) for seed in seeds
+        ]
         row.accuracy[model], row.recovered[model], row.seconds[model] = map(mean, zip(*found, strict=True))
     return row
 
@@ -199,16 +204,17 @@ def measured(task: tuple[str, bool, Sequence[str]]) -> Row:
 @click.command()
 @click.option("--models", default=",".join(MODELS), help="names, with commas")
 @click.option("--criteria", "wanted", default="", help="names, with commas (default: all)")
+@click.option("--recover", is_flag=True, help="measure after reconstruction, too: four times as long")
 @click.option("--jobs", default=1, help="processes")
 @click.option("-o", "--output", type=Path, help="where to write the table (default: the terminal)")
-def main(models: str, wanted: str, jobs: int, output: Path | None) -> None:
+def main(models: str, wanted: str, recover: bool, jobs: int, output: Path | None) -> None:
     """Measure every criterion on every model and write the table."""
     from onnxprune.criteria.base import criteria
 
     names = models.split(",")
     whole = {name: bench_of(name).accuracy(MODELS[name]) for name in names}
     tasks = [
-        (criterion, labelled, names)
+        (criterion, labelled, names, recover)
         for criterion in (wanted.split(",") if wanted else criteria.names())
         for labelled in ((True, False) if criterion in USE_LABELS else (True,))
     ]
@@ -218,7 +224,7 @@ def main(models: str, wanted: str, jobs: int, output: Path | None) -> None:
             rows.append(row)
             cells = (f"{name} {shown(row.accuracy[name], row.recovered[name])}" for name in names)
             print(row.criterion, *cells, sep="  ", file=sys.stderr)
-    text = to_markdown(rows, whole)
+    text = to_markdown(rows, whole, recovered=recover)
     if output:
         output.write_text(text)
     else:
