@@ -200,6 +200,12 @@ class Inference:
         if value.name in self.found.known:
             return self.found.known[value.name]
         producer = value.producer()
+        if (
+            producer is not None and producer.op_type == "Concat"
+        ):  # scales: constants of channels, computed ones of space
+            pieces = [None if piece is None else self._content(piece) for piece in producer.inputs]
+            known = [piece for piece in pieces if piece is not None and piece.ndim == 1]
+            return np.concatenate(known) if len(known) == len(pieces) else None
         tensor = value.const_value if producer is None else constant_tensor(producer)
         fits = tensor is not None and tensor.dtype.is_floating_point() and tensor.size <= _MAX_SCALES
         return tensor.numpy() if tensor is not None and fits else None

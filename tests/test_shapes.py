@@ -157,6 +157,26 @@ def test_scales_of_a_resize_are_looked_at(build: Build) -> None:
     assert not found.invented
 
 
+def test_scales_of_which_some_are_computed(build: Build) -> None:
+    """Opset 9 upsamples to the size of another value by scales: (1, 1) beside a quotient of sizes."""
+    found = shapes_of(
+        build(
+            """
+            net (float[batch, 3, 4, 5] x, float[batch, 2, 8, 15] z) => (float[a, b, c, d] y)
+            <float[2] channels = {1, 1}>
+            {
+                sx = Shape(x)  px = Slice<starts = [2], ends = [4]>(sx)  fx = Cast<to = 1>(px)
+                sz = Shape(z)  pz = Slice<starts = [2], ends = [4]>(sz)  fz = Cast<to = 1>(pz)
+                q = Div(fz, fx)  scales = Concat<axis = 0>(channels, q)  y = Upsample(x, scales)
+            }
+            """,
+            opset=9,
+        )
+    )
+    assert found.shapes["y"][1:] == (3, 8, 15)
+    assert found.dynamic == {(name, 0) for name in "xyz"}
+
+
 # -- what only a run can tell
 
 
