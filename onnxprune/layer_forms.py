@@ -58,11 +58,20 @@ def _form(*names: str, domain: str = "") -> Callable[[MakeForm], MakeForm]:
     return add
 
 
+def constant_of(value: ir.Value | None) -> ir.TensorProtocol | None:
+    """The tensor of an initializer, or of an Identity of one, as exporters write equal parameters."""
+    node = None if value is None else value.producer()
+    if node is not None and key_of(node) == ("", "Identity"):
+        return constant_of(node.inputs[0])
+    return None if value is None else value.const_value
+
+
 def read(value: ir.Value | None) -> Array:
-    """The array of an initializer. Raises ValueError when it is none."""
-    if value is None or value.const_value is None:
-        raise ValueError("not an initializer")
-    with reading(value.const_value) as array:
+    """The array of a constant. Raises ValueError when it is none."""
+    tensor = constant_of(value)
+    if tensor is None:
+        raise ValueError("not a constant")
+    with reading(tensor) as array:
         return np.array(array)
 
 
@@ -71,7 +80,7 @@ def is_batch_norm(node: ir.Node) -> bool:
     return (
         key_of(node) == ("", "BatchNormalization")
         and not attribute(node, "training_mode", 0)
-        and all(value is not None and value.const_value is not None for value in node.inputs[1:5])
+        and all(constant_of(value) is not None for value in node.inputs[1:5])
     )
 
 

@@ -25,6 +25,7 @@ from onnxprune.layer_forms import (
     Form,
     Positions,
     by_sample,
+    constant_of,
     is_batch_norm,
     norm_deviation,
     norm_scale,
@@ -136,7 +137,7 @@ def _is_own(weight: ir.Value) -> bool:
 def _may_have_bias(node: ir.Node, slot: int) -> bool:
     """Is the bias absent, or a constant?"""
     value = node.inputs[slot] if slot < len(node.inputs) else None
-    return value is None or value.const_value is not None
+    return value is None or constant_of(value) is not None
 
 
 def _bias_behind(node: ir.Node) -> tuple[ir.Node, int] | None:
@@ -147,7 +148,7 @@ def _bias_behind(node: ir.Node) -> tuple[ir.Node, int] | None:
         return None
     add, slot = uses[0]
     other = add.inputs[1 - slot]
-    const = None if other is None else other.const_value
+    const = constant_of(other)
     if const is None or const.shape.rank() == 0 or prod(const.shape.numpy()) != const.shape.numpy()[-1]:
         return None
     return add, 1 - slot
@@ -230,6 +231,7 @@ __all__ = [
     "Residual",
     "bias_of",
     "choose_positions",
+    "constant_of",
     "is_rectified",
     "layers",
     "layers_of",

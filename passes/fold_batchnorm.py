@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import onnx_ir as ir
 
-from onnxprune.layers import Layer, bias_of, layers_of, matrix_of
+from onnxprune.layers import Layer, bias_of, layers_of, matrix_of, read
 from onnxprune.ops.base import attribute
 from onnxprune.passes.base import PassResult
 from onnxprune.recovery.edit import set_bias, set_matrix
@@ -68,10 +68,7 @@ def _fold_in_front(model: ir.Model, norm: Layer, reader: Layer) -> None:
     scale = matrix_of(norm)[:, 0, 0]
     matrix = matrix_of(reader)
     features = reader.feature_channels(len(scale))
-    mean = norm.node.inputs[3]
-    assert mean is not None
-    assert mean.const_value is not None
-    shift = bias_of(norm, len(scale)) - mean.const_value.numpy().astype(np.float64) * scale
+    shift = bias_of(norm, len(scale)) - read(norm.node.inputs[3]).astype(np.float64) * scale
     bias = bias_of(reader, matrix.shape[0] * matrix.shape[2]) + np.einsum("gf,gfo->go", shift[features], matrix).ravel()
     _bypass(model, norm.node)
     set_matrix(model, reader, matrix * scale[features][:, :, None])

@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 import onnx_ir as ir
 
-from onnxprune.layers import Layer, bias_of, norm_deviation, norm_scale, read
+from onnxprune.layers import Layer, bias_of, constant_of, norm_deviation, norm_scale, read
 from onnxprune.ops.base import key_of
 
 
@@ -48,7 +48,9 @@ def _set_input(
 ) -> None:
     """Give a node a constant of its own in place of what it read; of the type of that, or of another value."""
     old = node.inputs[slot] if slot < len(node.inputs) else None
-    dtype = (like or old).const_value.dtype  # type: ignore[union-attr]
+    tensor = constant_of(like or old)
+    assert tensor is not None
+    dtype = tensor.dtype
     value = ir.Value(name=_free_name(model, f"{node.name or node.op_type}/recovered"))
     _assign(value, array, dtype)
     model.graph.register_initializer(value)
