@@ -1,5 +1,5 @@
-"""Write the parts of the documentation that follow from the code: the command reference, the list of criteria, the
-README's picture.
+"""Write the parts of the documentation that follow from the code: the command reference, the pages on criteria and
+passes, the README's picture.
 
 python docs/generate.py            # write them
 python docs/generate.py --check    # exit 1 if what is committed is not what would be written
@@ -8,7 +8,12 @@ python docs/generate.py --check    # exit 1 if what is committed is not what wou
 from __future__ import annotations
 
 import contextlib
+import dataclasses
+import importlib
+import inspect
 import io
+import pkgutil
+import re
 import shlex
 import shutil
 import sys
@@ -16,11 +21,13 @@ import tempfile
 from pathlib import Path
 
 import click
+from pictures import pictures
 from rich.console import Console
 from rich.text import Text
 
+from onnxprune import passes
 from onnxprune.cli import main as command_line
-from onnxprune.criteria.base import criteria
+from onnxprune.criteria.base import Criterion, criteria
 from onnxprune.report import terminal
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -45,14 +52,108 @@ def cli_reference() -> str:
 
 def criteria_page() -> str:
     """The page on criteria, with the list of them between its two marks."""
-    before, _, rest = (ROOT / "docs" / "criteria.md").read_text().partition("<!-- criteria -->\n")
-    _, _, after = rest.partition("<!-- end of criteria -->")
     rows = ["| criterion | needs | score | cost | source |", "|---|---|---|---|---|"]
-    for found in (criteria[name] for name in criteria.names()):
-        name = f"`{found.name}`" + (" (comparable)" if found.comparable else "")
-        cells = (name, ", ".join(found.needs) or "nothing", found.summary, found.cost, found.source)
-        rows.append(f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in cells)} |")
-    return "\n".join([f"{before}<!-- criteria -->", *rows, f"<!-- end of criteria -->{after}"])
+    for family, members in families().items():
+        for found in members:
+            name = f"[`{found.name}`](criteria/{family}.md#{found.name})" + (
+                " (comparable)" if found.comparable else ""
+            )
+            cells = (name, ", ".join(found.needs) or "nothing", found.summary, found.cost, found.source)
+            rows.append(f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in cells)} |")
+    return between("criteria.md", "criteria", rows)
+
+
+def between(page: str, mark: str, lines: list[str]) -> str:
+    """A page with these lines between its marks `<!-- mark -->` and `<!-- end of mark -->`."""
+    before, _, rest = (ROOT / "docs" / page).read_text().partition(f"<!-- {mark} -->\n")
+    _, _, after = rest.partition(f"<!-- end of {mark} -->")
+    return "\n".join([f"{before}<!-- {mark} -->", *lines, f"<!-- end of {mark} -->{after}"])
+
+
+def families() -> dict[str, list[Criterion]]:
+    """The criteria by the file that they are in."""
+    found: dict[str, list[Criterion]] = {}
+    for name in criteria.names():
+        module = criteria[name].score.__module__
+        if module.startswith("onnxprune.criteria."):  # an installed plug-in has its own documentation
+            found.setdefault(module.rpartition(".")[2], []).append(criteria[name])
+    return found
+
+
+def as_markdown(docstring: str) -> str:
+    """A docstring's words, with drawings and formulas in fences."""
+    parts = re.split(r"((?:^ {4}.*\n?|^\n(?= {4}))+)", docstring.strip() + "\n", flags=re.MULTILINE)
+    drawn = [
+        f"```text\n{inspect.cleandoc(part)}\n```" if index % 2 else part.strip() for index, part in enumerate(parts)
+    ]
+    return "\n\n".join(part for part in drawn if part)
+
+
+def family_page(family: str, members: list[Criterion]) -> str:
+    """What the file of a family says, and its criteria."""
+    module = importlib.import_module(f"onnxprune.criteria.{family}")
+    title, _, rest = (inspect.getdoc(module) or "").partition("\n\n")
+    lines = [f"# {family.capitalize()}", "", " ".join(title.split()), ""]
+    lines += [as_markdown(rest), ""] if rest else []
+    lines += [
+        f"Written by `python docs/generate.py` from [onnxprune/criteria/{family}.py]"
+        f"(../../onnxprune/criteria/{family}.py). All criteria: [criteria.md](../criteria.md).",
+        "",
+        "```shell",
+        f"onnxprune score model.onnx --criterion {members[0].name}{data_for(members[0])}",
+        "```",
+        "",
+    ]
+    for found in members:
+        needs = ", ".join(found.needs) or "nothing"
+        comparable = " Scores of different groups are on one scale." if found.comparable else ""
+        lines += [f"## {found.name}", "", as_markdown(inspect.getdoc(found.score) or ""), ""]
+        lines += [f"Needs: {needs}. Cost: {found.cost}.{comparable}", "", f"Source: {found.source}.", ""]
+    return "\n".join(lines)
+
+
+def data_for(criterion: Criterion) -> str:
+    """The options that give a criterion what it needs."""
+    data = " --data samples.npz --samples 64" if {"activations", "gradients"} & set(criterion.needs) else ""
+    return data + (" --labels labels" if "labels" in criterion.needs else "")
+
+
+def passes_page() -> str:
+    """Every pass: what it does, before and after, its options."""
+    lines = [
+        "# Passes",
+        "",
+        "A pass takes a model and changes it in place. Which of them run, and in which order, is decided in",
+        "`onnxprune/pipeline.py`; in Python each can be used alone. Adding one: [extending.md](extending.md#a-pass).",
+        "",
+        "Written by `python docs/generate.py` from the docstrings in [passes/](../passes).",
+        "",
+    ]
+    for info in pkgutil.iter_modules(passes.__path__):
+        module = importlib.import_module(f"onnxprune.passes.{info.name}")
+        for name, entry in vars(module).items():
+            if entry_of(module.__name__, name, entry) and info.name != "base":
+                lines += [f"## {name}", "", f"`from {module.__name__} import {name}`", "", drawing(entry), ""]
+                options = [found.name for found in dataclasses.fields(entry)]
+                lines += [f"Fields: {', '.join(f'`{option}`' for option in options)}.", ""] if options else []
+    return "\n".join(lines)
+
+
+def entry_of(module: str, name: str, entry: object) -> bool:
+    """Is this one of the passes that a module defines?"""
+    return isinstance(entry, type) and entry.__module__ == module and "__call__" in vars(entry) and name[0] != "_"
+
+
+def drawing(entry: type) -> str:
+    """The docstring of a pass; from "Before:" to the end of its paragraph it is drawn."""
+    paragraphs = (inspect.getdoc(entry) or "").split("\n\n")
+    return "\n\n".join(f"```text\n{part}\n```" if part.startswith("Before:") else part for part in paragraphs)
+
+
+def index_page() -> str:
+    """The map, with a page per family of criteria."""
+    links = [f"[{family}](criteria/{family}.md)" for family in families()]
+    return between("index.md", "families", ["", f"Criteria by family: {', '.join(links)}.", ""])
 
 
 def picture() -> str:
@@ -72,7 +173,11 @@ def main() -> None:
     wanted = {
         ROOT / "docs" / "cli.md": cli_reference(),
         ROOT / "docs" / "criteria.md": criteria_page(),
+        ROOT / "docs" / "passes.md": passes_page(),
+        ROOT / "docs" / "index.md": index_page(),
         ROOT / "docs" / "compress.svg": picture(),
+        **{ROOT / "docs" / "criteria" / f"{name}.md": family_page(name, found) for name, found in families().items()},
+        **{ROOT / "docs" / "pictures" / f"{name}.svg": text for name, text in pictures().items()},
     }
     stale = [path for path, text in wanted.items() if not path.exists() or path.read_text() != text]
     if "--check" in sys.argv[1:]:
@@ -80,6 +185,7 @@ def main() -> None:
             raise SystemExit(f"out of date: {', '.join(map(str, stale))}; run: python docs/generate.py")
         return
     for path in stale:
+        path.parent.mkdir(exist_ok=True)
         path.write_text(wanted[path])
 
 

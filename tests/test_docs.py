@@ -1,0 +1,140 @@
+"""Every example in the documentation is run, every link leads somewhere, and what follows from the code follows it.
+
+A page that no other test runs is run here. With ONNXPRUNE_WRITE_DOCS=1 in the environment, console blocks are written
+anew from what the commands print.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import ROOT
+from tests.doc_examples import agrees, blocks, commands, prepare, run, run_page, why_skipped
+
+PAGES = sorted([ROOT / "README.md", *(ROOT / "docs").rglob("*.md")])
+LINKED = sorted([*PAGES, *(ROOT / name for name in ("CHANGELOG.md", "models/README.md", "examples/plugin/README.md"))])
+
+# Pages whose examples another test runs.
+COVERED = {
+    "docs/gate.md": "tests/gate/test_docs.py",
+    "docs/plugins.md": "tests/test_plugin.py",
+}
+# Pages whose examples need a package that the default installation does not have.
+NEEDS = {"docs/criteria/gradients.md": "torch"}
+# Pages that take more than a few seconds: `-m slow`.
+SLOW: set[str] = set()
+
+
+def name_of(path: Path) -> str:
+    return path.relative_to(ROOT).as_posix()
+
+
+def runnable() -> list[object]:
+    found = [path for path in PAGES if name_of(path) not in COVERED]
+    return [
+        pytest.param(path, id=name_of(path), marks=[pytest.mark.slow] if name_of(path) in SLOW else [])
+        for path in found
+    ]
+
+
+@pytest.mark.parametrize("path", runnable())
+def test_examples_run(path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    if name_of(path) in NEEDS:
+        pytest.importorskip(NEEDS[name_of(path)], reason=f"{path.name} needs it")
+    prepare(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    for name, value in {"COLUMNS": "128", "XDG_CACHE_HOME": str(tmp_path / "cache"), "OMP_NUM_THREADS": "1"}.items():
+        monkeypatch.setenv(name, value)
+    page = run_page(path.read_text())
+    if os.environ.get("ONNXPRUNE_WRITE_DOCS"):
+        path.write_text(page)
+
+
+def test_lists_name_what_exists() -> None:
+    names = {name_of(path) for path in PAGES}
+    assert names >= {*COVERED, *SLOW, *NEEDS}
+    for page, test in COVERED.items():
+        assert f'"{Path(page).name}"' in (ROOT / test).read_text(), f"{test} does not read {page}"
+
+
+def test_scripts_that_are_not_run_exist() -> None:
+    for path in PAGES:
+        for block in blocks(path.read_text()):
+            for command, _ in commands(block) if block.language in ("shell", "console") else []:
+                script = re.search(r"python (benchmarks/\S+)", command)
+                assert script is None or (ROOT / script[1]).is_file(), f"{name_of(path)}: {command}"
+
+
+def slug(heading: str) -> str:
+    """The anchor that GitHub gives a heading."""
+    text = re.sub(r"\[([^\]]*)\]\([^)]*\)", r"\1", heading).replace("`", "").strip().lower()
+    return re.sub(r"[^\w\- ]", "", text).replace(" ", "-")
+
+
+def without_blocks(page: str) -> str:
+    return re.sub(r"^( *)```.*?^\1```$", "", page, flags=re.DOTALL | re.MULTILINE)
+
+
+def anchors(path: Path) -> set[str]:
+    return {slug(heading) for heading in re.findall(r"^#+ (.*)$", without_blocks(path.read_text()), re.MULTILINE)}
+
+
+@pytest.mark.parametrize("path", LINKED, ids=name_of)
+def test_links_lead_somewhere(path: Path) -> None:
+    targets = re.findall(r"\]\(([^)\s]+)\)", re.sub(r"`[^`\n]*`", "", without_blocks(path.read_text())))
+    for target in targets:
+        if re.match(r"https?://|mailto:", target):
+            continue
+        file, _, anchor = target.partition("#")
+        found = (path.parent / file).resolve() if file else path
+        assert found.exists(), f"{name_of(path)}: {target}"
+        assert not anchor or anchor in anchors(found), f"{name_of(path)}: no heading #{anchor} in {found.name}"
+
+
+def test_every_page_is_on_the_map() -> None:
+    index = ROOT / "docs" / "index.md"
+    linked = {(index.parent / target).resolve() for target in re.findall(r"\]\(([^)\s#]+)", index.read_text())}
+    assert {path for path in PAGES if path.parent != ROOT and path != index} <= linked
+
+
+# -- the test of the test
+
+
+def test_a_wrong_example_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    prepare(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    good = (
+        "```console\n$ echo 100 units\n100 units\n```\n\n```python a.py\nprint(1)\n```\n\n```shell\npython a.py\n```\n"
+    )
+    assert run_page(good) == good
+    for wrong in (
+        good.replace("100 units\n```", "80 units\n```"),
+        good.replace("100 units\n```", "100 heads\n```"),
+        good.replace("python a.py\n```", "python b.py\n```"),
+        "```shell\nonnxprune compres model.onnx\n```\n",
+        "```python\nraise AssertionError\n```\n",
+        "```ruby\nputs 1\n```\n",
+        "```\nno language\n```\n",
+    ):
+        with pytest.raises(AssertionError):
+            run_page(wrong)
+
+
+def test_agreement_of_shown_and_printed() -> None:
+    assert agrees("a 100\n...\nc 3", "a 101\nb\nb\nc 3", figures=True)
+    assert not agrees("a 100\n...\nc 3", "a 120\nb\nc 3", figures=True)
+    assert agrees("a 100\n...\nc 3", "a 120\nb\nc 3", figures=False)
+    assert not agrees("a", "a b", figures=True)
+    assert not agrees("", "a", figures=True)
+
+
+def test_what_is_skipped_is_listed() -> None:
+    assert why_skipped("pip install -e '.[cpu]'") is not None
+    assert why_skipped("onnxprune compress model.onnx") is None
+    assert run("echo done") == "done\n"
