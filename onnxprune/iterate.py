@@ -17,8 +17,10 @@ from onnxprune.model import file_bytes, save
 from onnxprune.passes.share_initializers import ShareInitializers
 from onnxprune.pipeline import Progress, Result, silent
 from onnxprune.plan import Plan, compose, structure_of
+from onnxprune.progress import within
 from onnxprune.recover import Recovery
 from onnxprune.report.data import GroupReport
+from onnxprune.report.details import details_of
 from onnxprune.runtime.latency import Setting
 from onnxprune.targets import Met, Target, parse
 from onnxprune.trials import Trials
@@ -71,7 +73,7 @@ def compress_in_steps(
     for step in range(steps):
 
         def told(text: str, step: int = step) -> None:
-            progress(f"step {step + 1} of {steps}: {text}")
+            progress(within(f"step {step + 1} of {steps}", text))
 
         try:
             result = pipeline.compress(
@@ -163,5 +165,6 @@ def _finished(
         groups=groups,
         unruled=dict(original.unruled),
         recovery=recovery,
+        details=details_of(original, plan, None),
     )
     return Result(result.model, plan, report, path, original.shapes.bindings)

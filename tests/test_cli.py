@@ -179,7 +179,7 @@ def test_apply_repeats_compress_byte_for_byte(
     keep = [option for option in options if option == "--keep-metadata"]
     again = document("apply", digits[name], plan, "-o", second, *keep)
     assert first.read_bytes() == second.read_bytes()
-    assert {**done, "output": None} == {**again, "output": None}
+    assert {**done, "output": None, "scores": []} == {**again, "output": None}  # a plan does not hold scores
 
 
 def test_apply_prints_the_same_tables(model: Path, tmp_path: Path) -> None:

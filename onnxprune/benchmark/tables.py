@@ -15,6 +15,7 @@ from onnxprune.benchmark.profile import Mover, Profile, movers
 from onnxprune.benchmark.statistics import Comparison
 from onnxprune.benchmark.suite import Measured, Result
 from onnxprune.report.terminal import console
+from onnxprune.report.units import show_bytes, show_share, show_time
 from onnxprune.runtime.providers import short
 
 _OPERATORS_SHOWN = 8
@@ -50,7 +51,7 @@ def show_alignment(found: Alignment) -> None:
     table = _table(title, ">multiple", ">parameters", ">median", "against widths as they come")
     for step in found.steps:
         words = Text("") if step.comparison is None else Text(step.comparison.words, style=_style(step.comparison))
-        table.add_row(str(step.round_to), f"{step.parameters:,}", _time(step.latency.median), words)
+        table.add_row(str(step.round_to), f"{step.parameters:,}", show_time(step.latency.median), words)
     out.print(table)
     out.print(found.words, style="bold", soft_wrap=True)
 
@@ -99,32 +100,14 @@ def _times(measured: Sequence[Measured], labels: Sequence[str], sizes: Sequence[
         latency = each.latency
         loads = sorted(latency.load_seconds)
         times = (latency.median, latency.p90, latency.p99)
-        row = (*map(_time, times), f"{latency.throughput:,.1f}", _time(loads[len(loads) // 2]))
-        table.add_row(label, *row, _memory(each.memory), _bytes(size))
+        row = (*map(show_time, times), f"{latency.throughput:,.1f}", show_time(loads[len(loads) // 2]))
+        table.add_row(label, *row, _memory(each.memory), show_bytes(size))
     return table
 
 
 def _memory(memory: Memory | None) -> str:
     """What the model adds: the libraries' own would make all models look alike."""
-    return "-" if memory is None else _bytes(memory.added)
-
-
-def _time(seconds: float) -> str:
-    for factor, unit in ((1.0, "s"), (1e3, "ms"), (1e6, "us")):
-        if seconds * factor >= 1:
-            return f"{seconds * factor:.3g} {unit}" if seconds * factor < 1000 else f"{seconds * factor:,.0f} {unit}"
-    return f"{seconds * 1e9:.3g} ns" if seconds else "0"
-
-
-def _bytes(size: int) -> str:
-    for unit, factor in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
-        if size >= factor:
-            return f"{size / factor:.1f} {unit}"
-    return f"{size} B"
-
-
-def _share(value: float | None) -> str:
-    return "-" if value is None else f"{value:.2%}"
+    return "-" if memory is None else show_bytes(memory.added)
 
 
 def _drift(result: Result, labels: Sequence[str]) -> Table:
@@ -133,7 +116,9 @@ def _drift(result: Result, labels: Sequence[str]) -> Table:
     for each in result.drift:
         cosine = "-" if each.cosine is None else f"{each.cosine:.6f}"
         largest = f"{each.max_difference:.3g}"
-        table.add_row(labels[each.position], each.output, f"{each.samples:,}", cosine, largest, _share(each.agreement))
+        table.add_row(
+            labels[each.position], each.output, f"{each.samples:,}", cosine, largest, show_share(each.agreement)
+        )
     return table
 
 
@@ -156,7 +141,7 @@ def _show_profiles(out: Console, profiles: Sequence[Profile], labels: Sequence[s
     for name in ranked[:_OPERATORS_SHOWN]:
         table.add_row(name, *(_of_run(each.operators.get(name, 0.0), each) for each in profiles))
     table.add_row("between nodes", *(_of_run(each.between_nodes, each) for each in profiles))
-    table.add_row("whole run", *(_time(each.run_seconds) for each in profiles))
+    table.add_row("whole run", *(show_time(each.run_seconds) for each in profiles))
     out.print(table)
     out.print()
     for label, each in zip(labels[1:], profiles[1:], strict=True):
@@ -165,13 +150,13 @@ def _show_profiles(out: Console, profiles: Sequence[Profile], labels: Sequence[s
 
 
 def _of_run(seconds: float, profile: Profile) -> str:
-    return f"{_time(seconds)} {seconds / profile.run_seconds:4.0%}" if profile.run_seconds else _time(seconds)
+    return f"{show_time(seconds)} {seconds / profile.run_seconds:4.0%}" if profile.run_seconds else show_time(seconds)
 
 
 def _movers(found: Sequence[Mover], title: str) -> Table:
     table = _table(title, "node", "operator", ">before", ">after", ">change")
     for mover in found[:_MOVERS_SHOWN]:
-        before, after = ("-" if each is None else _time(each) for each in (mover.before, mover.after))
+        before, after = ("-" if each is None else show_time(each) for each in (mover.before, mover.after))
         sign = "-" if mover.change < 0 else "+"
-        table.add_row(mover.name, mover.operator, before, after, f"{sign}{_time(abs(mover.change))}")
+        table.add_row(mover.name, mover.operator, before, after, f"{sign}{show_time(abs(mover.change))}")
     return table

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import logging
+import shlex
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -14,6 +15,7 @@ if TYPE_CHECKING:
     from onnxprune.pipeline import Result
 
 VERBOSE = "onnxprune.verbose"
+ARGUMENTS = "onnxprune.arguments"
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
@@ -39,6 +41,16 @@ VERBOSITY = click.option(
 KEEP_METADATA = click.option(
     "--keep-metadata", is_flag=True, help="Keep the exporter's notes on nodes, like stack traces with local paths."
 )
+REPORT = click.option(
+    "--report", type=click.Path(path_type=Path), metavar="FILE", help="Also write a report, one HTML file: report.html."
+)
+MARKDOWN = click.option(
+    "--markdown",
+    type=click.Path(path_type=Path, allow_dash=True),
+    metavar="FILE",
+    help="Also write it as Markdown, for pull requests; -: on standard output, no tables.",
+)
+STDOUT = Path("-")
 
 
 def shared(*options: Callable[[Command], Command]) -> Callable[[Command], Command]:
@@ -58,15 +70,65 @@ def examples(*lines: str) -> str:
 
 
 def print_result(
-    result: Result, model: Path, output: Path | None, *, as_json: bool, quiet: bool, verbose: bool
+    result: Result,
+    model: Path,
+    output: Path | None,
+    *,
+    as_json: bool,
+    quiet: bool,
+    verbose: bool,
+    report: Path | None = None,
+    markdown: Path | None = None,
 ) -> None:
-    """Tables, or one JSON document, for what was removed."""
+    """Reports, then tables or one JSON document, for what was removed."""
     from onnxprune.report import data, terminal
 
+    document = data.of_result(result.report, result.plan, model, output)
+    write_reports(document, report, markdown)
     if as_json:
-        print_json(data.of_result(result.report, result.plan, model, output))
-    elif not quiet:
+        print_json(document)
+    elif not quiet and markdown != STDOUT:
         terminal.show_result(result.report, model, output, verbose=verbose)
+
+
+def check_reports(sources: Sequence[Path], *targets: Path | None, report: Path | None, markdown: Path | None) -> None:
+    """Can the reports be written, beside the other targets? For before the work.
+
+    Raises UsageError for a place where they cannot, MissingExtraError where a package is missing.
+    """
+    from onnxprune.errors import UsageError
+    from onnxprune.pipeline import check_targets
+
+    if markdown == STDOUT and click.get_current_context().params.get("as_json"):
+        raise UsageError("--json and --markdown - both want standard output; name a file for one: --markdown report.md")
+    check_targets(sources, *targets, report, None if markdown == STDOUT else markdown)
+    if report is not None:
+        from onnxprune.report.html import check_installed
+
+        check_installed()
+
+
+def write_reports(document: dict[str, Any], report: Path | None, markdown: Path | None) -> None:
+    """Write what `--report` and `--markdown` ask for, from the document that `--json` prints; atomic."""
+    if report is None and markdown is None:
+        return
+    from onnxprune.model import staged_text
+    from onnxprune.report.html import html
+    from onnxprune.report.markdown import markdown as to_markdown
+    from onnxprune.report.pages import Origin
+    from onnxprune.versions import versions
+
+    context = click.get_current_context()
+    command = shlex.join(["onnxprune", *context.meta.get(ARGUMENTS, ())])
+    origin = Origin(command, versions(), context.params.get("seed"))
+    if report is not None:
+        with staged_text(html(document, origin), report):
+            pass
+    if markdown == STDOUT:
+        click.echo(to_markdown(document, origin), nl=False)
+    elif markdown is not None:
+        with staged_text(to_markdown(document, origin), markdown):
+            pass
 
 
 def print_json(document: dict[str, Any]) -> None:

@@ -20,7 +20,7 @@ from typing import Any, NoReturn
 import click
 
 from onnxprune.cli import commands
-from onnxprune.cli.base import VERBOSE, examples
+from onnxprune.cli.base import ARGUMENTS, VERBOSE, examples
 from onnxprune.errors import OnnxpruneError
 
 _INTERRUPTED = 130
@@ -45,6 +45,11 @@ class _OneLineErrors(click.Group):
         module = importlib.import_module(f"{commands.__name__}.{cmd_name.replace('-', '_')}")
         command: click.Command = module.command
         return command
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Keep the command line as it was given, for reports."""
+        ctx.meta[ARGUMENTS] = tuple(args)
+        return super().parse_args(ctx, args)
 
     def main(
         self,

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from onnxprune.report.charts import columns
 from onnxprune.report.scores import along, histogram
 
 _WIDTH, _ROW, _HEAD = 960, 44, 64
@@ -65,16 +66,12 @@ def _row(group: Mapping[str, Any], top: int, ends: tuple[float, float] | None) -
     counts = histogram(values, _BINS, ends)
     name, base, step = group["id"], top + _HEIGHT, (_RIGHT - _LEFT) / _BINS
     short = name if len(name) <= _NAME_LENGTH else f"…{name[1 - _NAME_LENGTH :]}"
-    bars = [
-        f"M{_LEFT + step * index:.1f} {base}v{-_HEIGHT * count / counts.max():.1f}h{step - 1:.1f}V{base}z"
-        for index, count in enumerate(counts)
-        if count
-    ]
+    bars = columns(counts, counts.max(), _LEFT, step, base, _HEIGHT)
     at = _LEFT + (_RIGHT - _LEFT) * along(np.median(values), ends)
     return [
         f'<g><title>{escape(name)}</title><text x="16" y="{top + 14}">{escape(short)}</text>',
         f'<text class="faint" x="16" y="{top + 29}">{group["units"]:,} {escape(group["kind"])}</text>',
-        f'<path class="axis" d="M{_LEFT} {base}.5H{_RIGHT}"/><path class="bar" d="{"".join(bars)}"/>',
+        f'<path class="axis" d="M{_LEFT} {base}.5H{_RIGHT}"/><path class="bar" d="{bars}"/>',
         f'<path class="median" d="M{at:.1f} {top}V{base + 4}"/>',
         f'<text class="faint" x="{_RIGHT + 12}" y="{top + 14}">{values.min():.3g}</text>',
         f'<text class="faint" x="{_RIGHT + 12}" y="{top + 29}">{values.max():.3g}</text></g>',

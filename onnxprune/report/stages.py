@@ -49,10 +49,10 @@ def stages_of(analysis: Analysis, kept: Mapping[Atom, int]) -> list[dict[str, An
         _visit(drawing, name, analysis.graph.nodes[name])
     reduced = nx.DiGraph()
     for index, entry in enumerate(drawing.entries):
-        reduced.add_node(index, kind="operator")
-        reduced.add_edges_from((before, index) for before in entry["from"])
+        reduced.add_node(str(index), kind="operator")
+        reduced.add_edges_from((str(before), str(index)) for before in entry["from"])
     stages = graphs.stages(reduced)
-    return [{**entry, "stage": stages[index]} for index, entry in enumerate(drawing.entries)]
+    return [{**entry, "stage": stages[str(index)]} for index, entry in enumerate(drawing.entries)]
 
 
 def _order(analysis: Analysis) -> Any:
@@ -77,7 +77,8 @@ def _visit(drawing: _Drawing, name: str, node: Mapping[str, Any]) -> None:
 
 def _visit_operator(drawing: _Drawing, name: str, node: Mapping[str, Any]) -> None:
     sources = _sources(drawing, name)
-    weights = _unique(w for before in drawing.analysis.graph.predecessors(name) for w in drawing.weights.get(before, ()))
+    before = drawing.analysis.graph.predecessors(name)
+    weights = _unique(weight for each in before for weight in drawing.weights.get(each, ()))
     if not sources:
         drawing.weights[name] = weights
     elif any(_is_matrix(drawing.analysis, weight) for weight in weights):
@@ -91,7 +92,8 @@ def _visit_operator(drawing: _Drawing, name: str, node: Mapping[str, Any]) -> No
 def _sources(drawing: _Drawing, name: str) -> tuple[int, ...]:
     """The drawn entries that a node reads; sizes and masks do not count where there is something else."""
     graph, types = drawing.analysis.graph, drawing.analysis.shapes.dtypes
-    real, others = [], []
+    real: list[int] = []
+    others: list[int] = []
     for before in graph.predecessors(name):
         tensors = graph.edges[before, name]["tensors"]
         is_real = any(types[tensor].is_floating_point() for tensor in tensors if tensor in types)

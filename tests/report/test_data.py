@@ -24,13 +24,13 @@ def plain(document: dict[str, Any]) -> dict[str, Any]:
 
 
 def test_result_document(digits: dict[str, Path], tmp_path: Path) -> None:
-    result = pipeline.compress(digits["resnet"])
+    result = pipeline.compress(digits["resnet"], scope="uniform")
     result.save(tmp_path / "out.onnx")
     document = data.of_result(result.report, result.plan, digits["resnet"], tmp_path / "out.onnx")
     read = json.loads(json.dumps(document, allow_nan=False))
     assert list(read) == [
         "format", "model", "output", "request", "before", "after", "file_bytes_estimated", "macs_at", "groups",
-        "unruled", "recovery", "notes",
+        "unruled", "recovery", "scores", "stages", "frozen", "notes",
     ]  # fmt: skip
     assert read["format"] == 1
     assert read["before"]["file_bytes"] == digits["resnet"].stat().st_size

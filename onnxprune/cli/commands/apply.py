@@ -6,7 +6,20 @@ from pathlib import Path
 
 import click
 
-from onnxprune.cli.base import JSON, KEEP_METADATA, MODEL, OUTPUT, QUIET, VERBOSITY, examples, print_result, shared
+from onnxprune.cli.base import (
+    JSON,
+    KEEP_METADATA,
+    MARKDOWN,
+    MODEL,
+    OUTPUT,
+    QUIET,
+    REPORT,
+    VERBOSITY,
+    check_reports,
+    examples,
+    print_result,
+    shared,
+)
 
 
 @click.command(
@@ -17,9 +30,17 @@ from onnxprune.cli.base import JSON, KEEP_METADATA, MODEL, OUTPUT, QUIET, VERBOS
 )
 @MODEL
 @click.argument("plan", type=click.Path(path_type=Path))
-@shared(OUTPUT, KEEP_METADATA, JSON, QUIET, VERBOSITY)
+@shared(OUTPUT, KEEP_METADATA, REPORT, MARKDOWN, JSON, QUIET, VERBOSITY)
 def command(
-    model: Path, plan: Path, output: Path | None, keep_metadata: bool, as_json: bool, quiet: bool, verbose: bool
+    model: Path,
+    plan: Path,
+    output: Path | None,
+    keep_metadata: bool,
+    report: Path | None,
+    markdown: Path | None,
+    as_json: bool,
+    quiet: bool,
+    verbose: bool,
 ) -> None:
     """Remove from MODEL what PLAN says, as written by `onnxprune compress --plan`.
 
@@ -32,7 +53,7 @@ def command(
         from onnxprune.plan import Plan
 
         target = output or pipeline.default_output(model)
-        pipeline.check_targets([model, plan], target)
+        check_reports([model, plan], target, report=report, markdown=markdown)
         result = pipeline.apply(model, Plan.read(plan), keep_metadata=keep_metadata, progress=progress)
         result.save(target, progress=progress)
-    print_result(result, model, target, as_json=as_json, quiet=quiet, verbose=verbose)
+    print_result(result, model, target, as_json=as_json, quiet=quiet, verbose=verbose, report=report, markdown=markdown)

@@ -8,7 +8,19 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from onnxprune.cli.base import JSON, QUIET, VERBOSITY, examples, print_json, shared
+from onnxprune.cli.base import (
+    JSON,
+    MARKDOWN,
+    QUIET,
+    REPORT,
+    STDOUT,
+    VERBOSITY,
+    check_reports,
+    examples,
+    print_json,
+    shared,
+    write_reports,
+)
 from onnxprune.cli.complete import metric_names, provider_names
 from onnxprune.cli.data_options import data_from, data_options_but_batch
 from onnxprune.errors import UsageError
@@ -63,10 +75,12 @@ def _list(_: click.Context, __: click.Parameter, values: tuple[str, ...]) -> tup
 )
 @data_options_but_batch
 @click.option("--seed", default=0, show_default=True, help="Of made-up inputs and of the order of runs.")
-@shared(JSON, QUIET, VERBOSITY)
+@shared(REPORT, MARKDOWN, JSON, QUIET, VERBOSITY)
 def command(
     models: tuple[Path, ...],
     seed: int,
+    report: Path | None,
+    markdown: Path | None,
     as_json: bool,
     quiet: bool,
     verbose: bool,  # noqa: ARG001 (read by the error handler)
@@ -87,6 +101,7 @@ def command(
         from onnxprune.benchmark import suite
         from onnxprune.model import open_model
 
+        check_reports(models, report=report, markdown=markdown)
         batches, shapes = options.pop("batch"), options["input_shape"]
         data = data_from(options, open_model(models[0]), seed)
         request = suite.Request(batches=batches, input_shapes=shapes, seed=seed, **options)
@@ -95,9 +110,10 @@ def command(
             document, show = _alignment(models[0], request, progress)
         else:
             document, show = _benchmark(models, request, data, metric, progress)
+    write_reports(document, report, markdown)
     if as_json:
         print_json(document)
-    elif not quiet:
+    elif not quiet and markdown != STDOUT:
         show()
 
 

@@ -138,9 +138,7 @@ def command(
             result.save(target, plan=plan, seed=seed, progress=progress)
         elif plan is not None:
             result.plan.save(plan)
-    print_result(
-        result, model, target, as_json=as_json, quiet=quiet, verbose=verbose, report=report, markdown=markdown
-    )
+    print_result(result, model, target, as_json=as_json, quiet=quiet, verbose=verbose, report=report, markdown=markdown)
 
 
 def _with_recipe(request: dict[str, Any]) -> dict[str, Any]:

@@ -10,7 +10,19 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from onnxprune.cli.base import JSON, QUIET, VERBOSITY, examples, print_json, shared
+from onnxprune.cli.base import (
+    JSON,
+    MARKDOWN,
+    QUIET,
+    REPORT,
+    STDOUT,
+    VERBOSITY,
+    check_reports,
+    examples,
+    print_json,
+    shared,
+    write_reports,
+)
 from onnxprune.cli.data_options import data_options
 from onnxprune.errors import OnnxpruneError, UsageError
 
@@ -50,7 +62,8 @@ _HOW = (
     ),
 )
 _TOLD = (
-    click.option("--markdown", is_flag=True, help="Markdown on standard output, for pull requests."),
+    REPORT,
+    MARKDOWN,
     click.option("--junit", type=click.Path(path_type=Path), help="Also write JUnit XML."),
     click.option(
         "--github",
@@ -75,7 +88,8 @@ _TOLD = (
 @shared(*_TOLD, JSON, QUIET, VERBOSITY)
 def command(
     config: Path | None,
-    markdown: bool,
+    report: Path | None,
+    markdown: Path | None,
     junit: Path | None,
     github: bool,
     as_json: bool,
@@ -94,15 +108,15 @@ def command(
         from onnxprune.cli.data_options import data_from
         from onnxprune.gate.request import load_request
         from onnxprune.gate.run import matched, run
-        from onnxprune.model import check_target
 
         given["allowed_ops"] = ",".join(given["allowed_ops"]) or None
         request = load_request(given, config)
-        if junit is not None:
-            check_target(junit, *(path for _, path in matched(request.models) if path))
+        models = [path for _, path in matched(request.models) if path]
+        check_reports(models, junit, report=report, markdown=markdown)
         verdict = run(request, lambda model: data_from(request.data_options, model, request.seed), progress)
     with _never_as_broken():
-        _tell(verdict, junit, github, as_json=as_json, markdown=markdown, quiet=quiet)
+        _tell(verdict, github, as_json=as_json, quiet=quiet, markdown=markdown == STDOUT)
+        _write(verdict, report, markdown, junit)
     click.get_current_context().exit(verdict.exit_code)
 
 
@@ -115,9 +129,22 @@ def _never_as_broken() -> Iterator[None]:
         raise UsageError(str(error)) from error
 
 
-def _tell(verdict: Verdict, junit: Path | None, github: bool, *, as_json: bool, markdown: bool, quiet: bool) -> None:
+def _write(verdict: Verdict, report: Path | None, markdown: Path | None, junit: Path | None) -> None:
+    """The files that were asked for."""
     from onnxprune.gate import formats
     from onnxprune.model import staged_text
+
+    write_reports(formats.to_dict(verdict), report, None)
+    texts = ((markdown, formats.to_markdown), (junit, formats.to_junit))
+    for path, text_of in texts:
+        if path is not None and path != STDOUT:
+            with staged_text(text_of(verdict), path):
+                pass
+
+
+def _tell(verdict: Verdict, github: bool, *, as_json: bool, quiet: bool, markdown: bool) -> None:
+    """What goes to standard output; `markdown`: as Markdown."""
+    from onnxprune.gate import formats
     from onnxprune.report.terminal import console
 
     if summary := os.environ.get("GITHUB_STEP_SUMMARY"):
@@ -134,9 +161,6 @@ def _tell(verdict: Verdict, junit: Path | None, github: bool, *, as_json: bool, 
             out.print(f"wrote {verdict.updated}", style="bold", soft_wrap=True)
     for line in formats.to_annotations(verdict) if github else ():
         click.echo(line, err=as_json or markdown)
-    if junit is not None:
-        with staged_text(formats.to_junit(verdict), junit):
-            pass
 
 
 def _add_summary(path: Path, text: str) -> None:

@@ -7,7 +7,20 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from onnxprune.cli.base import JSON, MODEL, QUIET, VERBOSITY, examples, print_json, shared
+from onnxprune.cli.base import (
+    JSON,
+    MARKDOWN,
+    MODEL,
+    QUIET,
+    REPORT,
+    STDOUT,
+    VERBOSITY,
+    check_reports,
+    examples,
+    print_json,
+    shared,
+    write_reports,
+)
 from onnxprune.cli.data_options import data_from, data_options
 
 if TYPE_CHECKING:
@@ -43,8 +56,17 @@ def _ratios(_: click.Context, __: click.Parameter, text: str) -> list[float]:
 @click.option("--plot", type=click.Path(path_type=Path), help="Also write the curves as an SVG picture.")
 @data_options
 @click.option("--seed", default=0, show_default=True, help="Of everything random.")
-@shared(JSON, QUIET, VERBOSITY)
-def command(model: Path, plot: Path | None, as_json: bool, quiet: bool, verbose: bool, **options: Any) -> None:  # noqa: ARG001
+@shared(REPORT, MARKDOWN, JSON, QUIET, VERBOSITY)
+def command(
+    model: Path,
+    plot: Path | None,
+    report: Path | None,
+    markdown: Path | None,
+    as_json: bool,
+    quiet: bool,
+    verbose: bool,  # noqa: ARG001 (-v prints tracebacks)
+    **options: Any,
+) -> None:
     """Cut every group of MODEL alone, at several ratios, and measure what that does to the outputs.
 
     Needs --data, labels only for metrics that use them. What was measured is kept, so an interrupted run goes on where
@@ -58,6 +80,7 @@ def command(model: Path, plot: Path | None, as_json: bool, quiet: bool, verbose:
         from onnxprune.model import open_model, staged_text
         from onnxprune.sensitivity import default_cache
 
+        check_reports([model], plot, report=report, markdown=markdown)
         data = data_from(options, open_model(model), options["seed"])
         if data is None:
             raise UsageError("sensitivity needs data to measure on: give --data (an .npz, a folder, or synthetic)")
@@ -68,9 +91,11 @@ def command(model: Path, plot: Path | None, as_json: bool, quiet: bool, verbose:
 
             with staged_text(to_svg(found.metric, groups, found.curves), plot):
                 pass
+    document = _document(model, groups, found)
+    write_reports(document, report, markdown)
     if as_json:
-        print_json(_document(model, groups, found))
-    elif not quiet:
+        print_json(document)
+    elif not quiet and markdown != STDOUT:
         _print(groups, found, options["ratios"])
 
 
