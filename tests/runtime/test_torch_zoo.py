@@ -32,9 +32,13 @@ SPREAD = [
     "tv.ssdlite320_mobilenet_v3_large.ts17",
 ]
 TOLERANCE = 1e-4
+# With the zoo's random weights rounding alone makes more of a difference than that: compared in double precision.
+SENSITIVE = {"timm.nextvit_small.ts17"}
 
 
-def difference(model: Any, before: dict[str, npt.NDArray[Any]], feed: dict[str, npt.NDArray[Any]]) -> float:
+def difference(
+    model: Any, before: dict[str, npt.NDArray[Any]], feed: dict[str, npt.NDArray[Any]], precision: str = "float32"
+) -> float:
     """The largest difference of any output, relative to its largest entry, after a run with other inputs."""
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 4
@@ -42,7 +46,7 @@ def difference(model: Any, before: dict[str, npt.NDArray[Any]], feed: dict[str, 
     options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
     session = onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
     with torch.no_grad():
-        module = TorchModel(ir.from_proto(model))
+        module = TorchModel(ir.from_proto(model), precision)
         module(before)
         found = module(feed)
     worst = 0.0
@@ -78,7 +82,8 @@ def test_the_whole_zoo_agrees(zoo: ModuleType) -> None:
     wrong = {}
     for name in zoo.names():
         model = zoo.load(name)
-        found = difference(model, zoo.inputs(model, seed=1), zoo.inputs(model, seed=0))
+        precision = "float64" if name in SENSITIVE else "float32"
+        found = difference(model, zoo.inputs(model, seed=1), zoo.inputs(model, seed=0), precision)
         if not found < tolerance(name):
             wrong[name] = found
     assert not wrong
