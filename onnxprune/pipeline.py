@@ -31,6 +31,7 @@ from onnxprune.passes.strip_metadata import StripMetadata
 from onnxprune.plan import Plan
 from onnxprune.planning import Request
 from onnxprune.recover import Recovery
+from onnxprune.recovery.matching import check_fit, find_plan
 from onnxprune.report.data import GroupReport, Report
 from onnxprune.report.details import details_of
 from onnxprune.runtime.latency import Setting
@@ -399,6 +400,64 @@ def apply(path: str | Path, plan: Plan, *, keep_metadata: bool = False, progress
         return _remove(Path(path), analysis, plan, keep_metadata)
 
 
+def recover(
+    pruned: str | Path,
+    original: str | Path,
+    *,
+    plan: Plan | None = None,
+    data: Data | None = None,
+    method: str = recovering.BEST,
+    seed: int = 0,
+    providers: Sequence[str] = CPU,
+    progress: Progress = silent,
+) -> Result:
+    """Change the weights of a pruned file so that its layers do what those of the original do; no training.
+
+    Args:
+        pruned: the file to mend; it is only read.
+        original: the file that it was made from.
+        plan: what was removed; None: it is told from the weights, which must not have changed since.
+        data: calibration data, no labels needed; None: inputs are made up.
+        method: see `recover.METHODS`.
+        seed: of everything random.
+        providers: execution providers of ONNX Runtime.
+        progress: told what is being done.
+
+    Raises UsageError for an unknown method, ModelError for files that cannot be worked on, PlanError when one is not
+    cut from the other, or not by this plan, DataError for data that does not fit.
+    """
+    recovering.check_method(method)
+    progress("analysing")
+    whole, analysis = inspect(original), inspect(pruned)
+    with _blaming(pruned):
+        progress("comparing")
+        plan = find_plan(whole, analysis) if plan is None else plan
+        keep = plan.keep(whole)
+        check_fit(whole, analysis, keep)
+        model, nothing = analysis.model, Plan()
+        details, before = details_of(analysis, nothing, None), cost.before(analysis)
+        if method == recovering.NONE:
+            mended = Recovery()
+        else:
+            mended = recovering.recover(
+                whole, analysis, keep, method, data, seed=seed, providers=providers, progress=progress
+            )
+        ShareInitializers()(model)
+        report = Report(
+            before=before,
+            after=replace(cost.stored(model), macs=before.macs),
+            sizes=cost.sizes_of_sample(analysis),
+            file_bytes=(file_bytes(model), estimated_bytes(model)),
+            estimated=True,
+            groups=tuple(GroupReport(g.id, g.kind, g.units, g.units, g.statistics) for g in analysis.groups),
+            unruled=dict(analysis.unruled),
+            notes=mended.notes,
+            recovery=mended,
+            details=details,
+        )
+        return Result(model, plan, report, Path(pruned), analysis.shapes.bindings)
+
+
 def _remove(
     path: Path,
     analysis: Analysis,
@@ -454,4 +513,15 @@ def _nothing(path: str | Path, analysis: Analysis) -> str:
     return f"{path}: nothing can be pruned, every dimension is frozen{first}; see: onnxprune inspect {path}"
 
 
-__all__ = ["Report", "Request", "Result", "apply", "compress", "compress_lossless", "inspect", "score", "sensitivity"]
+__all__ = [
+    "Report",
+    "Request",
+    "Result",
+    "apply",
+    "compress",
+    "compress_lossless",
+    "inspect",
+    "recover",
+    "score",
+    "sensitivity",
+]

@@ -48,7 +48,7 @@ def find_plan(original: Analysis, pruned: Analysis) -> Plan:
         raise PlanError(f"the pruned model is not cut from the original along its groups; {_ADVICE}")
     for pair in pairs:
         if not np.array_equal(_cut(pair, search.keep), pair.after, equal_nan=pair.after.dtype.kind == "f"):
-            raise PlanError(f"weight '{pair.name}' was changed since units were removed; {_ADVICE}")
+            raise PlanError(f"weight '{pair.name}' is of another model, or was changed since; {_ADVICE}")
     return plan_from_masks(
         [(group, search.keep[group.atom]) for group in original.groups if group.atom in search.keep], {}
     )
@@ -155,7 +155,7 @@ class _Search:
             try:
                 at = given.index(slice_, at + 1)
             except ValueError:
-                raise PlanError(f"weight '{pair.name}' was changed since units were removed; {_ADVICE}") from None
+                raise PlanError(f"weight '{pair.name}' is of another model, or was changed since; {_ADVICE}") from None
             mask[at] = True
         chosen = set(wanted)
         ambiguous = sum(slice_ in chosen for slice_ in given) > len(wanted)

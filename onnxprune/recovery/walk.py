@@ -31,7 +31,6 @@ _HELD_OUT = 5
 Progress = Callable[[str], None]
 
 
-
 @dataclass(frozen=True)
 class Evidence:
     """What is known of one layer: its weights as they are, and moments of its rows and targets.
@@ -96,6 +95,8 @@ def walk(
     for number, (layer, twin) in enumerate(pairs, 1):
         progress(Counted(f"recovering layer {number} of {len(pairs)}: {layer.name}", number - 1, len(pairs)))
         work = _Layer(pairing, layer, twin, samples, np.random.default_rng([seed, number]))
+        if behind.would_run(work.skips) & {later.node for later, _ in pairs[number:]}:
+            work.residual = None  # the other branch comes later: it is the one that makes up for this
         ahead.advance([twin.y, *work.skips])
         behind.advance([layer.x, *work.skips])
         first, mended = work.mend(mend, rounds, ahead, behind)
@@ -135,8 +136,12 @@ class _Layer:
         self.pairing, self.layer, self.twin, self.samples, self.rng = pairing, layer, twin, samples, rng
         behind = residual(layer, pairing.pruned)
         self.residual = behind if behind and pairing.fits(behind.skip) else None
-        self.skips = [self.residual.skip] if self.residual else []
         self.positions: list[Positions | None] = []
+
+    @property
+    def skips(self) -> list[str]:
+        """What the layer's output is added to, if anything."""
+        return [self.residual.skip] if self.residual else []
 
     def mend(
         self, mend: Mend, rounds: int, ahead: Stepper, behind: Stepper

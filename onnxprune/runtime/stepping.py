@@ -74,6 +74,10 @@ class Stepper:
         for values in self._values:
             yield tuple(values[name] for name in names)
 
+    def would_run(self, names: Iterable[str]) -> set[ir.Node]:
+        """The nodes that have to run before these values are there."""
+        return set(self._piece(set(names)))
+
     def _piece(self, wanted: set[str]) -> list[ir.Node]:
         """The nodes that the values depend on and that have not run, in the order of the graph."""
         needed, piece = set(wanted), []

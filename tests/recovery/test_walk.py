@@ -162,6 +162,22 @@ def test_negative_targets_in_front_of_a_relu_are_free(build: Build, tmp_path: Pa
     assert errors[2] < 0.9 * errors[0]
 
 
+def test_second_of_two_branches_makes_up_for_the_first(build: Build, tmp_path: Path) -> None:
+    """Which of them comes first in the file does not matter; neither is run before it is mended."""
+    first, second = "j = MatMul(i, c)", "k = MatMul(x, d)"
+    for number, (one, two) in enumerate(((first, second), (second, first))):
+        graph = f"""
+            net (float[batch, 4] x) => (float[batch, 3] y)
+            <float[4, 8] b, float[8, 6] c, float[4, 6] d, float[6, 3] e>
+            {{ h = MatMul(x, b)  i = Relu(h)  {one}  {two}  s = Add(j, k)  y = MatMul(s, e) }}
+        """
+        path = build(graph, name=f"order{number}")
+        pairing = pair(path, {"b[1]": (0, 1, 2, 3)})
+        before, after = both_ways(pairing, path, tmp_path, (4,))
+        assert after < 0.5 * before
+        assert len(walk(pair(path, {"b[1]": (0,)}), feeds(), mend)) == 4
+
+
 def test_errors_are_reported_by_layer(build: Build) -> None:
     pairing = pair(build(CONVOLUTIONS), {"a[0]": (0, 1)})
     told: list[str] = []
