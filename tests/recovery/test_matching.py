@@ -84,7 +84,7 @@ def test_changed_weight_is_refused(build: Build, tmp_path: Path) -> None:
         weight = next(each for each in model.graph.initializer if each.name == name)
         weight.CopyFrom(onnx.numpy_helper.from_array(onnx.numpy_helper.to_array(weight) * np.float32(1.01), name))
         onnx.save(model, tmp_path / "changed.onnx")
-        with pytest.raises(PlanError, match=r"changed since .* --plan"):
+        with pytest.raises(PlanError, match=r"changed since; .* --plan"):
             find_plan(inspect(path), inspect(tmp_path / "changed.onnx"))
 
 
