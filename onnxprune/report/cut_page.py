@@ -206,7 +206,7 @@ def _recovery(found: Document) -> Iterator[Section]:
         "be: 0 is exact, 1 is no better than a constant."
     )
     caption = f"Every layer before and after {found['recovery']['method']}"
-    table = Table(caption, ("layer", ">before", ">after", "~error"), rows)
+    table = Table(caption, ("layer", ">before", ">after", "~left"), rows)
     legend = (("removed", "before"), ("kept", "after"))
     yield Section("recovery", "Recovery", text, (table,), legend=legend)
 
