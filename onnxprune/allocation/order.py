@@ -10,7 +10,7 @@ import heapq
 from onnxprune.allocation.base import Problem
 
 # A group of more units than this loses several at a time.
-_STEPS = 128
+_STEPS = 32
 
 
 def cheapest_first(problem: Problem) -> list[tuple[str, float]]:
