@@ -501,6 +501,8 @@ def _nothing_removed(plan: Plan) -> str:
         return "the plan removes nothing"
     if request.get("lossless"):
         return "no unit can go without a trace: nothing was removed"
+    if request.get("target"):
+        return f"{', '.join(request['target'])}: met without removing anything"
     rounding = f" with round-to {request['round_to']}" if request.get("round_to", 1) > 1 else ""
     return f"ratio {request.get('ratio', 0):g}{rounding} leaves every group whole: nothing was removed"
 

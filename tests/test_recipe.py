@@ -81,3 +81,16 @@ def test_the_command_line_has_the_last_word(digits: dict[str, Path], tmp_path: P
     plan = Plan.read(tmp_path / "plan.json")
     assert (plan.request["ratio"], plan.request["scope"]) == (0.5, "uniform")
     assert {removal.kind for removal in plan.removals} == {"hidden", "neurons", "head-dim"}
+
+
+def test_a_ratio_and_a_target_are_one_too_many(digits: dict[str, Path]) -> None:
+    options = ["--ratio", "0.5", "--target", "macs=0.5", "--dry-run"]
+    done = CliRunner().invoke(main, ["compress", str(digits["resnet"]), *options])
+    assert done.exit_code == 2
+    assert "--ratio and --target both say how much to remove" in done.output
+
+
+def test_a_target_that_cannot_be_met_ends_with_1(digits: dict[str, Path]) -> None:
+    done = CliRunner().invoke(main, ["compress", str(digits["resnet"]), "--target", "params=10", "--dry-run"])
+    assert done.exit_code == 1
+    assert "params=10 cannot be met: with everything gone that may go" in done.output

@@ -142,14 +142,19 @@ def command(
 
 
 def _with_recipe(request: dict[str, Any]) -> dict[str, Any]:
-    """The request with what the recipe says where the command line says nothing."""
+    """The request with what the recipe says where the command line says nothing.
+
+    Raises UsageError for a ratio and a target on the command line: only one of them can decide.
+    """
+    source = click.get_current_context().get_parameter_source
+    if request["target"] and source("ratio") is not ParameterSource.DEFAULT:
+        raise UsageError("--ratio and --target both say how much to remove; drop one of them")
     path = request.pop("recipe")
     if path is None:
         return request
     from onnxprune.recipe import read
 
     recipe = read(path)
-    source = click.get_current_context().get_parameter_source
     unsaid = {name: value for name, value in recipe.options.items() if source(name) is ParameterSource.DEFAULT}
     return {**request, **unsaid, "ratios": recipe.ratios}
 
