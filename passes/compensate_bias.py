@@ -25,7 +25,7 @@ class CompensateBias:
     A bias is created where there is none: in the node, in a constant Add or BatchNormalization behind it, or in a new
     Add. The means come from the pruned prefix with its biases already put right. Molchanov et al. 2017, "Pruning
     Convolutional Neural Networks", do without; An et al. 2024, "Fluctuation-based Adaptive Structured Pruning" (FLAP),
-    section 3.3, compensate the output of one layer alone. `errors` tells how far each layer is off, once it has run.
+    compensate the output of one layer alone. `errors` tells how far each layer is off, once it has run.
     """
 
     pairing: Pairing

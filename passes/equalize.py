@@ -29,7 +29,7 @@ class Equalize:
     Before:  Conv(w1, b1) ── Relu ── Conv(w2)
     After:   Conv(w1 / s, b1 / s) ── Relu ── Conv(w2 * s)        s = sqrt(max |w1| / max |w2|) per channel
 
-    Nagel et al. 2019, "Data-Free Quantization Through Weight Equalization and Bias Correction", equation 11. The
+    Nagel et al. 2019, "Data-Free Quantization Through Weight Equalization and Bias Correction". The
     scales are rounded to powers of two, so that the outputs do not change by a single bit (unless a number leaves the
     range of its type).
     """

@@ -18,6 +18,7 @@ from onnxprune.plan import Plan
 from onnxprune.recovery.edit import set_matrix
 
 Matrix = npt.NDArray[np.float64]
+Vector = npt.NDArray[np.float64]
 
 # What is added to the diagonal of the kernel, as a share of its mean.
 _RIDGE = 1e-3
@@ -35,12 +36,13 @@ class FoldUnits:
     Before:  Conv(w1) ── Relu ── Conv(w2)        unit 3 of w1 is about unit 0, or about a mixture of others
     After:   Conv(w1) ── Relu ── Conv(w2')       w2'[:, k] = w2[:, k] + sum over r of c[k, r] * w2[:, r]
 
-    c are the coefficients with which the units k that stay come nearest to a unit r that goes, if the layer in front
-    saw white noise: then the product of two units has the mean |v||v'| (sin t + (pi - t) cos t) / 2 pi, where v and v'
-    are their weights with bias and t is the angle between those (Cho & Saul 2009, "Kernel Methods for Deep Learning",
-    equation 6). With one k per r this is the merging of Chen et al. 2023, "Going Beyond Neural Network Feature
-    Similarity" (IFM); with all of them it is nearer. Behind a BatchNormalization the statistics in the file give each
-    unit its true spread.
+    c are the coefficients with which the units k that stay come nearest to a unit r that goes, if the layer in
+    front saw white noise: then the product of two units has the mean |v||v'| (sin t + (pi - t) cos t) / 2 pi, where
+    v and v' are their weights with bias and t is the angle between those (Cho & Saul 2009, "Kernel Methods for Deep
+    Learning", equation 6). With one k per r this is the merging of Chen et al. 2023, "Going Beyond Neural Network
+    Feature Similarity" (IFM); with all of them it is nearer. What comes out is weaker than it was, so every output
+    is scaled to the mean square that it had (Jordan et al. 2023, "REPAIR", by the same model instead of data).
+    Behind a BatchNormalization the statistics in the file give each unit its true spread.
 
     The first half of a removal: run passes.RemoveUnits with the same plan next; on its own this changes the outputs.
     Units that several layers add to (a residual stream), or that go through anything but Relu, pooling and
@@ -88,8 +90,18 @@ class _Reader:
         system = kernel[np.ix_(stay, stay)] + _RIDGE * np.trace(kernel) / len(kernel) * np.eye(len(stay))
         coefficients = np.linalg.solve(system, kernel[np.ix_(stay, go)])
         matrix = matrix_of(self.reader)
-        matrix[0, self.members[stay]] += np.einsum("sg,gfo->sfo", coefficients, matrix[0, self.members[go]])
+        weights = matrix[0, self.members]
+        folded = weights[stay] + np.einsum("sg,gfo->sfo", coefficients, weights[go])
+        before, after = self._power(kernel, weights), self._power(kernel[np.ix_(stay, stay)], folded)
+        gain = np.sqrt(before / np.where(after > 0, after, 1.0), where=after > 0, out=np.ones(len(after)))
+        matrix[0, self.members[stay]] = folded * gain
         set_matrix(model, self.reader, matrix)
+
+    def _power(self, kernel: Matrix, weights: Matrix) -> Vector:
+        """The mean square of each output, for a unit that is the same under all taps of a window."""
+        smooth = weights.reshape(len(weights), -1, self.reader.form.taps, weights.shape[2]).sum(axis=2)
+        power: Vector = np.einsum("ueo,uv,veo->o", smooth, kernel, smooth)
+        return power
 
 
 def _readers(group: Group, analysis: Analysis, found: list[Layer]) -> Iterator[_Reader]:

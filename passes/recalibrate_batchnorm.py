@@ -25,10 +25,10 @@ class RecalibrateBatchNorm:
     Before:  x' ── Conv(w sliced) ── BatchNormalization ── y'     not normal: its statistics are of all channels of x
     After:   x' ── Conv(w sliced * s) ── BatchNormalization ── y'     s = std y / std y' per channel, means alike
 
-    Re-estimating a BatchNormalization's running statistics (Li et al. 2020, "EagleEye", section 3.3) is this scale and
+    Re-estimating a BatchNormalization's running statistics (Li et al. 2020, "EagleEye") is this scale and
     shift, written into its statistics. Here they go into the weight in front and the shift behind, so that the
     statistics in the file are true again, and so that files whose BatchNormalization was folded away are recalibrated
-    alike (Jordan et al. 2023, "REPAIR", section 4). The original's statistics are those on the same data, so errors of
+    alike (Jordan et al. 2023, "REPAIR"). The original's statistics are those on the same data, so errors of
     a small sample cancel. Layer after layer, each on what the ones in front of it now give. `errors` tells how far
     each layer is off, once it has run.
     """
