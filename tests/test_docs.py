@@ -8,11 +8,16 @@ from __future__ import annotations
 
 import os
 import re
+import shlex
+import shutil
 import sys
 from pathlib import Path
 
+import click
+import numpy as np
 import pytest
 
+from onnxprune.cli import main
 from tests.conftest import ROOT
 from tests.doc_examples import agrees, blocks, commands, prepare, run, run_page, why_skipped
 
@@ -27,7 +32,7 @@ COVERED = {
 # Pages whose examples need a package that the default installation does not have.
 NEEDS = {"docs/criteria/gradients.md": "torch"}
 # Pages that take more than a few seconds: `-m slow`.
-SLOW: set[str] = set()
+SLOW = {"docs/benchmark.md", "docs/howto/budgets.md"}
 
 
 def name_of(path: Path) -> str:
@@ -69,6 +74,88 @@ def test_scripts_that_are_not_run_exist() -> None:
             for command, _ in commands(block) if block.language in ("shell", "console") else []:
                 script = re.search(r"python (benchmarks/\S+)", command)
                 assert script is None or (ROOT / script[1]).is_file(), f"{name_of(path)}: {command}"
+
+
+# -- commands in running text, tables and --help
+
+
+ROOT_CONTEXT = click.Context(main)
+COMMANDS = main.list_commands(ROOT_CONTEXT)
+# Examples of --help that mean other models or machines than the ones here.
+PARSED_ONLY = ("layer3", "cuda", "latency=0.6", "eval ")
+
+
+def help_examples(name: str) -> list[str]:
+    command = main.get_command(ROOT_CONTEXT, name)
+    assert command is not None
+    lines = str(command.epilog).splitlines()
+    return [line.strip() for line in lines if line.startswith("  ")]
+
+
+def check_usage(line: str) -> None:
+    """The command exists, and so do its options. Raises click.UsageError or AssertionError."""
+    _, name, *args = shlex.split(line.split(" > ")[0])
+    command = main.get_command(ROOT_CONTEXT, name)
+    assert command is not None, line
+    command.make_context(name, args)
+
+
+@pytest.mark.parametrize("path", PAGES, ids=name_of)
+def test_commands_in_running_text_can_be_called(path: Path) -> None:
+    for line in re.findall(r"`(onnxprune [a-z]+ [^`\n]+)`", without_blocks(path.read_text())):
+        check_usage(line)
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_help_examples_can_be_called(name: str) -> None:
+    for line in help_examples(name):
+        if line.startswith("onnxprune"):
+            check_usage(line)
+
+
+def prepare_for_help(folder: Path) -> None:
+    """The files that the examples of --help speak of."""
+    prepare(folder)
+    data = np.load("samples.npz")
+    np.savez("samples.npz", input=data["input"], labels=data["labels"], y=data["labels"])
+    shutil.copy("models/digits_test.npz", "test.npz")
+    for name in ("original.onnx", "whole.onnx"):
+        shutil.copy("model.onnx", name)
+    Path("recipe.toml").write_text('scope = "uniform"\nratio = 0.25\n')
+    run("onnxprune compress model.onnx --criterion l2 --ratio 0.25 --plan plan.json")
+    run("onnxprune compress model.onnx --criterion l2 --ratio 0.25 --plan first.json -o once.onnx")
+    run("onnxprune compress once.onnx --criterion l2 --ratio 0.25 --plan second.json -o twice.onnx")
+
+
+def write_photos(folder: Path) -> None:
+    """A grey picture of each digit, in folders by class."""
+    image = pytest.importorskip("PIL.Image", reason="writes pictures")
+    data = np.load("samples.npz")
+    for digit in range(10):
+        (folder / str(digit)).mkdir(parents=True)
+        pixels = data["input"][np.flatnonzero(data["labels"] == digit)[0], 0]
+        image.fromarray(np.uint8(np.interp(pixels, (pixels.min(), pixels.max()), (0, 255)))).save(
+            folder / str(digit) / "0.png"
+        )
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", COMMANDS)
+def test_help_examples_run(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    prepare_for_help(tmp_path)
+    lines = [line for line in help_examples(name) if not any(mark in line for mark in PARSED_ONLY)]
+    for folder in ("photos", "images"):
+        if any(folder in line for line in lines):
+            write_photos(tmp_path / folder)
+    if name == "recover":  # there MODEL is the pruned one
+        shutil.copy("model.pruned.onnx", "model.onnx")
+    for line in lines:
+        run(line)
+
+
+# -- links
 
 
 def slug(heading: str) -> str:
