@@ -13,6 +13,7 @@ from onnxprune.report.units import show_bytes
 Document = Mapping[str, Any]
 
 _AXES_SHOWN = 40
+_NO_CHANGE = 0.005
 
 
 def cut_page(found: Document) -> Page:
@@ -27,7 +28,7 @@ def cut_page(found: Document) -> Page:
     ]
     made = (_groups, _graph, _recovery, _scores, _frozen)
     return Page(
-        title=f"{name}, pruned",
+        title=f"{name}, {_done(found)}",
         lead=f"{' and '.join(left) or 'no weights'} left; same inputs and outputs; {written}.",
         cards=tuple(_cards(found)),
         sections=(_before_after(found), *(section for make in made for section in make(found))),
@@ -36,16 +37,25 @@ def cut_page(found: Document) -> Page:
     )
 
 
+def _done(found: Document) -> str:
+    """Where no unit went, what else was done."""
+    if any(group["kept"] < group["units"] for group in found["groups"]):
+        return "pruned"
+    return "recovered" if found["recovery"]["layers"] else "cleaned up"
+
+
 def _cards(found: Document) -> Iterator[Card]:
     before, after = found["before"], found["after"]
     for key, label in (("parameters", "parameters"), ("macs", "MACs"), ("file_bytes", "file size")):
         old, new = before[key], after[key]
         show = show_bytes if key == "file_bytes" else _short
-        yield Card(label, _times(old, new), f"{show(old)} → {show(new)}", "good" if new < old else "")
+        yield Card(
+            label, _times(old, new), f"{show(old)} → {show(new)}", "good" if new < (1 - _NO_CHANGE) * old else ""
+        )
     units = sum(group["units"] for group in found["groups"])
     left = sum(group["kept"] for group in found["groups"])
     removed = [group for group in found["groups"] if group["kept"] < group["units"]]
-    if units:
+    if removed:
         where = f"in {len(removed)} of {counted(len(found['groups']), 'group')}"
         yield Card("units removed", f"{1 - left / units:.0%}", where)
     layers = found["recovery"]["layers"]
@@ -56,6 +66,8 @@ def _cards(found: Document) -> Iterator[Card]:
 
 
 def _times(old: float, new: float) -> str:
+    if old and abs(new / old - 1) < _NO_CHANGE:
+        return "as before"
     return f"{old / new:.2f}x smaller" if new and old >= new else f"{new / old:.2f}x larger" if new and old else "-"
 
 

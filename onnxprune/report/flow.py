@@ -12,7 +12,7 @@ from typing import Any
 
 _ROW, _COLUMN, _MARGIN = 46, 176, 10
 _BOX_HEIGHT, _WIDEST, _NARROWEST = 24, 160, 96
-_NAME_LENGTH = 30
+_NAME_LENGTH, _LETTER = 22, 6.6
 
 
 def flow(stages: Sequence[Mapping[str, Any]]) -> str:
@@ -60,8 +60,7 @@ def _box(entry: Mapping[str, Any], middle: float, widest: int) -> str:
     kind, label = entry["kind"], _label(entry)
     top, (before, after) = _top(entry), entry["width"] or (1, 1)
     wide = _NARROWEST + (_WIDEST - _NARROWEST) * sqrt(before / widest) if kind == "layer" else _NARROWEST + 10.0
-    if kind in ("input", "output"):
-        wide = max(wide, 7.0 * len(label) + 16)
+    wide = max(wide, _LETTER * len(label) + 12)
     left = middle - wide / 2
     box = f'x="{left:.1f}" y="{top:g}" height="{_BOX_HEIGHT}" rx="4"'
     cut = f'<rect class="left" {box} width="{wide * after / before:.1f}"/>' if kind == "layer" else ""
