@@ -20,6 +20,7 @@ import pytest
 from onnxprune.cli import main
 from tests.conftest import ROOT
 from tests.doc_examples import agrees, blocks, commands, prepare, run, run_page, why_skipped
+from tests.test_imports import ROOMS
 
 PAGES = sorted([ROOT / "README.md", *(ROOT / "docs").rglob("*.md")])
 LINKED = sorted([*PAGES, *(ROOT / name for name in ("CHANGELOG.md", "models/README.md", "examples/plugin/README.md"))])
@@ -188,6 +189,13 @@ def test_every_page_is_on_the_map() -> None:
     index = ROOT / "docs" / "index.md"
     linked = {(index.parent / target).resolve() for target in re.findall(r"\]\(([^)\s#]+)", index.read_text())}
     assert {path for path in PAGES if path.parent != ROOT and path != index} <= linked
+
+
+def test_architecture_names_every_room() -> None:
+    table = (ROOT / "docs" / "architecture.md").read_text().partition("| room |")[2].partition("## ")[0]
+    named = set(re.findall(r"`(\w+)(?:\.py|/)`", table))
+    entries = {"__init__", "__main__"}
+    assert named == {room for level in ROOMS for room in level} - entries
 
 
 # -- the test of the test
