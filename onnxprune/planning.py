@@ -15,7 +15,7 @@ from onnxprune.allocation.base import Curve, Family, Lost, Problem, Scores, allo
 from onnxprune.allocation.rounding import round_up
 from onnxprune.coupling import Analysis, Group
 from onnxprune.criteria.combination import resolve
-from onnxprune.errors import UsageError
+from onnxprune.errors import TargetError, UsageError
 from onnxprune.model import file_bytes, is_parameter
 from onnxprune.plan import Plan, plan_from_masks, structure_of
 from onnxprune.selection import select
@@ -58,6 +58,8 @@ class Constraints:
 
 
 Progress = Callable[[str], None]
+# Kernels work on blocks of channels; for other machines see: onnxprune benchmark --alignment, and --round-to.
+_KERNELS_LIKE = 8
 # Of a cut, for "latency" and "drop": what the original has, and what the cut has, by building it.
 Costly = Callable[[Lost, str], tuple[float, float]]
 NO_CONSTRAINTS = Constraints()
@@ -270,7 +272,7 @@ def make_plan(
         return replace(plan_from_masks(masks, dict(request.__dict__)), structure=structure_of(analysis))
 
     if request.targets:
-        outcome = decide(plans, request.targets, lambda lost, kind: trials(plan_of(lost), kind), progress)
+        outcome = decide_aligned(plans, request.targets, lambda lost, kind: trials(plan_of(lost), kind), progress)
     elif seconds:
         outcome = never_slower(plans, request.ratio, lambda lost: trials.latency(plan_of(lost)))
     else:
@@ -310,6 +312,29 @@ def never_slower(planner: Planner, t: float, latency: Callable[[Lost], tuple[flo
         t /= 2
     none = dict.fromkeys(planner.lost(0.0), 0)
     return Outcome(none, 0.0, (), ("every cut that was tried was measured to be slower than the original",))
+
+
+def decide_aligned(
+    planner: Planner, targets: Sequence[Target], costly: Costly, progress: Progress = lambda _: None
+) -> Outcome:
+    """As `decide`; for a latency, and unless a rounding was asked for, also with axes that kernels like.
+
+    Of the cuts that meet the targets, plain and rounded, the one that leaves more of the model is taken: which it is
+    depends on the kernels, so both are built and timed.
+    """
+    if planner.round_to > 1 or all(target.kind != "latency" for target in targets):
+        return decide(planner, targets, costly, progress)
+    found: list[Outcome] = []
+    failure: TargetError | None = None
+    for multiple in (1, _KERNELS_LIKE):
+        try:
+            found.append(decide(replace(planner, round_to=multiple), targets, costly, progress))
+        except TargetError as error:
+            failure = failure or error
+    if not found:
+        assert failure is not None
+        raise failure
+    return max(found, key=lambda outcome: planner.problem.amount(outcome.lost))
 
 
 class Sums:
