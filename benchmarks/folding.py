@@ -21,7 +21,6 @@ import numpy.typing as npt
 
 from onnxprune import pipeline
 from onnxprune.model import save
-from onnxprune.passes.fold_units import FoldUnits
 from onnxprune.passes.remove_dead import RemoveDead
 from onnxprune.passes.remove_units import RemoveUnits
 from onnxprune.plan import Plan
@@ -54,14 +53,12 @@ def accuracy(path: Path, images: Array, labels: Array) -> float:
 def cut(path: Path, plan: Plan, how: str, folder: Path) -> Path:
     """The model with the plan applied in one of the ways."""
     analysis = pipeline.inspect(path)
-    if how == "fold":
-        FoldUnits(analysis, plan)(analysis.model)
     RemoveUnits(analysis, plan)(analysis.model)
     RemoveDead()(analysis.model)
     model = analysis.model
-    if how.startswith("synthetic"):
+    if how != "drop":
         original, pruned = pipeline.inspect(path), pipeline.analyze_model(model)
-        recover(original, pruned, plan.keep(original), how.split()[1], None)
+        recover(original, pruned, plan.keep(original), how.split()[-1], None)
     save(model, folder / "cut.onnx")
     return folder / "cut.onnx"
 

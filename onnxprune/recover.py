@@ -16,6 +16,7 @@ from onnxprune.errors import UsageError
 from onnxprune.layers import Array
 from onnxprune.passes.base import PassResult
 from onnxprune.passes.compensate_bias import CompensateBias
+from onnxprune.passes.fold_units import FoldUnits
 from onnxprune.passes.recalibrate_batchnorm import RecalibrateBatchNorm
 from onnxprune.passes.reconstruct import Reconstruct
 from onnxprune.recovery.pairing import Pairing
@@ -49,16 +50,23 @@ class Method:
     Attributes:
         summary: one line for people.
         make: the pass; called with pairing, feeds, seed, providers and progress.
+        on_data: does it need inputs?
     """
 
     summary: str
     make: Callable[..., RecoveryPass]
+    on_data: bool = True
 
 
 METHODS: Mapping[str, Method] = {
     "reconstruct": Method("least squares of every layer towards the original's outputs", Reconstruct),
     "batchnorm": Method("mean and standard deviation of every channel as in the original", RecalibrateBatchNorm),
     "bias": Method("what removed units gave on average goes into the biases behind them", CompensateBias),
+    "fold": Method(
+        "without data: what read removed units goes to similar ones",
+        lambda pairing, *_, **__: FoldUnits(pairing),
+        False,
+    ),
 }
 
 
@@ -110,7 +118,10 @@ def recover(
     fit.
     """
     check_method(method)
-    notes = []
+    notes: list[str] = []
+    if not METHODS[method].on_data:
+        made = METHODS[method].make(Pairing(original, pruned, keep))
+        return Recovery(method, (), tuple(made(pruned.model).notes))
     if data is None:
         hints = hints_of(original.model)
         data = load_data("synthetic", ports_of(original.model), samples=_SYNTHETIC_SAMPLES, seed=seed, hints=hints)

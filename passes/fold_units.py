@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import numpy.typing as npt
 import onnx_ir as ir
 
-from onnxprune.coupling import Analysis, Group
-from onnxprune.dims import Mask, atoms, units_of
+from onnxprune.coupling import Analysis
+from onnxprune.dims import Atom, Mask, atoms, units_of
 from onnxprune.layers import Layer, bias_of, layers, matrix_of, read
 from onnxprune.ops.base import Key, key_of
 from onnxprune.passes.base import PassResult
-from onnxprune.plan import Plan
 from onnxprune.recovery.edit import set_matrix
+from onnxprune.recovery.pairing import Pairing
+from onnxprune.recovery.walk import LayerError
 
 Matrix = npt.NDArray[np.float64]
 Vector = npt.NDArray[np.float64]
@@ -44,29 +45,46 @@ class FoldUnits:
     is scaled to the mean square that it had (Jordan et al. 2023, "REPAIR", by the same model instead of data).
     Behind a BatchNormalization the statistics in the file give each unit its true spread.
 
-    The first half of a removal: run passes.RemoveUnits with the same plan next; on its own this changes the outputs.
-    Units that several layers add to (a residual stream), or that go through anything but Relu, pooling and
-    rearrangement, are dropped as they are, and a note says so.
+    Works on the pruned model, with the weights of the original. Units that several layers add to (a residual stream),
+    or that go through anything but Relu, pooling and rearrangement, are gone as they are, and a note says so. Without
+    data there are no errors to tell.
     """
 
-    analysis: Analysis
-    plan: Plan
+    pairing: Pairing
+    errors: list[LayerError] = field(default_factory=list)
 
     def __call__(self, model: ir.Model) -> PassResult:
-        """Apply in place. Raises PlanError when the plan does not fit."""
-        if model is not self.analysis.model:
-            raise ValueError("the model is not the one that was analysed")
-        keep = self.plan.keep(self.analysis)
-        groups = [group for group in self.analysis.groups if not keep.get(group.atom, np.ones(1, np.bool_)).all()]
-        found = list(layers(self.analysis))
-        work = [(group, list(_readers(group, self.analysis, found))) for group in groups]
-        notes = [
-            f"{group.id}: nothing of the removed units could be folded into others" for group, to in work if not to
-        ]
-        for group, readers in work:
+        """Apply in place; a second time changes nothing."""
+        pairing = self.pairing
+        if model is not pairing.pruned.model:
+            raise ValueError("the model is not the pruned one of the pairing")
+        matrices: dict[str, Matrix] = {}
+        notes = []
+        found = list(layers(pairing.original))
+        for group in pairing.original.groups:
+            keep = pairing.keep.get(group.atom)
+            if keep is None or keep.all():
+                continue
+            readers = list(_readers(group.atom, pairing.original, found))
+            notes += [] if readers else [f"{group.id}: nothing of the removed units could be folded into others"]
             for reader in readers:
-                reader.fold(model, keep[group.atom])
-        return PassResult(model, any(readers for _, readers in work), notes)
+                key = reader.reader.weight
+                matrices[key] = reader.folded(matrices.get(key, matrix_of(reader.reader)), keep)
+        modified = [_write(pairing, ours, twin, matrices[twin.weight]) for ours, twin in _pairs(pairing, matrices)]
+        return PassResult(model, any(modified), notes)
+
+
+def _pairs(pairing: Pairing, matrices: dict[str, Matrix]) -> list[tuple[Layer, Layer]]:
+    return [(ours, twin) for ours, twin in pairing.pairs() if twin.weight in matrices]
+
+
+def _write(pairing: Pairing, ours: Layer, twin: Layer, matrix: Matrix) -> bool:
+    """Give a layer of the pruned model what is left of the original's matrix [1, features, outputs]."""
+    inputs, outputs = pairing.kept(twin.x, twin.form.axis), pairing.kept(twin.y, twin.form.out_axis)
+    features = inputs[twin.feature_channels(len(inputs))[0]]
+    before = read(ours.node.inputs[1])
+    set_matrix(pairing.pruned.model, ours, matrix[:, features][:, :, outputs])
+    return not np.array_equal(before, read(ours.node.inputs[1]))
 
 
 @dataclass(frozen=True)
@@ -83,19 +101,19 @@ class _Reader:
     members: npt.NDArray[np.int64]
     rectified: bool
 
-    def fold(self, model: ir.Model, keep: Mask) -> None:
-        """Change the reader's weights."""
+    def folded(self, matrix: Matrix, keep: Mask) -> Matrix:
+        """The reader's matrix with what read removed units added to what reads the others."""
         kernel = _kernel(_vectors(self.maker), rectified=self.rectified)
         stay, go = np.flatnonzero(keep), np.flatnonzero(~keep)
         system = kernel[np.ix_(stay, stay)] + _RIDGE * np.trace(kernel) / len(kernel) * np.eye(len(stay))
         coefficients = np.linalg.solve(system, kernel[np.ix_(stay, go)])
-        matrix = matrix_of(self.reader)
         weights = matrix[0, self.members]
         folded = weights[stay] + np.einsum("sg,gfo->sfo", coefficients, weights[go])
         before, after = self._power(kernel, weights), self._power(kernel[np.ix_(stay, stay)], folded)
         gain = np.sqrt(before / np.where(after > 0, after, 1.0), where=after > 0, out=np.ones(len(after)))
+        matrix = matrix.copy()
         matrix[0, self.members[stay]] = folded * gain
-        set_matrix(model, self.reader, matrix)
+        return matrix
 
     def _power(self, kernel: Matrix, weights: Matrix) -> Vector:
         """The mean square of each output, for a unit that is the same under all taps of a window."""
@@ -104,23 +122,23 @@ class _Reader:
         return power
 
 
-def _readers(group: Group, analysis: Analysis, found: list[Layer]) -> Iterator[_Reader]:
+def _readers(atom: Atom, analysis: Analysis, found: list[Layer]) -> Iterator[_Reader]:
     """The layers that read the units, where that is all that is done with them."""
     dims = analysis.dims
-    makers = {layer.y: layer for layer in found if group.atom in set(atoms(dims[layer.y][layer.form.out_axis]))}
-    readers = [layer for layer in found if group.atom in set(atoms(dims[layer.x][layer.form.axis]))]
+    makers = {layer.y: layer for layer in found if atom in set(atoms(dims[layer.y][layer.form.out_axis]))}
+    readers = [layer for layer in found if atom in set(atoms(dims[layer.x][layer.form.axis]))]
     for layer in readers:
         way = _way(layer, set(makers))
-        units = units_of(dims[layer.x][layer.form.axis], group.atom)
-        counts = np.bincount(units[units >= 0], minlength=group.units)
+        units = units_of(dims[layer.x][layer.form.axis], atom)
+        counts = np.bincount(units[units >= 0], minlength=atom.size)
         if way is None or len(makers) > 1 or layer.form.groups > 1 or layer.y in makers or counts.min() != counts.max():
             continue
         start, rectified = way
-        if makers[start].form.groups > 1 or dims[start][makers[start].form.out_axis].size != group.units:
+        if makers[start].form.groups > 1 or dims[start][makers[start].form.out_axis].size != atom.size:
             continue
         of_feature = units[layer.feature_channels(len(units))[0]]
         order = np.argsort(of_feature, kind="stable")
-        yield _Reader(makers[start], layer, order[of_feature[order] >= 0].reshape(group.units, -1), rectified)
+        yield _Reader(makers[start], layer, order[of_feature[order] >= 0].reshape(atom.size, -1), rectified)
 
 
 def _way(layer: Layer, starts: set[str]) -> tuple[str, bool] | None:

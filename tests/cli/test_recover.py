@@ -73,6 +73,13 @@ def test_without_data_inputs_are_made_up_and_it_says_so(folder: Path) -> None:
     assert "made-up inputs" in run(folder, "--like", "whole.onnx").stdout
 
 
+def test_folding_needs_no_data(folder: Path) -> None:
+    found = json.loads(run(folder, "--like", "whole.onnx", "--method", "fold", "--json").stdout)
+    assert found["recovery"] == {"method": "fold", "layers": []}
+    assert not any("made-up" in note for note in found["notes"])
+    assert (folder / "half.recovered.onnx").read_bytes() != (folder / "half.onnx").read_bytes()
+
+
 def test_recovered_file_can_be_recovered_again_with_the_plan(folder: Path) -> None:
     args = ("--like", "whole.onnx", "--data", "samples.npz", "--method", "bias")
     run(folder, *args, "-o", "once.onnx")

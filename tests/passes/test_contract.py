@@ -3,7 +3,7 @@
 - It is a frozen dataclass; its fields are its options; its docstring shows the graph before and after.
 - `modified=False` means that the model is equal; a second run changes nothing.
 - The outputs of the model do not change (RemoveUnits, which is there to change them, has its own oracle; FoldConstants
-  and FoldUnits are the first half of a removal; what recovers a pruned model is there to change its outputs back).
+  is the first half of a removal; what recovers a pruned model is there to change its outputs back).
 """
 
 from __future__ import annotations
@@ -49,8 +49,8 @@ def discovered() -> list[type[Pass]]:
 
 
 PASSES = discovered()
-RECOVERING = (CompensateBias, RecalibrateBatchNorm, Reconstruct)
-EXACT = [entry for entry in PASSES if entry not in (RemoveUnits, FoldConstants, FoldUnits, *RECOVERING)]
+RECOVERING = (CompensateBias, FoldUnits, RecalibrateBatchNorm, Reconstruct)
+EXACT = [entry for entry in PASSES if entry not in (RemoveUnits, FoldConstants, *RECOVERING)]
 
 MESSY = """
     net (float[batch, 5] x) => (float[batch, 3] y)

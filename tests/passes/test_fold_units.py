@@ -7,14 +7,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from onnxprune.errors import PlanError
 from onnxprune.model import save
 from onnxprune.passes.fold_units import FoldUnits, _kernel
-from onnxprune.passes.remove_units import RemoveUnits
 from onnxprune.pipeline import inspect
-from onnxprune.plan import Plan, Removal
 from tests.conftest import Build
-from tests.recovery.pruned import error, feeds, outputs
+from tests.recovery.pruned import error, feeds, outputs, pair
 
 RNG = np.random.default_rng(0)
 WEIGHT = RNG.standard_normal((4, 6))
@@ -39,12 +36,11 @@ NORMED = """
 
 
 def folded(path: Path, group: str, gone: tuple[int, ...], folder: Path, *, fold: bool) -> tuple[Path, list[str]]:
-    analysis = inspect(path)
-    units = next(each.units for each in analysis.groups if each.id == group)
-    plan = Plan((Removal(group, "", units, gone),))
-    notes = FoldUnits(analysis, plan)(analysis.model).notes if fold else []
-    RemoveUnits(analysis, plan)(analysis.model)
-    save(analysis.model, folder / "after.onnx")
+    pairing = pair(path, {group: gone})
+    notes = FoldUnits(pairing)(pairing.pruned.model).notes if fold else []
+    if fold:
+        assert not FoldUnits(pairing)(pairing.pruned.model).modified
+    save(pairing.pruned.model, folder / "after.onnx")
     return folder / "after.onnx", notes
 
 
@@ -125,9 +121,7 @@ def test_trained_model_keeps_more_of_its_decisions(digits: dict[str, Path], tmp_
     assert agreement[1] >= agreement[0]
 
 
-def test_plan_that_does_not_fit_and_other_models_are_refused(build: Build) -> None:
-    analysis = inspect(build(PERCEPTRON))
-    with pytest.raises(PlanError):
-        FoldUnits(analysis, Plan((Removal("a[1]", "", 7, (0,)),)))(analysis.model)
-    with pytest.raises(ValueError, match="analysed"):
-        FoldUnits(analysis, Plan())(inspect(build(PERCEPTRON)).model)
+def test_other_model_is_a_mistake(build: Build) -> None:
+    pairing = pair(build(PERCEPTRON), {"a[1]": (0,)})
+    with pytest.raises(ValueError, match="pruned one"):
+        FoldUnits(pairing)(pairing.original.model)

@@ -91,7 +91,8 @@ from onnxprune.errors import UsageError
 @click.option(
     "--recover",
     metavar="METHOD",
-    help="Win the accuracy back without training: reconstruct (with --data the default) or none.",
+    help="Win the accuracy back without training: reconstruct (with --data the default), batchnorm, bias, fold "
+    "(needs no data) or none.",
 )
 @data_options
 @shared(PROVIDERS, LOSS, DEVICE)

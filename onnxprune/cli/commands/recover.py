@@ -42,7 +42,8 @@ from onnxprune.cli.data_options import PROVIDERS, data_from, data_options
     default="reconstruct",
     show_default=True,
     metavar="NAME",
-    help="reconstruct (least squares of every layer), batchnorm (mean and deviation of every channel) or bias.",
+    help="reconstruct (least squares of every layer), batchnorm (mean and deviation of every channel), bias, "
+    "or fold (no data needed).",
 )
 @click.option(
     "-o",
