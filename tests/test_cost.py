@@ -116,7 +116,7 @@ def test_cost_after_a_cut_is_foreseen(digits: dict[str, Path], tmp_path: Path, n
     """`measure` with the counts of what stays equals the cost of the file from which the rest was removed."""
     analysis = inspect(digits[name])
     kept = {group.atom: group.units - group.units // 2 for group in analysis.groups}
-    result = compress(digits[name], ratio=0.5)
+    result = compress(digits[name], ratio=0.5, scope="uniform")
     result.save(tmp_path / "half.onnx")
     half = inspect(tmp_path / "half.onnx")
     foreseen, found = cost.measure(analysis, kept), cost.measure(half)

@@ -145,7 +145,7 @@ def test_four_bit_weights(
 def test_everything_of_a_channel_goes(prepared: dict[str, Path], images: npt.NDArray[Any], tmp_path: Path) -> None:
     """Weight, scale, zero point, and the bias of int32 with its own scale and zero point, lose the same channels."""
     path = quantized(prepared["resnet"], tmp_path / "quantized.onnx", "qdq-per-channel", images)
-    compress(path).save(tmp_path / "half.onnx")
+    compress(path, scope="uniform").save(tmp_path / "half.onnx")
     graph = onnx.load(tmp_path / "half.onnx").graph
     shapes = {tensor.name: list(tensor.dims) for tensor in graph.initializer}
     made = {name: node for node in graph.node for name in node.output}
@@ -163,7 +163,7 @@ def test_everything_of_a_channel_goes(prepared: dict[str, Path], images: npt.NDA
 def test_weights_stay_quantized(prepared: dict[str, Path], images: npt.NDArray[Any], tmp_path: Path) -> None:
     """Small weights under a DequantizeLinear are not folded into floats on the way."""
     path = quantized(prepared["resnet"], tmp_path / "quantized.onnx", "qdq", images)
-    compress(path).save(tmp_path / "half.onnx")
+    compress(path, scope="uniform").save(tmp_path / "half.onnx")
 
     def kinds(file: Path) -> dict[str, int]:
         return {tensor.name: tensor.data_type for tensor in onnx.load(file).graph.initializer}
