@@ -44,7 +44,7 @@ class Reconstruct:
         self.errors[:] = walk(
             self.pairing,
             self.feeds,
-            mend,
+            _Mending(),
             rounds=self.rounds,
             seed=self.seed,
             providers=self.providers,
@@ -53,10 +53,18 @@ class Reconstruct:
         return PassResult(model, bool(self.errors))
 
 
-def mend(evidence: Evidence) -> tuple[Matrix, Matrix] | None:
-    """The best affine layer."""
-    ridge = best_ridge(evidence.train, evidence.held_out, evidence.matrix)
-    everything = evidence.everything
-    matrix = evidence.matrix if ridge is None else everything.solve(evidence.matrix, ridge)
-    bias = everything.best_bias(matrix)
-    return (matrix, bias) if np.isfinite(matrix).all() and np.isfinite(bias).all() else None
+class _Mending:
+    """The best affine layer. Its ridge is searched for in the first round; later ones change a few targets only."""
+
+    def __init__(self) -> None:
+        self._ridges: dict[str, float | None] = {}
+
+    def __call__(self, evidence: Evidence) -> tuple[Matrix, Matrix] | None:
+        """Matrix and bias; None where they do not come out finite."""
+        layer, everything = evidence.layer.name, evidence.everything
+        if layer not in self._ridges:
+            self._ridges[layer] = best_ridge(evidence.train, evidence.held_out, evidence.matrix)
+        ridge = self._ridges[layer]
+        matrix = evidence.matrix if ridge is None else everything.solve(evidence.matrix, ridge)
+        bias = everything.best_bias(matrix)
+        return (matrix, bias) if np.isfinite(matrix).all() and np.isfinite(bias).all() else None
