@@ -1,4 +1,4 @@
-"""What folding saves when there is no data at all: accuracy of trained models at 1.5x and 2x fewer MACs.
+"""What folding saves when there is no data at all: accuracy of trained models at 1.25x, 1.5x and 2x fewer MACs.
 
     python benchmarks/folding.py -o benchmarks/results/folding.md
 

@@ -77,11 +77,9 @@ def test_unknown_methods_are_refused_before_any_work(digits: dict[str, Path]) ->
         pipeline.compress(digits["resnet"].with_name("no such file"), recover="reconstrct")
 
 
-@pytest.mark.parametrize("method", sorted(METHODS))
+@pytest.mark.parametrize("method", sorted(name for name, method in METHODS.items() if method.on_data))
 def test_every_method_lowers_the_error_of_layers(digits: dict[str, Path], method: str) -> None:
-    result = pipeline.compress(
-        digits["resnet"], ratio=0.3, data=data_for(digits["resnet"], samples=32), recover=method
-    )
+    result = pipeline.compress(digits["resnet"], ratio=0.3, data=data_for(digits["resnet"], samples=32), recover=method)
     errors = result.report.recovery.errors
     assert sum(error.after for error in errors) < sum(error.before for error in errors)
 
