@@ -44,7 +44,7 @@ class Reconstruct:
         self.errors[:] = walk(
             self.pairing,
             self.feeds,
-            _Mending(),
+            BestFit(),
             rounds=self.rounds,
             seed=self.seed,
             providers=self.providers,
@@ -53,7 +53,7 @@ class Reconstruct:
         return PassResult(model, bool(self.errors))
 
 
-class _Mending:
+class BestFit:
     """The best affine layer. Its ridge is searched for in the first round; later ones change a few targets only."""
 
     def __init__(self) -> None:

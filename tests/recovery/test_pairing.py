@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from onnxprune.passes.reconstruct import mend
+from onnxprune.passes.reconstruct import BestFit
 from onnxprune.pipeline import analyze_model, inspect
 from onnxprune.recovery.pairing import Pairing
 from onnxprune.recovery.walk import walk
@@ -63,6 +63,6 @@ def test_masks_that_do_not_fit_the_pruned_model_pair_nothing_there(build: Build)
 def test_layers_that_got_a_bias_are_paired_still(build: Build) -> None:
     """So that a model can be recovered again."""
     pairing = pair(build(NET), {"a[1]": (1, 4)})
-    walk(pairing, feeds(), mend)
+    walk(pairing, feeds(), BestFit())
     again = Pairing(pairing.original, analyze_model(pairing.pruned.model), pairing.keep)
     assert [(ours.weight, twin.weight) for ours, twin in again.pairs()] == [("a", "a"), ("b", "b"), ("c", "c")]

@@ -9,7 +9,7 @@ import onnx
 import pytest
 
 from onnxprune.model import save
-from onnxprune.passes.reconstruct import mend
+from onnxprune.passes.reconstruct import BestFit
 from onnxprune.recovery.pairing import Pairing
 from onnxprune.recovery.walk import Evidence, walk
 from tests.conftest import Build
@@ -48,7 +48,7 @@ def both_ways(pairing: Pairing, path: Path, folder: Path, shape: tuple[int, ...]
     data, unseen = feeds(shape=shape), feeds(shape=shape, batches=6)[-1:]
     due = outputs(path, unseen)
     before = error(outputs_of(pairing, folder, unseen), due)
-    walk(pairing, data, mend)
+    walk(pairing, data, BestFit())
     return before, error(outputs_of(pairing, folder, unseen), due)
 
 
@@ -139,7 +139,7 @@ def test_errors_of_a_stream_are_made_up_for_behind_it(build: Build, tmp_path: Pa
         return mend(evidence) if evidence.layer.weight != "e" else None
 
     walk(first, data, only_the_first)
-    walk(pairing, data, mend)
+    walk(pairing, data, BestFit())
     assert error(outputs_of(pairing, tmp_path, data), due) < 0.7 * error(outputs_of(first, tmp_path, data), due)
 
 
@@ -157,7 +157,7 @@ def test_negative_targets_in_front_of_a_relu_are_free(build: Build, tmp_path: Pa
     errors = {}
     for rounds in (0, 2):
         pairing = pair(path, {"a[1]": (0, 1, 2, 3, 4, 5)})
-        walk(pairing, data, mend, rounds=rounds)
+        walk(pairing, data, BestFit(), rounds=rounds)
         errors[rounds] = error(outputs_of(pairing, tmp_path, data), due)
     assert errors[2] < 0.9 * errors[0]
 
@@ -175,13 +175,13 @@ def test_second_of_two_branches_makes_up_for_the_first(build: Build, tmp_path: P
         pairing = pair(path, {"b[1]": (0, 1, 2, 3)})
         before, after = both_ways(pairing, path, tmp_path, (4,))
         assert after < 0.5 * before
-        assert len(walk(pair(path, {"b[1]": (0,)}), feeds(), mend)) == 4
+        assert len(walk(pair(path, {"b[1]": (0,)}), feeds(), BestFit())) == 4
 
 
 def test_errors_are_reported_by_layer(build: Build) -> None:
     pairing = pair(build(CONVOLUTIONS), {"a[0]": (0, 1)})
     told: list[str] = []
-    found = walk(pairing, feeds(shape=(4, 6, 5)), mend, progress=told.append)
+    found = walk(pairing, feeds(shape=(4, 6, 5)), BestFit(), progress=told.append)
     assert len(found) == len(told) == 3
     assert found[0].before < 1e-6
     assert 0 <= found[1].after < found[1].before
@@ -207,7 +207,7 @@ def test_values_that_are_not_finite_leave_the_layer_alone(build: Build) -> None:
         { h = MatMul(x, a)  l = Log(h)  y = MatMul(l, b) }
     """
     pairing = pair(build(graph), {"a[1]": (0,)})
-    assert [each.layer for each in walk(pairing, feeds(), mend)] == ["MatMul_0"]
+    assert [each.layer for each in walk(pairing, feeds(), BestFit())] == ["MatMul_0"]
 
 
 def test_half_precision_weights_stay_half(build: Build) -> None:
@@ -215,7 +215,7 @@ def test_half_precision_weights_stay_half(build: Build) -> None:
     path = build(graph)
     pairing = pair(path, {"a[1]": (4, 5)})
     data = [{"x": feed["x"].astype(np.float16)} for feed in feeds()]
-    walk(pairing, data, mend)
+    walk(pairing, data, BestFit())
     floats = {str(value.dtype) for value in pairing.pruned.model.graph.initializers.values()}
     assert floats == {"FLOAT16"}
     save(pairing.pruned.model, path.with_name("half.onnx"))
