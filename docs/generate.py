@@ -1,5 +1,5 @@
 """Write the parts of the documentation that follow from the code: the command reference, the pages on criteria and
-passes, the README's picture.
+passes, the pictures.
 
 python docs/generate.py            # write them
 python docs/generate.py --check    # exit 1 if what is committed is not what would be written
@@ -7,31 +7,22 @@ python docs/generate.py --check    # exit 1 if what is committed is not what wou
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import importlib
 import inspect
-import io
 import pkgutil
 import re
-import shlex
-import shutil
 import sys
-import tempfile
 from pathlib import Path
 
 import click
 from pictures import pictures
-from rich.console import Console
-from rich.text import Text
 
 from onnxprune import passes
 from onnxprune.cli import main as command_line
 from onnxprune.criteria.base import Criterion, criteria
-from onnxprune.report import terminal
 
 ROOT = Path(__file__).resolve().parent.parent
-PICTURED = "onnxprune compress digits_transformer.onnx --ratio 0.5"
 
 
 def cli_reference() -> str:
@@ -141,7 +132,8 @@ def passes_page() -> str:
 
 def entry_of(module: str, name: str, entry: object) -> bool:
     """Is this one of the passes that a module defines?"""
-    return isinstance(entry, type) and entry.__module__ == module and "__call__" in vars(entry) and name[0] != "_"
+    mine = isinstance(entry, type) and entry.__module__ == module and name[0] != "_"
+    return mine and dataclasses.is_dataclass(entry) and "__call__" in vars(entry)
 
 
 def drawing(entry: type) -> str:
@@ -156,18 +148,6 @@ def index_page() -> str:
     return between("index.md", "families", ["", f"Criteria by family: {', '.join(links)}.", ""])
 
 
-def picture() -> str:
-    """What one run prints, as SVG."""
-    console = Console(record=True, width=82, file=io.StringIO(), force_terminal=True, highlight=False, markup=False)
-    console.print(Text(f"$ {PICTURED}", style="bold green"))
-    terminal.console = lambda: console  # the command prints into the recording
-    _, command, model, *options = shlex.split(PICTURED)
-    with tempfile.TemporaryDirectory() as folder, contextlib.chdir(folder):
-        shutil.copy(ROOT / "models" / model, model)
-        command_line.main([command, model, *options], standalone_mode=False)
-    return console.export_svg(title="onnxprune", unique_id="onnxprune")
-
-
 def main() -> None:
     """Write or check."""
     wanted = {
@@ -175,7 +155,6 @@ def main() -> None:
         ROOT / "docs" / "criteria.md": criteria_page(),
         ROOT / "docs" / "passes.md": passes_page(),
         ROOT / "docs" / "index.md": index_page(),
-        ROOT / "docs" / "compress.svg": picture(),
         **{ROOT / "docs" / "criteria" / f"{name}.md": family_page(name, found) for name, found in families().items()},
         **{ROOT / "docs" / "pictures" / f"{name}.svg": text for name, text in pictures().items()},
     }

@@ -1,6 +1,7 @@
-"""The pictures of docs/concepts.md: expressions of real graphs as boxes, readable on light and on dark pages.
+"""The pictures of the documentation, readable on light and on dark pages. `python docs/generate.py` writes them.
 
-What is drawn is what the analysis says: each picture starts from a small graph. `python docs/generate.py` writes them.
+Expressions of dimensions are drawn as boxes, from what the analysis says about a small graph; the bars of the
+README are figures of benchmarks/results/digits.md.
 """
 
 from __future__ import annotations
@@ -149,9 +150,49 @@ def draw(
     return picture.svg()
 
 
+RESULTS = Path(__file__).resolve().parent.parent / "benchmarks" / "results" / "digits.md"
+# Rows of the results, and what the reader is told about each.
+COMPARED = {
+    "digits_resnet.onnx --criterion l1": "--criterion l1 (no data)",
+    "digits_resnet.onnx --data synthetic --samples 256": "--data synthetic (made up)",
+    "digits_resnet.onnx --data models/digits_calibration.npz": "--data digits_calibration.npz",
+}
+BAR, LABELS = 230, 250
+
+
+def bars() -> str:
+    """What one command leaves of the parameters and of the accuracy of models/digits_resnet.onnx."""
+    rows = [[cell.strip(" `") for cell in line.split("|")[1:-1]] for line in RESULTS.read_text().splitlines()]
+    found = {row[0]: row for row in rows if len(row) == 5}
+    before = float(next(iter(found[name] for name in COMPARED))[3].rstrip("%"))
+    shown = [("models/digits_resnet.onnx", 1.0, before)]
+    for command, words in COMPARED.items():
+        _, parameters, _, _, after = found[command]
+        shown.append((words, 1 / float(parameters.rstrip("x")), float(after.rstrip("%"))))
+    picture = Picture("parameters and accuracy left by onnxprune compress")
+    picture.width, picture.height = LABELS + 2 * (BAR + MARGIN) + 2 * MARGIN, MARGIN + 18
+    columns = (("parameters left", COLOURS[0]), ("accuracy on images never seen", COLOURS[2]))
+    for column, (title, _) in enumerate(columns):
+        x = LABELS + column * (BAR + 2 * MARGIN)
+        picture.lines.append(f'<text x="{x}" y="{picture.height - 8:g}" class="small">{title}</text>')
+    for words, parameters, accuracy in shown:
+        y = picture.height
+        picture.lines.append(f'<text x="{MARGIN}" y="{y + 17:g}">{words}</text>')
+        for column, (share, text) in enumerate(
+            ((parameters, f"{parameters:.0%}"), (accuracy / 100, f"{accuracy:.1f}%"))
+        ):
+            x, long = LABELS + column * (BAR + 2 * MARGIN), round(share * (BAR - 50))
+            fill = columns[column][1]
+            picture.lines.append(f'<rect x="{x}" y="{y + 3:g}" width="{long}" height="18" rx="3" fill="{fill}"/>')
+            picture.lines.append(f'<text x="{x + long + 6}" y="{y + 17:g}" class="small">{text}</text>')
+        picture.height += HEIGHT + 2
+    return picture.svg()
+
+
 def pictures() -> dict[str, str]:
     """Every picture by its name."""
     return {
+        "digits": bars(),
         "shortcut": draw(
             SHORTCUT,
             "channels of a residual network behind a zero-padded shortcut",

@@ -32,7 +32,7 @@ _BLOCK = re.compile(r"^( *)```(\w*)(?: +(\S+))?\n(.*?)^\1```$", re.DOTALL | re.M
 _SHELL = re.compile(r"[|<>;&$`]")
 _NUMBER = re.compile(r"\d[\d,]*\.?\d*(?:e[+-]?\d+)?")
 _BARS = str.maketrans("", "", "▁▂▃▄▅▆▇█")
-_TOLERANCE = 0.05
+_TOLERANCE = 0.1
 
 # What no test runs, and why.
 SKIPPED = {
