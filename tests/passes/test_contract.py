@@ -36,7 +36,7 @@ from tests.conftest import Build
 
 
 def discovered() -> list[type[Pass]]:
-    """The classes of passes/ that are called with a model."""
+    """The classes of passes/ that are called with a model and give a PassResult."""
     found = []
     for info in pkgutil.iter_modules(passes.__path__):
         module = importlib.import_module(f"onnxprune.passes.{info.name}")
@@ -45,7 +45,8 @@ def discovered() -> list[type[Pass]]:
             for name, entry in vars(module).items()
             if isinstance(entry, type) and entry.__module__ == module.__name__ and not name.startswith("_")
         ]
-    return [entry for entry in found if entry.__module__ != "onnxprune.passes.base"]
+    calls = [(entry, entry.__call__) for entry in found if entry.__module__ != "onnxprune.passes.base"]
+    return [entry for entry, call in calls if getattr(call, "__annotations__", {}).get("return") == "PassResult"]
 
 
 PASSES = discovered()
