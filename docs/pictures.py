@@ -14,9 +14,9 @@ import numpy as np
 import onnx
 import onnx.parser
 
+import onnxprune
 from onnxprune.coupling import Analysis
 from onnxprune.dims import Atom, Concat, Dim, Product, atoms, factors, keep_mask, resolve, terms
-from onnxprune.pipeline import inspect
 
 UNIT, HEIGHT, GAP, MARGIN = 18, 26, 3, 14
 # A colour per group, dark enough on white and light enough on black; what keeps its size is grey.
@@ -132,7 +132,7 @@ def analysed(graph: str) -> Analysis:
         model.graph.initializer.append(onnx.numpy_helper.from_array(np.ones(shape, np.float32), value.name))
     with TemporaryDirectory() as folder:
         onnx.save(model, path := Path(folder) / "graph.onnx")
-        return inspect(path)
+        return onnxprune.inspect(path)
 
 
 def draw(
