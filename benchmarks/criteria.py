@@ -120,7 +120,7 @@ class Bench:
 
     def measure(self, criterion: str, *, labelled: bool, seed: int, recovered: bool) -> tuple[float, float, float]:
         """Accuracy in percent of what is left, as it is and recovered (or again), and the seconds that scoring took."""
-        from onnxprune import pipeline
+        from onnxprune import opening, pipeline
         from onnxprune.allocation.base import share, weakest
         from onnxprune.model import save
         from onnxprune.plan import plan_from_masks
@@ -140,7 +140,7 @@ class Bench:
             cut = self.accuracy(path)
             if not recovered:
                 return cut, cut, seconds
-            pruned = pipeline.analyze_model(result.model)
+            pruned = opening.analyze_model(result.model)
             recover(self.analysis, pruned, plan.keep(self.analysis), "reconstruct", data)
             save(pruned.model, path)
             return cut, self.accuracy(path), seconds

@@ -19,7 +19,7 @@ import click
 import numpy as np
 import numpy.typing as npt
 
-from onnxprune import pipeline
+from onnxprune import opening, pipeline
 from onnxprune.model import save
 from onnxprune.passes.remove_dead import RemoveDead
 from onnxprune.passes.remove_units import RemoveUnits
@@ -57,7 +57,7 @@ def cut(path: Path, plan: Plan, how: str, folder: Path) -> Path:
     RemoveDead()(analysis.model)
     model = analysis.model
     if how != "drop":
-        original, pruned = pipeline.inspect(path), pipeline.analyze_model(model)
+        original, pruned = pipeline.inspect(path), opening.analyze_model(model)
         recover(original, pruned, plan.keep(original), how.split()[-1], None)
     save(model, folder / "cut.onnx")
     return folder / "cut.onnx"

@@ -25,9 +25,11 @@ if TYPE_CHECKING:
         UsageError,
         VerificationError,
     )
-    from onnxprune.pipeline import Result, apply, compress, inspect
+    from onnxprune.opening import inspect
+    from onnxprune.pipeline import apply, compress
     from onnxprune.plan import Plan
     from onnxprune.report.data import Report
+    from onnxprune.result import Result
 
     __version__: str
 
@@ -42,9 +44,11 @@ _HOMES = {
         "UsageError",
         "VerificationError",
     ),
-    "pipeline": ("Result", "apply", "compress", "inspect"),
+    "opening": ("inspect",),
+    "pipeline": ("apply", "compress"),
     "plan": ("Plan",),
     "report.data": ("Report",),
+    "result": ("Result",),
 }
 _HOME = {name: f"onnxprune.{module}" for module, names in _HOMES.items() for name in names}
 

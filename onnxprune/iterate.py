@@ -14,13 +14,14 @@ from onnxprune.calibration.base import Data
 from onnxprune.coupling import Analysis
 from onnxprune.errors import NothingToPruneError, TargetError, UsageError
 from onnxprune.model import file_bytes, save
+from onnxprune.opening import analyze_model, inspect
 from onnxprune.passes.share_initializers import ShareInitializers
-from onnxprune.pipeline import Progress, Result, silent
 from onnxprune.plan import Plan, compose, structure_of
-from onnxprune.progress import within
+from onnxprune.progress import Progress, silent, within
 from onnxprune.recover import Recovery
 from onnxprune.report.data import GroupReport
 from onnxprune.report.details import details_of
+from onnxprune.result import Result
 from onnxprune.runtime.latency import Setting
 from onnxprune.targets import Met, Target, parse
 from onnxprune.trials import Trials
@@ -64,7 +65,7 @@ def compress_in_steps(
         raise UsageError(f"ratio {ratio:g} is outside [0, 1): it is the share of units to remove, like 0.5")
     method = recover or (recovering.NONE if data is None else recovering.BEST)
     recovering.check_method(method)
-    original = pipeline.inspect(path)
+    original = inspect(path)
     ratios = schedule.ratios(ratio, steps, schedule_name)
     targets = schedule.limits([parse(text) for text in target], _whole(original), steps, schedule_name)
     total, recovery = Plan((), {}, structure_of(original)), Recovery()
@@ -119,7 +120,7 @@ def _met(
     for target in targets:
         whole, left = before.get(target.kind, 0.0), float(reached.get(target.kind, 0.0))
         if target.kind == "latency":
-            with Trials(path, pipeline.inspect, setting=options.get("setting") or Setting()) as trials:
+            with Trials(path, inspect, setting=options.get("setting") or Setting()) as trials:
                 whole, left = trials.compare(current)
         found.append(Met(target, whole, target.limit * whole if target.relative else target.limit, left))
         if not found[-1].holds:
@@ -143,7 +144,7 @@ def _recovered(
     options: dict[str, Any],
 ) -> Recovery:
     """Recover the model of a step towards the original, in place."""
-    original, pruned = pipeline.inspect(path), pipeline.analyze_model(result.model)
+    original, pruned = inspect(path), analyze_model(result.model)
     providers = options.get("providers", pipeline.CPU)
     keep = total.keep(original)
     return recovering.recover(original, pruned, keep, method, data, seed=seed, providers=providers, progress=progress)

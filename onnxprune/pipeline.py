@@ -2,159 +2,41 @@
 
 from __future__ import annotations
 
-import contextlib
 import functools
-import gc
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import onnx_ir as ir
 
-from onnxprune import cost, planning, verify
+from onnxprune import cost, planning
 from onnxprune import recover as recovering
 from onnxprune import sensitivity as measuring
 from onnxprune.calibration.base import Data
-from onnxprune.coupling import Analysis, Group, analyze
+from onnxprune.coupling import Analysis, Group
 from onnxprune.criteria.base import Scores
 from onnxprune.criteria.combination import resolve
-from onnxprune.errors import ModelError, NothingToPruneError, PlanError, UsageError
+from onnxprune.errors import NothingToPruneError
 from onnxprune.lossless.constants import Constants
 from onnxprune.lossless.liveness import plan_lossless
-from onnxprune.model import check, check_references, check_target, estimated_bytes, file_bytes, open_model, staged
-from onnxprune.passes.canonicalize import Canonicalize
+from onnxprune.model import estimated_bytes, file_bytes
+from onnxprune.opening import analyze_model, blaming, inspect
 from onnxprune.passes.fold_constants import FoldConstants
-from onnxprune.passes.remove_dead import RemoveDead
-from onnxprune.passes.remove_units import RemoveUnits
 from onnxprune.passes.share_initializers import ShareInitializers
-from onnxprune.passes.strip_metadata import StripMetadata
 from onnxprune.plan import Plan
 from onnxprune.planning import Request
+from onnxprune.progress import Progress, silent
 from onnxprune.recover import Recovery
 from onnxprune.recovery.matching import check_fit, find_plan
 from onnxprune.report.data import GroupReport, Report
 from onnxprune.report.details import details_of
+from onnxprune.result import Result, remove_units
 from onnxprune.runtime.latency import Setting
-from onnxprune.runtime.observe import observe
 from onnxprune.scoring import check_data, score_model
 from onnxprune.selection import select
 from onnxprune.trials import Trials
 
-Progress = Callable[[str], None]
 CPU = ("CPUExecutionProvider",)
-
-
-def silent(_: str) -> None:
-    """Progress that nobody watches."""
-
-
-@dataclass
-class Result:
-    """A pruned model, the plan that made it, and the numbers. `save` checks and writes it."""
-
-    model: ir.Model
-    plan: Plan
-    report: Report
-    _source: Path = field(repr=False)
-    _bindings: dict[str, int] = field(repr=False)
-
-    def save(
-        self,
-        path: str | Path,
-        *,
-        external: bool | None = None,
-        plan: str | Path | None = None,
-        seed: int = 0,
-        progress: Progress = silent,
-    ) -> Report:
-        """Write to `path` after checker, shape inference and one ONNX Runtime run on both files; atomic.
-
-        Args:
-            path: where to; never the file that was read.
-            external: weights in `<path>.data` (True), in the file (False), or as they were read (None).
-            plan: where to write the plan; both files appear, or none.
-            seed: of the inputs of the trial run.
-            progress: told what is being done.
-
-        Raises VerificationError when a check fails, ModelError when the original cannot be run or the file not be
-        written, UsageError when `path` is no place for a file. In all cases nothing is left behind.
-        """
-        check_targets([self._source], path, plan)
-        progress("running the original")
-        original = verify.run_original(self._source, self._bindings, seed)
-        progress("writing and checking")
-        plan_written = contextlib.nullcontext() if plan is None else self.plan.staged(plan)
-        with _blaming(self._source), plan_written, staged(self.model, path, external=external) as written:
-            notes = verify.verify(written, original)
-            size = sum(file.stat().st_size for file in written.parent.iterdir())
-        self.report = replace(
-            self.report,
-            file_bytes=(self.report.file_bytes[0], size),
-            estimated=False,
-            notes=(*self.report.notes, *notes),
-        )
-        return self.report
-
-
-def check_targets(sources: Sequence[str | Path], *targets: str | Path | None) -> None:
-    """Can all of `targets` be written? Raises UsageError, before any work, for one that cannot or that is a source."""
-    given = [Path(target) for target in targets if target is not None]
-    for target in given:
-        check_target(target, *map(Path, sources))
-    if len({target.resolve() for target in given}) < len(given):
-        raise UsageError(f"{given[0]} is named for two outputs; choose different names")
-
-
-def default_output(source: Path) -> Path:
-    """`model.onnx` becomes `model.pruned.onnx`, beside it."""
-    return source.parent / f"{source.stem}.pruned.onnx"
-
-
-def inspect(path: str | Path) -> Analysis:
-    """Open a model and find what can be pruned; the file is only read.
-
-    Raises ModelError with one line when the file cannot be worked on.
-    """
-    with _blaming(path):
-        model = open_model(path)
-        model.meta["stored"] = cost.stored(model)
-        return analyze_model(model)
-
-
-@contextlib.contextmanager
-def _blaming(path: str | Path) -> Iterator[None]:
-    """Where the block fails over a file that breaks the rules of ONNX, say that; for a valid file the fault is ours."""
-    try:
-        yield
-    except (ModelError, PlanError, UsageError):
-        raise
-    except Exception as error:
-        try:
-            check(Path(path))
-            check_references(Path(path))
-        except ModelError as invalid:
-            raise ModelError(f"not a valid ONNX model, export it again: {invalid}") from error
-        raise
-
-
-def analyze_model(model: ir.Model) -> Analysis:
-    """Bring an opened model into canonical form, in place, and find its groups."""
-    with _garbage_kept():
-        _, shapes = Canonicalize(observe).with_shapes(model)
-        RemoveDead()(model)
-        return analyze(model, shapes)
-
-
-@contextlib.contextmanager
-def _garbage_kept() -> Iterator[None]:
-    """The analysis makes many small objects and keeps them all: collecting in between halves its speed for nothing."""
-    enabled = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if enabled:
-            gc.enable()
 
 
 def compress(
@@ -232,7 +114,7 @@ def compress(
     request.check()
     recovering.check_method(method)
     check_data(resolve(criterion), data)
-    with _blaming(path):
+    with blaming(path):
         progress("analysing")
         analysis = inspect(path)
         groups = select(analysis, request.only, request.skip)
@@ -250,14 +132,7 @@ def compress(
             device=device,
             progress=progress,
         )
-
-        def mend(plan: Plan, model: ir.Model) -> Recovery:
-            original, pruned = inspect(path), analyze_model(model)
-            keep = plan.keep(original)
-            return recovering.recover(
-                original, pruned, keep, method, data, seed=seed, providers=providers, progress=progress
-            )
-
+        mend = _Mending(Path(path), method, data, seed, providers, progress)
         recovers = mend if method != recovering.NONE else None
         with Trials(Path(path), inspect, data, metric, setting or Setting(), providers, recovers, progress) as trials:
             plan, outcome = planning.make_plan(
@@ -265,7 +140,7 @@ def compress(
             )
         progress("removing")
         wanted = functools.partial(mend, plan) if recovers and plan.removed_units else None
-        return _remove(Path(path), analysis, plan, keep_metadata, outcome.notes, wanted, scores)
+        return remove_units(Path(path), analysis, plan, keep_metadata, outcome.notes, wanted, scores)
 
 
 def score(
@@ -292,7 +167,7 @@ def score(
     Raises UsageError for options that make no sense, ModelError for a file that cannot be worked on.
     """
     check_data(resolve(criterion), data)
-    with _blaming(path):
+    with blaming(path):
         progress("analysing")
         analysis = inspect(path)
         progress("scoring")
@@ -333,7 +208,7 @@ def sensitivity(
     NothingToPruneError when no group is left.
     """
     check_data(resolve(criterion), data)
-    with _blaming(path):
+    with blaming(path):
         analysis = inspect(path)
         groups = select(analysis, only, skip)
         if not groups:
@@ -376,7 +251,7 @@ def compress_lossless(
 
     Raises UsageError for a pattern that matches nothing, ModelError for a file that cannot be worked on.
     """
-    with _blaming(path):
+    with blaming(path):
         progress("analysing")
         analysis = inspect(path)
         groups = select(analysis, only, skip)
@@ -386,18 +261,18 @@ def compress_lossless(
         plan, notes = plan_lossless(constants, groups, request)
         progress("removing")
         FoldConstants(constants, plan)(analysis.model)
-        return _remove(Path(path), analysis, plan, keep_metadata, notes)
+        return remove_units(Path(path), analysis, plan, keep_metadata, notes)
 
 
 def apply(path: str | Path, plan: Plan, *, keep_metadata: bool = False, progress: Progress = silent) -> Result:
     """Replay a plan. Raises PlanError when it does not fit the model, ModelError as `compress`."""
-    with _blaming(path):
+    with blaming(path):
         progress("analysing")
         analysis = inspect(path)
         progress("removing")
         if plan.request.get("lossless"):
             FoldConstants(Constants(analysis), plan)(analysis.model)
-        return _remove(Path(path), analysis, plan, keep_metadata)
+        return remove_units(Path(path), analysis, plan, keep_metadata)
 
 
 def recover(
@@ -429,7 +304,7 @@ def recover(
     recovering.check_method(method)
     progress("analysing")
     whole, analysis = inspect(original), inspect(pruned)
-    with _blaming(pruned):
+    with blaming(pruned):
         progress("comparing")
         plan = find_plan(whole, analysis) if plan is None else plan
         keep = plan.keep(whole)
@@ -458,53 +333,30 @@ def recover(
         return Result(model, plan, report, Path(pruned), analysis.shapes.bindings)
 
 
-def _remove(
-    path: Path,
-    analysis: Analysis,
-    plan: Plan,
-    keep_metadata: bool,
-    notes: Sequence[str] = (),
-    mend: Callable[[ir.Model], Recovery] | None = None,
-    scores: Mapping[str, Scores] | None = None,
-) -> Result:
-    model = analysis.model
-    details = details_of(analysis, plan, scores)
-    kept = {atom: int(mask.sum()) for atom, mask in plan.keep(analysis).items()}
-    before = cost.before(analysis)
-    batch, sizes = cost.batch_size(analysis), cost.sizes_of_sample(analysis)
-    macs = cost.measure(analysis, kept).macs // batch
-    RemoveUnits(analysis, plan)(model)
-    RemoveDead()(model)
-    recovery = mend(model) if mend else Recovery()
-    ShareInitializers()(model)
-    if not keep_metadata:
-        StripMetadata()(model)
-    groups = tuple(GroupReport(g.id, g.kind, g.units, kept.get(g.atom, g.units), g.statistics) for g in analysis.groups)
-    report = Report(
-        before=before,
-        after=replace(cost.stored(model), macs=macs),
-        sizes=sizes,
-        file_bytes=(file_bytes(model), estimated_bytes(model)),
-        estimated=True,
-        groups=groups,
-        unruled=dict(analysis.unruled),
-        notes=(*notes, *recovery.notes, *(() if plan.removed_units else (_nothing_removed(plan),))),
-        recovery=recovery,
-        details=details,
-    )
-    return Result(model, plan, report, path, analysis.shapes.bindings)
+@dataclass(frozen=True)
+class _Mending:
+    """Recovers what a plan leaves of a file's model; called with the plan and the pruned model."""
 
+    path: Path
+    method: str
+    data: Data | None
+    seed: int
+    providers: Sequence[str]
+    progress: Progress
 
-def _nothing_removed(plan: Plan) -> str:
-    request = plan.request
-    if not request:
-        return "the plan removes nothing"
-    if request.get("lossless"):
-        return "no unit can go without a trace: nothing was removed"
-    if request.get("target"):
-        return f"{', '.join(request['target'])}: met without removing anything"
-    rounding = f" with round-to {request['round_to']}" if request.get("round_to", 1) > 1 else ""
-    return f"ratio {request.get('ratio', 0):g}{rounding} leaves every group whole: nothing was removed"
+    def __call__(self, plan: Plan, model: ir.Model) -> Recovery:
+        """Change the model's weights."""
+        original, pruned = inspect(self.path), analyze_model(model)
+        return recovering.recover(
+            original,
+            pruned,
+            plan.keep(original),
+            self.method,
+            self.data,
+            seed=self.seed,
+            providers=self.providers,
+            progress=self.progress,
+        )
 
 
 def _nothing(path: str | Path, analysis: Analysis) -> str:

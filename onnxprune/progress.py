@@ -11,6 +11,10 @@ from collections.abc import Callable
 Progress = Callable[[str], None]
 
 
+def silent(_: str) -> None:
+    """Progress that nobody watches."""
+
+
 class Counted(str):
     """A line of text with a count.
 

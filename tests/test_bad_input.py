@@ -420,12 +420,12 @@ def test_plan_that_does_not_fit(fails: Fails, model: Path, tmp_path: Path, chang
 # -- interruptions and bugs
 
 
-@pytest.mark.parametrize("place", ["verify.verify", "verify.run_original", "inspect"])
+@pytest.mark.parametrize("place", ["verify.verify", "verify.run_original", "pipeline.inspect"])
 def test_ctrl_c(fails: Fails, model: Path, monkeypatch: pytest.MonkeyPatch, place: str) -> None:
     def interrupt(*_: Any, **__: Any) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(f"onnxprune.pipeline.{place}", interrupt)
+    monkeypatch.setattr(f"onnxprune.{place}", interrupt)
     plan = model.with_name("plan.json")
     fails(130, "compress", model, "--plan", plan, says="interrupted; nothing was written")
 

@@ -40,6 +40,8 @@ ROOMS = [
     ["passes"],
     ["recover"],
     ["report", "verify", "scoring", "targets", "recipe", "torch_names"],
+    ["opening"],
+    ["result"],
     ["trials"],
     ["sensitivity"],
     ["planning"],

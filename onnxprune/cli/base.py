@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 if TYPE_CHECKING:
-    from onnxprune.pipeline import Result
+    from onnxprune.result import Result
 
 VERBOSE = "onnxprune.verbose"
 ARGUMENTS = "onnxprune.arguments"
@@ -97,7 +97,7 @@ def check_reports(sources: Sequence[Path], *targets: Path | None, report: Path |
     Raises UsageError for a place where they cannot, MissingExtraError where a package is missing.
     """
     from onnxprune.errors import UsageError
-    from onnxprune.pipeline import check_targets
+    from onnxprune.result import check_targets
 
     if markdown == STDOUT and click.get_current_context().params.get("as_json"):
         raise UsageError("--json and --markdown - both want standard output; name a file for one: --markdown report.md")

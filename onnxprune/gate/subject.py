@@ -18,8 +18,8 @@ from onnxprune.gate.baseline import Entry, LatencyEntry, MetricEntry
 from onnxprune.gate.request import Request
 from onnxprune.metrics import METRICS, Metric
 from onnxprune.model import file_bytes, open_model
+from onnxprune.opening import inspect
 from onnxprune.ops.base import key_of
-from onnxprune.pipeline import inspect
 from onnxprune.progress import within
 from onnxprune.runtime.latency import Latency, Setting, measure
 from onnxprune.runtime.ort import Session

@@ -51,8 +51,9 @@ def command(
     with reporting(quiet=quiet) as progress:
         from onnxprune import pipeline
         from onnxprune.plan import Plan
+        from onnxprune.result import default_output
 
-        target = output or pipeline.default_output(model)
+        target = output or default_output(model)
         check_reports([model, plan], target, report=report, markdown=markdown)
         result = pipeline.apply(model, Plan.read(plan), keep_metadata=keep_metadata, progress=progress)
         result.save(target, progress=progress)

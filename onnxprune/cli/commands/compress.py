@@ -119,8 +119,9 @@ def command(
 
     with reporting(quiet=quiet) as progress:
         from onnxprune import pipeline
+        from onnxprune.result import default_output
 
-        target = None if dry_run else output or pipeline.default_output(model)
+        target = None if dry_run else output or default_output(model)
         check_reports([model], target, plan, report=report, markdown=markdown)
         request = _with_recipe(request)
         seed = request["seed"]

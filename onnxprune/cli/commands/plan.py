@@ -11,6 +11,7 @@ from onnxprune.cli.base import JSON, MODEL, QUIET, VERBOSITY, examples, print_js
 
 if TYPE_CHECKING:
     from onnxprune.plan import Plan
+    from onnxprune.result import check_targets
 
 
 @click.command(
@@ -45,7 +46,7 @@ def command(
     from onnxprune.plan import Plan, compose
 
     if output is not None:
-        pipeline.check_targets([model, *plans], output)
+        check_targets([model, *plans], output)
     analysis = pipeline.inspect(model)
     plan = reduce(compose, [Plan.read(path) for path in plans])
     plan.keep(analysis)

@@ -80,10 +80,11 @@ def command(
         from onnxprune.model import open_model
         from onnxprune.plan import Plan
         from onnxprune.recover import check_method
+        from onnxprune.result import check_targets
         from onnxprune.runtime.providers import choose
 
         target = output or model.with_name(f"{model.stem}.recovered.onnx")
-        pipeline.check_targets([model, like, *filter(None, (plan,))], target)
+        check_targets([model, like, *filter(None, (plan,))], target)
         check_reports([model, like], target, report=report, markdown=markdown)
         check_method(method)
         seed = options["seed"]

@@ -60,10 +60,10 @@ def command(
 
     _check(output, plot, both=as_csv and as_json)
     with reporting(quiet=quiet) as progress:
-        from onnxprune import pipeline
         from onnxprune.report import scores
+        from onnxprune.result import check_targets
 
-        pipeline.check_targets([model], output, plot)
+        check_targets([model], output, plot)
         found, notes = _score(model, criterion, options, progress)
         _write(found, output, plot)
     for note in notes:
