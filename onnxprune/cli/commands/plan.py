@@ -11,7 +11,6 @@ from onnxprune.cli.base import JSON, MODEL, QUIET, VERBOSITY, examples, print_js
 
 if TYPE_CHECKING:
     from onnxprune.plan import Plan
-    from onnxprune.result import check_targets
 
 
 @click.command(
@@ -44,6 +43,7 @@ def command(
 
     from onnxprune import pipeline
     from onnxprune.plan import Plan, compose
+    from onnxprune.result import check_targets
 
     if output is not None:
         check_targets([model, *plans], output)
