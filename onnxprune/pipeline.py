@@ -13,6 +13,7 @@ from onnxprune import cost, planning
 from onnxprune import recover as recovering
 from onnxprune import sensitivity as measuring
 from onnxprune.calibration.base import Data
+from onnxprune.cleaning import check_cleaners
 from onnxprune.coupling import Analysis, Group
 from onnxprune.criteria.base import Scores
 from onnxprune.criteria.combination import resolve
@@ -62,6 +63,7 @@ def compress(
     setting: Setting | None = None,
     jobs: int = 1,
     cache: Path | None = None,
+    clean: Sequence[str] = (),
     keep_metadata: bool = False,
     progress: Progress = silent,
 ) -> Result:
@@ -90,6 +92,7 @@ def compress(
         setting: provider, batch and threads of a target for latency; one sample on one thread of the CPU by default.
         jobs: processes for the measurements of scope "sensitivity".
         cache: folder to keep those in (None: nowhere).
+        clean: clean-ups of the file that is written, see `cleaning.CLEANERS`.
         keep_metadata: keep what the exporter wrote about its author's machine.
         progress: told what is being done.
 
@@ -113,6 +116,7 @@ def compress(
     )
     request.check()
     recovering.check_method(method)
+    check_cleaners(clean)
     check_data(resolve(criterion), data)
     with blaming(path):
         progress("analysing")
@@ -140,7 +144,7 @@ def compress(
             )
         progress("removing")
         wanted = functools.partial(mend, plan) if recovers and plan.removed_units else None
-        return remove_units(Path(path), analysis, plan, keep_metadata, outcome.notes, wanted, scores)
+        return remove_units(Path(path), analysis, plan, keep_metadata, outcome.notes, wanted, scores, clean)
 
 
 def score(
@@ -234,6 +238,7 @@ def compress_lossless(
     *,
     only: Sequence[str] = (),
     skip: Sequence[str] = (),
+    clean: Sequence[str] = (),
     keep_metadata: bool = False,
     progress: Progress = silent,
 ) -> Result:
@@ -246,11 +251,13 @@ def compress_lossless(
         path: the ONNX file.
         only: kinds or name patterns to work on (empty: all).
         skip: kinds or name patterns to leave alone.
+        clean: clean-ups of the file that is written, see `cleaning.CLEANERS`.
         keep_metadata: keep what the exporter wrote about its author's machine.
         progress: told what is being done.
 
     Raises UsageError for a pattern that matches nothing, ModelError for a file that cannot be worked on.
     """
+    check_cleaners(clean)
     with blaming(path):
         progress("analysing")
         analysis = inspect(path)
@@ -261,7 +268,7 @@ def compress_lossless(
         plan, notes = plan_lossless(constants, groups, request)
         progress("removing")
         FoldConstants(constants, plan)(analysis.model)
-        return remove_units(Path(path), analysis, plan, keep_metadata, notes)
+        return remove_units(Path(path), analysis, plan, keep_metadata, notes, cleaners=clean)
 
 
 def apply(path: str | Path, plan: Plan, *, keep_metadata: bool = False, progress: Progress = silent) -> Result:

@@ -10,6 +10,7 @@ from pathlib import Path
 import onnx_ir as ir
 
 from onnxprune import cost, verify
+from onnxprune.cleaning import clean
 from onnxprune.coupling import Analysis
 from onnxprune.criteria.base import Scores
 from onnxprune.errors import UsageError
@@ -96,6 +97,7 @@ def remove_units(
     notes: Sequence[str] = (),
     mend: Callable[[ir.Model], Recovery] | None = None,
     scores: Mapping[str, Scores] | None = None,
+    cleaners: Sequence[str] = (),
 ) -> Result:
     """Take out what a plan says, recover if there is a way to, clean up, and count what is left.
 
@@ -107,6 +109,7 @@ def remove_units(
         notes: what a person should know besides.
         mend: changes the weights that are left.
         scores: what the plan was made from, for reports.
+        cleaners: see `cleaning.CLEANERS`.
     """
     model = analysis.model
     details = details_of(analysis, plan, scores)
@@ -117,6 +120,7 @@ def remove_units(
     RemoveUnits(analysis, plan)(model)
     RemoveDead()(model)
     recovery = mend(model) if mend else Recovery()
+    notes = (*notes, *clean(model, cleaners))
     ShareInitializers()(model)
     if not keep_metadata:
         StripMetadata()(model)

@@ -38,7 +38,7 @@ ROOMS = [
     ["metrics"],
     ["criteria", "allocation", "lossless", "recovery"],
     ["passes"],
-    ["recover"],
+    ["cleaning", "recover"],
     ["report", "verify", "scoring", "targets", "recipe", "torch_names"],
     ["opening"],
     ["result"],

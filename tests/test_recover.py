@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import numpy as np
+import onnx
 import pytest
 from click.testing import CliRunner, Result
 
@@ -15,7 +17,9 @@ from onnxprune.errors import UsageError
 from onnxprune.metrics import evaluate, metric
 from onnxprune.model import open_model
 from onnxprune.recover import METHODS
+from onnxprune.runtime.ort import Session
 from onnxprune.signature import ports_of
+from tests.conftest import Build
 
 MODELS = Path(__file__).resolve().parents[1] / "models"
 CALIBRATION, TEST = MODELS / "digits_calibration.npz", MODELS / "digits_test.npz"
@@ -88,3 +92,23 @@ def test_a_criterion_that_needs_data_says_so(digits: dict[str, Path]) -> None:
     result = run("compress", digits["resnet"], "--criterion", "obs", "--dry-run")
     assert result.exit_code == 2
     assert "give --data" in result.stderr
+
+
+def test_clean_ups_leave_the_outputs(build: Build, tmp_path: Path) -> None:
+    """A BatchNormalization goes into its convolution; ranges of channels are brought together by powers of two."""
+    model = build("""
+        net (float[batch, 3, 6, 6] x) => (float[batch, 2, 6, 6] y)
+        <float[8, 3, 1, 1] w, float[8] s, float[8] b, float[8] m, float[8] v, float[2, 8, 1, 1] u>
+        { h = Conv(x, w)  n = BatchNormalization(h, s, b, m, v)  r = Relu(n)  y = Conv(r, u) }
+    """, v=np.linspace(0.5, 4, 8, dtype=np.float32))  # fmt: skip
+    x = np.random.default_rng(0).standard_normal((2, 3, 6, 6)).astype(np.float32)
+    for number, names in enumerate([(), ("fold-batchnorm",), ("equalize", "fold-batchnorm")]):
+        options = [option for name in names for option in ("--clean", name)]
+        assert run("compress", model, *options, "-o", tmp_path / f"{number}.onnx", "-q").exit_code == 0
+    plain, folded, both = (Session(tmp_path / f"{number}.onnx").run({"x": x})["y"] for number in range(3))
+    np.testing.assert_allclose(folded, plain, rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(both, plain, rtol=1e-4, atol=1e-5)
+    assert len(onnx.load(tmp_path / "1.onnx").graph.node) == len(onnx.load(tmp_path / "0.onnx").graph.node) - 1
+    assert (
+        "unknown clean-up 'equalise'; did you mean 'equalize'?" in run("compress", model, "--clean", "equalise").stderr
+    )

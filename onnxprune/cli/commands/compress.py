@@ -86,6 +86,12 @@ from onnxprune.errors import UsageError
     help="Only these: a kind, or a pattern for group, tensor or node.",
 )
 @click.option("--skip", multiple=True, metavar="PATTERN", help="Not these: a kind or a pattern, as for --only.")
+@click.option(
+    "--clean",
+    multiple=True,
+    metavar="NAME",
+    help="Also fold-batchnorm (into the weights) or equalize (channel ranges, for quantization): outputs stay.",
+)
 @click.option("--plan", type=click.Path(path_type=Path), help="Also write what was removed, for: onnxprune apply.")
 @click.option("--dry-run", is_flag=True, help="Print the tables, write no model.")
 @click.option(
@@ -181,7 +187,7 @@ def _with_data(request: dict[str, Any], model: Path) -> dict[str, Any]:
     return {**request, "data": data, **({"providers": providers} if providers else {})}
 
 
-_MEANT = ("only", "skip", "keep_metadata")
+_MEANT = ("only", "skip", "clean", "keep_metadata")
 
 
 def _without_choices(request: dict[str, Any]) -> dict[str, Any]:
