@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,8 @@ from typing import Any
 from onnxprune import cost, pipeline, schedule
 from onnxprune import recover as recovering
 from onnxprune.calibration.base import Data
-from onnxprune.coupling import Analysis
+from onnxprune.coupling import Analysis, Group
+from onnxprune.dims import atoms
 from onnxprune.errors import NothingToPruneError, TargetError, UsageError
 from onnxprune.model import file_bytes, save
 from onnxprune.opening import analyze_model, inspect
@@ -92,7 +94,7 @@ def compress_in_steps(
             if step == 0:
                 raise
             break  # every group is down to its last unit
-        total = compose(total, result.plan)
+        total = compose(total, _named_as_in(original, inspect(current), result.plan))
         if method != recovering.NONE and result.plan.removed_units:
             recovery = _recovered(path, result, total, method, data, seed, told, options)
             ShareInitializers()(result.model)
@@ -103,6 +105,28 @@ def compress_in_steps(
     plan = replace(total, request={**request, "steps": steps, "schedule": schedule_name})
     met = _met(Path(path), current, [parse(text) for text in target], original, result, options)
     return _finished(Path(path), original, plan, result, recovery, met)
+
+
+def _named_as_in(original: Analysis, current: Analysis, plan: Plan) -> Plan:
+    """A plan for what is left of a model, with its groups called as in the original.
+
+    A group is called after the first weight that holds it, and recovery brings new biases; most weights keep their
+    names, and the group that most of them speak of is the one.
+    """
+    known = {place: group.id for group in original.groups for place in _places(group)}
+    names = {}
+    for group in current.groups:
+        votes = Counter(known[place] for place in _places(group) if place in known)
+        names[group.id] = votes.most_common(1)[0][0] if votes else group.id
+    removals = tuple(replace(each, group=names.get(each.group, each.group)) for each in plan.removals)
+    return replace(plan, removals=removals)
+
+
+def _places(group: Group) -> Iterator[tuple[str, int, int]]:
+    """Tensor and axis of every occurrence, and which of the axis' dimensions the group is."""
+    for occurrence in group.occurrences:
+        inside = list(dict.fromkeys(atoms(occurrence.dim)))
+        yield occurrence.tensor, occurrence.axis, inside.index(group.atom)
 
 
 def _met(

@@ -44,7 +44,7 @@ def command(
 ) -> None:
     """Remove from MODEL what PLAN says, as written by `onnxprune compress --plan`.
 
-    The file comes out byte for byte as the one that was written with the plan.
+    Without recovery the file comes out byte for byte as the one that was written with the plan.
     """
     from onnxprune.report.progress import progress as reporting
 
