@@ -24,6 +24,18 @@ SHARED = Path(os.environ.get("ONNXPRUNE_SHARED") or ROOT.parent / "shared")
 
 Build = Callable[..., Path]
 
+TORCH = importlib.util.find_spec("torch") is not None
+collect_ignore_glob = (
+    []
+    if TORCH
+    else [
+        "runtime/test_torch*.py",
+        "criteria/test_activations.py",
+        "criteria/test_gradients.py",
+        "runtime/test_accumulators.py",
+    ]
+)
+
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Sweeps over the whole zoo wait for `-m slow`."""
@@ -32,6 +44,18 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     slow = [item for item in items if item.get_closest_marker("slow")]
     config.hook.pytest_deselected(items=slow)
     items[:] = [item for item in items if not item.get_closest_marker("slow")]
+
+
+@pytest.fixture(autouse=True)
+def width_of_files(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Tables are as wide as in a file, whatever the terminal that the tests run in."""
+    monkeypatch.delenv("COLUMNS", raising=False)
+
+
+def pytest_report_header() -> str:
+    """What is not collected, and why: modules that import torch at their top."""
+    left_out = ", ".join(collect_ignore_glob)
+    return f"torch is not installed (pip install torch==2.13.0), left out: {left_out}" if left_out else ""
 
 
 @pytest.fixture(scope="session")

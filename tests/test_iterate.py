@@ -58,7 +58,7 @@ def test_every_step_recovers_towards_the_original(digits: dict[str, Path], tmp_p
 
 
 def test_groups_keep_their_names_where_recovery_gives_biases_new_ones(digits: dict[str, Path]) -> None:
-    """Two groups of this model are called after a bias; what the second step removes from them is found all the same."""
+    """Two groups of this model are called after a bias; what the second step removes is found all the same."""
     path = digits["resnet"]
     whole = {group.id: group.units for group in inspect(path).groups}
     assert "stages.2.bn2.bias[0]" in whole

@@ -113,8 +113,12 @@ def test_documentation_shows_the_example_as_it_is() -> None:
     blocks = re.findall(r"```python\n(.*?)\n *```", (ROOT / "docs" / "plugins.md").read_text(), re.DOTALL)
     shown = [textwrap.dedent(block).strip().split("\n\n\n")[-1] for block in blocks]
     source = "".join(path.read_text() for path in EXAMPLE.glob("*.py"))
-    assert len(shown) == 4
-    assert all(block in source for block in shown)
+    assert len(shown) == 5
+    assert all(block in source for block in shown[:4])
+    model = str(ROOT / "models" / "digits_lstm.onnx")
+    job = f"import onnxprune as op; print(op.compress({model!r}, scope='gentle').plan)"
+    done = subprocess.run([sys.executable, "-c", f"{blocks[4]}\n{job}"], capture_output=True, text=True, check=False)
+    assert "units=64" in done.stdout, done.stderr
 
 
 def test_example_is_found_through_its_entry_point(installed: None, build: Build) -> None:

@@ -15,6 +15,7 @@ from onnxprune.benchmark import suite, tables
 from onnxprune.benchmark.statistics import Comparison
 from onnxprune.benchmark.suite import Request, benchmark
 from onnxprune.cli import main
+from onnxprune.report.units import show_time
 from onnxprune.runtime.latency import Latency, Setting
 from tests.conftest import Build
 
@@ -156,7 +157,7 @@ def test_labels_tell_models_apart() -> None:
     [(0, "0"), (2.5, "2.5 s"), (0.0123, "12.3 ms"), (45e-6, "45 us"), (3e-9, "3 ns"), (1234.5, "1,234 s")],
 )
 def test_times_have_units(seconds: float, text: str) -> None:
-    assert tables._time(seconds) == text
+    assert show_time(seconds) == text
 
 
 def test_styles() -> None:

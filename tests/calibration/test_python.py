@@ -108,7 +108,7 @@ def test_a_module_that_is_not_there() -> None:
 
 def test_the_example_of_the_documentation(module: Module) -> None:
     page = (Path(__file__).parents[2] / "docs" / "data.md").read_text(encoding="utf-8")
-    name = module(page.split("```python\n")[1].split("```")[0])
+    name = module(page.split("```python my_samples.py\n")[1].split("```")[0])
     data = load(f"{name}:batches", Port("input", "tensor(float)", ("batch", 1, 8, 8)))
     assert sizes(data) == [16] * 4
     assert_same_again(data)
