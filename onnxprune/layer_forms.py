@@ -34,6 +34,8 @@ class Form:
         matrix: weight -> [groups, features, outputs].
         weight: the inverse of `matrix`.
         bias: the input slot that a bias goes to; None: an Add behind the node.
+        hidden: the result goes into gates inside the node and is no value of the graph; the outputs lie along axis 1
+            of the weight [directions, outputs, features], and the first half of the bias is the layer's.
     """
 
     axis: int
@@ -44,10 +46,12 @@ class Form:
     matrix: Callable[[Array], Array]
     weight: Callable[[Array], Array]
     bias: int | None = None
+    hidden: bool = False
 
 
 MakeForm = Callable[[ir.Node, tuple[int, ...], tuple[int, ...]], "Form | None"]
 FORMS: dict[Key, MakeForm] = {}
+RECURRENT = {("", "LSTM"), ("", "GRU"), ("", "RNN")}
 
 
 def _form(*names: str, domain: str = "") -> Callable[[MakeForm], MakeForm]:
@@ -267,4 +271,20 @@ def _batch_norm(node: ir.Node, _x: tuple[int, ...], w: tuple[int, ...]) -> Form 
         lambda scale: (scale / norm_deviation(node))[:, None, None],
         lambda matrix: matrix[:, 0, 0] * norm_deviation(node),
         bias=2,
+    )
+
+
+def recurrent(_node: ir.Node, _x: tuple[int, ...], w: tuple[int, ...]) -> Form:
+    """What a recurrent cell makes of its inputs [sequence, batch, I] with W [directions, gates*H, I]."""
+    directions, outputs, features = w
+    return Form(
+        2,
+        3,
+        1,
+        1,
+        lambda array, positions: by_sample(array, positions)[None],
+        lambda weight: weight.reshape(-1, features).T[None],
+        lambda matrix: matrix[0].T.reshape(directions, outputs, features),
+        bias=3,
+        hidden=True,
     )

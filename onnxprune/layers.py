@@ -21,6 +21,7 @@ from onnxprune import graph as graphs
 from onnxprune.coupling import Analysis
 from onnxprune.layer_forms import (
     FORMS,
+    RECURRENT,
     Array,
     Form,
     Positions,
@@ -30,6 +31,7 @@ from onnxprune.layer_forms import (
     norm_deviation,
     norm_scale,
     read,
+    recurrent,
 )
 from onnxprune.ops.base import attribute, key_of
 
@@ -80,10 +82,13 @@ class Layer:
         return np.repeat(by_group, self.form.taps, axis=1)
 
 
-def layers(analysis: Analysis) -> Iterator[Layer]:
-    """The affine layers of an analysed model with weights that only they read, in topological order."""
+def layers(analysis: Analysis, *, hidden: bool = False) -> Iterator[Layer]:
+    """The affine layers of an analysed model with weights that only they read, in topological order.
+
+    With `hidden` those inside recurrent cells too, whose results are no values of the graph (see `Form.hidden`).
+    """
     nodes = ((name, node) for name, node in graphs.operators(analysis.graph) if node.graph is analysis.model.graph)
-    for layer in _layers(nodes, lambda value: analysis.shapes.shapes.get(value.name or "")):
+    for layer in _layers(nodes, lambda value: analysis.shapes.shapes.get(value.name or ""), hidden=hidden):
         if layer.x in analysis.activations:
             yield layer
 
@@ -104,11 +109,14 @@ def _declared_shape(value: ir.Value) -> tuple[int, ...] | None:
 
 
 def _layers(
-    nodes: Iterable[tuple[str, ir.Node]], shape_of: Callable[[ir.Value], tuple[int, ...] | None]
+    nodes: Iterable[tuple[str, ir.Node]],
+    shape_of: Callable[[ir.Value], tuple[int, ...] | None],
+    *,
+    hidden: bool = False,
 ) -> Iterator[Layer]:
     norms: set[ir.Node] = set()
     for name, node in nodes:
-        make = FORMS.get(key_of(node))
+        make = recurrent if hidden and key_of(node) in RECURRENT else FORMS.get(key_of(node))
         if make is None or len(node.inputs) < 2 or node in norms:
             continue
         x, weight = node.inputs[0], node.inputs[1]
@@ -179,7 +187,7 @@ class Residual:
 def residual(layer: Layer, analysis: Analysis) -> Residual | None:
     """The Add that alone reads the layer's output, if its other operand is an activation of the same shape."""
     output = layer.last.outputs[0]
-    uses = list(output.uses())
+    uses = [] if layer.form.hidden else list(output.uses())
     if len(uses) != 1 or output.is_graph_output() or key_of(uses[0][0]) != ("", "Add"):
         return None
     add, slot = uses[0]
@@ -193,7 +201,7 @@ def residual(layer: Layer, analysis: Analysis) -> Residual | None:
 def is_rectified(layer: Layer, behind: Residual | None) -> bool:
     """Is the layer's output, with what it is added to, read by a Relu alone? Then what is negative does not matter."""
     output = (behind.add if behind else layer.last).outputs[0]
-    uses = list(output.uses())
+    uses = [] if layer.form.hidden else list(output.uses())
     return len(uses) == 1 and not output.is_graph_output() and key_of(uses[0][0]) == ("", "Relu")
 
 
@@ -211,7 +219,9 @@ def bias_of(layer: Layer, outputs: int) -> npt.NDArray[np.float64]:
     bias = np.zeros(outputs)
     if slot is not None and slot < len(node.inputs) and node.inputs[slot] is not None:
         scale = float(attribute(node, "beta", 1.0)) if key_of(node) == ("", "Gemm") else 1.0
-        bias = np.broadcast_to(scale * read(node.inputs[slot]).astype(np.float64).reshape(-1), (outputs,)).copy()
+        array = read(node.inputs[slot]).astype(np.float64)
+        array = np.split(array, 2, axis=1)[0] if layer.form.hidden else array
+        bias = np.broadcast_to(scale * array.reshape(-1), (outputs,)).copy()
     if layer.norm is not None:
         shift, mean = (read(value).astype(np.float64) for value in layer.norm.inputs[2:4])
         bias = (bias - mean) * norm_scale(layer.norm) + shift

@@ -38,6 +38,10 @@ def set_bias(model: ir.Model, layer: Layer, bias: npt.NDArray[Any]) -> None:
     node, slot = layer.add or (layer.node, layer.form.bias)
     if slot is None:
         node, slot = _insert_add(model, layer.node), 1
+    elif layer.form.hidden:
+        ours = bias.reshape(len(read(layer.node.inputs[1])), -1)  # per direction; what the state adds comes behind
+        held = len(node.inputs) > slot and node.inputs[slot] is not None
+        bias = np.hstack([ours, np.split(read(node.inputs[slot]), 2, axis=1)[1] if held else np.zeros_like(ours)])
     elif key_of(node) == ("", "Gemm"):
         node.attributes.pop("beta", None)
     _set_input(model, node, slot, bias, like=layer.node.inputs[1])

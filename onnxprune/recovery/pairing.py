@@ -30,11 +30,11 @@ class Pairing:
     @cached_property
     def originals(self) -> dict[str, Layer]:
         """The layers of the original, by the value that their node makes."""
-        return {layer.node.outputs[0].name or "": layer for layer in layers(self.original)}
+        return {layer.node.outputs[0].name or "": layer for layer in layers(self.original, hidden=True)}
 
     def pairs(self) -> list[tuple[Layer, Layer]]:
         """The layers of the pruned model with those of the original that they come from, in topological order."""
-        found = [(layer, self._twin(layer)) for layer in layers(self.pruned)]
+        found = [(layer, self._twin(layer)) for layer in layers(self.pruned, hidden=True)]
         return [(layer, twin) for layer, twin in found if twin is not None and self.fits(layer.y)]
 
     def _twin(self, layer: Layer) -> Layer | None:
@@ -51,6 +51,11 @@ class Pairing:
         """Do the masks give the pruned model's shape of a value?"""
         dims, shape = self.original.dims.get(value), self.pruned.shapes.shapes.get(value)
         return dims is not None and shape == tuple(int(keep_mask(dim, self.keep).sum()) for dim in dims)
+
+    def hidden_outputs(self, twin: Layer) -> Mask:
+        """The results inside a recurrent cell that stay, of all directions: bool, shape [outputs]."""
+        directions, outputs, _ = self.original.dims[twin.weight]
+        return np.tile(keep_mask(outputs, self.keep), directions.size)
 
     def sliced(self, array: Array, value: str) -> Array:
         """A value of the original as the pruned model would have it."""

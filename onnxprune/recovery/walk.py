@@ -97,7 +97,7 @@ def walk(
         work = _Layer(pairing, layer, twin, samples, np.random.default_rng([seed, number]))
         if behind.would_run(work.skips) & {later.node for later, _ in pairs[number:]}:
             work.residual = None  # the other branch comes later: it is the one that makes up for this
-        ahead.advance([twin.y, *work.skips])
+        ahead.advance([work.seen, *work.skips])
         behind.advance([layer.x, *work.skips])
         first, mended = work.mend(mend, rounds, ahead, behind)
         if first is None or mended is None:
@@ -159,11 +159,14 @@ class _Layer:
         layer, form = self.layer, self.layer.form
         matrix = matrix_of(layer)
         sets = (Moments(), Moments())
-        both = zip(ahead.batches(self.twin.y, *self.skips), behind.batches(layer.x, *self.skips), strict=True)
+        both = zip(ahead.batches(self.seen, *self.skips), behind.batches(layer.x, *self.skips), strict=True)
         for number, (theirs, ours) in enumerate(both):
-            target = self._target(theirs, ours)
-            positions = self._positions(number, target.shape, matrix.shape[1])
-            rows, wanted = form.rows(ours[0], positions), layer.outputs(target, positions)
+            if form.hidden:
+                rows, wanted = form.rows(ours[0], None), self._hidden_target(theirs[0])
+            else:
+                target = self._target(theirs, ours)
+                positions = self._positions(number, target.shape, matrix.shape[1])
+                rows, wanted = form.rows(ours[0], positions), layer.outputs(target, positions)
             if current is not None:
                 skip = layer.outputs(ours[1], positions) if self.skips else 0.0
                 wanted = _rectified(wanted, skip, rows, current)
@@ -172,6 +175,19 @@ class _Layer:
         train, held_out = sets[0].centered(), sets[1].centered()
         finite = all(np.isfinite(array).all() for array in (train.xx, train.xt, held_out.xx, held_out.xt))
         return Evidence(layer, matrix, bias, train, held_out, merged(*sets)) if finite else None
+
+    @property
+    def seen(self) -> str:
+        """The value of the original that the target comes from."""
+        return self.twin.x if self.layer.form.hidden else self.twin.y
+
+    def _hidden_target(self, x: Array) -> Array:
+        """What the original's weights make of its own input, for the outputs that are left."""
+        matrix = matrix_of(self.twin)
+        bias = bias_of(self.twin, matrix.shape[2])
+        stay = self.pairing.hidden_outputs(self.twin)
+        wanted: Array = self.twin.form.rows(x, None) @ matrix[:, :, stay] + bias[stay]
+        return wanted
 
     def _target(self, theirs: tuple[Array, ...], ours: tuple[Array, ...]) -> Array:
         """What the layer should give: the original's output, and what the pruned stream lacks by now."""

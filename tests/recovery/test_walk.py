@@ -42,6 +42,17 @@ NORMED = """
     { h = Conv(x, a)  i = Conv(h, b)  n = BatchNormalization(i, gain, shift, mean, var)  r = Relu(n)  y = Conv(r, c) }
 """
 
+LSTM = """
+    net (float[length, 5, 4] x) => (float[length, 2, 5, 3] y)
+    <float[4, 6] a, float[2, 12, 6] w, float[2, 12, 3] r, float[2, 24] b>
+    { h = MatMul(x, a)  y = LSTM<direction = "bidirectional", hidden_size = 3>(h, w, r, b) }
+"""
+GRU = """
+    net (float[length, 5, 4] x) => (float[length, 1, 5, 3] y)
+    <float[4, 6] a, float[1, 9, 6] w, float[1, 9, 3] r>
+    { h = MatMul(x, a)  y = GRU<hidden_size = 3, linear_before_reset = 1>(h, w, r) }
+"""
+
 
 def both_ways(pairing: Pairing, path: Path, folder: Path, shape: tuple[int, ...]) -> tuple[float, float]:
     """The error of the pruned model before and after its layers are fitted, on data it has not seen."""
@@ -59,8 +70,10 @@ def both_ways(pairing: Pairing, path: Path, folder: Path, shape: tuple[int, ...]
         (CONVOLUTIONS, {"a": WIDE.T[:, :, None, None]}, {"a[0]": (4, 5)}, (4, 6, 5)),
         (GROUPED, {"a": np.concatenate([WIDE.T, WIDE.T])[:, :, None]}, {"a[0].1": (4, 5)}, (4, 6)),
         (NORMED, {"a": WIDE.T[:, :, None], "var": [1.0, 2.0, 0.5, 1.0, 3.0]}, {"a[0]": (4, 5)}, (4, 6)),
+        (LSTM, {"a": WIDE}, {"a[1]": (4, 5)}, (5, 4)),
+        (GRU, {"a": WIDE}, {"a[1]": (4, 5)}, (5, 4)),
     ],
-    ids=["gemm", "conv", "grouped", "norm"],
+    ids=["gemm", "conv", "grouped", "norm", "lstm", "gru"],
 )
 def test_units_that_others_can_replace_are_replaced(graph, weights, gone, shape, build: Build, tmp_path: Path) -> None:
     path = build(graph, **weights)
