@@ -45,7 +45,8 @@ def measured(batch: int, folder: Path) -> str:
     test = load_data(str(folder / "test.npz"), ports, labels="labels", batch=500)
     accuracy = evaluate(target, test, metric("accuracy", True))
     macs = result.report.after.macs / result.report.before.macs
-    return f"| {batch} | {LIMIT} | {found} | {macs:.3f} | {accuracy:.2%} | {seconds:.0f} |"
+    ratio = f"{found.ratio:.3f} ({found.low:.3f} to {found.high:.3f})"
+    return f"| {batch} | {LIMIT} | {ratio} | {macs:.3f} | {accuracy:.2%} | {seconds:.0f} |"
 
 
 @click.command()
