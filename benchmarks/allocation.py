@@ -130,7 +130,7 @@ def latency(model: str, scope: str, share: float) -> dict[str, float]:
     from onnxprune.trials import Trials
 
     path = arrays(model, 1, 1)[0]
-    with tempfile.TemporaryDirectory() as folder, Trials(path, pipeline.inspect) as trials:
+    with tempfile.TemporaryDirectory() as folder, Trials(path) as trials:
         target = Path(folder) / "cut.onnx"
         try:
             result = pipeline.compress(path, "l1", scope=scope, target=[f"latency={share}"])

@@ -38,22 +38,12 @@ class Ours:
     def data(self) -> Any:
         return data_of(calibration(self.seed, IMAGES))
 
-    @cached_property
-    def scores(self) -> Any:
-        from onnxprune import pipeline
-
-        return pipeline.score(self.path, "obs", self.data)
-
     def plan(self, ratio: float) -> Any:
         """What `pipeline.compress(path, data=data, target=...)` removes."""
-        from onnxprune import pipeline, planning
-        from onnxprune.selection import select
-        from onnxprune.trials import Trials
+        from onnxprune import pipeline
 
-        analysis = pipeline.inspect(self.path)
-        request = planning.Request("obs", target=(f"macs={1 / ratio}",))
-        with Trials(self.path, pipeline.inspect, self.data) as trials:
-            return planning.make_plan(analysis, select(analysis, (), ()), self.scores, request, trials)[0]
+        target = (f"macs={1 / ratio}",)
+        return pipeline.compress(self.path, "obs", target=target, data=self.data, recover="none").plan
 
     def measure(self, method: str, ratio: float) -> Row:
         """Accuracy with one of the ways of recovery."""

@@ -1,195 +1,229 @@
-"""A cut in several steps: score, cut, recover, and again with what is left."""
+"""From a request to a plan, in one step or in several: score, cut, recover, and again with what is left.
+
+Every step decides anew on the whole model: which units of the original have gone after it. What an earlier step has
+removed stays away; what a later one removes is scored on what the earlier ones left, recovered. Nothing is rounded
+step by step, so the last one ends where a single one would:
+
+- uniform, and groups with a ratio of their own: exactly as many units of every group;
+- global, greedy: exactly as many units in all; isomorphic: of every set of isomorphic groups;
+- auto, knapsack, sensitivity: no more parameters and MACs than every group's share leaves; auto within a unit of that;
+- targets: those of the request, met for the original; limits on units hold for all steps together.
+
+Where earlier steps took more than the last one would, that stays. A ratio of scope latency is no such share: it is of
+the time that can still be saved, measured anew in every step.
+"""
 
 from __future__ import annotations
 
-import tempfile
 from collections import Counter
-from collections.abc import Iterator, Sequence
-from dataclasses import replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
-from onnxprune import cost, pipeline, schedule
-from onnxprune import recover as recovering
-from onnxprune.calibration.base import Data
+import numpy as np
+import numpy.typing as npt
+
+from onnxprune import cost, schedule
+from onnxprune.allocation.base import Curve, Scores, allocations, weakest
 from onnxprune.coupling import Analysis, Group
-from onnxprune.dims import atoms
-from onnxprune.errors import NothingToPruneError, TargetError, UsageError
-from onnxprune.model import file_bytes, save
-from onnxprune.opening import analyze_model, inspect
-from onnxprune.passes.share_initializers import ShareInitializers
-from onnxprune.plan import Plan, compose, structure_of
-from onnxprune.progress import Progress, silent, within
-from onnxprune.recover import Recovery
-from onnxprune.report.data import GroupReport
-from onnxprune.report.details import details_of
-from onnxprune.result import Result
-from onnxprune.runtime.latency import Setting
-from onnxprune.targets import Met, Target, parse
+from onnxprune.criteria.combination import resolve
+from onnxprune.dims import Atom, Dim, atoms
+from onnxprune.errors import UsageError
+from onnxprune.meeting import decide_aligned, never_slower
+from onnxprune.model import file_bytes
+from onnxprune.opening import inspect
+from onnxprune.plan import Plan, plan_from_masks, structure_of
+from onnxprune.planning import NOTHING, planner
+from onnxprune.progress import within
+from onnxprune.request import Request
+from onnxprune.sensitivity import measure as measure_sensitivity
+from onnxprune.targets import Outcome
 from onnxprune.trials import Trials
 
+_GONE = -np.inf
+Positions = npt.NDArray[np.int64]
 
-def compress_in_steps(
-    path: str | Path,
-    criterion: str | None = None,
-    ratio: float = 0.5,
-    *,
-    steps: int,
-    schedule_name: str = "cubic",
-    data: Data | None = None,
-    recover: str | None = None,
-    target: Sequence[str] = (),
-    seed: int = 0,
-    progress: Progress = silent,
-    **options: Any,
-) -> Result:
-    """Remove the weakest units in several steps, each scored on what the one before left and recovered.
 
-    Every step recovers towards the original. The plan of the result says what goes from the original in all.
+@dataclass(frozen=True)
+class Stand:
+    """What the steps so far have left of a model.
+
+    Attributes:
+        path: its file.
+        analysis: of that.
+        groups: its groups that may lose more, by the ids that they have in the original.
+        left: per id of a group of the original, the positions of the units that are left of it.
+    """
+
+    path: Path
+    analysis: Analysis
+    groups: Mapping[str, Group]
+    left: Mapping[str, Positions]
+
+    def of_original(self, scores: Mapping[str, Scores], original: Sequence[Group]) -> dict[str, Scores]:
+        """Scores of the groups as they are, as scores of the original's: -inf for what has gone."""
+        found = {}
+        for group in original:
+            found[group.id] = np.full(group.units, _GONE)
+            mine = self.groups.get(group.id)
+            found[group.id][self.left[group.id]] = 0.0 if mine is None else scores[mine.id]
+        return found
+
+    def curves(self, measured: Mapping[str, Curve], original: Sequence[Group]) -> dict[str, Curve]:
+        """Curves of the groups as they are, as curves of the original's groups."""
+        found = {}
+        for group in original:
+            gone = group.units - len(self.left[group.id])
+            mine = self.groups.get(group.id)
+            curve = Curve((0,), (0.0,)) if mine is None else measured[mine.id]
+            found[group.id] = replace(curve, lost=tuple(gone + lost for lost in curve.lost))
+        return found
+
+
+def make_plan(
+    analysis: Analysis, groups: Sequence[Group], request: Request, trials: Trials
+) -> tuple[Plan, Outcome, dict[str, Scores]]:
+    """Which units go.
 
     Args:
-        path: the ONNX file.
-        criterion: see `pipeline.compress`, as for all that is not named here.
-        ratio: share of the units that have gone in the end, up to rounding in every step.
-        steps: how many.
-        schedule_name: one of `schedule.SCHEDULES`.
-        data: calibration data.
-        recover: how to win the accuracy back in every step.
-        target: what to come down to in the end, by steps that follow the schedule too.
-        seed: of everything random.
-        progress: told what is being done.
-        options: of `pipeline.compress`.
+        analysis: the model.
+        groups: those that may lose units.
+        request: ratio or targets, strategy, constraints and steps.
+        trials: builds and measures cuts of the model, and knows with what.
 
-    Raises what `pipeline.compress` raises, and UsageError for targets that cannot be reached in steps.
+    Returns the plan, what it makes of the targets, and the scores of the last step, per group id float64 [units], -inf
+    for what had gone by then. Raises TargetError where the targets cannot be met, UsageError for what takes data that
+    is not there.
     """
-    schedule.check(steps, schedule_name)
-    if not 0 <= ratio < 1:
-        raise UsageError(f"ratio {ratio:g} is outside [0, 1): it is the share of units to remove, like 0.5")
-    method = recover or (recovering.NONE if data is None else recovering.BEST)
-    recovering.check_method(method)
-    original = inspect(path)
-    ratios = schedule.ratios(ratio, steps, schedule_name)
-    targets = schedule.limits([parse(text) for text in target], _whole(original), steps, schedule_name)
-    total, recovery = Plan((), {}, structure_of(original)), Recovery()
-    folder = tempfile.TemporaryDirectory(prefix="onnxprune-")
-    current = Path(path)
-    for step in range(steps):
-
-        def told(text: str, step: int = step) -> None:
-            progress(within(f"step {step + 1} of {steps}", text))
-
-        try:
-            result = pipeline.compress(
-                current,
-                criterion,
-                ratios[step],
-                target=targets[step],
-                data=data,
-                recover=recovering.NONE,
-                seed=seed,
-                progress=told,
-                **options,
-            )
-        except NothingToPruneError:
-            if step == 0:
-                raise
-            break  # every group is down to its last unit
-        total = compose(total, _named_as_in(original, inspect(current), result.plan))
-        if method != recovering.NONE and result.plan.removed_units:
-            recovery = _recovered(path, result, total, method, data, seed, told, options)
-            ShareInitializers()(result.model)
-        current = Path(folder.name) / f"step{step}.onnx"
-        save(result.model, current)
-    result.model.meta["folder"] = folder  # its weights are in there until they are written
-    request = {**result.plan.request, "ratio": ratio, "target": tuple(target)}
-    plan = replace(total, request={**request, "steps": steps, "schedule": schedule_name})
-    met = _met(Path(path), current, [parse(text) for text in target], original, result, options)
-    return _finished(Path(path), original, plan, result, recovery, met)
+    ways = _ways(request, analysis, trials)
+    stand = Stand(trials.path, analysis, {g.id: g for g in groups}, {g.id: np.arange(g.units) for g in groups})
+    for number, way in enumerate(ways, 1):
+        doing = trials if request.steps == 1 else _told(trials, f"step {number} of {request.steps}")
+        doing.means.progress("scoring")
+        own = doing.means.scores(stand.analysis, list(stand.groups.values()), request.criterion)
+        scores = stand.of_original(own, groups)
+        plan, outcome = _decide(analysis, groups, stand, own, scores, way, doing)
+        if number < len(ways):
+            stand = _after(analysis, groups, plan, doing.step(plan, number))
+    return replace(plan, request=dict(request.__dict__)), outcome, scores
 
 
-def _named_as_in(original: Analysis, current: Analysis, plan: Plan) -> Plan:
-    """A plan for what is left of a model, with its groups called as in the original.
-
-    A group is called after the first weight that holds it, and recovery brings new biases; most weights keep their
-    names, and the group that most of them speak of is the one.
-    """
-    known = {place: group.id for group in original.groups for place in _places(group)}
-    names = {}
-    for group in current.groups:
-        votes = Counter(known[place] for place in _places(group) if place in known)
-        names[group.id] = votes.most_common(1)[0][0] if votes else group.id
-    removals = tuple(replace(each, group=names.get(each.group, each.group)) for each in plan.removals)
-    return replace(plan, removals=removals)
+def _told(trials: Trials, where: str) -> Trials:
+    """The same, with progress that says in which step it is."""
+    progress = trials.means.progress
+    return replace(trials, means=replace(trials.means, progress=lambda said: progress(within(where, said))))
 
 
-def _places(group: Group) -> Iterator[tuple[str, int, int]]:
-    """Tensor and axis of every occurrence, and which of the axis' dimensions the group is."""
-    for occurrence in group.occurrences:
-        inside = list(dict.fromkeys(atoms(occurrence.dim)))
-        yield occurrence.tensor, occurrence.axis, inside.index(group.atom)
+def _ways(request: Request, analysis: Analysis, trials: Trials) -> list[Request]:
+    """What each step comes down to, counted from the original; the last one's is what was asked for."""
+    if request.steps == 1:
+        return [request]
+    schedule.check_targets(request.targets)
+    original: dict[str, float] = {}
+    if any(not target.relative for target in request.targets):
+        before = cost.before(analysis)
+        original = {"params": before.parameters, "macs": before.macs, "size": file_bytes(analysis.model)}
+    if any(target.kind == "latency" and not target.relative for target in request.targets):
+        original["latency"] = trials.compare(trials.path)[0]
+    ways, before_it = [], 0.0
+    for step in range(1, request.steps + 1):
+        done = step / request.steps
+        ratio = schedule.ratio(request.ratio, done, request.schedule)
+        own = tuple((name, schedule.ratio(each, done, request.schedule)) for name, each in request.ratios)
+        target = tuple(schedule.on_the_way(request.targets, original, done, request.schedule))
+        # What time may still be saved is measured in every step, so a ratio speaks of that.
+        of_rest = "seconds" in allocations[request.scope].needs
+        told = 1 - (1 - ratio) / (1 - before_it) if of_rest else ratio
+        ways.append(replace(request, ratio=told, ratios=own, target=target))
+        before_it = ratio
+    return ways
 
 
-def _met(
-    path: Path,
-    current: Path,
-    targets: Sequence[Target],
-    original: Analysis,
-    result: Result,
-    options: dict[str, Any],
-) -> list[Met]:
-    """What came of the targets, seen from the original. Raises TargetError where a latency is missed after all."""
-    before, after = _whole(original), result.report.after
-    reached = {"params": after.parameters, "macs": after.macs, "size": result.report.file_bytes[1]}
-    found = []
-    for target in targets:
-        whole, left = before.get(target.kind, 0.0), float(reached.get(target.kind, 0.0))
-        if target.kind == "latency":
-            with Trials(path, inspect, setting=options.get("setting") or Setting()) as trials:
-                whole, left = trials.compare(current)
-        found.append(Met(target, whole, target.limit * whole if target.relative else target.limit, left))
-        if not found[-1].holds:
-            raise TargetError(f"{found[-1]}: missed when the last step was measured beside the original; ask for less")
-    return found
-
-
-def _whole(original: Analysis) -> dict[str, float]:
-    before = cost.before(original)
-    return {"params": before.parameters, "macs": before.macs, "size": file_bytes(original.model)}
-
-
-def _recovered(
-    path: str | Path,
-    result: Result,
-    total: Plan,
-    method: str,
-    data: Data | None,
-    seed: int,
-    progress: Progress,
-    options: dict[str, Any],
-) -> Recovery:
-    """Recover the model of a step towards the original, in place."""
-    original, pruned = inspect(path), analyze_model(result.model)
-    providers = options.get("providers", pipeline.CPU)
-    keep = total.keep(original)
-    return recovering.recover(original, pruned, keep, method, data, seed=seed, providers=providers, progress=progress)
-
-
-def _finished(
-    path: Path, original: Analysis, plan: Plan, result: Result, recovery: Recovery, met: Sequence[Met]
-) -> Result:
-    """The result of the last step, told as what was done to the original."""
-    kept = {atom: int(mask.sum()) for atom, mask in plan.keep(original).items()}
-    groups = tuple(GroupReport(g.id, g.kind, g.units, kept.get(g.atom, g.units), g.statistics) for g in original.groups)
-    own = (note for note in result.report.notes if not note.startswith("target met, "))
-    report = replace(
-        result.report,
-        notes=(*own, *(f"target met, {each}" for each in met)),
-        before=cost.before(original),
-        sizes=cost.sizes_of_sample(original),
-        file_bytes=(file_bytes(original.model), result.report.file_bytes[1]),
-        groups=groups,
-        unruled=dict(original.unruled),
-        recovery=recovery,
-        details=details_of(original, plan, None),
+def _decide(
+    analysis: Analysis,
+    groups: Sequence[Group],
+    stand: Stand,
+    own: Mapping[str, Scores],
+    scores: Mapping[str, Scores],
+    request: Request,
+    trials: Trials,
+) -> tuple[Plan, Outcome]:
+    """The plan of one step, for the original; `own` scores the groups that are there, `scores` the original's."""
+    damages, seconds = _measured(stand, own, groups, request, trials)
+    plans = planner(
+        analysis,
+        groups,
+        scores,
+        request.scope,
+        request.constraints,
+        comparable=resolve(request.criterion).comparable,
+        resource=request.resource,
+        damages=damages,
+        seconds=seconds,
     )
-    return Result(result.model, plan, report, path, original.shapes.bindings)
+
+    def plan_of(lost: Mapping[str, int]) -> Plan:
+        masks = [(group, weakest(scores[group.id], lost[group.id])) for group in groups]
+        return replace(plan_from_masks(masks, dict(request.__dict__)), structure=structure_of(analysis))
+
+    if request.targets:
+        outcome = decide_aligned(
+            plans, request.targets, lambda lost, kind: trials(plan_of(lost), kind), trials.means.progress
+        )
+    elif seconds:
+        outcome = never_slower(plans, request.ratio, lambda lost: trials.latency(plan_of(lost)))
+    else:
+        outcome = Outcome(plans.lost(request.ratio), request.ratio)
+    return plan_of(outcome.lost), outcome
+
+
+def _measured(
+    stand: Stand, own: Mapping[str, Scores], original: Sequence[Group], request: Request, trials: Trials
+) -> tuple[Mapping[str, Curve], Mapping[str, Curve]]:
+    """The measured damages and times that the strategy needs, of the original's groups."""
+    needs, means = allocations[request.scope].needs, trials.means
+    groups = list(stand.groups.values())
+    damages = seconds = NOTHING
+    if "damages" in needs:
+        if means.data is None:
+            raise UsageError(f"scope '{request.scope}' needs data to measure the groups on: give --data")
+        found = measure_sensitivity(
+            stand.path, groups, own, means.data, jobs=means.jobs, cache=means.cache, progress=means.progress
+        )
+        damages = stand.curves(found.damages(), original)
+    if "seconds" in needs:
+        seconds = stand.curves(trials.seconds_saved(stand.path, groups, own), original)
+    return damages, seconds
+
+
+def _after(original: Analysis, groups: Sequence[Group], plan: Plan, path: Path) -> Stand:
+    """What a plan has left of a model, from the file that it was built to."""
+    keep = plan.keep(original)
+    left = {g.id: np.flatnonzero(keep.get(g.atom, np.ones(g.units, dtype=np.bool_))) for g in groups}
+    current = inspect(path)
+    twins = _twins(original, current, {atom: int(mask.sum()) for atom, mask in keep.items()})
+    known = {group.atom: group.id for group in groups}
+    found = {known[twins[g.atom]]: g for g in current.groups if g.atom in twins and twins[g.atom] in known}
+    return Stand(path, current, found, left)
+
+
+def _twins(original: Analysis, current: Analysis, kept: Mapping[Atom, int]) -> dict[Atom, Atom]:
+    """Which atom of the original each atom of what is left of it was.
+
+    Names of groups do not tell: recovery brings new biases, and an atom of one unit is in no expression any more. Most
+    weights keep their names, and on each of their axes the atoms of more than one unit stand in the same order.
+    """
+    votes: dict[Atom, Counter[Atom]] = {}
+    for name, dims in current.dims.items():
+        for mine, its in zip(dims, original.dims.get(name, ()), strict=False):
+            here, there = _atoms(mine, {}), _atoms(its, kept)
+            if [size for _, size in here] == [size for _, size in there]:
+                for (atom, _), (other, _) in zip(here, there, strict=True):
+                    votes.setdefault(atom, Counter())[other] += 1
+    return {atom: counted.most_common(1)[0][0] for atom, counted in votes.items()}
+
+
+def _atoms(dim: Dim, kept: Mapping[Atom, int]) -> list[tuple[Atom, int]]:
+    """The atoms of an axis of which more than one unit is left, with how many those are."""
+    found = [(atom, kept.get(atom, atom.size)) for atom in dict.fromkeys(atoms(dim))]
+    return [(atom, size) for atom, size in found if size > 1]

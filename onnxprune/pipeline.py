@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
-import onnx_ir as ir
-
-from onnxprune import cost, planning
+from onnxprune import cost, iterate
 from onnxprune import recover as recovering
 from onnxprune import sensitivity as measuring
 from onnxprune.calibration.base import Data
@@ -20,24 +18,23 @@ from onnxprune.criteria.combination import resolve
 from onnxprune.errors import NothingToPruneError
 from onnxprune.lossless.constants import Constants
 from onnxprune.lossless.liveness import plan_lossless
+from onnxprune.means import CPU, Means
 from onnxprune.model import estimated_bytes, file_bytes
-from onnxprune.opening import analyze_model, blaming, inspect
+from onnxprune.opening import blaming, inspect
 from onnxprune.passes.fold_constants import FoldConstants
 from onnxprune.passes.share_initializers import ShareInitializers
 from onnxprune.plan import Plan
-from onnxprune.planning import Request
 from onnxprune.progress import Progress, silent
 from onnxprune.recover import Recovery
 from onnxprune.recovery.matching import check_fit, find_plan
 from onnxprune.report.data import GroupReport, Report
 from onnxprune.report.details import details_of
+from onnxprune.request import Request
 from onnxprune.result import Result, remove_units
 from onnxprune.runtime.latency import Setting
 from onnxprune.scoring import check_data, score_model
 from onnxprune.selection import select
 from onnxprune.trials import Trials
-
-CPU = ("CPUExecutionProvider",)
 
 
 def compress(
@@ -56,6 +53,8 @@ def compress(
     max_ratio: float = 1.0,
     min_units: int = 1,
     ratios: Sequence[tuple[str, float]] = (),
+    steps: int = 1,
+    schedule: str = "cubic",
     providers: Sequence[str] = CPU,
     loss: str = "auto",
     device: str = "cpu",
@@ -85,6 +84,9 @@ def compress(
         max_ratio: no group loses more than this share of its units.
         min_units: no group is left with fewer units than this, unless it has fewer.
         ratios: (kind or pattern, ratio) pairs; the groups that one names lose just that, by the last one that does.
+        steps: cut in so many: each scores what the one before left, recovered, and ends at the schedule's part of the
+            whole; the last ends at what a single step comes to, see `iterate`.
+        schedule: how the cut is spread over the steps, see `schedule.SCHEDULES`.
         providers: execution providers of ONNX Runtime for the runs on data.
         loss: what gradients are of, for criteria that take some.
         device: where torch computes those.
@@ -99,10 +101,8 @@ def compress(
     Raises UsageError for options that make no sense, ModelError for a file that cannot be worked on, TargetError
     when a target cannot be met, and NothingToPruneError when every dimension is frozen or excluded.
     """
-    criterion = criterion or ("l1" if data is None else "obs")
-    method = recover or (recovering.NONE if data is None else recovering.BEST)
     request = Request(
-        criterion,
+        criterion or ("l1" if data is None else "obs"),
         ratio,
         scope,
         round_to,
@@ -113,38 +113,26 @@ def compress(
         max_ratio,
         min_units,
         tuple(ratios),
+        steps,
+        schedule,
     )
+    method = recover or (recovering.NONE if data is None else recovering.BEST)
+    means = Means(data, method, seed, providers, loss, device, metric, setting or Setting(), jobs, cache, progress)
     request.check()
     recovering.check_method(method)
     check_cleaners(clean)
-    check_data(resolve(criterion), data)
+    check_data(resolve(request.criterion), data)
+    path = Path(path)
     with blaming(path):
         progress("analysing")
         analysis = inspect(path)
-        groups = select(analysis, request.only, request.skip)
-        if not groups:
-            raise NothingToPruneError(_nothing(path, analysis))
-        progress("scoring")
-        scores = score_model(
-            analysis,
-            groups,
-            criterion,
-            data,
-            seed=seed,
-            providers=providers,
-            loss=loss,
-            device=device,
-            progress=progress,
-        )
-        mend = _Mending(Path(path), method, data, seed, providers, progress)
-        recovers = mend if method != recovering.NONE else None
-        with Trials(Path(path), inspect, data, metric, setting or Setting(), providers, recovers, progress) as trials:
-            plan, outcome = planning.make_plan(
-                analysis, groups, scores, request, trials, jobs=jobs, cache=cache, progress=progress
-            )
+        groups = _selected(path, analysis, only, skip)
+        with Trials(path, means) as trials:
+            plan, outcome, scores = iterate.make_plan(analysis, groups, request, trials)
         progress("removing")
-        wanted = functools.partial(mend, plan) if recovers and plan.removed_units else None
-        return remove_units(Path(path), analysis, plan, keep_metadata, outcome.notes, wanted, scores, clean)
+        mend = functools.partial(means.mend, path, plan)
+        shown = scores if steps == 1 else None
+        return remove_units(path, analysis, plan, keep_metadata, outcome.notes, mend, shown, clean)
 
 
 def score(
@@ -214,13 +202,10 @@ def sensitivity(
     check_data(resolve(criterion), data)
     with blaming(path):
         analysis = inspect(path)
-        groups = select(analysis, only, skip)
-        if not groups:
-            raise NothingToPruneError(_nothing(path, analysis))
+        groups = _selected(path, analysis, only, skip)
         scores = score_model(analysis, groups, criterion, data, seed=seed, progress=progress)
         found = measuring.measure(
             Path(path),
-            inspect,
             groups,
             scores,
             data,
@@ -340,30 +325,12 @@ def recover(
         return Result(model, plan, report, Path(pruned), analysis.shapes.bindings)
 
 
-@dataclass(frozen=True)
-class _Mending:
-    """Recovers what a plan leaves of a file's model; called with the plan and the pruned model."""
-
-    path: Path
-    method: str
-    data: Data | None
-    seed: int
-    providers: Sequence[str]
-    progress: Progress
-
-    def __call__(self, plan: Plan, model: ir.Model) -> Recovery:
-        """Change the model's weights."""
-        original, pruned = inspect(self.path), analyze_model(model)
-        return recovering.recover(
-            original,
-            pruned,
-            plan.keep(original),
-            self.method,
-            self.data,
-            seed=self.seed,
-            providers=self.providers,
-            progress=self.progress,
-        )
+def _selected(path: str | Path, analysis: Analysis, only: Sequence[str], skip: Sequence[str]) -> list[Group]:
+    """See `select`. Raises NothingToPruneError when no group is left."""
+    groups = select(analysis, only, skip)
+    if not groups:
+        raise NothingToPruneError(_nothing(path, analysis))
+    return groups
 
 
 def _nothing(path: str | Path, analysis: Analysis) -> str:

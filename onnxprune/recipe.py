@@ -43,7 +43,7 @@ OPTIONS: dict[str, tuple[type, ...]] = {
 
 @dataclass(frozen=True)
 class Recipe:
-    """Options by the names of `pipeline.compress` and `iterate.compress_in_steps`, and (pattern, ratio) pairs."""
+    """Options by the names of `pipeline.compress`, and (pattern, ratio) pairs."""
 
     options: dict[str, Any] = field(default_factory=dict)
     ratios: tuple[tuple[str, float], ...] = ()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from itertools import pairwise
 
 from onnxprune.errors import UsageError
 from onnxprune.registry import did_you_mean
@@ -27,29 +26,34 @@ def check(steps: int, schedule: str) -> None:
         raise UsageError(f"unknown schedule '{schedule}'{did_you_mean(schedule, SCHEDULES)}")
 
 
-def ratios(ratio: float, steps: int, schedule: str) -> list[float]:
-    """Per step the share of what is there then, such that `ratio` of the whole has gone in the end."""
-    left = [SCHEDULES[schedule](1 - ratio, step / steps) for step in range(steps + 1)]
-    return [1 - after / before for before, after in pairwise(left)]
+def check_targets(targets: Sequence[Target]) -> None:
+    """Raises UsageError for targets that say nothing about how large the steps are."""
+    if targets and all(target.kind == "drop" for target in targets):
+        raise UsageError(
+            f"target '{targets[0].text}' alone does not say how far the steps go: give another one beside it, like "
+            "macs=0.5, or leave out --steps"
+        )
 
 
-def limits(targets: Sequence[Target], whole: Mapping[str, float], steps: int, schedule: str) -> list[list[str]]:
-    """Per step the targets on the way to their own, as `targets.parse` reads them.
+def ratio(whole: float, done: float, schedule: str) -> float:
+    """The share that has gone when the steps are `done`, of them all, on the way to `whole`; exact at the end."""
+    return whole if done >= 1 else 1 - SCHEDULES[schedule](1 - whole, done)
 
-    Amounts are told in the quantity's own units, so that they do not depend on what is there in a step; a latency is
-    told as a share of the step before. `whole` is what the original has of params, macs and size.
 
-    Raises UsageError for a target that cannot be split: a drop, and a latency in seconds.
+def on_the_way(targets: Sequence[Target], original: Mapping[str, float], done: float, schedule: str) -> list[str]:
+    """The targets when the steps are `done`, of them all, as `targets.parse` reads them; at the end the very same.
+
+    Args:
+        targets: those of the end. A drop counts there only.
+        original: what the original has, per kind of the targets that are absolute.
+        done: in (0, 1].
+        schedule: one of SCHEDULES.
     """
-    found: list[list[str]] = [[] for _ in range(steps)]
+    if done >= 1:
+        return [target.text for target in targets]
+    found = []
     for target in targets:
-        if target.kind == "drop" or (target.kind == "latency" and not target.relative):
-            raise UsageError(f"target '{target.text}' cannot be reached in steps; leave out --steps")
-        share = target.limit if target.relative else min(1.0, target.limit / whole[target.kind])
-        left = [SCHEDULES[schedule](share, step / steps) for step in range(steps + 1)]
-        for step, (before, now) in enumerate(pairwise(left)):
-            if target.kind == "latency":
-                found[step].append(f"latency={now / before!r}")
-            else:
-                found[step].append(f"{target.kind}={max(2, int(now * whole[target.kind] + 1e-6))}")
+        if target.kind != "drop":
+            end = target.limit if target.relative else min(1.0, target.limit / original[target.kind])
+            found.append(f"{target.kind}={SCHEDULES[schedule](end, done)!r}")
     return found

@@ -21,9 +21,10 @@ import numpy as np
 
 from onnxprune.allocation.base import Curve, Scores, share, weakest
 from onnxprune.calibration.base import Batch, Data
-from onnxprune.coupling import Analysis, Group
+from onnxprune.coupling import Group
 from onnxprune.metrics import Metric, chosen_output, evaluate, metric, outputs_of
 from onnxprune.model import open_model, save, staged_text
+from onnxprune.opening import inspect
 from onnxprune.plan import Plan, plan_from_masks
 from onnxprune.progress import Counted
 from onnxprune.runtime.ort import Session
@@ -33,7 +34,6 @@ RATIOS = (0.125, 0.25, 0.5, 0.75)
 # What is taken for the damage of an output with classes, and of any other: both grow from 0 without a bound.
 DAMAGES = ("kl", "snr")
 
-Inspect = Callable[[Path], Analysis]
 Progress = Callable[[str], None]
 
 
@@ -86,7 +86,6 @@ class Point:
 
 def measure(
     path: Path,
-    inspect: Inspect,
     groups: Sequence[Group],
     scores: Mapping[str, Scores],
     data: Data,
@@ -101,7 +100,6 @@ def measure(
 
     Args:
         path: the model; it is only read.
-        inspect: opens and analyses it anew; a function at the top of a module, for other processes to import.
         groups: those to measure.
         scores: per group id, float64 [units]; the weakest units go.
         data: what the metric is measured on; no labels needed.
@@ -117,7 +115,7 @@ def measure(
         folder = Path(name)
         digest = _store(data, folder)
         found = _metric(path, data, metric_name)
-        task = Task(path, inspect, folder, found.name)
+        task = Task(path, folder, found.name)
         known = _Cache(cache, hashlib.sha256(f"{_digest(path)} {digest} {found.name}".encode()).hexdigest()[:32])
         points = list(_points(groups, scores, ratios))
         missing = [point for point in points if point.key not in known.values]
@@ -155,7 +153,6 @@ class Task:
     """All that a process needs to measure a point: paths and names, so that it can be sent."""
 
     path: Path
-    inspect: Inspect
     folder: Path
     metric: str
 
@@ -163,7 +160,7 @@ class Task:
         """Cut and measure."""
         file = self.folder / f"{os.getpid()}.onnx"
         file.unlink(missing_ok=True)
-        save(build(self.inspect(self.path), point.plan), file)
+        save(build(inspect(self.path), point.plan), file)
         return self.value(file)
 
     def value(self, file: Path) -> float:

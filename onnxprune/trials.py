@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -14,16 +14,17 @@ import numpy as np
 import onnx_ir as ir
 
 from onnxprune.allocation.base import Curve, Scores, weakest
-from onnxprune.calibration.base import Data
 from onnxprune.coupling import Analysis, Group
 from onnxprune.errors import UsageError
+from onnxprune.means import Means
 from onnxprune.metrics import Array, Metric, chosen_output, evaluate, metric, outputs_of
 from onnxprune.model import save
+from onnxprune.opening import inspect
 from onnxprune.passes.remove_dead import RemoveDead
 from onnxprune.passes.remove_units import RemoveUnits
 from onnxprune.plan import Plan, plan_from_masks
 from onnxprune.progress import Counted
-from onnxprune.runtime.latency import Latency, Setting, measure
+from onnxprune.runtime.latency import Latency, measure
 from onnxprune.runtime.ort import Session
 
 # Seconds of measuring per model and trial.
@@ -40,23 +41,11 @@ class Trials(AbstractContextManager["Trials"]):
 
     Attributes:
         path: the model.
-        inspect: opens and analyses a file.
-        data: what the metric is measured on.
-        metric_name: see `metrics.metric`.
-        setting: provider, batch and threads that latency is measured with.
-        providers: execution providers for the metric.
-        mend: recovers a cut, if that is what will be done with the result.
-        progress: told what is being done.
+        means: with what a cut is recovered and measured.
     """
 
     path: Path
-    inspect: Callable[[Path], Analysis]
-    data: Data | None = None
-    metric_name: str | None = None
-    setting: Setting = field(default_factory=Setting)
-    providers: Sequence[str] = ("CPUExecutionProvider",)
-    mend: Callable[[Plan, ir.Model], object] | None = None
-    progress: Callable[[str], None] = lambda _: None
+    means: Means = field(default_factory=Means)
     _folder: tempfile.TemporaryDirectory[str] = field(
         default_factory=lambda: tempfile.TemporaryDirectory(prefix="onnxprune-")
     )
@@ -80,21 +69,27 @@ class Trials(AbstractContextManager["Trials"]):
 
     def compare(self, file: Path) -> tuple[float, float]:
         """Median seconds of the original and of a file, measured side by side."""
-        before, after = measure([self.path, file], self.setting, seconds=_SECONDS)
+        before, after = measure([self.path, file], self.means.setting, seconds=_SECONDS)
         return float(np.median(_seconds(before))), float(np.median(_seconds(after)))
 
-    def seconds_saved(self, groups: Sequence[Group], scores: Mapping[str, Scores]) -> dict[str, Curve]:
-        """What losing units of each group alone saves, at kept counts that hardware likes, measured side by side."""
+    def seconds_saved(self, path: Path, groups: Sequence[Group], scores: Mapping[str, Scores]) -> dict[str, Curve]:
+        """What losing units of each group alone saves, at kept counts that hardware likes, measured side by side.
+
+        Args:
+            path: the model, or what an earlier step has left of it.
+            groups: of that.
+            scores: per group id, float64 [units].
+        """
         curves = {}
         for number, group in enumerate(groups, 1):
-            self.progress(Counted(f"timing group {number} of {len(groups)}: {group.id}", number - 1, len(groups)))
+            self.means.progress(Counted(f"timing group {number} of {len(groups)}: {group.id}", number - 1, len(groups)))
             counts = sorted({group.units - kept for kept in _kept_counts(group.units)})
             files = []
             for lost in counts:
                 plan = plan_from_masks([(group, weakest(scores[group.id], lost))], {})
                 files.append(Path(self._folder.name) / f"level{lost}.onnx")
-                save(build(self.inspect(self.path), plan), files[-1])
-            whole, *cuts = measure([self.path, *files], self.setting, seconds=_SECONDS_OF_LEVEL)
+                save(build(inspect(path), plan), files[-1])
+            whole, *cuts = measure([path, *files], self.means.setting, seconds=_SECONDS_OF_LEVEL)
             saved = [float(np.median(np.subtract(_seconds(whole), _seconds(cut)))) for cut in cuts]
             curves[group.id] = Curve((0, *counts), (0.0, *saved))
             for file in files:
@@ -103,29 +98,32 @@ class Trials(AbstractContextManager["Trials"]):
 
     def drop(self, plan: Plan) -> float:
         """How much worse a cut is than the original, in the metric; never less than 0."""
-        if self.data is None:
+        if self.means.data is None:
             raise UsageError("a target for drop needs data to measure the metric on: give --data, and --labels or none")
         sign = 1 if self._metric.higher_is_better else -1
         return max(0.0, sign * (self._before - self.value(self.built(plan, mended=True))))
 
     def value(self, path: Path) -> float:
         """The metric of a file."""
-        assert self.data is not None
-        return evaluate(path, self.data, self._metric, self._reference, providers=self.providers)
+        data = self.means.data
+        assert data is not None
+        return evaluate(path, data, self._metric, self._reference, providers=self.means.providers)
 
     @cached_property
     def _metric(self) -> Metric:
-        assert self.data is not None
-        output = chosen_output(Session(self.path, self.providers).outputs)
-        found = metric(self.metric_name, self.data.labelled, output)
+        data = self.means.data
+        assert data is not None
+        output = chosen_output(Session(self.path, self.means.providers).outputs)
+        found = metric(self.means.metric, data.labelled, output)
         if found.perfect == float("inf"):
             raise UsageError(f"metric '{found.name}' of the original is infinite, so nothing can be a drop from it")
         return found
 
     @cached_property
     def _reference(self) -> list[Array]:
-        assert self.data is not None
-        return list(outputs_of(self.path, self.data, providers=self.providers)) if self._metric.needs_reference else []
+        data = self.means.data
+        assert data is not None
+        return list(outputs_of(self.path, data, providers=self.means.providers)) if self._metric.needs_reference else []
 
     @cached_property
     def _before(self) -> float:
@@ -135,18 +133,26 @@ class Trials(AbstractContextManager["Trials"]):
         """The file of a cut, recovered if asked for; the last one is kept."""
         key = (plan.removals, mended)
         if self._built != key:
-            self.progress("trying a cut")
-            model = build(self.inspect(self.path), plan)
-            if mended and self.mend is not None and plan.removed_units:
-                self.mend(plan, model)
-            self._file.unlink(missing_ok=True)
-            save(model, self._file)
+            self.means.progress("trying a cut")
+            self._build(plan, mended, "cut")
             self._built = key
-        return self._file
+        return self._file("cut")
 
-    @property
-    def _file(self) -> Path:
-        return Path(self._folder.name) / "cut.onnx"
+    def step(self, plan: Plan, number: int) -> Path:
+        """The file of the cut that a step has made, recovered; it is kept, for the next one to start from."""
+        return self._build(plan, True, f"step{number}")
+
+    def _build(self, plan: Plan, mended: bool, name: str) -> Path:
+        model = build(inspect(self.path), plan)
+        if mended:
+            self.means.mend(self.path, plan, model)
+        file = self._file(name)
+        file.unlink(missing_ok=True)
+        save(model, file)
+        return file
+
+    def _file(self, name: str) -> Path:
+        return Path(self._folder.name) / f"{name}.onnx"
 
 
 def _seconds(latency: Latency) -> tuple[float, ...]:

@@ -2,45 +2,58 @@
 
 from __future__ import annotations
 
-from math import prod
+from itertools import pairwise
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from onnxprune.errors import UsageError
-from onnxprune.schedule import SCHEDULES, check, limits, ratios
+from onnxprune.schedule import SCHEDULES, check, check_targets, on_the_way, ratio
 from onnxprune.targets import parse
 
 
 @pytest.mark.parametrize("name", SCHEDULES)
-@given(ratio=st.floats(0, 0.99), steps=st.integers(1, 20))
-def test_steps_add_up_to_the_ratio(name: str, ratio: float, steps: int) -> None:
-    found = ratios(ratio, steps, name)
-    assert len(found) == steps
-    assert all(-1e-9 <= each < 1 for each in found)
-    assert prod(1 - each for each in found) == pytest.approx(1 - ratio)
+@given(whole=st.floats(0, 0.99), steps=st.integers(1, 20))
+def test_steps_rise_to_the_ratio_and_end_at_it(name: str, whole: float, steps: int) -> None:
+    found = [ratio(whole, step / steps, name) for step in range(1, steps + 1)]
+    assert all(-1e-9 <= each <= whole + 1e-9 for each in found)
+    assert all(after >= before - 1e-9 for before, after in pairwise(found))
+    assert found[-1] == whole
 
 
-def test_schedules_by_hand() -> None:
-    """What is left on the way to 0.2 of 1000, in four steps."""
-    asked = [parse("macs=0.2")]
-    whole = {"macs": 1000.0}
-    assert limits(asked, whole, 4, "linear") == [["macs=800"], ["macs=600"], ["macs=400"], ["macs=200"]]
-    assert limits(asked, whole, 4, "cubic") == [["macs=537"], ["macs=300"], ["macs=212"], ["macs=200"]]
-    assert limits(asked, whole, 4, "geometric") == [["macs=668"], ["macs=447"], ["macs=299"], ["macs=200"]]
-    assert limits([parse("macs=200")], whole, 1, "cubic") == [["macs=200"]]
+@pytest.mark.parametrize(
+    ("name", "left"),
+    [
+        ("linear", [0.8, 0.6, 0.4]),
+        ("cubic", [0.2 + 0.8 * 27 / 64, 0.3, 0.2 + 0.8 / 64]),
+        ("geometric", [0.2**0.25, 0.2**0.5, 0.2**0.75]),
+    ],
+)
+def test_schedules_by_hand(name: str, left: list[float]) -> None:
+    """What is left on the way to a fifth, in four steps: as a share, in MACs, in bytes; a drop holds at the end."""
+    asked = [parse("params=0.2"), parse("macs=200"), parse("size=0.4kB"), parse("drop=0.1")]
+    original = {"macs": 1000.0, "size": 2000.0}
+    for step, due in enumerate(left, 1):
+        found = [parse(text) for text in on_the_way(asked, original, step / 4, name)]
+        assert [(target.kind, target.relative) for target in found] == [
+            ("params", True),
+            ("macs", True),
+            ("size", True),
+        ]
+        assert [target.limit for target in found] == pytest.approx([due] * 3)
+    assert on_the_way(asked, original, 1.0, name) == ["params=0.2", "macs=200", "size=0.4kB", "drop=0.1"]
 
 
-def test_latency_is_told_against_the_step_before() -> None:
-    shares = [parse(texts[0]).limit for texts in limits([parse("latency=0.6")], {}, 3, "linear")]
-    assert prod(shares) == pytest.approx(0.6)
+def test_what_is_met_from_the_start_stays_met() -> None:
+    assert on_the_way([parse("macs=5M")], {"macs": 1e6}, 0.5, "cubic") == ["macs=1.0"]
 
 
-@pytest.mark.parametrize("text", ["drop=0.01", "latency=2ms"])
-def test_what_cannot_be_reached_in_steps_is_refused(text: str) -> None:
-    with pytest.raises(UsageError, match="cannot be reached in steps"):
-        limits([parse(text)], {}, 3, "linear")
+def test_a_drop_alone_cannot_be_spread() -> None:
+    with pytest.raises(UsageError, match=r"target 'drop=0\.01' alone does not say how far the steps go"):
+        check_targets([parse("drop=0.01")])
+    check_targets([parse("drop=0.01"), parse("macs=0.5")])
+    check_targets([])
 
 
 @pytest.mark.parametrize(("steps", "name", "message"), [(0, "cubic", "steps 0"), (2, "cubik", "did you mean 'cubic'")])

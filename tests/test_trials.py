@@ -8,7 +8,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from onnxprune import planning, trials
+from onnxprune import meeting, planning, trials
 from onnxprune.allocation.base import Lost
 from onnxprune.calibration.base import Batch, Data
 from onnxprune.errors import TargetError, UsageError
@@ -91,7 +91,7 @@ def test_the_strength_is_halved_until_it_is_faster(digits: dict[str, Path]) -> N
         tried.append(sum(lost.values()))
         return 1.0, 0.9 if len(tried) == 3 else 1.1
 
-    assert planning.never_slower(plans, 0.8, latency).lost == plans.lost(0.2)
+    assert meeting.never_slower(plans, 0.8, latency).lost == plans.lost(0.2)
     assert tried == [sum(plans.lost(t).values()) for t in (0.8, 0.4, 0.2)]
 
 
@@ -105,7 +105,7 @@ def test_levels_to_time_are_multiples_that_leave_a_choice() -> None:
 
 def test_the_folder_goes_and_the_last_cut_is_kept(digits: dict[str, Path]) -> None:
     plan = Plan((Removal(inspect(digits["resnet"]).groups[0].id, "channels", 16, (0,)),))
-    with Trials(digits["resnet"], inspect) as made:
+    with Trials(digits["resnet"]) as made:
         file = made.built(plan, mended=False)
         stamp = file.stat().st_mtime_ns
         assert made.built(plan, mended=False).stat().st_mtime_ns == stamp

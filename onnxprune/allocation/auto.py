@@ -6,7 +6,7 @@ from collections import Counter
 
 import numpy as np
 
-from onnxprune.allocation.base import Family, Lost, Problem, allocation, share
+from onnxprune.allocation.base import Family, Lost, Problem, allocation
 from onnxprune.allocation.order import cheapest_first
 
 
@@ -18,11 +18,11 @@ def auto(problem: Problem) -> Family:
     its blocks read and write, loses less than what lies inside the blocks.
     """
     order = cheapest_first(problem)
-    left = problem.amount({}) - np.cumsum([0.0, *(saved for _, saved in order)])
+    left = problem.amount(problem.gone) - np.cumsum([0.0, *(saved for _, saved in order)])
 
     def lost(t: float) -> Lost:
-        uniform = {group.id: min(share(t, group.units), problem.most[group.id]) for group in problem.groups}
-        enough = np.flatnonzero(left <= problem.amount(uniform) * (1 + 1e-9))
-        return dict(Counter(group for group, _ in order[: enough[0] if len(enough) else len(order)]))
+        enough = np.flatnonzero(left <= problem.amount(problem.uniform(t)) * (1 + 1e-9))
+        taken = order[: enough[0] if len(enough) else len(order)]
+        return dict(Counter(problem.gone) + Counter(group for group, _ in taken))
 
     return lost

@@ -51,7 +51,8 @@ class Problem:
     Attributes:
         analysis: the model.
         groups: those that may lose units.
-        scores: per group id, float64 [units]; the weakest units of a group go first.
+        scores: per group id, float64 [units]; the weakest units of a group go first. -inf says that a unit has gone in
+            an earlier step: it goes at any strength, and what is lost is always counted from the whole group.
         most: per group id, the most units that may go; one less than all of them, or fewer.
         fixed: what is kept of groups that were decided otherwise, by their atoms.
         comparable: scores of different groups are on one scale.
@@ -69,6 +70,21 @@ class Problem:
     resource: str = "size"
     damages: Mapping[str, Curve] = field(default_factory=dict)
     seconds: Mapping[str, Curve] = field(default_factory=dict)
+
+    @cached_property
+    def gone(self) -> Lost:
+        """Per group id, how many units have gone in earlier steps."""
+        return {group.id: gone_units(self.scores[group.id]) for group in self.groups}
+
+    def uniform(self, t: float) -> Lost:
+        """The share t of the units of every group: what several strategies measure their strength by."""
+        return {group.id: min(share(t, group.units), self.most[group.id]) for group in self.groups}
+
+    def weakest_first(self, group: Group) -> list[float]:
+        """The scores of the units that may go, ascending, on one scale for all groups: over the mean of the group's."""
+        scores = self.scores[group.id]
+        scale = 1.0 if self.comparable else float(np.abs(scores[np.isfinite(scores)]).mean()) or 1.0
+        return [float(score) / scale for score in np.sort(scores)[: self.most[group.id]]]
 
     @cached_property
     def costs(self) -> CostTerms:
@@ -124,13 +140,16 @@ class Problem:
         It is the share of the group's scores that is gone over the share that is left, noise to signal, once for every
         layer that the group is in. Few units count their scores over the mean; a group that is nearly gone costs much
         more. Where scores are comparable between groups, a group weighs the sum of its scores in place of its layers.
+        What has gone already did its damage.
         """
         found = {}
         for group in self.groups:
-            scores = np.sort(self.scores[group.id])
+            gone = self.gone[group.id]
+            scores = np.sort(self.scores[group.id])[gone:]
             left = np.cumsum((scores - min(0.0, scores[0]))[::-1])[::-1]
             weight = left[0] if self.comparable else float(self.layers[group.id])
-            found[group.id] = weight * (left[0] - left) / np.maximum(left, 1e-12 * left[0]) if left[0] else 0.0 * left
+            harm = weight * (left[0] - left) / np.maximum(left, 1e-12 * left[0]) if left[0] else 0.0 * left
+            found[group.id] = np.concatenate([np.zeros(gone), harm])
         return found
 
 
@@ -149,8 +168,9 @@ class Allocation:
     needs: tuple[str, ...] = ()
 
     def __call__(self, problem: Problem) -> Family:
-        """The family of cuts."""
-        return self.decide(problem)
+        """The family of cuts; what has gone in earlier steps is in all of them."""
+        family, gone = self.decide(problem), problem.gone
+        return (lambda t: at_least(gone, family(t))) if any(gone.values()) else family
 
 
 allocations: Registry[Allocation] = Registry("scope", "onnxprune.allocation")
@@ -171,6 +191,16 @@ def allocation(
 def share(ratio: float, units: int) -> int:
     """How many of `units` a ratio removes: rounded down, and never the last one."""
     return min(int(units * ratio + _EPSILON), units - 1)
+
+
+def gone_units(scores: Scores) -> int:
+    """How many units of a group have gone in earlier steps, by the scores of all of them."""
+    return int(np.isneginf(scores).sum())
+
+
+def at_least(gone: Mapping[str, int], lost: Mapping[str, int]) -> Lost:
+    """A cut with what has gone already."""
+    return {**lost, **{group: max(count, lost.get(group, 0)) for group, count in gone.items()}}
 
 
 def in_order(order: Sequence[str], total: int) -> Family:

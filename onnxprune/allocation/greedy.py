@@ -9,5 +9,6 @@ from onnxprune.allocation.order import cheapest_first
 @allocation("greedy")
 def greedy(problem: Problem) -> Family:
     """The share t of all units, in the order of damage per saved MAC (or whatever the target is about)."""
+    gone = [group for group, count in problem.gone.items() for _ in range(count)]
     order = [group for group, _ in cheapest_first(problem)]
-    return in_order(order, sum(group.units for group in problem.groups))
+    return in_order([*gone, *order], sum(group.units for group in problem.groups))

@@ -9,8 +9,6 @@ from __future__ import annotations
 
 from collections import Counter
 
-import numpy as np
-
 from onnxprune.allocation.base import Family, Lost, Problem, allocation, in_order
 from onnxprune.coupling import Group
 
@@ -43,8 +41,6 @@ def _structure(problem: Problem, group: Group) -> Structure:
 def _ranking(problem: Problem, groups: list[Group]) -> Family:
     ranked: list[tuple[float, str]] = []
     for group in groups:
-        scores = problem.scores[group.id]
-        scale = 1.0 if problem.comparable else float(np.abs(scores).mean()) or 1.0
-        ranked.extend((float(score) / scale, group.id) for score in np.sort(scores)[: problem.most[group.id]])
+        ranked.extend((score, group.id) for score in problem.weakest_first(group))
     ranked.sort(key=lambda item: item[0])
     return in_order([group for _, group in ranked], sum(group.units for group in groups))

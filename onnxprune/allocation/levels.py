@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import numpy.typing as npt
 
-from onnxprune.allocation.base import Curve, Lost, Problem, share
+from onnxprune.allocation.base import Curve, Lost, Problem, at_least
 from onnxprune.dims import Atom
 
 Table = npt.NDArray[np.float64]
@@ -23,9 +23,11 @@ _ROUNDS = 6
 
 
 def levels_of(problem: Problem) -> dict[str, list[int]]:
-    """Per group, numbers of units to lose, from 0 to the most that may go, evenly spaced."""
+    """Per group, numbers of units to lose, from what has gone to the most that may go, evenly spaced."""
     return {
-        group.id: sorted({round(count) for count in np.linspace(0, problem.most[group.id], _LEVELS)})
+        group.id: sorted(
+            {round(count) for count in np.linspace(problem.gone[group.id], problem.most[group.id], _LEVELS)}
+        )
         for group in problem.groups
     }
 
@@ -82,8 +84,8 @@ def as_small_as_uniform(
     uniform cut, the knapsack is solved for what is to be saved from there, and its answer's exact cost corrects the
     next round. The uniform cut itself is the answer where nothing of less damage is small enough.
     """
-    uniform = {group.id: min(share(t, group.units), problem.most[group.id]) for group in problem.groups}
-    budget = problem.amount(uniform)
+    budget = problem.amount(problem.uniform(t))
+    uniform = at_least(problem.gone, problem.uniform(t))
     best, least = uniform, _damage(uniform, levels, damages)
     around, extra = uniform, 0.0
     for _ in range(_ROUNDS):

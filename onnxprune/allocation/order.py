@@ -16,11 +16,13 @@ _STEPS = 32
 def cheapest_first(problem: Problem) -> list[tuple[str, float]]:
     """The group that loses a unit and what that saves, one entry per unit, until nothing may go any more.
 
+    It starts from what is left after earlier steps.
+
     What a unit saves shrinks with its neighbours and never grows, and the damage of the next one of a group is never
     less: an outdated price is too low. So the cheapest entry of a heap is priced again, and goes if it still is the
     cheapest (Minoux 1978, "Accelerated greedy algorithms for maximizing submodular set functions").
     """
-    kept = problem.kept({})
+    kept = problem.kept(problem.gone)
     steps = [max(1, group.units // _STEPS) for group in problem.groups]
     order: list[tuple[str, float]] = []
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import numpy as np
-
 from onnxprune.allocation.base import Family, Problem, allocation, in_order
 
 
@@ -17,8 +15,6 @@ def global_(problem: Problem) -> Family:
     """
     ranked: list[tuple[float, str]] = []
     for group in problem.groups:
-        scores = problem.scores[group.id]
-        scale = 1.0 if problem.comparable else float(np.abs(scores).mean()) or 1.0
-        ranked.extend((float(score) / scale, group.id) for score in np.sort(scores)[: problem.most[group.id]])
+        ranked.extend((score, group.id) for score in problem.weakest_first(group))
     ranked.sort(key=lambda item: item[0])
     return in_order([group for _, group in ranked], sum(group.units for group in problem.groups))

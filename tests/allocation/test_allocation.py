@@ -354,6 +354,39 @@ def test_no_group_loses_more_than_it_may(
 
 @pytest.mark.parametrize("name", ["chain", "residual"])
 @pytest.mark.parametrize("scope", COMPUTED)
+@given(t=STRENGTHS, data=st.data())
+@settings(max_examples=20)
+def test_what_has_gone_in_earlier_steps_is_in_every_cut(
+    scope: str, name: str, t: float, data: st.DataObject, request: pytest.FixtureRequest
+) -> None:
+    """And counts: as many units go in all, or as little is left, as without earlier steps."""
+    analysis: Analysis = request.getfixturevalue(name)
+    scores, gone = {}, {}
+    for group in analysis.groups:
+        scores[group.id] = data.draw(hnp.arrays(np.float64, group.units, elements=st.floats(0.1, 9)))
+        away = data.draw(st.sets(st.integers(0, group.units - 1), max_size=group.units - 1))
+        scores[group.id][list(away)] = -np.inf
+        gone[group.id] = len(away)
+    asked = problem(analysis, scores)
+    lost = allocations[scope](asked)(t)
+    assert all(gone[group] <= lost.get(group, 0) <= asked.most[group] for group in gone)
+    total = sum(group.units for group in analysis.groups)
+    if scope in ("global", "greedy") and share(t, total) >= sum(gone.values()):
+        assert sum(lost.values()) == min(share(t, total), sum(asked.most.values()))
+    if scope == "uniform":
+        assert lost == {group: max(gone[group], count) for group, count in asked.uniform(t).items()}
+    if scope in ("auto", "knapsack"):
+        assert asked.amount(lost) <= asked.amount(asked.uniform(t)) * (1 + 1e-9)
+
+
+def test_damage_counts_from_what_has_gone(chain: Analysis) -> None:
+    scores = ranks(chain)
+    scores["w2[1]"] = np.array([3.0, -np.inf, 1.0, 4.0])
+    np.testing.assert_allclose(problem(chain, scores).damage["w2[1]"], 2 * np.array([0, 0, 1 / 7, 4 / 4]))
+
+
+@pytest.mark.parametrize("name", ["chain", "residual"])
+@pytest.mark.parametrize("scope", COMPUTED)
 @given(strengths=st.tuples(STRENGTHS, STRENGTHS))
 @settings(max_examples=20)
 def test_a_higher_strength_never_takes_less(

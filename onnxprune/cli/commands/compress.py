@@ -134,14 +134,7 @@ def command(
         if request.pop("lossless"):
             result = pipeline.compress_lossless(model, **_without_choices(request), progress=progress)
         else:
-            steps, schedule = request.pop("steps"), request.pop("schedule")
-            request = _with_data(request, model)
-            if steps == 1:
-                result = pipeline.compress(model, **request, progress=progress)
-            else:
-                from onnxprune.iterate import compress_in_steps
-
-                result = compress_in_steps(model, steps=steps, schedule_name=schedule, **request, progress=progress)
+            result = pipeline.compress(model, **_with_data(request, model), progress=progress)
         if target is not None:
             result.save(target, plan=plan, seed=seed, progress=progress)
         elif plan is not None:
