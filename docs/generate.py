@@ -134,7 +134,7 @@ def passes_page() -> str:
 def entry_of(module: str, name: str, entry: object) -> bool:
     """Is this one of the passes that a module defines?"""
     mine = isinstance(entry, type) and entry.__module__ == module and name[0] != "_"
-    return mine and dataclasses.is_dataclass(entry) and "__call__" in vars(entry)
+    return mine and dataclasses.is_dataclass(entry) and any("__call__" in vars(base) for base in entry.__mro__)
 
 
 def drawing(entry: type) -> str:

@@ -12,7 +12,8 @@ import onnx_ir as ir
 from onnxprune.dims import Atom, Dim, kept_size
 from onnxprune.ops import find_evaluator
 from onnxprune.ops.base import Array, key_of
-from onnxprune.ops.evaluate import by_reference, shape_of
+from onnxprune.ops.evaluate import by_reference, is_computable, shape_of
+from onnxprune.ops.traits import joins
 
 # Larger arrays are data, not shape arithmetic.
 MAX_KNOWN = 65_536
@@ -28,7 +29,7 @@ def is_shape_like(tensor: ir.TensorProtocol) -> bool:
 
 def compute(node: ir.Node, arrays: list[Array | None], opsets: dict[str, int]) -> list[Array] | None:
     """The outputs of a node on small arrays; None when it cannot be computed (control flow, random, no code)."""
-    if sum(array.size for array in arrays if array is not None) > MAX_KNOWN or node.op_type in _NOT_COMPUTED:
+    if sum(array.size for array in arrays if array is not None) > MAX_KNOWN or not is_computable(node):
         return None
     evaluate = find_evaluator(key_of(node))
     try:
@@ -40,20 +41,6 @@ def compute(node: ir.Node, arrays: list[Array | None], opsets: dict[str, int]) -
             return by_reference(node, arrays, opsets)
     except Exception:
         return None  # not computable is not an error: the node keeps its place in the graph
-
-
-_NOT_COMPUTED = frozenset(
-    (
-        *("If", "Loop", "Scan", "Multinomial", "Bernoulli"),
-        *(
-            "QuantizeLinear",
-            "DequantizeLinear",
-            "DynamicQuantizeLinear",
-        ),  # that would undo the quantization of a weight
-        *("SplitToSequence", "SequenceConstruct", "SequenceInsert", "SequenceEmpty", "SequenceMap"),  # not arrays
-        *("RandomNormal", "RandomUniform", "RandomNormalLike", "RandomUniformLike"),
-    )
-)
 
 
 class SizeArithmetic:
@@ -79,7 +66,7 @@ class SizeArithmetic:
         known, maker = self.value(value), value.producer()
         if known is not None:
             return [int(size) for size in known.ravel()]
-        if maker is not None and maker.op_type == "Concat":
+        if maker is not None and joins(maker):
             pieces = [self.entries(piece) for piece in maker.inputs if piece is not None]
             return [size for piece in pieces for size in piece] if all(pieces) else []
         shape = self._dims.get(value.name or "")

@@ -13,15 +13,11 @@ from onnxprune.arithmetic import MAX_KNOWN, compute, is_shape_like
 from onnxprune.graph import captured
 from onnxprune.ops import find_shape_rule
 from onnxprune.ops.base import Array, key_of
-from onnxprune.ops.evaluate import constant_tensor, shape_of
+from onnxprune.ops.evaluate import as_run, bounds, constant_tensor, is_sized_by_content, shape_of
+from onnxprune.ops.traits import joins
 
 _MAX_SCALES = 16
 _MAX_SIZES = 8
-
-# Some input of theirs says how large the output is.
-_SIZED_BY_CONTENT = frozenset(
-    ("Reshape", "Expand", "ConstantOfShape", "Tile", "Range", "Slice", "Pad", "OneHot", "TopK", "Resize", "Upsample")
-)
 
 # A large one and a small one, so that the smaller of such a size and a constant is seen to vary.
 _DATA_SIZES = (1_009, 3)
@@ -153,18 +149,17 @@ class Inference:
         }
         imports = [onnx.helper.make_opsetid(name, version) for name, version in self.opsets.items()]
         return onnx.shape_inference.infer_node_outputs(
-            schema, _as_run(node, contents), inputs, data, opset_imports=imports
+            schema, as_run(node, contents), inputs, data, opset_imports=imports
         )
 
     def _contents(self, node: ir.Node, read: list[ir.Value]) -> dict[str, Array | None]:
         """What onnx may look at to tell shapes; sizes computed from data are made up where the node needs them."""
-        sized = node.op_type in _SIZED_BY_CONTENT and node.domain in ("", "ai.onnx")
-        for value in node.inputs if sized else ():
+        for value in node.inputs if is_sized_by_content(node) else ():
             if value is not None and self._is_size_like(value):
                 self._make_up(value)
         contents = {value.name or "": self._content(value) for value in read}
-        if node.op_type == "Slice" and any(name in self.found.observed for name in contents):
-            starts_and_ends = [value.name or "" for value in node.inputs[1:3] if value is not None]
+        starts_and_ends = bounds(node)
+        if starts_and_ends and any(name in self.found.observed for name in contents):
             longest = max(self.found.shapes[node.inputs[0].name or ""], default=0)  # type: ignore[union-attr]
             if any(bound is not None and (abs(bound) > longest).any() for bound in map(contents.get, starts_and_ends)):
                 contents.update(dict.fromkeys(starts_and_ends))  # a bound beyond the end would look like none
@@ -200,9 +195,7 @@ class Inference:
         if value.name in self.found.known:
             return self.found.known[value.name]
         producer = value.producer()
-        if (
-            producer is not None and producer.op_type == "Concat"
-        ):  # scales: constants of channels, computed ones of space
+        if producer is not None and joins(producer):  # scales: constants of channels, computed ones of space
             pieces = [None if piece is None else self._content(piece) for piece in producer.inputs]
             known = [piece for piece in pieces if piece is not None and piece.ndim == 1]
             return np.concatenate(known) if len(known) == len(pieces) else None
@@ -242,16 +235,6 @@ class Inference:
         self.types[name] = proto
         self.found.shapes[name] = tuple(dim.dim_value for dim in tensor.shape.dim)
         self.found.dtypes[name] = ir.DataType(tensor.elem_type)
-
-
-def _as_run(node: ir.Node, contents: dict[str, Array | None]) -> onnx.NodeProto:
-    """The node as ONNX Runtime understands it: sequences of single entries lose the axis, contrary to onnx's word."""
-    proto = ir.serde.serialize_node(node)
-    if node.op_type == "SplitToSequence" and len(proto.input) > 1:
-        size = contents.get(proto.input[1])
-        if size is not None and size.shape == () and size == 1:
-            del proto.input[1:]
-    return proto
 
 
 def _schema(domain: str, op_type: str, version: int) -> onnx.defs.OpSchema | None:

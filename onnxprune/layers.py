@@ -4,7 +4,7 @@
 
 A row is a place where the layer is applied: a sample, a token, a pixel of a convolution's output. The features f of a
 convolution are the taps of its window over the input channels of a group. Criteria take second moments of the rows,
-recovery solves for the matrix; neither knows an operator: those are in `layer_forms`.
+recovery solves for the matrix; neither knows an operator: their forms stand beside their rules, in `ops`.
 """
 
 from __future__ import annotations
@@ -19,21 +19,11 @@ import onnx_ir as ir
 
 from onnxprune import graph as graphs
 from onnxprune.coupling import Analysis
-from onnxprune.layer_forms import (
-    FORMS,
-    RECURRENT,
-    Array,
-    Form,
-    Positions,
-    by_sample,
-    constant_of,
-    is_batch_norm,
-    norm_deviation,
-    norm_scale,
-    read,
-    recurrent,
-)
-from onnxprune.ops.base import attribute, key_of
+from onnxprune.ops import find_form
+from onnxprune.ops.affine import Form, Positions, by_sample, constant_of, read
+from onnxprune.ops.base import Array, attribute, key_of
+from onnxprune.ops.normalization import is_batch_norm, norm_deviation, norm_scale
+from onnxprune.ops.traits import adds, rectifies
 
 
 @dataclass(frozen=True)
@@ -116,7 +106,7 @@ def _layers(
 ) -> Iterator[Layer]:
     norms: set[ir.Node] = set()
     for name, node in nodes:
-        make = recurrent if hidden and key_of(node) in RECURRENT else FORMS.get(key_of(node))
+        make = find_form(key_of(node))
         if make is None or len(node.inputs) < 2 or node in norms:
             continue
         x, weight = node.inputs[0], node.inputs[1]
@@ -126,7 +116,7 @@ def _layers(
         if shapes[0] is None or shapes[1] is None or shapes[2] is None:
             continue
         form = make(node, shapes[0], shapes[1])
-        if form is None or (form.bias is not None and not _may_have_bias(node, form.bias)):
+        if form is None or form.hidden > hidden or (form.bias is not None and not _may_have_bias(node, form.bias)):
             continue
         add = _bias_behind(node) if form.bias is None else None
         end = node if add is None else add[0]
@@ -152,7 +142,7 @@ def _bias_behind(node: ir.Node) -> tuple[ir.Node, int] | None:
     """The Add of a constant vector that alone reads the node's output."""
     output = node.outputs[0]
     uses = list(output.uses())
-    if len(uses) != 1 or output.is_graph_output() or key_of(uses[0][0]) != ("", "Add"):
+    if len(uses) != 1 or output.is_graph_output() or not adds(uses[0][0]):
         return None
     add, slot = uses[0]
     other = add.inputs[1 - slot]
@@ -166,7 +156,7 @@ def _norm_behind(node: ir.Node) -> ir.Node | None:
     """The BatchNormalization with constant parameters that alone reads what a node makes."""
     output = node.outputs[0]
     uses = list(output.uses())
-    if len(uses) != 1 or output.is_graph_output() or key_of(node) == ("", "BatchNormalization"):
+    if len(uses) != 1 or output.is_graph_output() or is_batch_norm(node):
         return None
     return uses[0][0] if uses[0][1] == 0 and is_batch_norm(uses[0][0]) else None
 
@@ -188,7 +178,7 @@ def residual(layer: Layer, analysis: Analysis) -> Residual | None:
     """The Add that alone reads the layer's output, if its other operand is an activation of the same shape."""
     output = layer.last.outputs[0]
     uses = [] if layer.form.hidden else list(output.uses())
-    if len(uses) != 1 or output.is_graph_output() or key_of(uses[0][0]) != ("", "Add"):
+    if len(uses) != 1 or output.is_graph_output() or not adds(uses[0][0]):
         return None
     add, slot = uses[0]
     other = add.inputs[1 - slot]
@@ -202,7 +192,7 @@ def is_rectified(layer: Layer, behind: Residual | None) -> bool:
     """Is the layer's output, with what it is added to, read by a Relu alone? Then what is negative does not matter."""
     output = (behind.add if behind else layer.last).outputs[0]
     uses = [] if layer.form.hidden else list(output.uses())
-    return len(uses) == 1 and not output.is_graph_output() and key_of(uses[0][0]) == ("", "Relu")
+    return len(uses) == 1 and not output.is_graph_output() and rectifies(uses[0][0])
 
 
 def matrix_of(layer: Layer) -> npt.NDArray[np.float64]:
@@ -218,7 +208,7 @@ def bias_of(layer: Layer, outputs: int) -> npt.NDArray[np.float64]:
     node, slot = layer.add or (layer.node, layer.form.bias)
     bias = np.zeros(outputs)
     if slot is not None and slot < len(node.inputs) and node.inputs[slot] is not None:
-        scale = float(attribute(node, "beta", 1.0)) if key_of(node) == ("", "Gemm") else 1.0
+        scale = float(attribute(node, layer.form.bias_factor, 1.0))
         array = read(node.inputs[slot]).astype(np.float64)
         array = np.split(array, 2, axis=1)[0] if layer.form.hidden else array
         bias = np.broadcast_to(scale * array.reshape(-1), (outputs,)).copy()

@@ -18,13 +18,11 @@ import onnx_ir as ir
 from onnxprune.coupling import Analysis
 from onnxprune.dims import Mask, keep_mask
 from onnxprune.model import is_parameter
-from onnxprune.ops.base import key_of
+from onnxprune.ops.traits import adds, parameters, turned_weight
 from onnxprune.plan import Plan
 
 _PARAMETER = re.compile(r"[A-Za-z_]\w*(\.\w+)*")
 _INVENTED = re.compile(r"val_\d+|.*_\d+|.*/.*|.*::.*")
-# Of operators with one weight and one bias: the input slots, and what torch calls what is in them.
-_SLOTS = {"Conv": {1: "weight", 2: "bias"}, "ConvTranspose": {1: "weight", 2: "bias"}, "Gemm": {1: "weight", 2: "bias"}}
 
 
 @dataclass(frozen=True)
@@ -96,11 +94,10 @@ def _traced(value: ir.Value) -> tuple[str | None, bool]:
     if _PARAMETER.fullmatch(name) and not _INVENTED.fullmatch(name):
         return name, False
     for node, slot in value.uses():
-        _, operator = key_of(node)
         module = _module(node)
-        if operator in _SLOTS and slot in _SLOTS[operator] and module:
-            return f"{module}.{_SLOTS[operator][slot]}", False
-        if operator == "MatMul" and slot == 1 and value.shape is not None and len(value.shape) == 2:
+        if slot in parameters(node) and module:
+            return f"{module}.{parameters(node)[slot]}", False
+        if slot == turned_weight(node) and value.shape is not None and len(value.shape) == 2:
             bias = _bias_behind(node)
             if bias is not None:
                 return f"{bias.removesuffix('.bias')}.weight", True
@@ -121,7 +118,7 @@ def _module(node: ir.Node) -> str:
 def _bias_behind(node: ir.Node) -> str | None:
     """The name of a bias that alone is added to what a node makes, if it is one of torch's."""
     uses = list(node.outputs[0].uses())
-    if len(uses) != 1 or key_of(uses[0][0]) != ("", "Add"):
+    if len(uses) != 1 or not adds(uses[0][0]):
         return None
     add, slot = uses[0]
     other = add.inputs[1 - slot]

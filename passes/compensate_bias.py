@@ -2,21 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
-import onnx_ir as ir
 
-from onnxprune.layers import Array
-from onnxprune.passes.base import PassResult
+from onnxprune.passes.base import Mending
 from onnxprune.recovery.moments import Matrix
-from onnxprune.recovery.pairing import Pairing
-from onnxprune.recovery.walk import Evidence, LayerError, Progress, walk
+from onnxprune.recovery.walk import Evidence, Mend
 
 
 @dataclass(frozen=True)
-class CompensateBias:
+class CompensateBias(Mending):
     """Shift the outputs of every layer of a pruned model to the means that they have in the original.
 
     Before:  x' ── Conv(w sliced) ── y'              mean y' is short of what the removed channels of x added on average
@@ -28,24 +24,12 @@ class CompensateBias:
     compensate the output of one layer alone. `errors` tells how far each layer is off, once it has run.
     """
 
-    pairing: Pairing
-    feeds: Iterable[dict[str, Array]]
-    seed: int = 0
-    providers: Sequence[str] = ("CPUExecutionProvider",)
-    progress: Progress = lambda _: None
-    errors: list[LayerError] = field(default_factory=list)
-
-    def __call__(self, model: ir.Model) -> PassResult:
-        """Apply in place. Raises ModelError where a model cannot be run."""
-        if model is not self.pairing.pruned.model:
-            raise ValueError("the model is not the pruned one of the pairing")
-        self.errors[:] = walk(
-            self.pairing, self.feeds, mend, seed=self.seed, providers=self.providers, progress=self.progress
-        )
-        return PassResult(model, bool(self.errors))
+    def mend(self) -> Mend:
+        """What is done to each layer."""
+        return shifted
 
 
-def mend(evidence: Evidence) -> tuple[Matrix, Matrix] | None:
+def shifted(evidence: Evidence) -> tuple[Matrix, Matrix] | None:
     """The same matrix, with the bias that makes the means agree."""
     bias = evidence.everything.best_bias(evidence.matrix)
     return (evidence.matrix, bias) if np.isfinite(bias).all() else None

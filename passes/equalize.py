@@ -9,14 +9,13 @@ import numpy.typing as npt
 import onnx_ir as ir
 
 from onnxprune.layers import Layer, bias_of, layers_of, matrix_of
-from onnxprune.ops.base import key_of
+from onnxprune.ops.normalization import is_batch_norm
+from onnxprune.ops.traits import lets_scale_through
 from onnxprune.passes.base import PassResult
 from onnxprune.recovery.edit import set_bias, set_matrix
 
 Vector = npt.NDArray[np.float64]
 
-# What lets a positive factor through.
-_HOMOGENEOUS = {("", name) for name in ("Relu", "LeakyRelu", "MaxPool", "AveragePool", "GlobalAveragePool", "Identity")}
 _MAX_SWEEPS = 100
 # Powers of two beyond which a range is taken for one of a dead channel.
 _MAX_EXPONENT = 20
@@ -54,7 +53,7 @@ def _pairs(model: ir.Model) -> list[tuple[Layer, Layer]]:
     for layer in found:
         node = _reader(layer) if layer.form.out_axis == 1 and layer.norm is None else None
         reader = readers.get(node) if node is not None else None
-        if reader is not None and all(each.node.op_type != "BatchNormalization" for each in (layer, reader)):
+        if reader is not None and not any(is_batch_norm(each.node) for each in (layer, reader)):
             pairs.append((layer, reader))
     return pairs
 
@@ -68,7 +67,7 @@ def _reader(layer: Layer) -> ir.Node | None:
         if len(uses) != 1 or uses[0][1] != 0 or output.is_graph_output():
             return None
         node = uses[0][0]
-        if key_of(node) not in _HOMOGENEOUS or len([value for value in node.outputs if value.name]) > 1:
+        if not lets_scale_through(node) or len([value for value in node.outputs if value.name]) > 1:
             return node
 
 

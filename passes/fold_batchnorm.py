@@ -8,7 +8,7 @@ import numpy as np
 import onnx_ir as ir
 
 from onnxprune.layers import Layer, bias_of, layers_of, matrix_of, read
-from onnxprune.ops.base import attribute
+from onnxprune.ops.normalization import is_batch_norm
 from onnxprune.passes.base import PassResult
 from onnxprune.recovery.edit import set_bias, set_matrix
 
@@ -34,7 +34,7 @@ class FoldBatchNorm:
                 _fold_behind(model, layer)
                 folded = True
         by_input: dict[str, Layer] = {layer.x: layer for layer in layers_of(model)}
-        for norm in [layer for layer in by_input.values() if layer.node.op_type == "BatchNormalization"]:
+        for norm in [layer for layer in by_input.values() if is_batch_norm(layer.node)]:
             reader = by_input.get(norm.y)
             if reader is not None and _takes_a_shift(norm, reader):
                 _fold_in_front(model, norm, reader)
@@ -56,12 +56,7 @@ def _takes_a_shift(norm: Layer, reader: Layer) -> bool:
     """Does the reader see the same shift everywhere, along the axis that the norm works on?"""
     output = norm.node.outputs[0]
     alone = len(list(output.uses())) == 1 and not output.is_graph_output()
-    padded = any(attribute(reader.node, "pads", None) or []) or attribute(reader.node, "auto_pad", "") in _PADDING
-    return alone and reader.form.axis == 1 and not padded and reader.node.op_type in _READERS
-
-
-_PADDING = ("SAME_UPPER", "SAME_LOWER")
-_READERS = ("Conv", "Gemm", "MatMul")
+    return alone and reader.form.axis == 1 and reader.form.even and not is_batch_norm(reader.node)
 
 
 def _fold_in_front(model: ir.Model, norm: Layer, reader: Layer) -> None:

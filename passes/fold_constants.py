@@ -13,6 +13,7 @@ from onnxprune.lossless.constants import Constants
 from onnxprune.lossless.known import Site, Vector
 from onnxprune.lossless.linear import Linear, linear_form
 from onnxprune.ops.base import Array
+from onnxprune.ops.traits import adds
 from onnxprune.passes.base import PassResult
 from onnxprune.plan import Plan
 
@@ -84,7 +85,7 @@ class _Folding:
         """Use the Add behind the node, if there is one with a constant that lies along the same axis."""
         output = node.outputs[0]
         uses = list(output.uses())
-        if len(uses) != 1 or output.is_graph_output() or (uses[0][0].domain, uses[0][0].op_type) != ("", "Add"):
+        if len(uses) != 1 or output.is_graph_output() or not adds(uses[0][0]):
             return False
         add, position = uses[0]
         site = self.constants.site(add)

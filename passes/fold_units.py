@@ -12,7 +12,7 @@ import onnx_ir as ir
 from onnxprune.coupling import Analysis
 from onnxprune.dims import Atom, Mask, atoms, units_of
 from onnxprune.layers import Layer, bias_of, layers, matrix_of, read
-from onnxprune.ops.base import Key, key_of
+from onnxprune.ops.traits import moves, rectifies
 from onnxprune.passes.base import PassResult
 from onnxprune.recovery.edit import set_matrix
 from onnxprune.recovery.pairing import Pairing
@@ -23,11 +23,6 @@ Vector = npt.NDArray[np.float64]
 
 # What is added to the diagonal of the kernel, as a share of its mean.
 _RIDGE = 1e-3
-_RELU: Key = ("", "Relu")
-# What a unit goes through unchanged, or averaged with itself.
-_POOLS = ("AveragePool", "GlobalAveragePool", "GlobalMaxPool", "MaxPool", "ReduceMean")
-_VIEWS = ("Dropout", "Flatten", "Identity", "Reshape", "Squeeze", "Transpose", "Unsqueeze")
-_MOVES = {("", name) for name in (*_POOLS, *_VIEWS)}
 
 
 @dataclass(frozen=True)
@@ -146,9 +141,9 @@ def _way(layer: Layer, starts: set[str]) -> tuple[str, bool] | None:
     value, rectified = layer.node.inputs[0], False
     while value is not None and value.name not in starts:
         node = value.producer()
-        if node is None or key_of(node) not in (_RELU, *_MOVES):
+        if node is None or not (rectifies(node) or moves(node)):
             return None
-        rectified |= key_of(node) == _RELU
+        rectified |= rectifies(node)
         value = node.inputs[0]
     return None if value is None else (value.name or "", rectified)
 

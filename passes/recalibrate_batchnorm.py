@@ -2,24 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
-import onnx_ir as ir
 
-from onnxprune.layers import Array
-from onnxprune.passes.base import PassResult
+from onnxprune.passes.base import Mending
 from onnxprune.recovery.moments import Matrix
-from onnxprune.recovery.pairing import Pairing
-from onnxprune.recovery.walk import Evidence, LayerError, Progress, walk
+from onnxprune.recovery.walk import Evidence, Mend
 
 # A channel that has next to nothing left of its variance is not blown up by more than this.
 _MAX_GAIN = 10.0
 
 
 @dataclass(frozen=True)
-class RecalibrateBatchNorm:
+class RecalibrateBatchNorm(Mending):
     """Scale and shift every output channel of every layer of a pruned model to the statistics of the original.
 
     Before:  x' ── Conv(w sliced) ── BatchNormalization ── y'     not normal: its statistics are of all channels of x
@@ -33,24 +29,12 @@ class RecalibrateBatchNorm:
     each layer is off, once it has run.
     """
 
-    pairing: Pairing
-    feeds: Iterable[dict[str, Array]]
-    seed: int = 0
-    providers: Sequence[str] = ("CPUExecutionProvider",)
-    progress: Progress = lambda _: None
-    errors: list[LayerError] = field(default_factory=list)
-
-    def __call__(self, model: ir.Model) -> PassResult:
-        """Apply in place. Raises ModelError where a model cannot be run."""
-        if model is not self.pairing.pruned.model:
-            raise ValueError("the model is not the pruned one of the pairing")
-        self.errors[:] = walk(
-            self.pairing, self.feeds, mend, seed=self.seed, providers=self.providers, progress=self.progress
-        )
-        return PassResult(model, bool(self.errors))
+    def mend(self) -> Mend:
+        """What is done to each layer."""
+        return rescaled
 
 
-def mend(evidence: Evidence) -> tuple[Matrix, Matrix] | None:
+def rescaled(evidence: Evidence) -> tuple[Matrix, Matrix] | None:
     """Every output scaled to the deviation of its target, with the bias that makes the means agree."""
     found, matrix = evidence.everything, evidence.matrix
     variance = np.maximum(np.sum(matrix * np.matmul(found.xx, matrix), axis=1), 0.0)

@@ -2,21 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
-import onnx_ir as ir
 
-from onnxprune.layers import Array
-from onnxprune.passes.base import PassResult
+from onnxprune.passes.base import Mending
 from onnxprune.recovery.moments import Matrix, best_ridge
-from onnxprune.recovery.pairing import Pairing
-from onnxprune.recovery.walk import Evidence, LayerError, Progress, walk
+from onnxprune.recovery.walk import Evidence, Mend
 
 
 @dataclass(frozen=True)
-class Reconstruct:
+class Reconstruct(Mending):
     """Fit weights and bias of every layer to the original's outputs, in topological order.
 
     Before:  x' ── Conv(w sliced, b) ── y'      y' is short of what the removed channels of x added
@@ -29,28 +25,11 @@ class Reconstruct:
     a second run would fit again.
     """
 
-    pairing: Pairing
-    feeds: Iterable[dict[str, Array]]
     rounds: int = 2
-    seed: int = 0
-    providers: Sequence[str] = ("CPUExecutionProvider",)
-    progress: Progress = lambda _: None
-    errors: list[LayerError] = field(default_factory=list)
 
-    def __call__(self, model: ir.Model) -> PassResult:
-        """Apply in place. Raises ModelError where a model cannot be run."""
-        if model is not self.pairing.pruned.model:
-            raise ValueError("the model is not the pruned one of the pairing")
-        self.errors[:] = walk(
-            self.pairing,
-            self.feeds,
-            BestFit(),
-            rounds=self.rounds,
-            seed=self.seed,
-            providers=self.providers,
-            progress=self.progress,
-        )
-        return PassResult(model, bool(self.errors))
+    def mend(self) -> Mend:
+        """What is done to each layer."""
+        return BestFit()
 
 
 class BestFit:

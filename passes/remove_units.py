@@ -17,6 +17,7 @@ from onnxprune.dims import Atom, Dim, Mask, keep_mask, kept_size
 from onnxprune.graph import subgraphs
 from onnxprune.model import reading
 from onnxprune.ops.base import Array, IndexRef, SizeRef
+from onnxprune.ops.traits import joins
 from onnxprune.passes.base import PassResult
 from onnxprune.plan import Plan
 
@@ -182,7 +183,7 @@ class _Removal:
         """The target with some entries constant: a concatenation gets other pieces, anything else is overlaid."""
         name = f"{node.name or node.op_type}/{slot}"
         maker = value.producer()
-        pieces = self._pieces(maker) if maker is not None and maker.op_type == "Concat" else []
+        pieces = self._pieces(maker) if maker is not None and joins(maker) else []
         if pieces and all(self._is_own_piece(pieces, index) for index in fixed):
             inputs = []
             for start, piece, size in pieces:

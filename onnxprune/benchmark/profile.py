@@ -21,6 +21,7 @@ import onnx_ir as ir
 
 from onnxprune.errors import ModelError
 from onnxprune.model import open_model
+from onnxprune.ops.traits import is_merged
 from onnxprune.runtime.latency import Setting, deployed_session
 from onnxprune.signature import Feed
 
@@ -28,8 +29,6 @@ _RUNS = 30
 _KERNEL = "_kernel_time"
 # Convolutions on blocks of channels are named after the value that they compute.
 _BLOCKED = "_nchwc"
-# What ONNX Runtime merges into the node with weights before it.
-_MERGED = {"Add", "BatchNormalization", "Clip", "HardSigmoid", "LeakyRelu", "Mul", "Relu", "Sigmoid", "Tanh"}
 
 
 @dataclass(frozen=True)
@@ -134,7 +133,7 @@ def layer_names(model: ir.Model) -> dict[str, str]:
     found: dict[ir.Node, ir.Node] = {}
     for node in order:
         producers = [producer for value in node.inputs if value is not None and (producer := value.producer()) in order]
-        merged = node.op_type in _MERGED and producers
+        merged = is_merged(node) and producers
         found[node] = found[max(producers, key=order.__getitem__)] if merged else node
     return {
         value.name: found[node].name or ""

@@ -11,6 +11,7 @@ import onnx_ir as ir
 
 from onnxprune.calibration.base import Array, Batch, Hints, ImageStatistics, Request, Start, source
 from onnxprune.calibration.pixels import channel_axis
+from onnxprune.ops.traits import convolves, look_ups, repeats, retypes, runs_on_statistics, statistics
 from onnxprune.signature import Feed, Port, ports_of, synthetic_feed
 
 SAMPLES = 128
@@ -130,12 +131,6 @@ def hints_of(model: ir.Model) -> Hints:
     return Hints(limits=vocabulary_limits(model), images=match_batchnorm(model))
 
 
-# What leaves the values of an integer input as they are.
-_PASSES_ON = {"Cast", "Identity", "Reshape", "Squeeze", "Unsqueeze", "Flatten", "Expand", "Transpose"}
-# Slots of the indices and of the table that they index.
-_LOOK_UPS = {"Gather": [(1, 0)], "GatherBlockQuantized": [(1, 0)], "EmbedLayerNormalization": [(0, 2), (1, 4)]}
-
-
 def vocabulary_limits(model: ir.Model) -> dict[str, int]:
     """For each integer input that indexes constant tables: the number of rows of the smallest."""
     limits: dict[str, int] = {}
@@ -154,14 +149,14 @@ def _fed(model: ir.Model) -> list[ir.Value]:
 def _readers(value: ir.Value) -> Iterator[tuple[ir.Node, int]]:
     """Who reads a value, also behind nodes that pass it on."""
     for node, slot in value.uses():
-        if node.op_type in _PASSES_ON and slot == 0:
+        if repeats(node) and slot == 0:
             yield from _readers(node.outputs[0])
         else:
             yield node, slot
 
 
 def _rows(node: ir.Node, slot: int) -> Iterator[int]:
-    for indices, table in _LOOK_UPS.get(node.op_type, []):
+    for indices, table in look_ups(node):
         tensor = _constant(node, table) if slot == indices else None
         if tensor is not None and len(tensor.shape) > 0:
             axis = node.attributes.get_int("axis", 0)
@@ -174,7 +169,7 @@ def _constant(node: ir.Node, slot: int) -> ir.TensorProtocol | None:
     if value is None:
         return None
     producer = value.producer()
-    if producer is not None and producer.op_type in ("DequantizeLinear", "Cast", "Identity"):
+    if producer is not None and retypes(producer):
         return _constant(producer, 0)
     return ir.convenience.get_const_tensor(value)
 
@@ -228,7 +223,7 @@ def _matched(value: ir.Value, port: Port, axis: int) -> ImageStatistics | None:
         own = _running(node) if slot == 0 else None
         if own is not None and len(own[0]) == channels:
             return ImageStatistics(own[0], np.diag(own[1]), _SLOPE)
-        if node.op_type == "Conv" and slot == 0:
+        if convolves(node) and slot == 0:
             stems += [stem for stem in _stems(node) if stem.weight.shape[1] == channels]
     if not stems:
         return None
@@ -254,9 +249,9 @@ def _stems(conv: ir.Node) -> Iterator[_Stem]:
 
 def _running(node: ir.Node) -> tuple[Floats, Floats] | None:
     """Running mean and variance of a BatchNormalization."""
-    if node.op_type != "BatchNormalization" or node.attributes.get_int("training_mode", 0) != 0:
+    if not runs_on_statistics(node):
         return None
-    mean, variance = _numbers(node, 3), _numbers(node, 4)
+    mean, variance = (_numbers(node, slot) for slot in statistics(node))
     return None if mean is None or variance is None else (mean, variance)
 
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from functools import cache
 
+from onnxprune.ops.affine import FORMS, MakeForm
 from onnxprune.ops.base import COSTS, EVALUATORS, RULES, SHAPES, Cost, Evaluator, Key, Rule, ShapeRule
 from onnxprune.registry import load_package
 
@@ -38,3 +39,9 @@ def find_shape_rule(key: Key) -> ShapeRule | None:
     """What tells the shapes of an operator's outputs where onnx cannot, None when it is not in the table."""
     _load()
     return SHAPES.get(key)
+
+
+def find_form(key: Key) -> MakeForm | None:
+    """How an operator is a matrix product of an activation and a weight, None when it is not in the table."""
+    _load()
+    return FORMS.get(key)

@@ -351,27 +351,29 @@ class CostView:
 
 def rule(*names: str, domain: str = "") -> Callable[[Rule], Rule]:
     """Decorator: this is the axis rule of the operators `names`. Raises ValueError when one has a rule already."""
-    return _adder(RULES, names, domain)
+    return adder(RULES, names, domain)
 
 
 def evaluator(*names: str, domain: str = "") -> Callable[[Evaluator], Evaluator]:
     """Decorator: this computes the operators `names` on small numpy arrays, `f(node, *arrays) -> array`."""
-    return _adder(EVALUATORS, names, domain)
+    return adder(EVALUATORS, names, domain)
 
 
 def cost(*names: str, domain: str = "") -> Callable[[Cost], Cost]:
     """Decorator: this counts the multiply-accumulates of the operators `names` from their shapes."""
-    return _adder(COSTS, names, domain)
+    return adder(COSTS, names, domain)
 
 
 def shape_rule(*names: str, domain: str = "") -> Callable[[ShapeRule], ShapeRule]:
     """Decorator: this tells the shapes of outputs where onnx has no schema, `f(node, inputs) -> outputs`, each
     (shape, element type) or None: not given, not known.
     """
-    return _adder(SHAPES, names, domain)
+    return adder(SHAPES, names, domain)
 
 
-def _adder(table: dict[Key, Any], names: Sequence[str], domain: str) -> Callable[[Any], Any]:
+def adder(table: dict[Key, Any], names: Sequence[str], domain: str) -> Callable[[Any], Any]:
+    """A decorator that puts a function into a table. Raises ValueError when an operator is there already."""
+
     def add(function: Any) -> Any:
         for name in names:
             key = (canonical_domain(domain), name)

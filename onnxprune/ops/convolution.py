@@ -3,9 +3,16 @@
 from __future__ import annotations
 
 from math import prod
+from typing import Any
+
+import numpy as np
+import onnx_ir as ir
 
 from onnxprune.dims import product
-from onnxprune.ops.base import CostView, Op, attribute, cost, rule
+from onnxprune.ops.affine import Form, Positions, affine
+from onnxprune.ops.base import Array, CostView, Op, attribute, cost, rule
+
+_SAME = ("SAME_UPPER", "SAME_LOWER")
 
 
 @rule("Conv")
@@ -108,3 +115,115 @@ def deform_conv(op: Op) -> None:
 def deform_conv_macs(view: CostView) -> int:
     """As Conv; the interpolation is not counted."""
     return attribute(view.node, "group", 1) and prod(view.y[0]) * prod(view.x[1][1:])
+
+
+# -- as products of rows and a matrix, see ops.affine
+
+
+@affine("Conv")
+def conv_form(node: ir.Node, _x: tuple[int, ...], w: tuple[int, ...]) -> Form:
+    """Input [N, G*I, ...], weight [G*O, I, window]; features are (input channel, tap)."""
+    groups, window = int(attribute(node, "group", 1)), w[2:]
+    taps, rank = prod(window), len(window)
+    strides, dilations, given = _steps(node, rank)
+    padded = attribute(node, "auto_pad", "NOTSET") in _SAME or any(map(any, given))
+
+    def rows(array: Array, positions: Positions | None) -> Array:
+        pads = _pads(node, array.shape[2:], window, strides, dilations)
+        seen = _windows(np.pad(array, [(0, 0), (0, 0), *pads]), window, strides, dilations)
+        return _grouped(seen, groups, rank, positions)
+
+    def matrix(weight: Array) -> Array:
+        return weight.reshape(groups, len(weight) // groups, -1).transpose(0, 2, 1)
+
+    def back(matrix: Array) -> Array:
+        outputs = matrix.shape[0] * matrix.shape[2]
+        return matrix.transpose(0, 2, 1).reshape(outputs, -1, *window)
+
+    return Form(1, 1, taps, groups, rows, matrix, back, bias=2, even=not padded)
+
+
+@affine("ConvTranspose")
+def conv_transpose_form(node: ir.Node, _x: tuple[int, ...], w: tuple[int, ...]) -> Form | None:
+    """Input [N, G*I, ...], weight [G*I, O, window]: a Conv with the window turned round over the input spread out."""
+    if attribute(node, "auto_pad", "NOTSET") not in ("NOTSET", "VALID") or attribute(node, "output_shape", None):
+        return None
+    groups, window = int(attribute(node, "group", 1)), w[2:]
+    taps, rank = prod(window), len(window)
+    strides, dilations, pads = _steps(node, rank)
+    extra = attribute(node, "output_padding", None) or [0] * rank
+    reach = [(size - 1) * dilation for size, dilation in zip(window, dilations, strict=True)]
+    around = [(r - a, r - b + e) for r, (a, b), e in zip(reach, pads, extra, strict=True)]
+
+    def rows(array: Array, positions: Positions | None) -> Array:
+        sizes = [(size - 1) * stride + 1 for size, stride in zip(array.shape[2:], strides, strict=True)]
+        spread = np.zeros((*array.shape[:2], *sizes), array.dtype)
+        steps: Any = tuple(slice(None, None, stride) for stride in strides)
+        spread[(slice(None), slice(None), *steps)] = array
+        padded = np.pad(spread, [(0, 0), (0, 0), *((max(a, 0), max(b, 0)) for a, b in around)])
+        inside: Any = tuple(
+            slice(max(-a, 0), size - max(-b, 0)) for (a, b), size in zip(around, padded.shape[2:], strict=True)
+        )
+        return _grouped(
+            _windows(padded[(slice(None), slice(None), *inside)], window, (1,) * rank, dilations),
+            groups,
+            rank,
+            positions,
+        )
+
+    def matrix(weight: Array) -> Array:
+        turned = np.flip(weight, tuple(range(2, weight.ndim))).reshape(groups, -1, w[1], taps)
+        return turned.transpose(0, 1, 3, 2).reshape(groups, -1, w[1])
+
+    def back(matrix: Array) -> Array:
+        turned = matrix.reshape(groups, -1, taps, w[1]).transpose(0, 1, 3, 2).reshape(-1, w[1], *window)
+        return np.flip(turned, tuple(range(2, turned.ndim)))
+
+    return Form(1, 1, taps, groups, rows, matrix, back, bias=2, even=False)
+
+
+def _grouped(seen: Array, groups: int, rank: int, positions: Positions | None) -> Array:
+    """What is seen at each place [N, C, places..., window...] as rows [groups, N * places, channels * taps]."""
+    n, channels, *places = seen.shape[: 2 + rank]
+    if positions is not None:
+        at: tuple[Any, ...] = np.unravel_index(positions, places)
+        seen = seen[(slice(None), slice(None), *at)]
+    taps = prod(seen.shape[-rank:])
+    chosen = seen.reshape(n, groups, channels // groups, -1, taps)
+    return np.ascontiguousarray(chosen.transpose(1, 0, 3, 2, 4)).reshape(groups, -1, channels // groups * taps)
+
+
+Steps = tuple[int, ...]
+
+
+def _steps(node: ir.Node, rank: int) -> tuple[Steps, Steps, list[tuple[int, int]]]:
+    """Strides, dilations and the pads that are given, per spatial axis."""
+    strides = tuple(attribute(node, "strides", None) or [1] * rank)
+    dilations = tuple(attribute(node, "dilations", None) or [1] * rank)
+    flat = list(attribute(node, "pads", None) or [0] * 2 * rank)
+    return strides, dilations, list(zip(flat[:rank], flat[rank:], strict=True))
+
+
+def _windows(x: Array, window: tuple[int, ...], strides: tuple[int, ...], dilations: tuple[int, ...]) -> Array:
+    """What each place of a convolution sees: a view [N, C, places..., window...]."""
+    axes = tuple(range(2, x.ndim))
+    reach = tuple((size - 1) * dilation + 1 for size, dilation in zip(window, dilations, strict=True))
+    seen = np.lib.stride_tricks.sliding_window_view(x, reach, axis=axes)
+    places = tuple(slice(None, None, stride) for stride in strides)
+    inside = tuple(slice(None, None, dilation) for dilation in dilations)
+    return seen[(slice(None), slice(None), *places, *inside)]
+
+
+def _pads(
+    node: ir.Node, sizes: tuple[int, ...], window: tuple[int, ...], strides: tuple[int, ...], dilations: tuple[int, ...]
+) -> list[tuple[int, int]]:
+    """Zeros before and behind each spatial axis (ONNX Conv, attributes auto_pad and pads)."""
+    auto = attribute(node, "auto_pad", "NOTSET")
+    if auto in _SAME:
+        pads = []
+        for size, taps, stride, dilation in zip(sizes, window, strides, dilations, strict=True):
+            total = max((-(-size // stride) - 1) * stride + (taps - 1) * dilation + 1 - size, 0)
+            small, large = total // 2, total - total // 2
+            pads.append((small, large) if auto == "SAME_UPPER" else (large, small))
+        return pads
+    return _steps(node, len(window))[2] if auto != "VALID" else [(0, 0)] * len(window)

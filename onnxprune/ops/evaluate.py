@@ -6,7 +6,7 @@ knows them all but takes fifty times as long per node.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 from typing import cast as cast_type
 
@@ -176,6 +176,47 @@ def constant_tensor(node: ir.Node) -> ir.TensorProtocol | None:
         return cast_type(ir.TensorProtocol, found.value)  # as_tensor() checks the protocol: 100 us a time
     types = {"value_int": np.int64, "value_ints": np.int64, "value_float": np.float32, "value_floats": np.float32}
     return ir.Tensor(np.asarray(found.value, dtype=types[name])) if name in types else None
+
+
+_NOT_COMPUTED = frozenset(
+    (
+        *("If", "Loop", "Scan", "Multinomial", "Bernoulli"),
+        *("QuantizeLinear", "DequantizeLinear", "DynamicQuantizeLinear"),  # that would undo a weight's quantization
+        *("SplitToSequence", "SequenceConstruct", "SequenceInsert", "SequenceEmpty", "SequenceMap"),  # not arrays
+        *("RandomNormal", "RandomUniform", "RandomNormalLike", "RandomUniformLike"),
+    )
+)
+
+
+def is_computable(node: ir.Node) -> bool:
+    """Is there any use in computing it beforehand? Control flow, random numbers and sequences are left."""
+    return node.op_type not in _NOT_COMPUTED
+
+
+_SIZED_BY_CONTENT = frozenset(
+    ("Reshape", "Expand", "ConstantOfShape", "Tile", "Range", "Slice", "Pad", "OneHot", "TopK", "Resize", "Upsample")
+)
+
+
+def is_sized_by_content(node: ir.Node) -> bool:
+    """Does some input of it say how large the output is?"""
+    return node.op_type in _SIZED_BY_CONTENT and node.domain in ("", "ai.onnx")
+
+
+def bounds(node: ir.Node) -> list[str]:
+    """Names of the inputs with the starts and ends of a slice; empty for any other operator."""
+    given = node.inputs[1:3] if node.op_type == "Slice" else ()
+    return [value.name or "" for value in given if value is not None]
+
+
+def as_run(node: ir.Node, contents: Mapping[str, Array | None]) -> onnx.NodeProto:
+    """The node as ONNX Runtime understands it: sequences of single entries lose the axis, contrary to onnx's word."""
+    proto = ir.serde.serialize_node(node)
+    if node.op_type == "SplitToSequence" and len(proto.input) > 1:
+        size = contents.get(proto.input[1])
+        if size is not None and size.shape == () and size == 1:
+            del proto.input[1:]
+    return proto
 
 
 def shape_of(node: ir.Node, shape: tuple[int, ...]) -> Array | None:

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from math import prod
 
+import onnx_ir as ir
+
 from onnxprune.dims import Atom
+from onnxprune.ops.affine import Form, affine, by_sample
 from onnxprune.ops.base import CostView, Op, RefuseError, attribute, cost, rule
 
 _ELLIPSIS = "..."
@@ -131,3 +134,39 @@ def einsum_macs(view: CostView) -> int:
         for label, size in zip(term, shape, strict=True):
             sizes[label] = max(size, sizes.get(label, 1))
     return prod(sizes.values()) if len(terms) > 1 else 0
+
+
+@affine("Gemm")
+def gemm_form(node: ir.Node, _x: tuple[int, ...], _w: tuple[int, ...]) -> Form | None:
+    """Input [N, I], weight [I, O] or its transpose."""
+    if attribute(node, "transA", 0) or float(attribute(node, "beta", 1.0)) == 0:
+        return None
+    turned, alpha = bool(attribute(node, "transB", 0)), float(attribute(node, "alpha", 1.0))
+    return Form(
+        1,
+        1,
+        1,
+        1,
+        lambda array, _: array[None],
+        lambda weight: alpha * (weight.T if turned else weight)[None],
+        lambda matrix: (matrix[0].T if turned else matrix[0]) / alpha,
+        bias=2,
+        bias_factor="beta",
+    )
+
+
+@affine("MatMul")
+def matmul_form(_node: ir.Node, x: tuple[int, ...], w: tuple[int, ...]) -> Form | None:
+    """Input [..., I], weight [I, O]; the first axis enumerates samples."""
+    if len(w) != 2 or len(x) < 2:
+        return None
+    last = len(x) - 1
+    return Form(
+        last,
+        last,
+        1,
+        1,
+        lambda array, positions: by_sample(array, positions)[None],
+        lambda weight: weight[None],
+        lambda matrix: matrix[0],
+    )

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import numpy as np
+import numpy.typing as npt
 import onnx_ir as ir
 
-from onnxprune.ops.base import Op, Typed, rule, shape_rule
+from onnxprune.ops.affine import Form, Positions, affine, by_sample, constant_of, read
+from onnxprune.ops.base import Array, Op, Typed, attribute, key_of, rule, shape_rule
 
 
 @rule("BatchNormalization")
@@ -98,3 +101,47 @@ def softmax(op: Op) -> None:
 def as_first_input(_: ir.Node, inputs: list[Typed | None]) -> list[Typed | None]:
     """Onnx defines these by a function body and tells no types for a single node."""
     return inputs[:1]
+
+
+def is_batch_norm(node: ir.Node) -> bool:
+    """One that runs on constant statistics?"""
+    return (
+        key_of(node) == ("", "BatchNormalization")
+        and not attribute(node, "training_mode", 0)
+        and all(constant_of(value) is not None for value in node.inputs[1:5])
+    )
+
+
+def norm_scale(norm: ir.Node) -> npt.NDArray[np.float64]:
+    """What a BatchNormalization multiplies each channel with."""
+    return read(norm.inputs[1]).astype(np.float64) / norm_deviation(norm)
+
+
+def norm_deviation(norm: ir.Node) -> npt.NDArray[np.float64]:
+    """What a BatchNormalization divides each channel by."""
+    variance = read(norm.inputs[4]).astype(np.float64)
+    deviation: npt.NDArray[np.float64] = np.sqrt(variance + float(attribute(norm, "epsilon", 1e-5)))
+    return deviation
+
+
+@affine("BatchNormalization")
+def batch_norm_form(node: ir.Node, _x: tuple[int, ...], w: tuple[int, ...]) -> Form | None:
+    """Input [N, C, ...], scale [C]: a product of its own per channel. Its rows are taken relative to the mean."""
+    if not is_batch_norm(node):
+        return None
+
+    def rows(array: Array, positions: Positions | None) -> Array:
+        mean = read(node.inputs[3]).astype(array.dtype)
+        centered: Array = by_sample(np.moveaxis(array, 1, -1), positions) - mean
+        return centered.T[:, :, None]
+
+    return Form(
+        1,
+        1,
+        1,
+        w[0],
+        rows,
+        lambda scale: (scale / norm_deviation(node))[:, None, None],
+        lambda matrix: matrix[:, 0, 0] * norm_deviation(node),
+        bias=2,
+    )

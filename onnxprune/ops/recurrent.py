@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from math import prod
 
+import onnx_ir as ir
+
 from onnxprune.dims import Atom, concat
+from onnxprune.ops.affine import Form, affine, by_sample
 from onnxprune.ops.base import CostView, Op, cost, rule
 
 _GATES = {"LSTM": 4, "GRU": 3, "RNN": 1}
@@ -47,3 +50,20 @@ def recurrent_macs(view: CostView) -> int:
     """Input and recurrent products at every step, for every direction."""
     steps_and_batch = prod(view.x[0][:2])
     return steps_and_batch * (prod(view.x[1]) + prod(view.x[2]))
+
+
+@affine(*_GATES)
+def recurrent_form(_node: ir.Node, _x: tuple[int, ...], w: tuple[int, ...]) -> Form:
+    """What a recurrent cell makes of its inputs [sequence, batch, I] with W [directions, gates*H, I]."""
+    directions, outputs, features = w
+    return Form(
+        2,
+        3,
+        1,
+        1,
+        lambda array, positions: by_sample(array, positions)[None],
+        lambda weight: weight.reshape(-1, features).T[None],
+        lambda matrix: matrix[0].T.reshape(directions, outputs, features),
+        bias=3,
+        hidden=True,
+    )

@@ -9,7 +9,6 @@ import numpy.typing as npt
 import onnx_ir as ir
 
 from onnxprune.layers import Layer, bias_of, constant_of, norm_deviation, norm_scale, read
-from onnxprune.ops.base import key_of
 
 
 def set_matrix(model: ir.Model, layer: Layer, matrix: npt.NDArray[Any]) -> None:
@@ -42,8 +41,8 @@ def set_bias(model: ir.Model, layer: Layer, bias: npt.NDArray[Any]) -> None:
         ours = bias.reshape(len(read(layer.node.inputs[1])), -1)  # per direction; what the state adds comes behind
         held = len(node.inputs) > slot and node.inputs[slot] is not None
         bias = np.hstack([ours, np.split(read(node.inputs[slot]), 2, axis=1)[1] if held else np.zeros_like(ours)])
-    elif key_of(node) == ("", "Gemm"):
-        node.attributes.pop("beta", None)
+    else:
+        node.attributes.pop(layer.form.bias_factor, None)
     _set_input(model, node, slot, bias, like=layer.node.inputs[1])
 
 

@@ -10,6 +10,7 @@ import numpy as np
 import onnx_ir as ir
 
 from onnxprune.errors import MissingExtraError, ModelError, UsageError
+from onnxprune.ops.traits import statistics
 
 try:
     import torch
@@ -248,8 +249,8 @@ def _initializers(graph: ir.Graph, context: Context) -> Iterator[tuple[str, ir.V
 
 def _is_statistic(value: ir.Value) -> bool:
     """Is it read as the running mean or variance of BatchNormalizations, and by nobody else?"""
-    uses = [(node.op_type, index) for node, index in value.uses()]
-    return bool(uses) and all(name == "BatchNormalization" and index in (3, 4) for name, index in uses)
+    uses = list(value.uses())
+    return bool(uses) and all(slot in statistics(node) for node, slot in uses)
 
 
 def _free(name: str, taken: Collection[str]) -> str:

@@ -23,6 +23,7 @@ from onnxprune.coupling import Analysis, Group
 from onnxprune.dims import Atom, atoms
 from onnxprune.errors import ModelError, UsageError
 from onnxprune.model import one_line
+from onnxprune.ops.traits import normalizes
 from onnxprune.runtime.accumulators import unit_maps
 from onnxprune.runtime.places import Place, readers
 from onnxprune.runtime.torch import TorchModel
@@ -32,9 +33,6 @@ from onnxprune.signature import ports_of, synthetic_feed
 Sums = npt.NDArray[np.float64]
 AxisSums = dict[tuple[str, int], Sums]
 T = TypeVar("T")
-
-# A sum over what these give is always the same: what goes into them is summed instead.
-_NORMALIZING = ("Softmax", "LogSoftmax")
 
 
 @dataclass
@@ -364,8 +362,8 @@ def _reads_apart(analysis: Analysis) -> Iterator[dict[Place, list[str]]]:
 
 
 def _before_normalizing(output: ir.Value) -> str:
-    """The value to sum for the synaptic flow: the output, or what a softmax makes it from."""
+    """The value to sum for the synaptic flow: the output, or what a softmax, whose sum is always the same, reads."""
     producer = output.producer()
-    if producer is not None and producer.op_type in _NORMALIZING and producer.inputs[0] is not None:
+    if producer is not None and normalizes(producer) and producer.inputs[0] is not None:
         return producer.inputs[0].name or ""
     return output.name or ""

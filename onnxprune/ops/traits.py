@@ -1,0 +1,109 @@
+"""What is asked of operators besides their axes: small facts, one table each."""
+
+from __future__ import annotations
+
+import onnx_ir as ir
+
+from onnxprune.ops.base import Key, attribute, key_of
+
+MICROSOFT = "com.microsoft"
+
+
+def _keys(*names: str, domain: str = "") -> frozenset[Key]:
+    return frozenset((domain, name) for name in names)
+
+
+_ADDS = _keys("Add")
+_RECTIFIES = _keys("Relu")
+_JOINS = _keys("Concat")
+_NORMALIZES = _keys("Softmax", "LogSoftmax")
+_POOLS = _keys("AveragePool", "GlobalAveragePool", "GlobalMaxPool", "MaxPool", "ReduceMean")
+_VIEWS = _keys("Dropout", "Flatten", "Identity", "Reshape", "Squeeze", "Transpose", "Unsqueeze")
+_SCALES = _keys("Relu", "LeakyRelu", "MaxPool", "AveragePool", "GlobalAveragePool", "Identity")
+_RETYPES = _keys("DequantizeLinear", "Cast", "Identity") | _keys("DequantizeLinear", domain=MICROSOFT)
+_REPEATS = _keys("Cast", "Identity", "Reshape", "Squeeze", "Unsqueeze", "Flatten", "Expand", "Transpose")
+_MERGED = _keys("Add", "BatchNormalization", "Clip", "HardSigmoid", "LeakyRelu", "Mul", "Relu", "Sigmoid", "Tanh")
+_STATISTICS: dict[Key, tuple[int, int]] = {("", "BatchNormalization"): (3, 4)}
+_CONVOLVES = _keys("Conv")
+_LOOK_UPS: dict[Key, list[tuple[int, int]]] = {
+    ("", "Gather"): [(1, 0)],
+    (MICROSOFT, "GatherBlockQuantized"): [(1, 0)],
+    (MICROSOFT, "EmbedLayerNormalization"): [(0, 2), (1, 4)],
+}
+_PARAMETERS = _keys("Conv", "ConvTranspose", "Gemm")
+_TURNED = _keys("MatMul")
+
+
+def adds(node: ir.Node) -> bool:
+    """Is it the sum of two inputs, entry by entry?"""
+    return key_of(node) in _ADDS
+
+
+def rectifies(node: ir.Node) -> bool:
+    """Does it put zero in place of what is negative, and nothing else?"""
+    return key_of(node) in _RECTIFIES
+
+
+def joins(node: ir.Node) -> bool:
+    """Does it lay its inputs one after the other?"""
+    return key_of(node) in _JOINS
+
+
+def normalizes(node: ir.Node) -> bool:
+    """Is the sum over what it gives always the same?"""
+    return key_of(node) in _NORMALIZES
+
+
+def moves(node: ir.Node) -> bool:
+    """Does a unit go through it unchanged, or averaged with itself?"""
+    return key_of(node) in _POOLS | _VIEWS
+
+
+def lets_scale_through(node: ir.Node) -> bool:
+    """Is it positively homogeneous: does a positive factor before it do the same as behind it?"""
+    return key_of(node) in _SCALES
+
+
+def repeats(node: ir.Node) -> bool:
+    """Are the entries that it gives those of its first input?"""
+    return key_of(node) in _REPEATS
+
+
+def retypes(node: ir.Node) -> bool:
+    """Does it give its first input in another type, entry by entry?"""
+    return key_of(node) in _RETYPES
+
+
+def convolves(node: ir.Node) -> bool:
+    """Is it a convolution of its first input with its second?"""
+    return key_of(node) in _CONVOLVES
+
+
+def look_ups(node: ir.Node) -> list[tuple[int, int]]:
+    """Slots of the indices, and of the table whose rows they choose."""
+    return _LOOK_UPS.get(key_of(node), [])
+
+
+def statistics(node: ir.Node) -> tuple[int, ...]:
+    """Slots of the running mean and the running variance."""
+    return _STATISTICS.get(key_of(node), ())
+
+
+def runs_on_statistics(node: ir.Node) -> bool:
+    """Has it running statistics, and are they what it normalizes with?"""
+    return bool(statistics(node)) and not attribute(node, "training_mode", 0)
+
+
+def is_merged(node: ir.Node) -> bool:
+    """Does ONNX Runtime merge it into the node with weights in front?"""
+    return key_of(node) in _MERGED
+
+
+def parameters(node: ir.Node) -> dict[int, str]:
+    """Slots of its weight and bias where torch keeps them alike, and torch's names for them."""
+    return {1: "weight", 2: "bias"} if key_of(node) in _PARAMETERS else {}
+
+
+def turned_weight(node: ir.Node) -> int | None:
+    """Slot of the weight that torch keeps transposed."""
+    return 1 if key_of(node) in _TURNED else None
