@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from functools import cached_property
+from math import inf, isnan
 from pathlib import Path
 from types import TracebackType
 
@@ -15,7 +16,7 @@ import onnx_ir as ir
 
 from onnxprune.allocation.base import Curve, Scores, weakest
 from onnxprune.coupling import Analysis, Group
-from onnxprune.errors import UsageError
+from onnxprune.errors import DataError, UsageError
 from onnxprune.means import Means
 from onnxprune.metrics import Array, Metric, chosen_output, evaluate, metric, outputs_of
 from onnxprune.model import save
@@ -101,7 +102,8 @@ class Trials(AbstractContextManager["Trials"]):
         if self.means.data is None:
             raise UsageError("a target for drop needs data to measure the metric on: give --data, and --labels or none")
         sign = 1 if self._metric.higher_is_better else -1
-        return max(0.0, sign * (self._before - self.value(self.built(plan, mended=True))))
+        worse = sign * (self._before - self.value(self.built(plan, mended=True)))
+        return inf if isnan(worse) else max(0.0, worse)
 
     def value(self, path: Path) -> float:
         """The metric of a file."""
@@ -127,7 +129,12 @@ class Trials(AbstractContextManager["Trials"]):
 
     @cached_property
     def _before(self) -> float:
-        return self.value(self.path) if self._metric.perfect is None else self._metric.perfect
+        before = self.value(self.path) if self._metric.perfect is None else self._metric.perfect
+        if isnan(before):
+            raise DataError(
+                f"metric '{self._metric.name}' of the original is not a number, so nothing can drop from it"
+            )
+        return before
 
     def built(self, plan: Plan, *, mended: bool) -> Path:
         """The file of a cut, recovered if asked for; the last one is kept."""

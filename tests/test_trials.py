@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -11,7 +12,8 @@ import pytest
 from onnxprune import meeting, planning, trials
 from onnxprune.allocation.base import Lost
 from onnxprune.calibration.base import Batch, Data
-from onnxprune.errors import TargetError, UsageError
+from onnxprune.errors import DataError, TargetError, UsageError
+from onnxprune.means import Means
 from onnxprune.metrics import evaluate, metric
 from onnxprune.pipeline import compress, inspect
 from onnxprune.plan import Plan, Removal
@@ -61,6 +63,20 @@ def test_a_drop_that_cannot_be_measured_is_refused(
     given = {"data": data} if options else {}
     with pytest.raises(UsageError, match=message):
         compress(digits["resnet"], "l1", target=["drop=0.05"], recover="none", **given, **options)  # type: ignore[arg-type]
+
+
+def test_a_metric_that_is_not_a_number_is_no_drop_of_nothing(
+    digits: dict[str, Path], data: Data, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "odd.py").write_text("def never(outputs, labels):\n    return float('nan')\n")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [str(tmp_path), *sys.path])
+    with pytest.raises(DataError, match="metric 'odd:never' of the original is not a number"):
+        compress(digits["resnet"], "l1", target=["drop=0.05"], data=data, metric="odd:never", recover="none")
+    with Trials(digits["resnet"], Means(data=data, metric="odd:never")) as made:
+        made.__dict__["_before"] = 1.0
+        plan = Plan((Removal(inspect(digits["resnet"]).groups[0].id, "channels", 16, (0,)),))
+        assert made.drop(plan) == float("inf")
 
 
 def test_a_latency_is_met_by_a_cut_that_was_timed(digits: dict[str, Path], monkeypatch: pytest.MonkeyPatch) -> None:
