@@ -133,6 +133,6 @@ def write_reports(document: dict[str, Any], report: Path | None, markdown: Path 
 
 def print_json(document: dict[str, Any]) -> None:
     """One document on standard output."""
-    import json
+    from onnxprune.report.data import to_json
 
-    click.echo(json.dumps(document, indent=2))
+    click.echo(to_json(document))

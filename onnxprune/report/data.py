@@ -6,8 +6,10 @@ the same document: nothing in it depends on time or machine.
 
 from __future__ import annotations
 
+import json
 import re
 from dataclasses import asdict, dataclass, field
+from math import isfinite
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +29,19 @@ FORMAT = 1
 
 # Python source positions, as exporters write them: `net.py", line 7`, `net.py(7)`, `net.py:7`.
 _SOURCE_POSITION = re.compile(r"\.py\W+(line )?\d")
+
+
+def to_json(document: dict[str, Any]) -> str:
+    """A document as text. JSON knows neither NaN nor infinity, and most readers refuse them: both become null."""
+    return json.dumps(_plain(document), indent=2, allow_nan=False)
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _plain(entry) for key, entry in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(entry) for entry in value]
+    return None if isinstance(value, float) and not isfinite(value) else value
 
 
 @dataclass(frozen=True)

@@ -41,6 +41,11 @@ def test_result_document(digits: dict[str, Path], tmp_path: Path) -> None:
     }  # fmt: skip
 
 
+def test_what_json_does_not_know_is_null() -> None:
+    text = data.to_json({"whole": float("inf"), "values": (1.5, float("nan")), "name": "NaN"})
+    assert json.loads(text, parse_constant=pytest.fail) == {"whole": None, "values": [1.5, None], "name": "NaN"}
+
+
 def test_analysis_document(digits: dict[str, Path]) -> None:
     document = plain(data.of_analysis(pipeline.inspect(digits["lstm"]), digits["lstm"]))
     assert list(document) == [

@@ -115,15 +115,14 @@ def _check(output: Path | None, plot: Path | None, *, both: bool) -> None:
 
 def _write(found: dict[str, Any], output: Path | None, plot: Path | None) -> None:
     """Both files appear, or none."""
-    import json
-
     from onnxprune.model import staged_text
+    from onnxprune.report.data import to_json
     from onnxprune.report.score_plot import plot as drawn
     from onnxprune.report.scores import as_csv
 
     with contextlib.ExitStack() as stack:
         if output is not None:
-            text = as_csv(found) if output.suffix.lower() == ".csv" else json.dumps(found, indent=2) + "\n"
+            text = as_csv(found) if output.suffix.lower() == ".csv" else to_json(found) + "\n"
             stack.enter_context(staged_text(text, output))
         if plot is not None:
             stack.enter_context(staged_text(drawn(found), plot))
