@@ -74,15 +74,15 @@ class Plan:
         if not isinstance(data, dict) or "format" not in data or "groups" not in data:
             raise PlanError(f"not a plan of onnxprune; {_ADVICE}")
         if data["format"] != FORMAT:
-            raise PlanError(f"a plan of format {data['format']}, this version reads format {FORMAT}; {_ADVICE}")
+            raise PlanError(f"a plan of format {data['format']!r}, this version reads format {FORMAT}; {_ADVICE}")
         try:
             removals = tuple(
-                Removal(str(g["group"]), str(g["kind"]), int(g["units"]), tuple(int(unit) for unit in g["remove"]))
+                Removal(str(g["group"]), str(g["kind"]), _whole(g["units"]), tuple(map(_whole, g["remove"])))
                 for g in data["groups"]
             )
-            structure = tuple((str(name), str(kind), int(units)) for name, kind, units in data.get("structure", ()))
+            structure = tuple((str(name), str(kind), _whole(units)) for name, kind, units in data.get("structure", ()))
             return Plan(removals, dict(data.get("request", {})), structure)
-        except (KeyError, TypeError, ValueError, OverflowError):
+        except (KeyError, TypeError, ValueError):
             raise PlanError(f"not a complete plan of onnxprune; {_ADVICE}") from None
 
     @staticmethod
@@ -130,6 +130,13 @@ class Plan:
         if [(kind, units) for _, kind, units in self.structure] != here:
             return groups
         return {name: group for (name, _, _), group in zip(self.structure, analysis.groups, strict=True)}
+
+
+def _whole(number: object) -> int:
+    """A whole number of JSON. Raises ValueError for anything else: half a unit cannot go."""
+    if type(number) is not int:
+        raise ValueError(f"{number!r} is no whole number")
+    return number
 
 
 def compose(first: Plan, then: Plan) -> Plan:

@@ -81,6 +81,10 @@ def test_names_outside_ascii_survive(tmp_path: Path) -> None:
         ('{"format": 1, "groups": [{"group": "a", "kind": "b", "units": 3, "remove": [null]}]}', "not a complete plan"),
         ('{"format": 1, "groups": [{"group": "a", "kind": "b", "units": 1e999, "remove": []}]}', "not a complete plan"),
         ('{"format": 1, "groups": [], "request": 7}', "not a complete plan"),
+        ('{"format": "1", "groups": []}', "a plan of format '1', this version reads format 1"),
+        ('{"format": 1, "groups": [{"group": "a", "kind": "b", "units": 3, "remove": [1.5]}]}', "not a complete plan"),
+        ('{"format": 1, "groups": [{"group": "a", "kind": "b", "units": 3, "remove": [true]}]}', "not a complete plan"),
+        ('{"format": 1, "groups": [{"group": "a", "kind": "b", "units": 3, "remove": "12"}]}', "not a complete plan"),
     ],
 )
 def test_text_that_is_no_plan_is_refused_in_one_line(tmp_path: Path, text: str, message: str) -> None:
