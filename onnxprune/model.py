@@ -47,6 +47,7 @@ def open_model(path: str | os.PathLike[str]) -> ir.Model:
         raise ModelError(f"{path} declares no opset, so nothing can run it; export it again with a current tool")
     if not proto.graph.output:
         raise ModelError(f"{path} declares no output, so nothing in it can matter; export it again")
+    _open_negative_sizes(proto.graph)
     data_files = _check_external_data(proto, path)
     try:
         model = ir.from_proto(proto)
@@ -65,6 +66,14 @@ def open_model(path: str | os.PathLike[str]) -> ir.Model:
     model.meta["files"] = (path.absolute(), *sorted(data_files))
     model.meta["external"] = bool(data_files)
     return model
+
+
+def _open_negative_sizes(graph: onnx.GraphProto) -> None:
+    """Some exporters write -1 for a size that varies; ONNX Runtime takes it as that too."""
+    for value in (*graph.input, *graph.output, *graph.value_info):
+        for dim in value.type.tensor_type.shape.dim:
+            if dim.dim_value < 0:
+                dim.ClearField("dim_value")
 
 
 def _read_proto(path: Path) -> tuple[onnx.ModelProto, dict[str, tuple[int, int]]]:
@@ -109,7 +118,16 @@ def _check_external_data(proto: onnx.ModelProto, path: Path) -> set[Path]:
             continue
         entries = {entry.key: entry.value for entry in tensor.external_data}
         location = entries.get("location", "")
-        target = (folder / location).resolve()
+        try:
+            target = (folder / location).resolve()
+            target.stat()
+        except FileNotFoundError:
+            pass
+        except (OSError, ValueError) as error:  # too long, a loop of links, a zero byte
+            raise ModelError(
+                f"{path}: the external data file of weight '{tensor.name}' cannot be read: {one_line(error)[:200]}; "
+                "export the model again"
+            ) from None
         if not location or not target.is_relative_to(folder):
             raise ModelError(
                 f"{path}: weight '{tensor.name}' lies outside the model's folder ({location!r}), which is refused; "
@@ -125,9 +143,11 @@ def _check_external_data(proto: onnx.ModelProto, path: Path) -> set[Path]:
 
 def _check_raw_data(tensor: onnx.TensorProto, path: Path) -> None:
     """Raises ModelError for a tensor with more or fewer bytes than its shape takes; the checker lets some pass."""
+    if tensor.data_type == onnx.TensorProto.UNDEFINED:
+        raise ModelError(f"{path} is damaged: weight '{tensor.name}' has no type; export or download it again")
     if not tensor.HasField("raw_data") or tensor.data_type not in onnx.TensorProto.DataType.values():
         return
-    if tensor.data_type not in (onnx.TensorProto.UNDEFINED, onnx.TensorProto.STRING):
+    if tensor.data_type != onnx.TensorProto.STRING:
         due = (math.prod(tensor.dims) * ir.DataType(tensor.data_type).bitwidth + 7) // 8
         if len(tensor.raw_data) != due:
             raise ModelError(

@@ -18,7 +18,9 @@ from hypothesis import strategies as st
 from onnxprune import model as models
 from onnxprune.errors import ModelError, UsageError
 from onnxprune.model import check, estimated_bytes, open_model, save, skeleton, staged
+from onnxprune.pipeline import compress
 from onnxprune.runtime.ort import Session
+from onnxprune.signature import ports_of, synthetic_feed
 from tests.conftest import Build
 
 SMALL = """
@@ -215,6 +217,8 @@ def test_external_weights_start_at_aligned_offsets(build: Build, tmp_path: Path)
         ("location", "/etc/passwd", "lies outside the model's folder"),
         ("location", "missing.bin", "its external data file 'missing.bin' is missing"),
         ("location", "", "lies outside the model's folder"),
+        ("location", "a\0b", "cannot be read: .*null"),
+        ("location", "long" * 1000, "cannot be read: .*File name too long"),
         ("offset", "100000", "its external data file 'weights.bin' is truncated"),
         ("offset", "-4", "is not a number"),
         ("length", "many", "is not a number"),
@@ -268,7 +272,7 @@ def test_model_without_an_opset_is_refused(shared: Path) -> None:
     ("field", "value", "message"),
     [
         ("name", "", "a weight without a name"),
-        ("data_type", onnx.TensorProto.UNDEFINED, "not a well-formed ONNX model"),
+        ("data_type", onnx.TensorProto.UNDEFINED, "has no type"),
         ("data_type", onnx.TensorProto.STRING, "not a well-formed ONNX model"),
         ("data_type", 77, "not a well-formed ONNX model"),
         ("dims", [-400], "has 1600 bytes where -1600 are due"),
@@ -287,6 +291,26 @@ def test_damaged_weight_is_refused_in_one_line(build: Build, field: str, value: 
     with pytest.raises(ModelError, match=message) as refusal:
         open_model(path)
     assert "\n" not in str(refusal.value)
+
+
+def test_a_size_of_minus_one_is_one_that_varies(build: Build, tmp_path: Path) -> None:
+    """As some exporters write it, and ONNX Runtime takes it."""
+
+    def write_it_so(model: onnx.ModelProto) -> None:
+        for value in (*model.graph.input, *model.graph.output):
+            value.type.tensor_type.shape.dim[0].dim_value = -1
+
+    path = build(SMALL, edit=write_it_so)
+    model = open_model(path)
+    assert not isinstance(model.graph.inputs[0].shape[0], int)  # type: ignore[index]
+    result = compress(path, "l1", 0.5)
+    result.save(tmp_path / "small.onnx")
+    assert result.plan.removed_units > 0
+    for batch in (1, 3):
+        assert (
+            Session(tmp_path / "small.onnx").run(synthetic_feed(ports_of(model), {"x[0]": batch}))["y"].shape[0]
+            == batch
+        )
 
 
 def opens_or_refuses(path: Path, data: bytes) -> bool:

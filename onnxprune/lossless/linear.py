@@ -105,7 +105,7 @@ def linear_form(site: Site) -> Linear | None:
     form = FORMS.get(key_of(site.node))
     try:
         return None if form is None else form(site)
-    except (ValueError, IndexError, TypeError):  # a form of the operator that was not foreseen
+    except (ValueError, IndexError, TypeError, ArithmeticError):  # a form of the operator that was not foreseen
         return None
 
 

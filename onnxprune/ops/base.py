@@ -255,6 +255,8 @@ class Op:
     def factor(self, dim: Dim, outer: int) -> tuple[Dim, Dim]:
         """The outer part of size `outer` of a dimension, and the inner part; both frozen atoms where there is none."""
         self._seen(dim)
+        if outer < 1:
+            raise RefuseError(f"{outer} groups")
         try:
             return factor(dim, outer)
         except MisalignedError as error:
