@@ -8,6 +8,8 @@ from onnxprune.errors import UsageError
 from onnxprune.registry import did_you_mean
 from onnxprune.targets import Target
 
+# Far beyond what helps; a mistyped number would run for days.
+_MOST_STEPS = 1000
 # The share of units (or of MACs, ...) that is left, by what is to be left in the end and how far the steps are.
 SCHEDULES: dict[str, Callable[[float, float], float]] = {
     "linear": lambda left, done: 1 - (1 - left) * done,
@@ -20,8 +22,8 @@ SCHEDULES: dict[str, Callable[[float, float], float]] = {
 
 def check(steps: int, schedule: str) -> None:
     """Raises UsageError for a number of steps or a schedule that makes no sense."""
-    if steps < 1:
-        raise UsageError(f"steps {steps} makes no sense: give 1 or more")
+    if not 1 <= steps <= _MOST_STEPS:
+        raise UsageError(f"steps {steps} makes no sense: give 1 to {_MOST_STEPS}; each scores, cuts and recovers anew")
     if schedule not in SCHEDULES:
         raise UsageError(f"unknown schedule '{schedule}'{did_you_mean(schedule, SCHEDULES)}")
 

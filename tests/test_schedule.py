@@ -56,7 +56,10 @@ def test_a_drop_alone_cannot_be_spread() -> None:
     check_targets([])
 
 
-@pytest.mark.parametrize(("steps", "name", "message"), [(0, "cubic", "steps 0"), (2, "cubik", "did you mean 'cubic'")])
+@pytest.mark.parametrize(
+    ("steps", "name", "message"),
+    [(0, "cubic", "steps 0"), (10**6, "cubic", "1 to 1000"), (2, "cubik", "did you mean 'cubic'")],
+)
 def test_what_makes_no_sense_is_refused(steps: int, name: str, message: str) -> None:
     with pytest.raises(UsageError, match=message):
         check(steps, name)

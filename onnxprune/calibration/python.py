@@ -45,7 +45,7 @@ def _imported(spec: str) -> Callable[[], Any]:
         sys.path.insert(0, os.getcwd())
     try:
         module = importlib.import_module(module_name)
-    except Exception as error:  # whatever the user's module raises
+    except (Exception, SystemExit) as error:  # whatever the user's module raises
         raise DataError(f"{spec}: {module_name} cannot be imported: {_said(error)}") from error
     function = getattr(module, name, None)
     if not callable(function):
@@ -60,14 +60,14 @@ def _pass(function: Callable[[], Any], request: Request) -> Iterator[Batch]:
     try:
         given = function()
         items = iter(given.get_next, None) if hasattr(given, "get_next") else iter(given)
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise DataError(f"{request.spec} cannot be called for data: {_said(error)}") from error
     while True:
         try:
             item = next(items)
         except StopIteration:
             return
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             raise DataError(f"{request.spec} failed: {_said(error)}") from error
         yield _batch(item, request)
 
@@ -81,5 +81,5 @@ def _batch(item: Any, request: Request) -> Batch:
     return Batch(arrays, None if labels is None else np.atleast_1d(np.asarray(labels)))
 
 
-def _said(error: Exception) -> str:
+def _said(error: BaseException) -> str:
     return f"{type(error).__name__}: {one_line(error)}"

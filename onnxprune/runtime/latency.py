@@ -19,7 +19,7 @@ import random
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from math import ceil
+from math import ceil, inf
 from pathlib import Path
 from time import perf_counter, thread_time
 from types import MappingProxyType
@@ -39,6 +39,8 @@ _SHORTEST_SECONDS = 200e-6
 # Where a run is shorter than this, refilling the caches after another model's run would show: it is run once untimed.
 _CACHES_MATTER_SECONDS = 10e-3
 _CPU = "CPUExecutionProvider"
+# ONNX Runtime starts as many as it is told, and hangs over a mistyped number.
+_MOST_THREADS = 1024
 # Providers whose inputs and outputs can stay on the device, by the name of that device.
 _DEVICES = {"CUDAExecutionProvider": "cuda", "TensorrtExecutionProvider": "cuda"}
 
@@ -169,7 +171,9 @@ def _check(paths: Sequence[Path], setting: Setting, rounds: int | None, seconds:
     ):
         if number is not None and number < least:
             raise UsageError(f"{name} {number} makes no sense: give {least} or more")
-    if not seconds > 0:
+    if setting.threads > _MOST_THREADS:
+        raise UsageError(f"threads {setting.threads} makes no sense: give at most {_MOST_THREADS}, or 0 for all cores")
+    if not 0 < seconds < inf:
         raise UsageError(f"seconds {seconds:g} makes no sense: give the time to measure each model for, like 2")
 
 

@@ -21,6 +21,7 @@ try:
 except ImportError:
     raise MissingExtraError("torch", "torch") from None
 
+from onnxprune.model import one_line
 from onnxprune.registry import did_you_mean, imported_function
 
 Outputs = Mapping[str, Tensor]
@@ -169,7 +170,10 @@ def _half_squares(output: Tensor, target: Tensor, reduction: str) -> Tensor:
 
 def _checked(name: str, function: Callable[..., Any]) -> Loss:
     def loss(found: Outputs, labels: Tensor | None = None) -> Tensor:
-        value = function(dict(found), labels)
+        try:
+            value = function(dict(found), labels)
+        except Exception as error:  # whatever the user's function raises
+            raise UsageError(f"the loss '{name}' failed: {type(error).__name__}: {one_line(error)}") from error
         if not isinstance(value, Tensor) or value.numel() != 1 or not value.is_floating_point():
             raise UsageError(f"the loss '{name}' has to return one float as a tensor, not {_described(value)}")
         return value.reshape(())

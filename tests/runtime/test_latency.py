@@ -116,8 +116,11 @@ def test_models_with_other_inputs_are_not_compared(build: Build) -> None:
     [
         ({"rounds": 0}, "rounds 0"),
         ({"seconds": 0.0}, "seconds 0"),
+        ({"seconds": float("inf")}, "seconds inf"),
+        ({"seconds": float("nan")}, "seconds nan"),
         ({"setting": Setting(batch=0)}, "batch 0"),
         ({"setting": Setting(threads=-1)}, "threads -1"),
+        ({"setting": Setting(threads=100_000)}, "threads 100000 makes no sense: give at most 1024"),
         ({"setting": Setting(warmup=-1)}, "warmup -1"),
     ],
 )

@@ -103,12 +103,15 @@ def test_a_function_of_the_user(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     (tmp_path / "my_losses.py").write_text(
         "def largest(outputs, labels):\n    return outputs['y'].max() + (0 if labels is None else labels.sum())\n"
         "def odd(outputs, labels):\n    return outputs['y']\n"
+        "def broken(outputs, labels):\n    return outputs['z']\n"
     )
     monkeypatch.chdir(tmp_path)
     outputs = {"y": torch.tensor([[1.0, 3.0]])}
     assert float(make_loss("my_losses:largest", ["y"])(outputs, torch.tensor([2.0]))) == 5
     with pytest.raises(UsageError, match=r"has to return one float as a tensor, not a tensor of shape \(1, 2\)"):
         make_loss("my_losses:odd", ["y"])(outputs, None)
+    with pytest.raises(UsageError, match="the loss 'my_losses:broken' failed: KeyError: 'z'"):
+        make_loss("my_losses:broken", ["y"])(outputs, None)
     with pytest.raises(UsageError, match="has no function 'larges'; did you mean 'largest'"):
         make_loss("my_losses:larges", ["y"])
 
