@@ -80,8 +80,11 @@ def check_targets(sources: Sequence[str | Path], *targets: str | Path | None) ->
     given = [Path(target) for target in targets if target is not None]
     for target in given:
         check_target(target, *map(Path, sources))
-    if len({target.resolve() for target in given}) < len(given):
-        raise UsageError(f"{given[0]} is named for two outputs; choose different names")
+    taken: set[Path] = set()
+    for target in given:
+        if target.resolve() in taken:
+            raise UsageError(f"{target} is named for two outputs; choose different names")
+        taken.add(target.resolve())
 
 
 def default_output(source: Path) -> Path:

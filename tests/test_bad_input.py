@@ -228,6 +228,18 @@ def test_shapes_that_do_not_fit(fails: Fails, build: Build) -> None:
     fails(1, "compress", path, says="export it again")
 
 
+@pytest.mark.parametrize("command", ["inspect", "compress", "compress --lossless"])
+def test_a_convolution_of_no_groups(build: Build, command: str) -> None:
+    """The checker lets it pass, and so does ONNX Runtime until it runs."""
+    path = build(
+        "net (float[1, 4, 5, 5] x) => (float[1, 3, 5, 5] y) <float[3, 4, 1, 1] w> { y = Conv<group = 0>(x, w) }"
+    )
+    name, *options = command.split()
+    result = CliRunner().invoke(main, [name, str(path), *options])
+    assert result.exit_code == (0 if name == "inspect" else 1)
+    assert "bug" not in result.stderr
+
+
 def test_nothing_to_prune(fails: Fails, build: Build) -> None:
     path = build(NO_UNITS)
     fails(1, "compress", path, says=("every dimension is frozen", "keeps its shape", f"see: onnxprune inspect {path}"))
@@ -308,6 +320,8 @@ def test_bad_places(fails: Fails, model: Path, tmp_path: Path, option: str, plac
 
 
 def test_two_outputs_in_one_place(fails: Fails, model: Path, tmp_path: Path) -> None:
+    both = ("--report", tmp_path / "y", "--markdown", tmp_path / "y")
+    fails(2, "compress", model, *both, says=f"{tmp_path / 'y'} is named for two outputs")
     fails(2, "compress", model, "-o", tmp_path / "x", "--plan", tmp_path / "x", says="choose different names")
 
 
@@ -465,7 +479,7 @@ def test_a_bug_is_one_line_and_a_traceback_on_request(
     def broken(*_: Any, **__: Any) -> None:
         raise ZeroDivisionError("two\nlines")
 
-    monkeypatch.setattr("onnxprune.planning.make_plan", broken)
+    monkeypatch.setattr("onnxprune.iterate.make_plan", broken)
     fails(1, "compress", model, says=("unexpected ZeroDivisionError: two lines", "please report it", "-v"))
     verbose = CliRunner().invoke(main, ["compress", str(model), "-v"])
     assert "Traceback" in verbose.stderr
@@ -476,7 +490,7 @@ def test_out_of_memory_is_no_bug(fails: Fails, model: Path, monkeypatch: pytest.
     def exhausted(*_: Any, **__: Any) -> None:
         raise MemoryError
 
-    monkeypatch.setattr("onnxprune.planning.make_plan", exhausted)
+    monkeypatch.setattr("onnxprune.iterate.make_plan", exhausted)
     fails(1, "compress", model, says="out of memory")
 
 
