@@ -22,7 +22,7 @@ import onnx_ir as ir
 
 from onnxprune.calibration.base import Batch
 from onnxprune.coupling import Group
-from onnxprune.criteria.base import Context, Scores, criterion
+from onnxprune.criteria.base import Context, Scores, criterion, weight_sizes
 from onnxprune.dims import atoms, units_of
 from onnxprune.layers import Array, Layer, choose_positions, layers, matrix_of, residual
 from onnxprune.runtime.accumulators import Covariance, Summary, View, columns
@@ -103,11 +103,16 @@ def obs(group: Group, context: Context) -> Scores:
     The error is relative to the variance of the layer's output, or of the residual stream that it is added to: what is
     read behind it. The scores are those of a greedy order: each unit's is the error that its removal adds after all
     weaker ones have gone. Where activations are multiplied with each other (queries with keys), a unit costs its share
-    of the product's mean square, its terms taken as uncorrelated.
+    of the product's mean square, its terms taken as uncorrelated. Units that neither of these reads (those of quantized
+    and recurrent layers, the inside of a fused attention) cost their share of the group's squared weights.
     """
     found = context.activations.once("surgeon", lambda: _observe(context))
     problems = [problem for observed in found for problem in _problems(observed, group, context)]
-    return _greedy(problems, _product_shares(group, context))
+    shares = _product_shares(group, context)
+    if not problems and not shares.any():
+        squares = np.square(weight_sizes(group, context))
+        shares = squares / max(float(squares.sum()), 1e-30)
+    return _greedy(problems, shares)
 
 
 class _Problem:

@@ -124,6 +124,9 @@ class Stepper:
         """A name and a type, no shape: batches may differ in size."""
         if isinstance(value.type, ir.SequenceType | ir.OptionalType):
             return ir.to_proto(value)
+        found = self._values[0][name]
+        if isinstance(found, list) and found:  # of a sequence nothing may be declared; its entries tell
+            return onnx.helper.make_tensor_sequence_value_info(name, _type_of(found[0]), None)
         dtype = self._dtypes.get(name, value.dtype)
         if dtype is None:
             raise ModelError(f"the type of '{name}' is not known")
@@ -140,6 +143,11 @@ class Stepper:
         self._written += 1
         np.save(path, array)
         return np.load(path, mmap_mode="r")
+
+
+def _type_of(array: Array) -> int:
+    """As ONNX numbers it."""
+    return int(onnx.helper.np_dtype_to_tensor_dtype(array.dtype))
 
 
 def _held(value: Any) -> bool:

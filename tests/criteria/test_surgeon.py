@@ -174,3 +174,19 @@ def test_heads_are_scored_by_what_the_projection_behind_them_loses(build: Build)
     scores = score_model(analysis, [heads], "obs", data(6, 5))[heads.id]
     assert np.argmin(scores) == 2
     assert scores[2] < 1e-2 * np.sort(scores)[1]
+
+
+RECURRENT = """
+    net (float[steps, 7, 5] x) => (float[steps, 1, 7, 3] y)
+    <float[5, 6] a, float[1, 3, 6] w, float[1, 3, 3] r>
+    { h = MatMul(x, a)  y = RNN<hidden_size = 3>(h, w, r) }
+"""
+
+
+def test_units_that_only_a_recurrent_layer_reads_cost_their_share_of_the_squared_weights(build: Build) -> None:
+    analysis = inspect(build(RECURRENT))
+    (group,) = (group for group in analysis.groups if group.units == 6)
+    scores = score_model(analysis, [group], "obs", data(7, 5))[group.id]
+    weights = {name: value.const_value.numpy() for name, value in analysis.model.graph.initializers.items()}
+    squares = (weights["a"] ** 2).sum(0) + (weights["w"] ** 2).sum((0, 1))
+    np.testing.assert_allclose(scores, squares / squares.sum(), rtol=1e-5)

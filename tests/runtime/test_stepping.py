@@ -124,3 +124,18 @@ def test_wrong_data_is_refused_in_one_line(build: Build) -> None:
     with pytest.raises(ModelError) as caught:
         steps.advance(["h"])
     assert "\n" not in str(caught.value)
+
+
+def test_sequences_pass_from_piece_to_piece(build: Build) -> None:
+    text = """
+        net (float[batch, 4] x, float[batch, 6] z) => (float[batch, 2] y)
+        <int64 one = {1}, int64[2] sizes = {1, 3}>
+        { s = SplitToSequence<axis = 1>(x, sizes)  t = SequenceAt(s, one)  u = Neg(t)
+          v = SequenceInsert(s, u)  two = Add(one, one)  w = SequenceAt(v, two)  y = Slice(w, one_, three, one_) }
+    """
+    text = text.replace("int64 one", "int64[1] one_ = {1}, int64[1] three = {3}, int64 one")
+    steps = stepper(build(text))
+    for names in (["s"], ["u"], ["v"], ["y"]):
+        steps.advance(names)
+    for (got,), feed in zip(steps.batches("y"), feeds(), strict=True):
+        np.testing.assert_array_equal(got, -feed["x"][:, 2:])
