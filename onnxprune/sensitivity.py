@@ -6,15 +6,18 @@ several processes and written to a cache as they come: an interrupted run goes o
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
+import signal
 import tempfile
+import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass
 from math import isfinite
-from multiprocessing import get_context
+from multiprocessing import active_children, get_context
 from pathlib import Path
 
 import numpy as np
@@ -182,14 +185,32 @@ def _run(task: Task, points: Sequence[Point], jobs: int) -> Iterator[tuple[Point
     if jobs == 1 or len(points) < 2:
         yield from ((point, task(point)) for point in points)
         return
+    others = active_children()
     with ProcessPoolExecutor(min(jobs, len(points)), mp_context=get_context("spawn")) as pool:
-        running = {pool.submit(task, point): point for point in points}
         try:
+            with _deaf_to_ctrl_c():
+                running = {pool.submit(task, point): point for point in points}
             for done in as_completed(running):
                 yield running[done], done.result()
         except BaseException:
             pool.shutdown(wait=False, cancel_futures=True)
+            for process in active_children():
+                if process not in others:
+                    process.terminate()
             raise
+
+
+@contextlib.contextmanager
+def _deaf_to_ctrl_c() -> Iterator[None]:
+    """What is started in the block leaves Ctrl-C to this process, which ends it; else each prints a traceback."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before or signal.SIG_DFL)
 
 
 class _Cache:

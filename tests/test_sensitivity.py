@@ -3,6 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
+import subprocess
+import sys
+import time
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -123,6 +128,31 @@ def test_other_data_and_other_metrics_have_other_caches(path: Path, data: Data, 
 
 def test_several_processes_measure_the_same(path: Path, data: Data) -> None:
     assert measured(path, data, jobs=2) == measured(path, data)
+
+
+def test_ctrl_c_ends_all_processes_at_once_and_quietly() -> None:
+    """As in a terminal: the signal reaches every process of the group."""
+    program = (
+        "import signal, time; from onnxprune.sensitivity import _run\n"
+        "signal.signal(signal.SIGINT, signal.default_int_handler); print('up', flush=True)\n"
+        "for _ in _run(time.sleep, [60.0, 61.0], 2): pass"
+    )
+    with subprocess.Popen(
+        [sys.executable, "-c", program],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    ) as run:
+        assert run.stdout is not None
+        assert run.stdout.readline() == "up\n"
+        for _ in range(80):  # it is deaf as long as it starts the others
+            time.sleep(0.5)
+            if run.poll() is not None:
+                break
+            os.killpg(run.pid, signal.SIGINT)
+        _, stderr = run.communicate(timeout=10)  # nobody else holds the pipe
+    assert stderr.count("Traceback") == 1, stderr
 
 
 def test_picture() -> None:
