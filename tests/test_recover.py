@@ -50,11 +50,11 @@ def test_a_ratio_of_a_half_with_data_keeps_the_accuracy(
 
 
 def test_recovery_is_in_the_report_and_can_be_turned_off(digits: dict[str, Path], tmp_path: Path) -> None:
-    model = digits["resnet"]
+    model = digits["transformer"]
     asked = ("compress", model, "--data", CALIBRATION, "--samples", 32, "--dry-run", "--json")
     document = json.loads(run(*asked).stdout)["recovery"]
     assert document["method"] == "reconstruct"
-    assert len(document["layers"]) == 16
+    assert len(document["layers"]) == 14
     assert (
         sum(layer["after"] for layer in document["layers"]) < sum(layer["before"] for layer in document["layers"]) / 2
     )
@@ -62,9 +62,9 @@ def test_recovery_is_in_the_report_and_can_be_turned_off(digits: dict[str, Path]
 
 
 def test_without_data_nothing_is_made_up_unless_asked_for(digits: dict[str, Path]) -> None:
-    plain = pipeline.compress(digits["resnet"])
+    plain = pipeline.compress(digits["lstm"])
     assert plain.report.recovery.method == "none"
-    asked = pipeline.compress(digits["resnet"], recover="reconstruct")
+    asked = pipeline.compress(digits["lstm"], recover="reconstruct")
     assert asked.report.recovery.errors
     assert any("made-up inputs" in note for note in asked.report.notes)
 
@@ -83,7 +83,8 @@ def test_unknown_methods_are_refused_before_any_work(digits: dict[str, Path]) ->
 
 @pytest.mark.parametrize("method", sorted(name for name, method in METHODS.items() if method.on_data))
 def test_every_method_lowers_the_error_of_layers(digits: dict[str, Path], method: str) -> None:
-    result = pipeline.compress(digits["resnet"], ratio=0.3, data=data_for(digits["resnet"], samples=32), recover=method)
+    data = data_for(digits["resnet"], samples=32)
+    result = pipeline.compress(digits["resnet"], "l2", 0.3, data=data, recover=method)  # obs would take most of the time
     errors = result.report.recovery.errors
     assert sum(error.after for error in errors) < sum(error.before for error in errors)
 

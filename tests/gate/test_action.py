@@ -70,6 +70,7 @@ def job(folder: Path) -> tuple[Path, Path]:
 def test_the_whole_action(
     job: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
+    monkeypatch.delenv("PYTHONPATH", raising=False)
     for option in ("NO_INDEX", "NO_DEPS", "DISABLE_PIP_VERSION_CHECK"):
         monkeypatch.setenv(f"PIP_{option}", "1")
     monkeypatch.setenv("PIP_NO_BUILD_ISOLATION", "0")  # 0 turns isolation off: pip reads it as --no-build-isolation
