@@ -84,7 +84,7 @@ def test_unknown_methods_are_refused_before_any_work(digits: dict[str, Path]) ->
 @pytest.mark.parametrize("method", sorted(name for name, method in METHODS.items() if method.on_data))
 def test_every_method_lowers_the_error_of_layers(digits: dict[str, Path], method: str) -> None:
     data = data_for(digits["resnet"], samples=32)
-    result = pipeline.compress(digits["resnet"], "l2", 0.3, data=data, recover=method)  # obs would take most of the time
+    result = pipeline.compress(digits["resnet"], "l2", 0.3, data=data, recover=method)  # obs takes most of the time
     errors = result.report.recovery.errors
     assert sum(error.after for error in errors) < sum(error.before for error in errors)
 
