@@ -35,6 +35,7 @@ from onnxprune.opening import inspect
 from onnxprune.plan import Plan, plan_from_masks, structure_of
 from onnxprune.planning import NOTHING, planner
 from onnxprune.progress import within
+from onnxprune.recover import NONE
 from onnxprune.request import Request
 from onnxprune.sensitivity import measure as measure_sensitivity
 from onnxprune.targets import Outcome
@@ -105,6 +106,8 @@ def make_plan(
         plan, outcome = _decide(analysis, groups, stand, own, scores, way, doing)
         if number < len(ways):
             stand = _after(analysis, groups, plan, doing.step(plan, number))
+    notes = doing.notes if any(target.kind == "drop" for target in request.targets) else ()
+    outcome = replace(outcome, remarks=(*outcome.remarks, *notes))
     return replace(plan, request=dict(request.__dict__)), outcome, scores
 
 
@@ -187,9 +190,8 @@ def _measured(
     if "damages" in needs:
         if means.data is None:
             raise UsageError(f"scope '{request.scope}' needs data to measure the groups on: give --data")
-        found = measure_sensitivity(
-            stand.path, groups, own, means.data, jobs=means.jobs, cache=means.cache, progress=means.progress
-        )
+        plain = replace(means, method=NONE, metric=None, apart=None)
+        found = measure_sensitivity(stand.path, groups, own, plain)
         damages = stand.curves(found.damages(), original)
     if "seconds" in needs:
         seconds = stand.curves(trials.seconds_saved(stand.path, groups, own), original)

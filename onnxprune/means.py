@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import onnx_ir as ir
@@ -12,12 +12,14 @@ from onnxprune import recover as recovering
 from onnxprune.calibration.base import Data
 from onnxprune.coupling import Analysis, Group
 from onnxprune.criteria.base import Scores
+from onnxprune.holdout import Split, split
 from onnxprune.opening import analyze_model, inspect
 from onnxprune.plan import Plan
 from onnxprune.progress import Progress, silent
 from onnxprune.recover import Recovery
 from onnxprune.runtime.latency import Setting
 from onnxprune.scoring import score_model
+from onnxprune.signature import Port
 
 CPU = ("CPUExecutionProvider",)
 
@@ -38,6 +40,7 @@ class Means:
         jobs: processes for the measurements of a strategy.
         cache: folder to keep those in (None: nowhere).
         progress: told what is being done.
+        apart: what a target for drop is measured on, where that is not `data`.
     """
 
     data: Data | None = None
@@ -51,11 +54,24 @@ class Means:
     jobs: int = 1
     cache: Path | None = None
     progress: Progress = silent
+    apart: Split | None = None
 
     @property
     def recovers(self) -> bool:
         """Is a cut recovered?"""
         return self.method != recovering.NONE
+
+    @property
+    def measured(self) -> Data | None:
+        """What a target for drop is measured on."""
+        return self.apart.measuring if self.apart else self.data
+
+    def keeping_apart(self, ports: Sequence[Port]) -> Means:
+        """The same, with every third sample kept for the measurement where recovery is fitted to the others."""
+        if self.data is None or not self.recovers or not recovering.METHODS[self.method].on_data:
+            return self
+        apart = split(self.data, ports)
+        return replace(self, data=apart.fitting, apart=apart)
 
     def scores(self, analysis: Analysis, groups: Sequence[Group], criterion: str) -> dict[str, Scores]:
         """See `scoring.score_model`."""

@@ -34,6 +34,7 @@ from onnxprune.result import Result, remove_units
 from onnxprune.runtime.latency import Setting
 from onnxprune.scoring import check_data, score_model
 from onnxprune.selection import select
+from onnxprune.signature import ports_of
 from onnxprune.trials import Trials
 
 
@@ -73,7 +74,8 @@ def compress(
         criterion: name of the score, like "l1", or a combination like "l2*0.7+random*0.3"; None: "obs" with data,
             else "l1".
         ratio: share of the units that go, in [0, 1).
-        data: calibration data, see `load_data`.
+        data: calibration data, see `load_data`; with recovery and a target for drop, every third sample is kept apart
+            to measure that on.
         recover: how to win the accuracy back, see `recover.METHODS`; None: the best with data, else "none".
         scope: how the ratio is spread over the groups: "auto", "uniform", "global" or another of `allocation`.
         round_to: axis sizes come out as multiples of this where they can.
@@ -127,6 +129,8 @@ def compress(
         progress("analysing")
         analysis = inspect(path)
         groups = _selected(path, analysis, only, skip)
+        if any(each.kind == "drop" for each in request.targets):
+            means = means.keeping_apart(ports_of(analysis.model))
         with Trials(path, means) as trials:
             plan, outcome, scores = iterate.make_plan(analysis, groups, request, trials)
         progress("removing")
@@ -174,6 +178,7 @@ def sensitivity(
     metric: str | None = None,
     ratios: Sequence[float] = measuring.RATIOS,
     criterion: str = "l1",
+    recover: str = recovering.NONE,
     only: Sequence[str] = (),
     skip: Sequence[str] = (),
     jobs: int = 1,
@@ -189,6 +194,8 @@ def sensitivity(
         metric: see `metrics`; None: kl for outputs with classes, else snr.
         ratios: shares of the units of each group.
         criterion: which units of a group go first.
+        recover: how every cut is recovered before it is measured, see `recover.METHODS`; the samples that it is
+            measured on are then every third, which recovery does not see.
         only: kinds or name patterns to measure (empty: all).
         skip: kinds or name patterns to leave out.
         jobs: processes.
@@ -199,23 +206,14 @@ def sensitivity(
     Raises UsageError for options that make no sense, ModelError for a file that cannot be worked on, and
     NothingToPruneError when no group is left.
     """
+    recovering.check_method(recover)
     check_data(resolve(criterion), data)
     with blaming(path):
         analysis = inspect(path)
         groups = _selected(path, analysis, only, skip)
         scores = score_model(analysis, groups, criterion, data, seed=seed, progress=progress)
-        found = measuring.measure(
-            Path(path),
-            groups,
-            scores,
-            data,
-            metric_name=metric,
-            ratios=ratios,
-            jobs=jobs,
-            cache=cache,
-            progress=progress,
-        )
-        return groups, found
+        means = Means(data, recover, seed, metric=metric, jobs=jobs, cache=cache, progress=progress)
+        return groups, measuring.measure(Path(path), groups, scores, means, ratios)
 
 
 def compress_lossless(

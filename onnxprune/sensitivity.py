@@ -13,7 +13,7 @@ import os
 import signal
 import tempfile
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass
 from math import isfinite
@@ -23,21 +23,25 @@ from pathlib import Path
 import numpy as np
 
 from onnxprune.allocation.base import Curve, Scores, share, weakest
-from onnxprune.calibration.base import Batch, Data
+from onnxprune.calibration.base import Batch, Data, length_of
 from onnxprune.coupling import Group
+from onnxprune.errors import UsageError
+from onnxprune.means import Means
 from onnxprune.metrics import Metric, chosen_output, evaluate, metric, outputs_of
 from onnxprune.model import open_model, save, staged_text
 from onnxprune.opening import inspect
 from onnxprune.plan import Plan, plan_from_masks
 from onnxprune.progress import Counted
+from onnxprune.recover import NONE
 from onnxprune.runtime.ort import Session
+from onnxprune.signature import ports_of
 from onnxprune.trials import build
 
 RATIOS = (0.125, 0.25, 0.5, 0.75)
 # What is taken for the damage of an output with classes, and of any other: both grow from 0 without a bound.
 DAMAGES = ("kl", "snr")
-
-Progress = Callable[[str], None]
+# Where processes find the samples.
+MEASURED, FITTED = "measured", "fitted"
 
 
 @dataclass(frozen=True)
@@ -49,12 +53,16 @@ class Sensitivity:
         whole: its value of the original.
         higher_is_better: whether more is better.
         curves: per group id, the metric at each number of units lost, beginning with none.
+        recovery: how every cut was recovered, or "none".
+        samples: how many it was measured on.
     """
 
     metric: str
     whole: float
     higher_is_better: bool
     curves: dict[str, Curve]
+    recovery: str = NONE
+    samples: int = 0
 
     def damages(self) -> dict[str, Curve]:
         """The curves as damage: 0 for the whole group, never falling.
@@ -91,13 +99,8 @@ def measure(
     path: Path,
     groups: Sequence[Group],
     scores: Mapping[str, Scores],
-    data: Data,
-    *,
-    metric_name: str | None = None,
+    means: Means,
     ratios: Sequence[float] = RATIOS,
-    jobs: int = 1,
-    cache: Path | None = None,
-    progress: Progress = lambda _: None,
 ) -> Sensitivity:
     """Measure every group at every ratio.
 
@@ -105,37 +108,50 @@ def measure(
         path: the model; it is only read.
         groups: those to measure.
         scores: per group id, float64 [units]; the weakest units go.
-        data: what the metric is measured on; no labels needed.
-        metric_name: see `metrics.metric`; None: kl of outputs with classes, else snr.
+        means: data, metric (None: kl of outputs with classes, else snr), processes, cache, and a recovery of every cut
+            where that is wanted; it then sees two thirds of the data, and the others are measured on.
         ratios: shares of the units of each group.
-        jobs: processes.
-        cache: folder for points that are measured already (None: nothing is kept).
-        progress: told how far it is.
 
     Raises DataError and UsageError for data or a metric that does not fit, ModelError when a cut cannot be run.
     """
+    if means.data is None:
+        raise UsageError("sensitivity needs data to measure on: give --data (an .npz, a folder, or synthetic)")
+    means = means.keeping_apart(ports_of(open_model(path)))
+    fitted, measured = means.data, means.measured
+    assert fitted is not None
+    assert measured is not None
     with tempfile.TemporaryDirectory(prefix="onnxprune-") as name:
         folder = Path(name)
-        digest = _store(data, folder)
-        found = _metric(path, data, metric_name)
-        task = Task(path, folder, found.name)
-        known = _Cache(cache, hashlib.sha256(f"{_digest(path)} {digest} {found.name}".encode()).hexdigest()[:32])
+        digest, samples = _store(measured, folder / MEASURED)
+        found = _metric(path, measured, means.metric)
+        what = [_digest(path), digest, found.name]
+        if means.recovers:
+            what += [means.method, str(means.seed)]
+        if fitted is not measured:
+            what.append(_store(fitted, folder / FITTED)[0])
+        known = _Cache(means.cache, hashlib.sha256(" ".join(what).encode()).hexdigest()[:32])
+        task = Task(path, folder, found.name, means.method, means.seed, fitted is measured)
         points = list(_points(groups, scores, ratios))
-        missing = [point for point in points if point.key not in known.values]
-        progress(f"measuring {len(missing)} cuts")
-        if "whole" not in known.values:
-            known.add("whole", task.value(path))
-        for number, (point, value) in enumerate(_run(task, missing, jobs), 1):
-            known.add(point.key, value)
-            said = f"measuring cut {number} of {len(missing)}: {point.group} without {point.lost}"
-            progress(Counted(said, number, len(missing)))
+        _fill(known, task, points, means)
     whole = known.values["whole"]
     curves = {}
     for group in groups:
         mine = [point for point in points if point.group == group.id]
         values = [known.values[point.key] for point in mine]
         curves[group.id] = Curve((0, *(point.lost for point in mine)), (whole, *values))
-    return Sensitivity(found.name, whole, found.higher_is_better, curves)
+    return Sensitivity(found.name, whole, found.higher_is_better, curves, means.method, samples)
+
+
+def _fill(known: _Cache, task: Task, points: Sequence[Point], means: Means) -> None:
+    """Measure what is not known yet."""
+    missing = [point for point in points if point.key not in known.values]
+    means.progress(f"measuring {len(missing)} cuts")
+    if missing or "whole" not in known.values:
+        known.add("whole", task.value(task.path))  # this also leaves the original's outputs for the processes
+    for number, (point, value) in enumerate(_run(task, missing, means.jobs), 1):
+        known.add(point.key, value)
+        said = f"measuring cut {number} of {len(missing)}: {point.group} without {point.lost}"
+        means.progress(Counted(said, number, len(missing)))
 
 
 def _metric(path: Path, data: Data, name: str | None) -> Metric:
@@ -153,22 +169,37 @@ def _points(groups: Sequence[Group], scores: Mapping[str, Scores], ratios: Seque
 
 @dataclass(frozen=True)
 class Task:
-    """All that a process needs to measure a point: paths and names, so that it can be sent."""
+    """All that a process needs to measure a point: paths and names, so that it can be sent.
+
+    Attributes:
+        path: the model.
+        folder: where the data is, in MEASURED and, unless they are `together`, in FITTED.
+        metric: its name.
+        method: how a cut is recovered, or "none".
+        seed: of that.
+        together: recovery sees what is measured on.
+    """
 
     path: Path
     folder: Path
     metric: str
+    method: str = NONE
+    seed: int = 0
+    together: bool = True
 
     def __call__(self, point: Point) -> float:
-        """Cut and measure."""
+        """Cut, recover and measure."""
         file = self.folder / f"{os.getpid()}.onnx"
         file.unlink(missing_ok=True)
-        save(build(inspect(self.path), point.plan), file)
+        model = build(inspect(self.path), point.plan)
+        fitted = _stored(self.folder / (MEASURED if self.together else FITTED))
+        Means(fitted, self.method, self.seed).mend(self.path, point.plan, model)
+        save(model, file)
         return self.value(file)
 
     def value(self, file: Path) -> float:
         """The metric of a file; the original's outputs are computed once and kept beside the data."""
-        data = _stored(self.folder)
+        data = _stored(self.folder / MEASURED)
         found = metric(self.metric, data.labelled)
         reference = None
         if found.needs_reference:
@@ -248,9 +279,10 @@ def _digest(path: Path) -> str:
     return total.hexdigest()
 
 
-def _store(data: Data, folder: Path) -> str:
-    """Write the batches where other processes find them; the digest of what they hold."""
-    total = hashlib.sha256()
+def _store(data: Data, folder: Path) -> tuple[str, int]:
+    """Write the batches where other processes find them; the digest of what they hold, and how many samples that is."""
+    total, samples = hashlib.sha256(), 0
+    folder.mkdir()
     for index, batch in enumerate(data.batches()):
         texts = {name: array.dtype.kind == "O" for name, array in batch.feed.items()}
         arrays = {f"input {name}": array.astype(str) if texts[name] else array for name, array in batch.feed.items()}
@@ -259,7 +291,8 @@ def _store(data: Data, folder: Path) -> str:
         for name, array in sorted(arrays.items()):
             total.update(f"{name} {array.dtype} {array.shape}".encode() + np.ascontiguousarray(array).tobytes())
         np.savez(folder / f"batch{index}.npz", **arrays)  # type: ignore[arg-type]
-    return total.hexdigest()
+        samples += length_of(batch)
+    return total.hexdigest(), samples
 
 
 def _stored(folder: Path) -> Data:

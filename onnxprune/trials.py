@@ -99,21 +99,31 @@ class Trials(AbstractContextManager["Trials"]):
 
     def drop(self, plan: Plan) -> float:
         """How much worse a cut is than the original, in the metric; never less than 0."""
-        if self.means.data is None:
+        if self.means.measured is None:
             raise UsageError("a target for drop needs data to measure the metric on: give --data, and --labels or none")
         sign = 1 if self._metric.higher_is_better else -1
         worse = sign * (self._before - self.value(self.built(plan, mended=True)))
         return inf if isnan(worse) else max(0.0, worse)
 
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What a person should know of how the loss of the metric was measured."""
+        apart = self.means.apart
+        if apart is None:
+            return ()
+        what = "kept apart" if apart.apart else "that recovery was fitted to as well, which flatters: give more"
+        samples = "sample" if apart.samples == 1 else "samples"
+        return (f"the drop is of {self._metric.name}, on {apart.samples} {samples} {what}",)
+
     def value(self, path: Path) -> float:
         """The metric of a file."""
-        data = self.means.data
+        data = self.means.measured
         assert data is not None
         return evaluate(path, data, self._metric, self._reference, providers=self.means.providers)
 
     @cached_property
     def _metric(self) -> Metric:
-        data = self.means.data
+        data = self.means.measured
         assert data is not None
         output = chosen_output(Session(self.path, self.means.providers).outputs)
         found = metric(self.means.metric, data.labelled, output)
@@ -123,7 +133,7 @@ class Trials(AbstractContextManager["Trials"]):
 
     @cached_property
     def _reference(self) -> list[Array]:
-        data = self.means.data
+        data = self.means.measured
         assert data is not None
         return list(outputs_of(self.path, data, providers=self.means.providers)) if self._metric.needs_reference else []
 

@@ -31,7 +31,7 @@ ROOMS = [
     ["shapes"],
     ["coupling"],
     ["cost", "plan", "selection", "calibration", "filters"],
-    ["cost_terms"],
+    ["cost_terms", "holdout"],
     ["layers"],
     ["runtime"],
     ["metrics"],

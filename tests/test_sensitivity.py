@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -153,6 +154,60 @@ def test_ctrl_c_ends_all_processes_at_once_and_quietly() -> None:
             os.killpg(run.pid, signal.SIGINT)
         _, stderr = run.communicate(timeout=10)  # nobody else holds the pipe
     assert stderr.count("Traceback") == 1, stderr
+
+
+def test_with_recovery_every_cut_is_mended_first_and_measured_on_other_samples(
+    path: Path, data: Data, tmp_path: Path
+) -> None:
+    """60 samples: recovery sees 40 of them. By hand: cut, recover with these, and measure on the other 20."""
+    found = measured(path, data, metric="snr", recover="reconstruct")
+    assert (found.recovery, found.samples) == ("reconstruct", 20)
+    whole = np.concatenate([batch.feed["x"] for batch in data.batches()])
+    apart = np.arange(60) % 3 == 2
+    seen = Data("seen", False, lambda: (Batch({"x": part[~mask]}) for part, mask in batches()))
+    others = Data("others", False, lambda: iter([Batch({"x": whole[apart]})]))
+
+    def batches() -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        return zip(whole.reshape(3, 20, 5), apart.reshape(3, 20), strict=True)
+
+    scores = pipeline.score(path)["w1[1]"]
+    plan = Plan((Removal("w1[1]", "neurons", 8, tuple(sorted(int(unit) for unit in np.argsort(scores)[:4]))),))
+    save(pipeline.apply(path, plan).model, tmp_path / "cut.onnx")
+    save(pipeline.recover(tmp_path / "cut.onnx", path, plan=plan, data=seen).model, tmp_path / "mended.onnx")
+    due = evaluate(tmp_path / "mended.onnx", others, metric("snr", False), outputs_of(path, others))
+    assert found.curves["w1[1]"].values[2] == pytest.approx(due, rel=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("name", "recover"), [("resnet", "batchnorm"), ("resnet", "reconstruct"), ("lstm", "reconstruct")]
+)
+def test_curves_with_recovery_lie_above_those_without(digits: dict[str, Path], name: str, recover: str) -> None:
+    with np.load(digits[name].parent / "digits_calibration.npz") as arrays:
+        x = arrays["input"][:120]
+    data = Data("digits", False, lambda: (Batch({"input": x[i : i + 30]}) for i in range(0, 120, 30)))
+    plain, mended = (
+        pipeline.sensitivity(digits[name], data, metric="kl", ratios=(0.5,), recover=how)[1]
+        for how in ("none", recover)
+    )
+    better = [mended.curves[group].values[1] < plain.curves[group].values[1] for group in plain.curves]
+    assert sum(better) >= 0.8 * len(better)
+    assert sum(c.values[1] for c in mended.curves.values()) < 0.7 * sum(c.values[1] for c in plain.curves.values())
+
+
+def test_recovery_is_part_of_the_key_of_the_cache(path: Path, data: Data, tmp_path: Path) -> None:
+    found = [measured(path, data, cache=tmp_path, recover=how) for how in ("none", "bias", "reconstruct", "fold")]
+    assert len(list(tmp_path.glob("*.json"))) == 4
+    assert len({each.curves["w1[1]"].values for each in found}) == 4
+    again = [measured(path, data, cache=tmp_path, recover=how) for how in ("none", "bias", "reconstruct", "fold")]
+    assert again == found
+
+
+def test_several_processes_go_on_where_one_was_interrupted(path: Path, data: Data, tmp_path: Path) -> None:
+    """All but the value of the whole model has to be measured: the processes still find the original's outputs."""
+    whole = measured(path, data, cache=tmp_path)
+    (file,) = tmp_path.glob("*.json")
+    file.write_text(json.dumps({"whole": 0.0}))
+    assert measured(path, data, cache=tmp_path, jobs=2) == whole
 
 
 def test_picture() -> None:

@@ -5,11 +5,13 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
 
 from onnxprune import meeting, planning, trials
+from onnxprune import recover as recovering
 from onnxprune.allocation.base import Lost
 from onnxprune.calibration.base import Batch, Data
 from onnxprune.errors import DataError, TargetError, UsageError
@@ -54,6 +56,45 @@ def test_a_drop_is_that_of_the_model_that_comes_out(digits: dict[str, Path], dat
 def test_a_drop_beside_a_target_it_cannot_go_with_is_refused(digits: dict[str, Path], data: Data) -> None:
     with pytest.raises(TargetError, match=r"drop=0\.01: .* allowed: the cut that meets the other targets"):
         compress(digits["resnet"], "l1", target=["macs=0.1", "drop=0.01"], data=data, recover="none")
+
+
+def test_a_drop_is_measured_on_what_recovery_has_not_seen(
+    digits: dict[str, Path], data: Data, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """200 samples: recovery, in the search and at the end, sees 134 of them, and the drop is that of the other 66."""
+    seen: list[set[bytes]] = []
+    measured: list[list[bytes]] = []
+    recover, value = recovering.recover, trials.evaluate
+
+    def watching(*args: Any, **options: Any) -> Any:
+        seen.append({x.tobytes() for batch in args[4].batches() for x in batch.feed["input"]})
+        return recover(*args, **options)
+
+    def evaluating(path: Path, shown: Data, *args: Any, **options: Any) -> float:
+        measured.append([x.tobytes() for batch in shown.batches() for x in batch.feed["input"]])
+        return value(path, shown, *args, **options)
+
+    monkeypatch.setattr(recovering, "recover", watching)
+    monkeypatch.setattr(trials, "evaluate", evaluating)
+    result = compress(digits["resnet"], "l1", target=["drop=0.05"], data=data)
+    assert {len(each) for each in seen} == {134}
+    assert {len(each) for each in measured} == {66}
+    assert not set().union(*seen) & set().union(*measured)
+    assert "the drop is of accuracy, on 66 samples kept apart" in result.report.notes
+
+
+def test_a_drop_without_recovery_is_measured_on_all_samples(digits: dict[str, Path], data: Data) -> None:
+    result = compress(digits["resnet"], "l1", target=["drop=0.05"], data=data, recover="none")
+    assert not any("kept apart" in note for note in result.report.notes)
+
+
+def test_a_single_sample_serves_for_both_and_that_is_said(digits: dict[str, Path]) -> None:
+    with np.load(ROOT / "models" / "digits_test.npz") as arrays:
+        x = arrays["input"][:1]
+    one = Data("one", False, lambda: iter([Batch({"input": x})]))
+    notes = compress(digits["resnet"], "l1", target=["drop=0.05"], data=one, recover="bias").report.notes
+    said = "the drop is of agreement, on 1 sample that recovery was fitted to as well, which flatters: give more"
+    assert said in notes
 
 
 @pytest.mark.parametrize(("options", "message"), [({}, "needs data"), ({"metric": "snr"}, "infinite")])

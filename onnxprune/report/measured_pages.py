@@ -227,8 +227,10 @@ def sensitivity_page(found: Document) -> Page:
     rows = tuple(
         (group["id"], group["kind"], count(group["units"]), _curve(group, low, high, worst(group))) for group in groups
     )
+    how = "" if found["recover"] == "none" else f" and the rest is recovered ({found['recover']})"
     text = (
-        f"{found['metric']} when the weakest units of one group alone are gone: none on the left, all on the right. "
+        f"{found['metric']} on {counted(found['samples'], 'sample')} when the weakest units of one group alone are "
+        f"gone{how}: none on the left, all on the right. "
         f"All curves share one scale, from {low:.4g} at the bottom to {high:.4g} at the top; "
         f"{'more' if sign > 0 else 'less'} is better."
     )

@@ -98,6 +98,8 @@ def sensitivity() -> dict[str, Any]:
         "model": "model.onnx",
         "metric": "kl",
         "whole": 0.0,
+        "recover": "none",
+        "samples": 128,
         "higher_is_better": False,
         "groups": [
             {"id": "a[0]", "kind": "channels", "units": 8, "lost": [0, 2, 4], "values": [0.0, 0.5, 2.0]},

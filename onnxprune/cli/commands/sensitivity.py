@@ -49,6 +49,13 @@ def _ratios(_: click.Context, __: click.Parameter, text: str) -> list[float]:
 @click.option("--metric", help="accuracy, top5, agreement, kl, cosine, snr or module:function; kl or snr by default.")
 @click.option("--ratios", default="0.125,0.25,0.5,0.75", show_default=True, callback=_ratios, help="Shares to remove.")
 @click.option("--criterion", default="l1", show_default=True, help="Which units of a group go first.")
+@click.option(
+    "--recover",
+    default="none",
+    show_default=True,
+    metavar="METHOD",
+    help="Measure every cut after recovery, on samples that it has not seen: reconstruct, batchnorm, bias or fold.",
+)
 @click.option("--only", multiple=True, metavar="PATTERN", help="Only these: a kind, or a pattern.")
 @click.option("--skip", multiple=True, metavar="PATTERN", help="Not these.")
 @click.option("--jobs", default=1, show_default=True, help="Processes.")
@@ -69,7 +76,8 @@ def command(
 ) -> None:
     """Cut every group of MODEL alone, at several ratios, and measure what that does to the outputs.
 
-    Needs --data, labels only for metrics that use them. What was measured is kept, so an interrupted run goes on where
+    Needs --data, labels only for metrics that use them. With --recover, every cut is recovered first: slower, and
+    nearer to what compress makes of it. What was measured is kept, so an interrupted run goes on where
     it stopped, and compress --scope sensitivity starts from it.
     """
     from onnxprune.report.progress import progress as reporting
@@ -104,6 +112,8 @@ def _document(model: Path, groups: list[Group], found: Sensitivity) -> dict[str,
         "format": 1,
         "model": str(model),
         "metric": found.metric,
+        "recover": found.recovery,
+        "samples": found.samples,
         "whole": found.whole,
         "higher_is_better": found.higher_is_better,
         "groups": [
@@ -125,7 +135,9 @@ def _print(groups: list[Group], found: Sensitivity, ratios: list[float]) -> None
 
     from onnxprune.allocation.base import share
 
-    table = Table(box=None, pad_edge=False, title=f"{found.metric}, {found.whole:.4g} when whole", title_justify="left")
+    how = "" if found.recovery == "none" else f", after {found.recovery}"
+    title = f"{found.metric}{how}, {found.whole:.4g} when whole, on {found.samples} samples"
+    table = Table(box=None, pad_edge=False, title=title, title_justify="left")
     table.add_column("group")
     for name in ("units", *(f"-{ratio:.4g}" for ratio in ratios)):
         table.add_column(name, justify="right")
