@@ -11,6 +11,7 @@ import resource
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ from click.testing import CliRunner, Result
 
 from onnxprune import pipeline, verify
 from onnxprune.cli import main
+from onnxprune.errors import MissingExtraError
 from tests.conftest import Build
 
 GEMMS = """
@@ -471,6 +473,27 @@ def test_signal_in_a_shell(model: Path, tmp_path: Path, sent: signal.Signals, co
     assert run.returncode == code
     assert_one_line(stderr, says)
     assert snapshot(tmp_path) == before
+
+
+def test_an_import_that_ctrl_c_breaks_off_is_no_missing_package(
+    fails: Fails, model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As C code may do, which is told of the interrupt as a failure of its own."""
+
+    def broken_off(*_: Any, **__: Any) -> None:
+        try:
+            os.kill(os.getpid(), signal.SIGINT)
+            time.sleep(10)
+        except KeyboardInterrupt:
+            raise MissingExtraError("onnxruntime", "cpu") from None
+
+    monkeypatch.setattr("onnxprune.pipeline.inspect", broken_off)
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # a parent in the background may ignore it
+    try:
+        fails(130, "compress", model, says="interrupted; nothing was written")
+        assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def test_a_bug_is_one_line_and_a_traceback_on_request(

@@ -23,12 +23,11 @@ from onnxprune.cli import commands
 from onnxprune.cli.base import ARGUMENTS, VERBOSE, examples
 from onnxprune.errors import OnnxpruneError
 
-_INTERRUPTED = 130
-_TERMINATED = 143
-
-
-class _TerminatedError(KeyboardInterrupt):
-    """SIGTERM, which unwinds like Ctrl-C so that what is half written is cleaned up."""
+# What is said, and the exit code, by the signal that stopped a command.
+_STOPPED: dict[int, tuple[str, int]] = {
+    signal.SIGINT: ("interrupted; nothing was written", 130),
+    signal.SIGTERM: ("terminated; nothing was written", 143),
+}
 
 
 class _OneLineErrors(click.Group):
@@ -79,47 +78,60 @@ class _OneLineErrors(click.Group):
 
     def invoke(self, ctx: click.Context) -> Any:
         """Run the command; what it raises becomes one line."""
+        came: list[int] = []
         try:
-            with _unwinding_on_sigterm():
+            with _unwinding_on_signals(came):
                 return super().invoke(ctx)
         except (click.ClickException, click.exceptions.Exit):
             raise
-        except OnnxpruneError as error:
-            _fail(ctx, str(error), error.exit_code)
-        except _TerminatedError:
-            _fail(ctx, "terminated; nothing was written", _TERMINATED)
-        except KeyboardInterrupt:
-            _fail(ctx, "interrupted; nothing was written", _INTERRUPTED)
-        except MemoryError:
-            _fail(ctx, "out of memory; end other programs or use a machine with more", 1)
-        except BrokenPipeError:
-            raise  # click ends quietly when the reader of a pipe has gone
-        except Exception as error:
-            if ctx.meta.get(VERBOSE):
-                traceback.print_exc()
-            _fail(
-                ctx,
-                f"unexpected {type(error).__name__}: {error}; this is a bug, please report it with the traceback "
-                "that the same command prints with -v",
-                1,
-            )
+        except BaseException as error:
+            if came or isinstance(error, KeyboardInterrupt):
+                _fail(ctx, *_STOPPED[came[0] if came else signal.SIGINT])
+            _tell(ctx, error)
 
 
 @contextlib.contextmanager
-def _unwinding_on_sigterm() -> Iterator[None]:
-    """Python's default for SIGTERM ends the process on the spot. Only the main thread may set handlers."""
+def _unwinding_on_signals(came: list[int]) -> Iterator[None]:
+    """Ctrl-C and a polite kill unwind, so that what is half written is cleaned up; SIGTERM by default would not.
 
-    def unwind(*_: object) -> NoReturn:
-        raise _TerminatedError
+    They are added to `came`, for an import that one of them breaks off may fail with an error of its own. Only the main
+    thread may set handlers; a signal that is ignored, as in the background, stays so.
+    """
+
+    def unwind(number: int, _: object) -> NoReturn:
+        came.append(number)
+        raise KeyboardInterrupt
 
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    before = signal.signal(signal.SIGTERM, unwind)
+    before = {number: signal.getsignal(number) for number in _STOPPED}
+    for number, handler in before.items():
+        if handler is not signal.SIG_IGN:
+            signal.signal(number, unwind)
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, before or signal.SIG_DFL)
+        for number, handler in before.items():
+            signal.signal(number, handler or signal.SIG_DFL)
+
+
+def _tell(ctx: click.Context, error: BaseException) -> NoReturn:
+    """Every failure but a stop."""
+    if isinstance(error, OnnxpruneError):
+        _fail(ctx, str(error), error.exit_code)
+    if isinstance(error, MemoryError):
+        _fail(ctx, "out of memory; end other programs or use a machine with more", 1)
+    if isinstance(error, BrokenPipeError) or not isinstance(error, Exception):
+        raise error  # click ends quietly when the reader of a pipe has gone
+    if ctx.meta.get(VERBOSE):
+        traceback.print_exception(error)
+    _fail(
+        ctx,
+        f"unexpected {type(error).__name__}: {error}; this is a bug, please report it with the traceback "
+        "that the same command prints with -v",
+        1,
+    )
 
 
 def _fail(ctx: click.Context, message: str, code: int) -> NoReturn:
