@@ -18,6 +18,7 @@ from onnxprune.benchmark.suite import Inputs, Request, sizes_for
 from onnxprune.errors import UsageError
 from onnxprune.model import open_model
 from onnxprune.progress import Counted
+from onnxprune.report.data import FORMAT
 from onnxprune.runtime.latency import Latency, Setting, measure
 from onnxprune.runtime.providers import choose, short
 from onnxprune.signature import ports_of
@@ -111,6 +112,7 @@ def _pruned(path: Path, folder: Path, progress: Callable[[str], None]) -> tuple[
 def of_alignment(found: Alignment) -> dict[str, Any]:
     """As a JSON document; times are seconds."""
     return {
+        "format": FORMAT,
         "model": found.model,
         "setting": asdict(found.setting),
         "ratio": RATIO,

@@ -13,12 +13,14 @@ import numpy as np
 from onnxprune.benchmark.profile import Profile, movers
 from onnxprune.benchmark.statistics import CONFIDENCE, Comparison
 from onnxprune.benchmark.suite import Measured, Request, Result
+from onnxprune.report.data import FORMAT
 from onnxprune.versions import versions
 
 
 def of_benchmark(result: Result, request: Request) -> dict[str, Any]:
     """Everything that was found, and what is needed to find it again."""
     return {
+        "format": FORMAT,
         "models": [
             {"path": path, "file_bytes": size} for path, size in zip(result.models, result.file_bytes, strict=True)
         ],

@@ -28,7 +28,11 @@ def command(context: click.Context, as_json: bool, verbose: bool) -> None:  # no
         checks = doctor.examine()
     healthy = all(check.state != doctor.BROKEN for check in checks)
     if as_json:
-        print_json({"ok": healthy, "versions": versions(), "checks": [asdict(check) for check in checks]})
+        from onnxprune.report.data import FORMAT
+
+        print_json(
+            {"format": FORMAT, "ok": healthy, "versions": versions(), "checks": [asdict(check) for check in checks]}
+        )
     else:
         doctor.show(checks)
     if not healthy:

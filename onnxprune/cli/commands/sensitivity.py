@@ -108,8 +108,10 @@ def command(
 
 
 def _document(model: Path, groups: list[Group], found: Sensitivity) -> dict[str, Any]:
+    from onnxprune.report.data import FORMAT
+
     return {
-        "format": 1,
+        "format": FORMAT,
         "model": str(model),
         "metric": found.metric,
         "recover": found.recovery,
