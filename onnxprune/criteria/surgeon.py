@@ -37,14 +37,17 @@ _RIDGE = 1e-3
 _ROUNDS = 64
 # Rows of each batch and layer that go into H.
 _MAX_ROWS = 1_500
+# H takes the square of a layer's features in memory and the cube in time: 300 MB and half a minute for so many. Layers
+# with more (behind a flattened map, or a window over three axes and many channels) are taken to have a diagonal one.
+_MOST_FEATURES = 6_144
 
 
 @dataclass(frozen=True)
 class _Observed:
-    """What is known of a layer: the covariance of its rows, and the variance of what is read behind it."""
+    """What is known of a layer: covariance, or variances only, of its rows, and variance of what is read behind it."""
 
     layer: Layer
-    rows: Covariance
+    rows: Covariance | Summary
     output: Summary
 
 
@@ -54,13 +57,10 @@ def _observe(context: Context) -> list[_Observed]:
     found, watch = [], dict[str, list[Accumulator]]()
     for number, layer in enumerate(layers(analysis)):
         behind = residual(layer, analysis)
-        observed = _Observed(
-            layer,
-            Covariance(
-                _some_rows(layer, analysis.shapes.shapes[layer.y], np.random.default_rng([context.seed, number]))
-            ),
-            Summary(_channels(layer.form.out_axis)),
-        )
+        view = _some_rows(layer, analysis.shapes.shapes[layer.y], np.random.default_rng([context.seed, number]))
+        features = analysis.dims[layer.x][layer.form.axis].size // layer.form.groups * layer.form.taps
+        rows = Covariance(view) if features <= _MOST_FEATURES else Summary(view)
+        observed = _Observed(layer, rows, Summary(_channels(layer.form.out_axis)))
         watch.setdefault(layer.x, []).append(observed.rows)
         watch.setdefault(behind.sum if behind else layer.y, []).append(observed.output)
         found.append(observed)
@@ -104,11 +104,12 @@ def obs(group: Group, context: Context) -> Scores:
     read behind it. The scores are those of a greedy order: each unit's is the error that its removal adds after all
     weaker ones have gone. Where activations are multiplied with each other (queries with keys), a unit costs its share
     of the product's mean square, its terms taken as uncorrelated. Units that neither of these reads (those of quantized
-    and recurrent layers, the inside of a fused attention) cost their share of the group's squared weights.
+    and recurrent layers, the inside of a fused attention) cost their share of the group's squared weights. In layers
+    that read more than 6144 features, no weights make up for others.
     """
     found = context.activations.once("surgeon", lambda: _observe(context))
     problems = [problem for observed in found for problem in _problems(observed, group, context)]
-    shares = _product_shares(group, context)
+    shares = sum((_own_errors(each, group, context) for each in found), _product_shares(group, context))
     if not problems and not shares.any():
         squares = np.square(weight_sizes(group, context))
         shares = squares / max(float(squares.sum()), 1e-30)
@@ -134,7 +135,8 @@ class _Problem:
         members = self.members[units]
         blocks = self.inverse[members[:, :, None], members[:, None, :]]
         weights = self.matrix[members]
-        costs: Scores = np.einsum("ubo,ubo->u", weights, np.linalg.solve(blocks, weights))
+        products = np.matmul(weights, weights.transpose(0, 2, 1))  # tr(W^T B^-1 W) = tr(B^-1 W W^T): far fewer columns
+        costs: Scores = np.trace(np.linalg.solve(blocks, products), axis1=1, axis2=2)
         return np.maximum(costs, 0.0) * self.scale
 
     def remove(self, units: npt.NDArray[np.int64]) -> None:
@@ -152,17 +154,40 @@ class _Problem:
 
 
 def _problems(observed: _Observed, group: Group, context: Context) -> Iterator[_Problem]:
-    """The products of a layer that read units of the group; none where a unit's outputs go with its inputs."""
+    """The products of a layer that read units of the group."""
+    if isinstance(observed.rows, Covariance):
+        variance = float(observed.output.variance.sum())
+        for number, unit_of, matrix in _readings(observed, group, context):
+            yield _Problem(observed.rows.covariance[number], matrix, unit_of, group.units, variance)
+
+
+def _own_errors(observed: _Observed, group: Group, context: Context) -> Scores:
+    """What the removal of each unit costs in a layer of very many features, where no other makes up for it."""
+    total = np.zeros(group.units)
+    if isinstance(observed.rows, Summary):
+        variance = max(float(observed.output.variance.sum()), 1e-30)
+        for number, unit_of, matrix in _readings(observed, group, context):
+            errors = observed.rows.variance[number] * np.square(matrix).sum(axis=1) / variance
+            total += np.bincount(unit_of[unit_of >= 0], errors[unit_of >= 0], group.units)
+    return total
+
+
+def _readings(
+    observed: _Observed, group: Group, context: Context
+) -> Iterator[tuple[int, npt.NDArray[np.int64], Matrix]]:
+    """The products of a layer that read units of the group: number, unit of each feature (-1: none), and matrix.
+
+    None where a unit's outputs go with its inputs.
+    """
     analysis, layer = context.analysis, observed.layer
     x, y = analysis.dims[layer.x][layer.form.axis], analysis.dims[layer.y][layer.form.out_axis]
     if group.atom not in set(atoms(x)) or group.atom in set(atoms(y)) or not observed.rows.count:
         return
-    variance = float(observed.output.variance.sum())
     units = units_of(x, group.atom)[layer.feature_channels(x.size)]
-    for unit_of, covariance, matrix in zip(units, observed.rows.covariance, matrix_of(layer), strict=True):
+    for number, (unit_of, matrix) in enumerate(zip(units, matrix_of(layer), strict=True)):
         counts = np.bincount(unit_of[unit_of >= 0], minlength=group.units)
         if counts.min() == counts.max() > 0:  # every unit is read alike
-            yield _Problem(covariance, matrix, unit_of, group.units, variance)
+            yield number, unit_of, matrix
 
 
 def _greedy(problems: list[_Problem], fixed: Scores) -> Scores:

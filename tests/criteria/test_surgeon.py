@@ -176,6 +176,18 @@ def test_heads_are_scored_by_what_the_projection_behind_them_loses(build: Build)
     assert scores[2] < 1e-2 * np.sort(scores)[1]
 
 
+def test_in_very_wide_layers_units_cost_what_they_give(build: Build, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Variance of what comes from a unit, over that of the output: no inverse of thousands of features."""
+    monkeypatch.setattr(surgeon, "_MOST_FEATURES", 5)
+    analysis = inspect(build(PERCEPTRON))
+    (scores,) = score_model(analysis, analysis.groups, "obs", data(5)).values()
+    x = np.concatenate([batch.feed["x"] for batch in data(5).batches()]).astype(np.float64)
+    weights = {name: value.const_value.numpy() for name, value in analysis.model.graph.initializers.items()}
+    rows = np.maximum(x @ weights["a"], 0)
+    due = rows.var(0) * (weights["b"].astype(np.float64) ** 2).sum(1) / (rows @ weights["b"]).var(0).sum()
+    np.testing.assert_allclose(scores, due, rtol=1e-4)
+
+
 RECURRENT = """
     net (float[steps, 7, 5] x) => (float[steps, 1, 7, 3] y)
     <float[5, 6] a, float[1, 3, 6] w, float[1, 3, 3] r>
