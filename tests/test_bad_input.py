@@ -266,7 +266,7 @@ def test_everything_is_excluded(fails: Fails, model: Path) -> None:
         (["--round-to", "-8"], "round-to -8 makes no sense"),
         (["--round-to", "2.5"], "'2.5' is not a valid int"),
         (["--seed", "x"], "'x' is not a valid int"),
-        (["--seed", "-1"], "seed -1 is negative"),
+        (["--seed", "-1"], "-1 is not in the range x>=0"),
         (["--criterion", "l3"], "unknown criterion 'l3'; did you mean 'l2'?"),
         (["--criterion", "taylor"], "unknown criterion 'taylor'; did you mean"),
         (["--scope", "globl"], "unknown scope 'globl'; did you mean 'global'?"),

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import functools
 import logging
 import shlex
 import warnings
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -50,6 +53,11 @@ MARKDOWN = click.option(
     metavar="FILE",
     help="Also write it as Markdown, for pull requests; -: on standard output, no tables.",
 )
+SEED = click.option("--seed", default=0, show_default=True, type=click.IntRange(0), help="Of everything random.")
+ONLY = click.option(
+    "--only", multiple=True, metavar="PATTERN", help="Only these: a kind, or a pattern for group, tensor or node."
+)
+SKIP = click.option("--skip", multiple=True, metavar="PATTERN", help="Not these: a kind or a pattern, as for --only.")
 STDOUT = Path("-")
 
 
@@ -69,43 +77,75 @@ def examples(*lines: str) -> str:
     return "\n".join(("\b", "Example:", *(f"  {line}" for line in lines)))
 
 
-def print_result(
-    result: Result,
-    model: Path,
-    output: Path | None,
-    *,
-    as_json: bool,
-    quiet: bool,
-    verbose: bool,
-    report: Path | None = None,
-    markdown: Path | None = None,
-) -> None:
-    """Reports, then tables or one JSON document, for what was removed."""
-    from onnxprune.report import data, terminal
+@dataclass(frozen=True)
+class Telling:
+    """How a command tells what came out: what --report, --markdown, --json, -q and -v say."""
 
-    document = data.of_result(result.report, result.plan, model, output)
-    write_reports(document, report, markdown)
-    if as_json:
-        print_json(document)
-    elif not quiet and markdown != STDOUT:
-        terminal.show_result(result.report, model, output, verbose=verbose)
+    report: Path | None
+    markdown: Path | None
+    as_json: bool
+    quiet: bool
+    verbose: bool
+
+    def progress(self) -> AbstractContextManager[Callable[[str], None]]:
+        """Shows what is being done, on standard error, as long as the block lasts."""
+        from onnxprune.report.progress import progress
+
+        return progress(quiet=self.quiet)
+
+    def check(self, sources: Sequence[Path], *targets: Path | None) -> None:
+        """Can the reports be written, beside the other targets? For before the work.
+
+        Raises UsageError for a place where they cannot, MissingExtraError where a package is missing.
+        """
+        from onnxprune.errors import UsageError
+        from onnxprune.result import check_targets
+
+        if self.markdown == STDOUT and self.as_json:
+            raise UsageError(
+                "--json and --markdown - both want standard output; name a file for one: --markdown report.md"
+            )
+        check_targets(sources, *targets, self.report, None if self.markdown == STDOUT else self.markdown)
+        if self.report is not None:
+            from onnxprune.report.html import check_installed
+
+            check_installed()
+
+    def tell(self, document: dict[str, Any], show: Callable[[], object]) -> None:
+        """Write the reports; then the document on standard output with --json, else what `show` prints."""
+        write_reports(document, self.report, self.markdown)
+        if self.as_json:
+            print_json(document)
+        elif not self.quiet and self.markdown != STDOUT:
+            show()
+
+    def tell_result(self, result: Result, model: Path, output: Path | None, *, verbose: bool = False) -> None:
+        """The same for what was removed from a model."""
+        from onnxprune.report import data, terminal
+
+        verbose = verbose or self.verbose
+        document = data.of_result(result.report, result.plan, model, output)
+        self.tell(document, lambda: terminal.show_result(result.report, model, output, verbose=verbose))
 
 
-def check_reports(sources: Sequence[Path], *targets: Path | None, report: Path | None, markdown: Path | None) -> None:
-    """Can the reports be written, beside the other targets? For before the work.
+def telling(
+    *others: Callable[[Callable[..., Any]], Callable[..., Any]],
+) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """Decorator: add the options of Telling, which the command gets as `told`, and `others` in their middle."""
 
-    Raises UsageError for a place where they cannot, MissingExtraError where a package is missing.
-    """
-    from onnxprune.errors import UsageError
-    from onnxprune.result import check_targets
+    def decorate(command: Callable[..., Any]) -> Callable[..., Any]:
+        @functools.wraps(command)
+        def told(
+            report: Path | None, markdown: Path | None, as_json: bool, quiet: bool, verbose: bool, **rest: Any
+        ) -> Any:
+            return command(told=Telling(report, markdown, as_json, quiet, verbose), **rest)
 
-    if markdown == STDOUT and click.get_current_context().params.get("as_json"):
-        raise UsageError("--json and --markdown - both want standard output; name a file for one: --markdown report.md")
-    check_targets(sources, *targets, report, None if markdown == STDOUT else markdown)
-    if report is not None:
-        from onnxprune.report.html import check_installed
+        add: Callable[[Callable[..., Any]], Callable[..., Any]] = shared(
+            REPORT, MARKDOWN, *others, JSON, QUIET, VERBOSITY
+        )
+        return add(told)
 
-        check_installed()
+    return decorate
 
 
 def write_reports(document: dict[str, Any], report: Path | None, markdown: Path | None) -> None:

@@ -103,6 +103,16 @@ def data_options_but_batch(command: Command) -> Command:
     return decorate(command)
 
 
+def providers_from(names: str) -> list[str]:
+    """The execution providers that `--providers` names; what a person should know of them goes to standard error."""
+    from onnxprune.runtime.providers import choose
+
+    providers, notes = choose(names.split(","))
+    for note in notes:
+        click.echo(f"note: {note}", err=True)
+    return providers
+
+
 def data_from(options: dict[str, Any], model: ir.Model | None, seed: int) -> Data | None:
     """Take the options of `data_options` out of a command's keyword arguments and open the data; None without --data.
 

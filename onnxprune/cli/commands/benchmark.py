@@ -8,19 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from onnxprune.cli.base import (
-    JSON,
-    MARKDOWN,
-    QUIET,
-    REPORT,
-    STDOUT,
-    VERBOSITY,
-    check_reports,
-    examples,
-    print_json,
-    shared,
-    write_reports,
-)
+from onnxprune.cli.base import Telling, examples, telling
 from onnxprune.cli.complete import metric_names, provider_names
 from onnxprune.cli.data_options import data_from, data_options_but_batch
 from onnxprune.errors import UsageError
@@ -75,15 +63,11 @@ def _list(_: click.Context, __: click.Parameter, values: tuple[str, ...]) -> tup
 )
 @data_options_but_batch
 @click.option("--seed", default=0, show_default=True, help="Of made-up inputs and of the order of runs.")
-@shared(REPORT, MARKDOWN, JSON, QUIET, VERBOSITY)
+@telling()
 def command(
     models: tuple[Path, ...],
     seed: int,
-    report: Path | None,
-    markdown: Path | None,
-    as_json: bool,
-    quiet: bool,
-    verbose: bool,  # noqa: ARG001 (read by the error handler)
+    told: Telling,
     metric: str | None,
     alignment: bool,
     **options: Any,
@@ -95,13 +79,11 @@ def command(
     difference" means that 1 lies in it, or within one percent of it. Also: memory, load time, size, and how far
     apart the outputs are. --batch, --threads and --providers can be given more than once.
     """
-    from onnxprune.report.progress import progress as reporting
-
-    with reporting(quiet=quiet) as progress:
+    with told.progress() as progress:
         from onnxprune.benchmark import suite
         from onnxprune.model import open_model
 
-        check_reports(models, report=report, markdown=markdown)
+        told.check(models)
         batches, shapes = options.pop("batch"), options["input_shape"]
         data = data_from(options, open_model(models[0]), seed)
         request = suite.Request(batches=batches, input_shapes=shapes, seed=seed, **options)
@@ -110,11 +92,7 @@ def command(
             document, show = _alignment(models[0], request, progress)
         else:
             document, show = _benchmark(models, request, data, metric, progress)
-    write_reports(document, report, markdown)
-    if as_json:
-        print_json(document)
-    elif not quiet and markdown != STDOUT:
-        show()
+    told.tell(document, show)
 
 
 Found = tuple[dict[str, Any], Callable[[], None]]

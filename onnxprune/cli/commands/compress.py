@@ -8,22 +8,9 @@ from typing import Any
 import click
 from click.core import ParameterSource
 
-from onnxprune.cli.base import (
-    JSON,
-    KEEP_METADATA,
-    MARKDOWN,
-    MODEL,
-    OUTPUT,
-    QUIET,
-    REPORT,
-    VERBOSITY,
-    check_reports,
-    examples,
-    print_result,
-    shared,
-)
+from onnxprune.cli.base import KEEP_METADATA, MODEL, ONLY, OUTPUT, SEED, SKIP, Telling, examples, shared, telling
 from onnxprune.cli.complete import allocation_names, criterion_names
-from onnxprune.cli.data_options import DEVICE, LOSS, PROVIDERS, data_from, data_options
+from onnxprune.cli.data_options import DEVICE, LOSS, PROVIDERS, data_from, data_options, providers_from
 from onnxprune.errors import UsageError
 
 
@@ -79,13 +66,7 @@ from onnxprune.errors import UsageError
 @click.option(
     "--lossless", is_flag=True, help="Remove what changes nothing, units that are constant or not read, and no more."
 )
-@click.option(
-    "--only",
-    multiple=True,
-    metavar="PATTERN",
-    help="Only these: a kind, or a pattern for group, tensor or node.",
-)
-@click.option("--skip", multiple=True, metavar="PATTERN", help="Not these: a kind or a pattern, as for --only.")
+@shared(ONLY, SKIP)
 @click.option(
     "--clean",
     multiple=True,
@@ -101,19 +82,14 @@ from onnxprune.errors import UsageError
     "(needs no data) or none.",
 )
 @data_options
-@shared(PROVIDERS, LOSS, DEVICE)
-@click.option("--seed", default=0, show_default=True, help="Of everything random.")
-@shared(KEEP_METADATA, REPORT, MARKDOWN, JSON, QUIET, VERBOSITY)
+@shared(PROVIDERS, LOSS, DEVICE, SEED, KEEP_METADATA)
+@telling()
 def command(
     model: Path,
     output: Path | None,
     plan: Path | None,
     dry_run: bool,
-    report: Path | None,
-    markdown: Path | None,
-    as_json: bool,
-    quiet: bool,
-    verbose: bool,
+    told: Telling,
     **request: Any,
 ) -> None:
     """Remove the weakest units of MODEL and write what is left.
@@ -121,14 +97,12 @@ def command(
     Whole channels, neurons, heads and hidden units go, everywhere at once, so the result is a smaller dense model with
     the same inputs and outputs. It is checked in ONNX Runtime before it takes its place; MODEL is never touched.
     """
-    from onnxprune.report.progress import progress as reporting
-
-    with reporting(quiet=quiet) as progress:
+    with told.progress() as progress:
         from onnxprune import pipeline
         from onnxprune.result import default_output
 
         target = None if dry_run else output or default_output(model)
-        check_reports([model], target, plan, report=report, markdown=markdown)
+        told.check([model], target, plan)
         request = _with_recipe(request)
         seed = request["seed"]
         if request.pop("lossless"):
@@ -139,7 +113,7 @@ def command(
             result.save(target, plan=plan, seed=seed, progress=progress)
         elif plan is not None:
             result.plan.save(plan)
-    print_result(result, model, target, as_json=as_json, quiet=quiet, verbose=verbose, report=report, markdown=markdown)
+    told.tell_result(result, model, target)
 
 
 def _with_recipe(request: dict[str, Any]) -> dict[str, Any]:
@@ -164,16 +138,14 @@ def _with_data(request: dict[str, Any], model: Path) -> dict[str, Any]:
     """The request with its data opened and its execution providers found."""
     from onnxprune.model import open_model
     from onnxprune.runtime.latency import Setting
-    from onnxprune.runtime.providers import CPU, choose
+    from onnxprune.runtime.providers import CPU
     from onnxprune.sensitivity import default_cache
 
     opened = open_model(model) if request["data"] is not None else None
     data = data_from(request, opened, request["seed"])
-    names = request.pop("providers").split(",")
+    names = request.pop("providers")
     timed = request["scope"] == "latency" or any(text.startswith("latency") for text in request["target"])
-    providers, notes = choose(names) if data is not None or request["recover"] or timed else ([], [])
-    for note in notes:
-        click.echo(f"note: {note}", err=True)
+    providers = providers_from(names) if data is not None or request["recover"] or timed else []
     threads, batch = request.pop("threads"), request.pop("latency_batch")
     request["setting"] = Setting(providers[0] if providers else CPU, batch, threads)
     request["cache"] = default_cache()

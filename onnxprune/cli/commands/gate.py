@@ -10,19 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from onnxprune.cli.base import (
-    JSON,
-    MARKDOWN,
-    QUIET,
-    REPORT,
-    STDOUT,
-    VERBOSITY,
-    check_reports,
-    examples,
-    print_json,
-    shared,
-    write_reports,
-)
+from onnxprune.cli.base import STDOUT, Telling, examples, print_json, shared, telling, write_reports
 from onnxprune.cli.data_options import data_options
 from onnxprune.errors import OnnxpruneError, UsageError
 
@@ -62,8 +50,6 @@ _HOW = (
     ),
 )
 _TOLD = (
-    REPORT,
-    MARKDOWN,
     click.option("--junit", type=click.Path(path_type=Path), help="Also write JUnit XML."),
     click.option(
         "--github",
@@ -85,16 +71,12 @@ _TOLD = (
 @click.argument("models", nargs=-1)
 @shared(*_BUDGETS, *_HOW)
 @data_options
-@shared(*_TOLD, JSON, QUIET, VERBOSITY)
+@telling(*_TOLD)
 def command(
     config: Path | None,
-    report: Path | None,
-    markdown: Path | None,
     junit: Path | None,
     github: bool,
-    as_json: bool,
-    quiet: bool,
-    verbose: bool,  # noqa: ARG001
+    told: Telling,
     **given: Any,
 ) -> None:
     """Check that MODELS, files or globs, keep their budgets.
@@ -102,9 +84,7 @@ def command(
     Budgets are options, or keys of [tool.onnxprune.gate] in pyproject.toml or of [gate] in onnxprune.toml; options win.
     Exit code 0: all hold, 1: one is broken, 2: one could not be checked, or wrong usage.
     """
-    from onnxprune.report.progress import progress as reporting
-
-    with _never_as_broken(), reporting(quiet=quiet) as progress:
+    with _never_as_broken(), told.progress() as progress:
         from onnxprune.cli.data_options import data_from
         from onnxprune.gate.request import load_request
         from onnxprune.gate.run import matched, run
@@ -112,11 +92,11 @@ def command(
         given["allowed_ops"] = ",".join(given["allowed_ops"]) or None
         request = load_request(given, config)
         models = [path for _, path in matched(request.models) if path]
-        check_reports(models, junit, report=report, markdown=markdown)
+        told.check(models, junit)
         verdict = run(request, lambda model: data_from(request.data_options, model, request.seed), progress)
     with _never_as_broken():
-        _tell(verdict, github, as_json=as_json, quiet=quiet, markdown=markdown == STDOUT)
-        _write(verdict, report, markdown, junit)
+        _tell(verdict, github, as_json=told.as_json, quiet=told.quiet, markdown=told.markdown == STDOUT)
+        _write(verdict, told.report, told.markdown, junit)
     click.get_current_context().exit(verdict.exit_code)
 
 

@@ -7,19 +7,8 @@ from typing import Any
 
 import click
 
-from onnxprune.cli.base import (
-    JSON,
-    MARKDOWN,
-    MODEL,
-    QUIET,
-    REPORT,
-    VERBOSITY,
-    check_reports,
-    examples,
-    print_result,
-    shared,
-)
-from onnxprune.cli.data_options import PROVIDERS, data_from, data_options
+from onnxprune.cli.base import MODEL, SEED, Telling, examples, shared, telling
+from onnxprune.cli.data_options import PROVIDERS, data_from, data_options, providers_from
 
 
 @click.command(
@@ -52,20 +41,15 @@ from onnxprune.cli.data_options import PROVIDERS, data_from, data_options
     help="Where to write; default: MODEL's name with .recovered.onnx.",
 )
 @data_options
-@shared(PROVIDERS)
-@click.option("--seed", default=0, show_default=True, type=click.IntRange(0), help="Of everything random.")
-@shared(REPORT, MARKDOWN, JSON, QUIET, VERBOSITY)
+@shared(PROVIDERS, SEED)
+@telling()
 def command(
     model: Path,
     like: Path,
     plan: Path | None,
     method: str,
     output: Path | None,
-    report: Path | None,
-    markdown: Path | None,
-    as_json: bool,
-    quiet: bool,
-    verbose: bool,  # noqa: ARG001 (-v prints tracebacks)
+    told: Telling,
     **options: Any,
 ) -> None:
     """Change the weights of the pruned MODEL so that its layers do what those of the model it was made from do.
@@ -73,25 +57,19 @@ def command(
     Needs a few hundred samples without labels, and no training. Shapes stay; a bias is added where there was none.
     Without --data, inputs are made up from the model's signature, which is worth much less.
     """
-    from onnxprune.report.progress import progress as reporting
-
-    with reporting(quiet=quiet) as progress:
+    with told.progress() as progress:
         from onnxprune import pipeline
         from onnxprune.model import open_model
         from onnxprune.plan import Plan
         from onnxprune.recover import check_method
         from onnxprune.result import check_targets
-        from onnxprune.runtime.providers import choose
 
         target = output or model.with_name(f"{model.stem}.recovered.onnx")
         check_targets([model, like, *filter(None, (plan,))], target)
-        check_reports([model, like], target, report=report, markdown=markdown)
+        told.check([model, like], target)
         check_method(method)
         seed = options["seed"]
         data = data_from(options, None if options["data"] is None else open_model(model), seed)
-        providers, notes = choose(options["providers"].split(","))
-        for note in notes:
-            click.echo(f"note: {note}", err=True)
         result = pipeline.recover(
             model,
             like,
@@ -99,8 +77,8 @@ def command(
             data=data,
             method=method,
             seed=seed,
-            providers=providers,
+            providers=providers_from(options["providers"]),
             progress=progress,
         )
         result.save(target, seed=seed, progress=progress)
-    print_result(result, model, target, as_json=as_json, quiet=quiet, verbose=True, report=report, markdown=markdown)
+    told.tell_result(result, model, target, verbose=True)

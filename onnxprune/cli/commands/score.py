@@ -9,7 +9,7 @@ from typing import Any
 
 import click
 
-from onnxprune.cli.base import JSON, MODEL, QUIET, VERBOSITY, examples, print_json, shared
+from onnxprune.cli.base import JSON, MODEL, ONLY, QUIET, SEED, SKIP, VERBOSITY, examples, print_json, shared
 from onnxprune.cli.complete import criterion_names
 from onnxprune.cli.data_options import DEVICE, LOSS, PROVIDERS, data_from, data_options
 from onnxprune.errors import UsageError
@@ -35,9 +35,7 @@ _FORMATS = (".csv", ".json")
 )
 @click.option("-o", "--output", type=click.Path(path_type=Path), help="Write every score here: .csv, or .json.")
 @click.option("--plot", type=click.Path(path_type=Path), help="Write how they are spread in each group here: .svg.")
-@click.option("--only", multiple=True, metavar="PATTERN", help="Only these: a kind, or a pattern for a name.")
-@click.option("--skip", multiple=True, metavar="PATTERN", help="Not these: a kind or a pattern, as for --only.")
-@click.option("--seed", default=0, show_default=True, type=click.IntRange(0), help="Of everything random.")
+@shared(ONLY, SKIP, SEED)
 @click.option("--csv", "as_csv", is_flag=True, help="Every score as CSV on standard output, no table.")
 @data_options
 @shared(PROVIDERS, LOSS, DEVICE, JSON, QUIET, VERBOSITY)

@@ -7,20 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from onnxprune.cli.base import (
-    JSON,
-    MARKDOWN,
-    MODEL,
-    QUIET,
-    REPORT,
-    STDOUT,
-    VERBOSITY,
-    check_reports,
-    examples,
-    print_json,
-    shared,
-    write_reports,
-)
+from onnxprune.cli.base import MODEL, ONLY, SEED, SKIP, Telling, examples, shared, telling
 from onnxprune.cli.data_options import data_from, data_options
 
 if TYPE_CHECKING:
@@ -56,22 +43,17 @@ def _ratios(_: click.Context, __: click.Parameter, text: str) -> list[float]:
     metavar="METHOD",
     help="Measure every cut after recovery, on samples that it has not seen: reconstruct, batchnorm, bias or fold.",
 )
-@click.option("--only", multiple=True, metavar="PATTERN", help="Only these: a kind, or a pattern.")
-@click.option("--skip", multiple=True, metavar="PATTERN", help="Not these.")
+@shared(ONLY, SKIP)
 @click.option("--jobs", default=1, show_default=True, help="Processes.")
 @click.option("--cache", type=click.Path(path_type=Path), help="Folder for what was measured; ~/.cache/onnxprune.")
 @click.option("--plot", type=click.Path(path_type=Path), help="Also write the curves as an SVG picture.")
 @data_options
-@click.option("--seed", default=0, show_default=True, help="Of everything random.")
-@shared(REPORT, MARKDOWN, JSON, QUIET, VERBOSITY)
+@shared(SEED)
+@telling()
 def command(
     model: Path,
     plot: Path | None,
-    report: Path | None,
-    markdown: Path | None,
-    as_json: bool,
-    quiet: bool,
-    verbose: bool,  # noqa: ARG001 (-v prints tracebacks)
+    told: Telling,
     **options: Any,
 ) -> None:
     """Cut every group of MODEL alone, at several ratios, and measure what that does to the outputs.
@@ -80,15 +62,13 @@ def command(
     nearer to what compress makes of it. What was measured is kept, so an interrupted run goes on where
     it stopped, and compress --scope sensitivity starts from it.
     """
-    from onnxprune.report.progress import progress as reporting
-
-    with reporting(quiet=quiet) as progress:
+    with told.progress() as progress:
         from onnxprune import pipeline
         from onnxprune.errors import UsageError
         from onnxprune.model import open_model, staged_text
         from onnxprune.sensitivity import default_cache
 
-        check_reports([model], plot, report=report, markdown=markdown)
+        told.check([model], plot)
         data = data_from(options, open_model(model), options["seed"])
         if data is None:
             raise UsageError("sensitivity needs data to measure on: give --data (an .npz, a folder, or synthetic)")
@@ -99,12 +79,7 @@ def command(
 
             with staged_text(to_svg(found.metric, groups, found.curves), plot):
                 pass
-    document = _document(model, groups, found)
-    write_reports(document, report, markdown)
-    if as_json:
-        print_json(document)
-    elif not quiet and markdown != STDOUT:
-        _print(groups, found, options["ratios"])
+    told.tell(_document(model, groups, found), lambda: _print(groups, found, options["ratios"]))
 
 
 def _document(model: Path, groups: list[Group], found: Sensitivity) -> dict[str, Any]:
