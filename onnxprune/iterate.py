@@ -35,7 +35,7 @@ from onnxprune.opening import inspect
 from onnxprune.plan import Plan, plan_from_masks, structure_of
 from onnxprune.planning import NOTHING, planner
 from onnxprune.progress import within
-from onnxprune.recover import NONE
+from onnxprune.recover import NONE, added_biases
 from onnxprune.request import Request
 from onnxprune.sensitivity import measure as measure_sensitivity
 from onnxprune.targets import Outcome
@@ -171,7 +171,11 @@ def _decide(
 
     if request.targets:
         outcome = decide_aligned(
-            plans, request.targets, lambda lost, kind: trials(plan_of(lost), kind), trials.means.progress
+            plans,
+            request.targets,
+            lambda lost, kind: trials(plan_of(lost), kind),
+            trials.means.progress,
+            added_biases(analysis, trials.means.method),
         )
     elif seconds:
         outcome = never_slower(plans, request.ratio, lambda lost: trials.latency(plan_of(lost)))

@@ -203,6 +203,12 @@ def matrix_of(layer: Layer) -> npt.NDArray[np.float64]:
     return matrix
 
 
+def has_bias(layer: Layer) -> bool:
+    """Is there a constant that is the bias, or holds it?"""
+    node, slot = layer.add or (layer.node, layer.form.bias)
+    return layer.norm is not None or (slot is not None and slot < len(node.inputs) and node.inputs[slot] is not None)
+
+
 def bias_of(layer: Layer, outputs: int) -> npt.NDArray[np.float64]:
     """The bias of a layer: float64, shape [groups * outputs]; zeros where there is none."""
     node, slot = layer.add or (layer.node, layer.form.bias)
@@ -232,6 +238,7 @@ __all__ = [
     "bias_of",
     "choose_positions",
     "constant_of",
+    "has_bias",
     "is_rectified",
     "layers",
     "layers_of",

@@ -10,6 +10,7 @@ from math import prod
 
 from onnxprune import cost
 from onnxprune.allocation.base import Lost, Problem
+from onnxprune.dims import Dim, kept_size
 from onnxprune.errors import TargetError
 from onnxprune.model import file_bytes, is_parameter
 from onnxprune.planning import Planner
@@ -18,6 +19,8 @@ from onnxprune.targets import CHEAP, Outcome, Search, Target
 
 # Kernels work on blocks of channels; for other machines see: onnxprune benchmark --alignment, and --round-to.
 _KERNELS_LIKE = 8
+# What a new bias takes in a file beside its entries: an Add and three names, where there was none.
+_ADDED_BYTES = 256
 # Of a cut, for "latency" and "drop": what the original has, and what the cut has, by building it.
 Costly = Callable[[Lost, str], tuple[float, float]]
 
@@ -27,6 +30,7 @@ def decide(
     targets: Sequence[Target],
     costly: Costly,
     progress: Progress = silent,
+    added: Sequence[tuple[Dim, int]] = (),
 ) -> Outcome:
     """The cut that meets the targets; see `targets.Search`.
 
@@ -35,10 +39,11 @@ def decide(
         targets: one or more.
         costly: of a cut, for "latency" and "drop": what the original has, and what the cut has, by building it.
         progress: told what is being tried.
+        added: what recovery will put into what is left, see `recover.added_biases`.
 
     Raises TargetError where there is no such cut.
     """
-    sums = Sums(planner)
+    sums = Sums(planner, added)
     search = Search(cache(planner.lost), sums.before, sums.after, costly, lambda: frozen_text(planner), progress)
     outcome = search.meet(targets)
     if planner.round_to > 1 or any(target.kind not in CHEAP for target in targets):
@@ -60,19 +65,25 @@ def never_slower(planner: Planner, t: float, latency: Callable[[Lost], tuple[flo
     )
 
 
-def decide_aligned(planner: Planner, targets: Sequence[Target], costly: Costly, progress: Progress = silent) -> Outcome:
+def decide_aligned(
+    planner: Planner,
+    targets: Sequence[Target],
+    costly: Costly,
+    progress: Progress = silent,
+    added: Sequence[tuple[Dim, int]] = (),
+) -> Outcome:
     """As `decide`; for a latency, and unless a rounding was asked for, also with axes that kernels like.
 
     Of the cuts that meet the targets, plain and rounded, the one that leaves more of the model is taken: which it is
     depends on the kernels, so both are built and timed.
     """
     if planner.round_to > 1 or all(target.kind != "latency" for target in targets):
-        return decide(planner, targets, costly, progress)
+        return decide(planner, targets, costly, progress, added)
     found: list[Outcome] = []
     failure: TargetError | None = None
     for multiple in (1, _KERNELS_LIKE):
         try:
-            found.append(decide(replace(planner, round_to=multiple), targets, costly, progress))
+            found.append(decide(replace(planner, round_to=multiple), targets, costly, progress, added))
         except TargetError as error:
             failure = failure or error
     if not found:
@@ -84,22 +95,25 @@ def decide_aligned(planner: Planner, targets: Sequence[Target], costly: Costly, 
 class Sums:
     """What the original has, and what a cut leaves, of everything that can be computed."""
 
-    def __init__(self, planner: Planner) -> None:
+    def __init__(self, planner: Planner, added: Sequence[tuple[Dim, int]] = ()) -> None:
         analysis = planner.problem.analysis
         stored = cost.before(analysis)
         self._planner = planner
+        self._added = added
         self._batch = cost.batch_size(analysis)
         self._overhead = file_bytes(analysis.model) - stored.weight_bytes
         self.before = {"params": stored.parameters, "macs": stored.macs, "size": file_bytes(analysis.model)}
 
     def after(self, lost: Lost) -> dict[str, float]:
-        """Parameters, MACs of a sample, and bytes of the file, with what is no weight as it was."""
+        """Parameters, MACs of a sample, bytes of the file: new biases come in, and what is no weight is as it was."""
         problem = self._planner.problem
-        left = problem.costs.measure(problem.kept(lost))
+        kept = problem.kept(lost)
+        left = problem.costs.measure(kept)
+        biases = [(kept_size(dim, kept), each) for dim, each in self._added] if any(lost.values()) else []
         return {
-            "params": left.parameters,
+            "params": left.parameters + sum(entries for entries, _ in biases),
             "macs": left.macs // self._batch,
-            "size": left.weight_bytes + self._overhead,
+            "size": left.weight_bytes + self._overhead + sum(entries * each + _ADDED_BYTES for entries, each in biases),
         }
 
 

@@ -11,9 +11,9 @@ import onnx_ir as ir
 from onnxprune.calibration.base import Data, load_data
 from onnxprune.calibration.synthetic import hints_of
 from onnxprune.coupling import Analysis
-from onnxprune.dims import Atom, Mask
+from onnxprune.dims import Atom, Dim, Mask
 from onnxprune.errors import UsageError
-from onnxprune.layers import Array
+from onnxprune.layers import Array, has_bias, layers
 from onnxprune.passes.base import PassResult
 from onnxprune.passes.compensate_bias import CompensateBias
 from onnxprune.passes.fold_units import FoldUnits
@@ -89,6 +89,22 @@ def check_method(name: str) -> None:
     """Raises UsageError for a method that does not exist."""
     if name not in (*METHODS, NONE):
         raise UsageError(f"unknown recovery '{name}'{did_you_mean(name, [*METHODS, NONE])}")
+
+
+def added_biases(analysis: Analysis, method: str) -> list[tuple[Dim, int]]:
+    """What a method puts into a model: per new bias the dimension that it lies along, and the bytes of an entry."""
+    if method == NONE or not METHODS[method].on_data:
+        return []
+    found: list[tuple[Dim, int]] = []
+    for layer in layers(analysis, hidden=True):
+        weight = layer.node.inputs[1]
+        if not has_bias(layer) and weight is not None and weight.dtype is not None:
+            dim, count = analysis.dims[layer.y][layer.form.out_axis], 1
+            if layer.form.hidden:  # a recurrent cell has two of them for every direction
+                directions, dim, _ = analysis.dims[layer.weight]
+                count = 2 * directions.size
+            found += [(dim, int(weight.dtype.itemsize))] * count
+    return found
 
 
 def recover(

@@ -8,15 +8,19 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
+import onnx
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from onnxprune import cost
 from onnxprune.allocation.base import Lost, allocations
+from onnxprune.calibration.base import Batch, Data
 from onnxprune.errors import TargetError, UsageError
 from onnxprune.pipeline import compress, inspect
 from onnxprune.targets import Search, Target, amount, parse
+from tests.conftest import Build
 
 COMPUTED = [name for name in allocations.names() if not allocations[name].needs]
 
@@ -178,6 +182,22 @@ def test_a_size_is_met_by_the_file(digits: dict[str, Path], tmp_path: Path) -> N
         size, before = (tmp_path / f"{name}.onnx").stat().st_size, path.stat().st_size
         assert 0.45 * before < size <= 0.5 * before
         assert any(note.startswith("target met, size=0.5: ") for note in result.report.notes)
+
+
+def test_biases_that_recovery_brings_are_counted(build: Build, tmp_path: Path) -> None:
+    """Of k neurons 5k + 4k weights and k + 4 new biases are left, of 9 * 61 weights: 10k + 4 <= 274 for k = 27."""
+    path = build(
+        """net (float[batch, 5] x) => (float[batch, 4] y) <float[5, 61] a, float[61, 4] b>
+        { h = MatMul(x, a)  r = Relu(h)  y = MatMul(r, b) }"""
+    )
+    rows = np.random.default_rng(0).standard_normal((40, 5), np.float32)
+    data = Data("made up", False, lambda: iter([Batch({"x": rows[:20]}), Batch({"x": rows[20:]})]))
+    result = compress(path, "l2", target=["params=0.5"], data=data)
+    result.save(tmp_path / "half.onnx")
+    shapes = sorted(tuple(array.dims) for array in onnx.load(tmp_path / "half.onnx").graph.initializer)
+    assert shapes == [(4,), (5, 27), (27,), (27, 4)]
+    small = compress(path, "l2", target=["size=0.6"], data=data).save(tmp_path / "small.onnx")
+    assert 0.4 * path.stat().st_size < small.file_bytes[1] <= 0.6 * path.stat().st_size
 
 
 def test_targets_together(digits: dict[str, Path]) -> None:

@@ -49,19 +49,23 @@ def set_bias(model: ir.Model, layer: Layer, bias: npt.NDArray[Any]) -> None:
 def _set_input(
     model: ir.Model, node: ir.Node, slot: int, array: npt.NDArray[Any], like: ir.Value | None = None
 ) -> None:
-    """Give a node a constant of its own in place of what it read; of the type of that, or of another value."""
+    """Give a node a constant of its own in place of what it read; of the type of that, or of another value.
+
+    It takes over the name, too, where nothing else reads that.
+    """
     old = node.inputs[slot] if slot < len(node.inputs) else None
     tensor = constant_of(like or old)
     assert tensor is not None
     dtype = tensor.dtype
     value = ir.Value(name=_free_name(model, f"{node.name or node.op_type}/recovered"))
-    _assign(value, array, dtype)
-    model.graph.register_initializer(value)
     if slot >= len(node.inputs):
         node.resize_inputs(slot + 1)
     node.replace_input_with(slot, value)
     if old is not None and not old.uses() and old.is_initializer() and not old.is_graph_input():
         del model.graph.initializers[old.name or ""]
+        value.name, old.name = old.name, value.name
+    _assign(value, array, dtype)
+    model.graph.register_initializer(value)
 
 
 def _assign(value: ir.Value, array: npt.NDArray[Any], dtype: ir.DataType) -> None:
