@@ -9,9 +9,10 @@ import numpy as np
 import numpy.typing as npt
 
 from onnxprune.model import save
+from onnxprune.opening import analyze_model
 from onnxprune.passes.remove_dead import RemoveDead
 from onnxprune.passes.remove_units import RemoveUnits
-from onnxprune.pipeline import analyze_model, inspect
+from onnxprune.pipeline import inspect
 from onnxprune.plan import Plan, Removal
 from onnxprune.recovery.pairing import Pairing
 from onnxprune.runtime.ort import Session

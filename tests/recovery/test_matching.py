@@ -12,9 +12,10 @@ import pytest
 from onnxprune.coupling import Analysis
 from onnxprune.errors import PlanError
 from onnxprune.model import save
+from onnxprune.opening import analyze_model
 from onnxprune.passes.remove_dead import RemoveDead
 from onnxprune.passes.remove_units import RemoveUnits
-from onnxprune.pipeline import analyze_model, compress, inspect
+from onnxprune.pipeline import compress, inspect
 from onnxprune.plan import Plan, plan_from_masks
 from onnxprune.recovery.matching import check_fit, find_plan
 from tests.conftest import Build

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
+from onnxprune.opening import analyze_model
 from onnxprune.passes.reconstruct import BestFit
-from onnxprune.pipeline import analyze_model, inspect
+from onnxprune.pipeline import inspect
 from onnxprune.recovery.pairing import Pairing
 from onnxprune.recovery.walk import walk
 from tests.conftest import Build
