@@ -148,7 +148,7 @@ def recover(
     made = METHODS[method].make(
         Pairing(original, pruned, keep), feeds, seed=seed, providers=providers, progress=progress
     )
-    made(pruned.model)
+    notes += made(pruned.model).notes
     return Recovery(method, tuple(made.errors), tuple(notes))
 
 

@@ -54,6 +54,7 @@ class Mending(ABC):
         """Apply in place. Raises ModelError where a model cannot be run."""
         if model is not self.pairing.pruned.model:
             raise ValueError("the model is not the pruned one of the pairing")
+        left = self.pairing.left()
         self.errors[:] = walk(
             self.pairing,
             self.feeds,
@@ -63,4 +64,6 @@ class Mending(ABC):
             providers=self.providers,
             progress=self.progress,
         )
-        return PassResult(model, bool(self.errors))
+        counts = ", ".join(f"{operator} {count}" for operator, count in left.most_common())
+        notes = [f"layers with weights that recovery left as they are: {counts}"] if left else []
+        return PassResult(model, bool(self.errors), notes)

@@ -55,7 +55,7 @@ class FoldUnits:
             raise ValueError("the model is not the pruned one of the pairing")
         matrices: dict[str, Matrix] = {}
         notes = []
-        found = list(layers(pairing.original))
+        found = [layer for layer in layers(pairing.original) if layer.readers == 1]
         for group in pairing.original.groups:
             keep = pairing.keep.get(group.atom)
             if keep is None or keep.all():
@@ -77,9 +77,9 @@ def _write(pairing: Pairing, ours: Layer, twin: Layer, matrix: Matrix) -> bool:
     """Give a layer of the pruned model what is left of the original's matrix [1, features, outputs]."""
     inputs, outputs = pairing.kept(twin.x, twin.form.axis), pairing.kept(twin.y, twin.form.out_axis)
     features = inputs[twin.feature_channels(len(inputs))[0]]
-    before = read(ours.node.inputs[1])
+    before = read(ours.stored)
     set_matrix(pairing.pruned.model, ours, matrix[:, features][:, :, outputs])
-    return not np.array_equal(before, read(ours.node.inputs[1]))
+    return not np.array_equal(before, read(ours.stored))
 
 
 @dataclass(frozen=True)

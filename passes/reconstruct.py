@@ -7,8 +7,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from onnxprune.passes.base import Mending
+from onnxprune.recovery.evidence import Evidence
 from onnxprune.recovery.moments import Matrix, best_ridge
-from onnxprune.recovery.walk import Evidence, Mend
+from onnxprune.recovery.walk import Mend
 
 
 @dataclass(frozen=True)

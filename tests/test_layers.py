@@ -66,6 +66,21 @@ FORMS = {
         net (float[batch, 3, 5] x) => (float[batch, 3, 6] y) <float[5, 6] w, float[6] b>
         { h = MatMul(x, w)  y = Add(b, h) }
     """,
+    "matmul of a weight stored turned": """
+        net (float[batch, 3, 5] x) => (float[batch, 3, 6] y) <float[6, 5] w> { t = Transpose(w)  y = MatMul(x, t) }
+    """,
+    "products side by side": """
+        net (float[batch, 3, 2, 5] x) => (float[batch, 3, 2, 6] y) <float[3, 5, 6] w, float[3, 1, 6] b>
+        { h = MatMul(x, w)  y = Add(h, b) }
+    """,
+    "products side by side with one bias": """
+        net (float[batch, 3, 2, 5] x) => (float[batch, 3, 2, 6] y) <float[3, 5, 6] w, float[6] b>
+        { h = MatMul(x, w)  y = Add(h, b) }
+    """,
+    "fused matmul": """
+        net (float[batch, 3, 5] x) => (float[batch, 3, 6] y) <float[6, 5] w>
+        { y = com.microsoft.FusedMatMul<alpha = 0.5, transB = 1>(x, w) }
+    """,
     "batch norm": f"""
         net (float[batch, 6, 5] x) => (float[batch, 6, 5] y) <{NORM}>
         {{ y = BatchNormalization<epsilon = 0.01>(x, gain, shift, mean, variance) }}
@@ -98,7 +113,7 @@ def test_rows_times_matrix_and_bias_are_the_output(name: str, build: Build) -> N
     layer, stepper, rng = only_layer(build(FORMS[name], **(POSITIVE if "norm" in name else {})))
     ((x, y),) = stepper.batches(layer.x, layer.y)
     matrix = matrix_of(layer)
-    bias = bias_of(layer, y.shape[layer.form.out_axis]).reshape(len(matrix), 1, -1)
+    bias = bias_of(layer, len(matrix) * matrix.shape[2]).reshape(len(matrix), 1, -1)
     for positions in (None, choose_positions(layer.places(y.shape), 4, rng)):
         rows, outputs = layer.form.rows(x, positions), layer.outputs(y, positions)
         assert rows.shape[:2] == outputs.shape[:2]
@@ -109,7 +124,7 @@ def test_rows_times_matrix_and_bias_are_the_output(name: str, build: Build) -> N
 @pytest.mark.parametrize("name", FORMS)
 def test_matrix_and_weight_are_inverse(name: str, build: Build) -> None:
     layer, _, _ = only_layer(build(FORMS[name], **(POSITIVE if "norm" in name else {})))
-    weight = read(layer.node.inputs[1])
+    weight = read(layer.stored)
     np.testing.assert_allclose(layer.form.weight(layer.form.matrix(weight)), weight, rtol=1e-6)
 
 
@@ -128,7 +143,7 @@ def test_features_know_their_channel(build: Build) -> None:
 @pytest.mark.parametrize(
     "graph",
     [
-        "{ h = MatMul(x, w)  y = MatMul(h, w) }",  # two readers
+        "{ h = MatMul(x, w)  i = Mul(h, w)  y = MatMul(i, w) }",  # somebody else reads it
         "{ h = Transpose(w)  i = Mul(h, x)  y = Mul(i, x) }",  # no product
         "{ h = Reshape(x, last)  i = Gemm<transA = 1>(x, w)  y = Add(i, x) }",  # sums over samples
         "{ i = Gemm<beta = 0.0>(x, w, x)  y = Add(i, x) }",

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from math import prod, sqrt
 
 import onnx_ir as ir
 
 from onnxprune.dims import Atom, Dim, concat, product
+from onnxprune.ops.affine import FORMS, Form, affine
 from onnxprune.ops.base import CostView, Op, RefuseError, Typed, attribute, cost, rule, shape_rule
 
 MICROSOFT = "com.microsoft"
@@ -314,3 +316,10 @@ def multi_head_attention_macs(view: CostView) -> int:
     past = view.x[slot][2] if len(view.x) > slot and view.x[slot] else 0
     queries = prod(q) if key and len(q) == 3 else prod(y)
     return (queries + prod(y)) * (length + past)
+
+
+@affine("Attention", domain=MICROSOFT)
+def attention_form(node: ir.Node, x: tuple[int, ...], w: tuple[int, ...]) -> Form | None:
+    """The projection to queries, keys and values."""
+    form = FORMS["", "MatMul"](node, x, w)
+    return form and replace(form, bias=2, hidden=1)

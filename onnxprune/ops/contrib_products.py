@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from math import prod
 
 import onnx_ir as ir
 
 from onnxprune.dims import Atom, Dim, concat, product
+from onnxprune.ops.affine import FORMS, Form, affine, turned
 from onnxprune.ops.base import CostView, Dims, Op, Typed, attribute, cost, rule, shape_rule
 from onnxprune.ops.evaluate import shape_as
 
@@ -147,3 +149,34 @@ def mixture_of_experts_macs(view: CostView) -> int:
     tokens = prod(view.x[0][:-1])
     weights = sum(prod(view.x[i][1:]) for i in (2, 4, 6) if i < len(view.x) and view.x[i])
     return tokens * weights * int(attribute(view.node, "k", 1))
+
+
+@affine("FusedMatMul", "TransposeMatMul", domain=MICROSOFT)
+def fused_matmul_form(node: ir.Node, x: tuple[int, ...], w: tuple[int, ...]) -> Form | None:
+    """MatMul of a weight that may be transposed, times `alpha`."""
+    if any(attribute(node, name, 0) for name in ("transA", "transBatchA", "transBatchB")):
+        return None
+    order, alpha = _order(node, 1, len(w)), float(attribute(node, "alpha", 1.0))
+    plain = FORMS["", "MatMul"](node, x, tuple(w[axis] for axis in order))
+    if plain is None:
+        return None
+    form = turned(plain, order)
+    return replace(
+        form,
+        matrix=lambda weight: alpha * form.matrix(weight),
+        weight=lambda matrix: form.weight(matrix / alpha),
+    )
+
+
+@affine("FusedGemm", domain=MICROSOFT)
+def fused_gemm_form(node: ir.Node, x: tuple[int, ...], w: tuple[int, ...]) -> Form | None:
+    """Gemm before an activation."""
+    form = FORMS["", "Gemm"](node, x, w)
+    return form and replace(form, hidden=0 if attribute(node, "transB", 0) else 1)
+
+
+@affine("FusedConv", domain=MICROSOFT)
+def fused_conv_form(node: ir.Node, x: tuple[int, ...], w: tuple[int, ...]) -> Form | None:
+    """Conv before a sum and an activation."""
+    form = FORMS["", "Conv"](node, x, w)
+    return form and replace(form, hidden=0)

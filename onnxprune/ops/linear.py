@@ -7,7 +7,7 @@ from math import prod
 import onnx_ir as ir
 
 from onnxprune.dims import Atom
-from onnxprune.ops.affine import Form, affine, by_sample
+from onnxprune.ops.affine import Form, affine, by_product, by_sample
 from onnxprune.ops.base import CostView, Op, RefuseError, attribute, cost, rule
 
 _ELLIPSIS = "..."
@@ -157,7 +157,9 @@ def gemm_form(node: ir.Node, _x: tuple[int, ...], _w: tuple[int, ...]) -> Form |
 
 @affine("MatMul")
 def matmul_form(_node: ir.Node, x: tuple[int, ...], w: tuple[int, ...]) -> Form | None:
-    """Input [..., I], weight [I, O]; the first axis enumerates samples."""
+    """Input [..., I], weight [I, O] or [B, I, O] for input [..., B, M, I]; the first axis enumerates samples."""
+    if len(w) == 3 and len(x) > 2 and x[-3] == w[0] > 1:
+        return _stacked_form(len(x), w[0])
     if len(w) != 2 or len(x) < 2:
         return None
     last = len(x) - 1
@@ -169,4 +171,18 @@ def matmul_form(_node: ir.Node, x: tuple[int, ...], w: tuple[int, ...]) -> Form 
         lambda array, positions: by_sample(array, positions)[None],
         lambda weight: weight[None],
         lambda matrix: matrix[0],
+    )
+
+
+def _stacked_form(rank: int, products: int) -> Form:
+    last, stack = rank - 1, rank - 3
+    return Form(
+        last,
+        last,
+        1,
+        products,
+        lambda array, positions: by_product(array, stack, positions),
+        lambda weight: weight,
+        lambda matrix: matrix,
+        stack=stack,
     )

@@ -65,5 +65,7 @@ def recurrent_form(_node: ir.Node, _x: tuple[int, ...], w: tuple[int, ...]) -> F
         lambda weight: weight.reshape(-1, features).T[None],
         lambda matrix: matrix[0].T.reshape(directions, outputs, features),
         bias=3,
-        hidden=True,
+        hidden=1,
+        bias_parts=2,
+        drawn=False,
     )

@@ -37,13 +37,15 @@ def set_bias(model: ir.Model, layer: Layer, bias: npt.NDArray[Any]) -> None:
     node, slot = layer.add or (layer.node, layer.form.bias)
     if slot is None:
         node, slot = _insert_add(model, layer.node), 1
-    elif layer.form.hidden:
-        ours = bias.reshape(len(read(layer.node.inputs[1])), -1)  # per direction; what the state adds comes behind
+    if layer.form.bias_parts == 2:
+        ours = bias.reshape(len(read(layer.stored)), -1)  # per direction; what the state adds comes behind
         held = len(node.inputs) > slot and node.inputs[slot] is not None
         bias = np.hstack([ours, np.split(read(node.inputs[slot]), 2, axis=1)[1] if held else np.zeros_like(ours)])
+    elif layer.form.stack is not None:
+        bias = bias.reshape(layer.form.groups, 1, -1)
     else:
         node.attributes.pop(layer.form.bias_factor, None)
-    _set_input(model, node, slot, bias, like=layer.node.inputs[1])
+    _set_input(model, node, slot, bias, like=layer.stored)
 
 
 def _set_input(

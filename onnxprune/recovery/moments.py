@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -119,6 +120,15 @@ def merged(a: Moments, b: Moments) -> Centered:
         p * one.xt + q * two.xt + p * q * dx[:, :, None] * dt[:, None, :],
         p * one.tt + q * two.tt + p * q * dt**2,
     )
+
+
+def pooled(parts: Sequence[Centered]) -> Centered:
+    """Covariances of rows of several kinds, each about means of its own; the means come out as zero."""
+    first, counts = parts[0], [part.count for part in parts]
+    xx, xt, tt = (
+        np.average([getattr(part, name) for part in parts], axis=0, weights=counts) for name in ("xx", "xt", "tt")
+    )
+    return Centered(sum(counts), np.zeros_like(first.x), np.zeros_like(first.t), xx, xt, tt)
 
 
 def best_ridge(train: Centered, held_out: Centered, start: Matrix) -> float | None:

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
+import onnx_ir as ir
 
+from onnxprune import graph as graphs
 from onnxprune.coupling import Analysis
 from onnxprune.dims import Atom, Mask, keep_mask
-from onnxprune.layers import Array, Layer, layers
+from onnxprune.layers import Array, Layer, layers, matrix_of
+from onnxprune.ops import find_cost
+from onnxprune.ops.base import key_of
 
 
 @dataclass
@@ -33,9 +38,28 @@ class Pairing:
         return {layer.node.outputs[0].name or "": layer for layer in layers(self.original, hidden=True)}
 
     def pairs(self) -> list[tuple[Layer, Layer]]:
-        """The layers of the pruned model with those of the original that they come from, in topological order."""
+        """The layers of the pruned model with those of the original that they come from, in topological order.
+
+        Those that share a weight are there if all of them are, and read it as the same matrix.
+        """
         found = [(layer, self._twin(layer)) for layer in layers(self.pruned, hidden=True)]
-        return [(layer, twin) for layer, twin in found if twin is not None and self.fits(layer.y)]
+        fit = [(layer, twin) for layer, twin in found if twin is not None and self.fits(layer.y)]
+        readers: dict[str, list[Layer]] = {}
+        for layer, _ in fit:
+            readers.setdefault(layer.weight, []).append(layer)
+        return [(layer, twin) for layer, twin in fit if _is_one_matrix(readers[layer.weight])]
+
+    def left(self) -> Counter[str]:
+        """How many nodes that multiply with weights are no part of `pairs`, by operator."""
+        mended = {layer.node for layer, _ in self.pairs()}
+        nodes = (node for _, node in graphs.operators(self.pruned.graph) if node not in mended)
+        return Counter(node.op_type for node in nodes if find_cost(key_of(node)) and self._has_weight(node))
+
+    def _has_weight(self, node: ir.Node) -> bool:
+        """Is an operand of rank 2 or more the same in every run?"""
+        given = [value.name or "" for value in node.inputs if value is not None]
+        shapes = self.pruned.shapes.shapes
+        return any(name not in self.pruned.activations and len(shapes.get(name, ())) > 1 for name in given)
 
     def _twin(self, layer: Layer) -> Layer | None:
         """An Add that was put behind a node of the pruned model has taken over its output's name."""
@@ -53,14 +77,25 @@ class Pairing:
         return dims is not None and shape == tuple(int(keep_mask(dim, self.keep).sum()) for dim in dims)
 
     def hidden_outputs(self, twin: Layer) -> Mask:
-        """The results inside a recurrent cell that stay, of all directions: bool, shape [outputs]."""
-        directions, outputs, _ = self.original.dims[twin.weight]
-        return np.tile(keep_mask(outputs, self.keep), directions.size)
+        """The results inside a node that stay, of all directions of a recurrent one: bool, shape [outputs]."""
+        weight, axis = twin.node.inputs[1], twin.form.hidden
+        assert weight is not None
+        assert axis is not None
+        kept = self.kept(weight.name or "", axis)
+        return np.tile(kept, matrix_of(twin).shape[2] * twin.form.groups // len(kept))
 
     def sliced(self, array: Array, value: str) -> Array:
         """A value of the original as the pruned model would have it."""
-        for axis in range(1, array.ndim):  # axis 0 enumerates samples
+        for axis in range(array.ndim):
             mask = self.kept(value, axis)
             if len(mask) == array.shape[axis] and not mask.all():
                 array = np.compress(mask, array, axis=axis)
         return array
+
+
+def _is_one_matrix(readers: Sequence[Layer]) -> bool:
+    """Are these all the layers that read a weight, and is it the same matrix to each?"""
+    first = readers[0]
+    return len(readers) == first.readers and all(
+        np.array_equal(matrix_of(first), matrix_of(other)) for other in readers[1:]
+    )

@@ -1,53 +1,27 @@
 """Layer after layer through a pruned model beside its original: gather what both compute, and mend the layer.
 
 What a layer sees is computed with the layers before it already mended, so each one also makes up for what the others
-could not. Behind a residual Add, the target is what the sum should be:
-
-    target of y = y of the original + (skip of the original - skip of the pruned model)
-
-so errors do not pile up along the residual stream.
+could not. A weight that several layers share is mended once, in front of the first of them, for all together; those
+that the first one feeds are taken to see what they see in the original, as if all in front of them were mended. The
+biases follow one by one.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
-from onnxprune.layers import Array, Layer, Positions, bias_of, choose_positions, is_rectified, matrix_of, residual
+from onnxprune.layers import Array
 from onnxprune.progress import Counted
 from onnxprune.recovery.edit import set_bias, set_matrix
-from onnxprune.recovery.moments import Centered, Matrix, Moments, merged
+from onnxprune.recovery.evidence import Evidence, Gathering, Values, gather, together
+from onnxprune.recovery.moments import Matrix
 from onnxprune.recovery.pairing import Pairing
 from onnxprune.runtime.stepping import Stepper
 
-# Rows that a layer's moments are taken from: where there are more places, they are drawn at random.
-_MIN_ROWS = 20_000
-_ROWS_PER_FEATURE = 40
-# Every fifth batch is held out to choose the ridge.
-_HELD_OUT = 5
-
 Progress = Callable[[str], None]
-
-
-@dataclass(frozen=True)
-class Evidence:
-    """What is known of one layer: its weights as they are, and moments of its rows and targets.
-
-    Attributes:
-        matrix: [groups, features, outputs], float64.
-        bias: [groups, outputs], float64.
-        train, held_out: moments of the rows of different samples.
-        everything: both together.
-    """
-
-    layer: Layer
-    matrix: Matrix
-    bias: Matrix
-    train: Centered
-    held_out: Centered
-    everything: Centered
 
 
 Mend = Callable[[Evidence], tuple[Matrix, Matrix] | None]
@@ -91,25 +65,80 @@ def walk(
     behind = Stepper(pruned.model, pruned.shapes.dtypes, batches, providers)
     samples = sum(_samples(batch) for batch in batches)
     pairs = pairing.pairs()
+    shared: dict[str, Matrix] = {}
     errors = []
     for number, (layer, twin) in enumerate(pairs, 1):
         progress(Counted(f"recovering layer {number} of {len(pairs)}: {layer.name}", number - 1, len(pairs)))
-        work = _Layer(pairing, layer, twin, samples, np.random.default_rng([seed, number]))
+        if layer.readers > 1 and layer.weight not in shared:
+            readers = [pair for pair in pairs if pair[0].weight == layer.weight]
+            works = [Gathering(pairing, *each, samples, np.random.default_rng([seed, number])) for each in readers]
+            shared[layer.weight] = works[0].matrix
+            _mend_together(works, mend, ahead, behind)
+        work = Gathering(pairing, layer, twin, samples, np.random.default_rng([seed, number]))
         if behind.would_run(work.skips) & {later.node for later, _ in pairs[number:]}:
             work.residual = None  # the other branch comes later: it is the one that makes up for this
-        ahead.advance([work.seen, *work.skips])
-        behind.advance([layer.x, *work.skips])
-        first, mended = work.mend(mend, rounds, ahead, behind)
+        ahead.advance(work.theirs)
+        behind.advance(work.ours)
+        own = layer.weight not in shared
+        first, mended = _mend(work, mend if own else _shift, rounds if own else 0, ahead, behind)
         if first is None or mended is None:
             continue
         matrix, bias = mended
         if matrix is not first.matrix:
             set_matrix(pruned.model, layer, matrix)
         set_bias(pruned.model, layer, bias)
-        before, after = first.everything.error(first.matrix, first.bias), first.everything.error(matrix, bias)
+        start = shared.get(layer.weight, first.matrix)
+        before, after = first.everything.error(start, first.bias), first.everything.error(matrix, bias)
         scale = max(float(first.everything.tt.sum()), 1e-30)
         errors.append(LayerError(layer.name, before / scale, after / scale))
     return errors
+
+
+def _mend(
+    work: Gathering, mend: Mend, rounds: int, ahead: Stepper, behind: Stepper
+) -> tuple[Evidence | None, tuple[Matrix, Matrix] | None]:
+    """The evidence on a layer, and its new matrix and bias."""
+
+    def both() -> Iterator[tuple[Values, Values]]:
+        return _both(ahead.batches, work.theirs, behind.batches, work.ours)
+
+    (first,) = gather([work], both())
+    mended = mend(first) if first else None
+    for _ in range(rounds if work.is_rectified else 0):
+        (evidence,) = gather([work], both(), mended) if mended else (None,)
+        mended = mend(evidence) if evidence else mended
+    return first, mended
+
+
+def _mend_together(works: Sequence[Gathering], mend: Mend, ahead: Stepper, behind: Stepper) -> None:
+    """One matrix for all layers that share it."""
+    first = works[0].layer.node
+    for work in works:
+        work.residual = None  # what streams lack by now says nothing of what they will lack once this is mended
+        work.in_advance = first in behind.would_run([work.layer.x]) and work.pairing.fits(work.layer.x)
+    theirs = [name for work in works for name in work.theirs]
+    ours = [name for work in works for name in work.ours]
+    evidence = together(gather(works, _both(ahead.peek, theirs, behind.peek, ours)))
+    mended = mend(evidence) if evidence else None
+    if mended is not None and evidence is not None and mended[0] is not evidence.matrix:
+        set_matrix(works[0].pairing.pruned.model, works[0].layer, mended[0])
+
+
+Batches = Callable[..., Iterator[tuple[Array, ...]]]
+
+
+def _both(
+    ahead: Batches, theirs: Sequence[str], behind: Batches, ours: Sequence[str]
+) -> Iterator[tuple[Values, Values]]:
+    """Values of both models by name, batch by batch."""
+    for one, other in zip(ahead(*theirs), behind(*ours), strict=True):
+        yield dict(zip(theirs, one, strict=True)), dict(zip(ours, other, strict=True))
+
+
+def _shift(evidence: Evidence) -> tuple[Matrix, Matrix] | None:
+    """The same matrix, with the bias that makes the means agree."""
+    bias = evidence.everything.best_bias(evidence.matrix)
+    return (evidence.matrix, bias) if np.isfinite(bias).all() else None
 
 
 def _at_least_two(feeds: Iterable[dict[str, Array]]) -> list[dict[str, Array]]:
@@ -127,92 +156,3 @@ def _at_least_two(feeds: Iterable[dict[str, Array]]) -> list[dict[str, Array]]:
 def _samples(batch: dict[str, Array]) -> int:
     """How many samples a batch has; an input of rank 0 is the same for all of them."""
     return max((len(array) for array in batch.values() if array.ndim), default=1)
-
-
-class _Layer:
-    """The work on one layer."""
-
-    def __init__(self, pairing: Pairing, layer: Layer, twin: Layer, samples: int, rng: np.random.Generator) -> None:
-        self.pairing, self.layer, self.twin, self.samples, self.rng = pairing, layer, twin, samples, rng
-        behind = residual(layer, pairing.pruned)
-        self.residual = behind if behind and pairing.fits(behind.skip) else None
-        self.positions: list[Positions | None] = []
-
-    @property
-    def skips(self) -> list[str]:
-        """What the layer's output is added to, if anything."""
-        return [self.residual.skip] if self.residual else []
-
-    def mend(
-        self, mend: Mend, rounds: int, ahead: Stepper, behind: Stepper
-    ) -> tuple[Evidence | None, tuple[Matrix, Matrix] | None]:
-        """The evidence, and the new matrix and bias."""
-        first = self._gather(ahead, behind, None)
-        mended = mend(first) if first else None
-        for _ in range(rounds if is_rectified(self.layer, self.residual) else 0):
-            evidence = self._gather(ahead, behind, mended) if mended else None
-            mended = mend(evidence) if evidence else mended
-        return first, mended
-
-    def _gather(self, ahead: Stepper, behind: Stepper, current: tuple[Matrix, Matrix] | None) -> Evidence | None:
-        """Moments over all batches; with the matrix and bias so far, those of targets in front of a Relu."""
-        layer, form = self.layer, self.layer.form
-        matrix = matrix_of(layer)
-        sets = (Moments(), Moments())
-        both = zip(ahead.batches(self.seen, *self.skips), behind.batches(layer.x, *self.skips), strict=True)
-        for number, (theirs, ours) in enumerate(both):
-            if form.hidden:
-                rows, wanted = form.rows(ours[0], None), self._hidden_target(theirs[0])
-            else:
-                target = self._target(theirs, ours)
-                positions = self._positions(number, target.shape, matrix.shape[1])
-                rows, wanted = form.rows(ours[0], positions), layer.outputs(target, positions)
-            if current is not None:
-                skip = layer.outputs(ours[1], positions) if self.skips else 0.0
-                wanted = _rectified(wanted, skip, rows, current)
-            sets[number % _HELD_OUT == 1].update(rows, wanted)
-        bias = bias_of(layer, matrix.shape[0] * matrix.shape[2]).reshape(matrix.shape[0], -1)
-        train, held_out = sets[0].centered(), sets[1].centered()
-        finite = all(np.isfinite(array).all() for array in (train.xx, train.xt, held_out.xx, held_out.xt))
-        return Evidence(layer, matrix, bias, train, held_out, merged(*sets)) if finite else None
-
-    @property
-    def seen(self) -> str:
-        """The value of the original that the target comes from."""
-        return self.twin.x if self.layer.form.hidden else self.twin.y
-
-    def _hidden_target(self, x: Array) -> Array:
-        """What the original's weights make of its own input, for the outputs that are left."""
-        matrix = matrix_of(self.twin)
-        bias = bias_of(self.twin, matrix.shape[2])
-        stay = self.pairing.hidden_outputs(self.twin)
-        wanted: Array = self.twin.form.rows(x, None) @ matrix[:, :, stay] + bias[stay]
-        return wanted
-
-    def _target(self, theirs: tuple[Array, ...], ours: tuple[Array, ...]) -> Array:
-        """What the layer should give: the original's output, and what the pruned stream lacks by now."""
-        target = self.pairing.sliced(theirs[0], self.twin.y)
-        for name, one, other in zip(self.skips, theirs[1:], ours[1:], strict=True):
-            target = target + (self.pairing.sliced(one, name) - other)
-        return target
-
-    def _positions(self, number: int, shape: tuple[int, ...], features: int) -> Positions | None:
-        """Where in each sample of a batch rows are taken: drawn once, the same in every round."""
-        if number == len(self.positions):
-            rows = max(_MIN_ROWS, _ROWS_PER_FEATURE * features)
-            limit = -(-rows // self.samples)
-            self.positions.append(choose_positions(self.layer.places(shape), limit, self.rng))
-        return self.positions[number]
-
-
-def _rectified(wanted: Array, skip: Array | float, rows: Array, current: tuple[Matrix, Matrix]) -> Array:
-    """Targets in front of a Relu: where the sum should be negative, any negative number will do.
-
-    The auxiliary variable of Zhang et al. 2015, "Accelerating Very Deep Convolutional Networks", equation 7, at its
-    limit: the target is moved to what the layer gives, or to zero where that is positive.
-    """
-    matrix, bias = (array.astype(np.float32) for array in current)
-    given = np.matmul(rows, matrix) + bias[:, None] + skip
-    goal = wanted + skip
-    moved: Array = np.where(goal >= 0, goal, np.minimum(given, 0)) - skip
-    return moved

@@ -74,6 +74,9 @@ def layer_rows(layer: Layer) -> View:
 
     def view(value: Array, batch: Batch) -> Iterator[Array]:
         del batch
+        if layer.form.stack == 0:  # the first axis enumerates products
+            yield layer.form.rows(value, None)
+            return
         step = max(1, _BLOCK_ENTRIES * len(value) // max(1, value.size * layer.form.taps))
         for start in range(0, len(value), step):
             yield layer.form.rows(value[start : start + step], None)

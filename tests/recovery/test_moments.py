@@ -7,7 +7,7 @@ import numpy.typing as npt
 import pytest
 from sklearn.linear_model import Ridge
 
-from onnxprune.recovery.moments import RIDGES, Centered, Moments, best_ridge, merged
+from onnxprune.recovery.moments import RIDGES, Centered, Moments, best_ridge, merged, pooled
 
 GROUPS, ROWS, FEATURES, OUTPUTS = 2, 200, 5, 3
 Matrix = npt.NDArray[np.float64]
@@ -103,3 +103,10 @@ def test_weights_that_are_right_stay_without_a_solution() -> None:
     x, t, matrix = sample(rows=FEATURES + 2, noise=10)
     y, s, _ = sample(1, rows=2000, noise=10)
     assert best_ridge(of_rows(x, t), of_rows(y, s), matrix) is None
+
+
+def test_pooled_moments_are_those_of_rows_about_their_own_means() -> None:
+    parts = [sample(seed, rows)[:2] for seed, rows in ((0, 90), (1, 40))]
+    found = pooled([of_rows(*part) for part in parts])
+    x, t = (np.concatenate([part[i] - part[i].mean(1, keepdims=True) for part in parts], axis=1) for i in (0, 1))
+    assert_same(found, of_rows(x, t))

@@ -10,8 +10,9 @@ import pytest
 
 from onnxprune.model import save
 from onnxprune.passes.reconstruct import BestFit
+from onnxprune.recovery.evidence import Evidence
 from onnxprune.recovery.pairing import Pairing
-from onnxprune.recovery.walk import Evidence, walk
+from onnxprune.recovery.walk import walk
 from tests.conftest import Build
 from tests.recovery.pruned import error, feeds, outputs, outputs_of, pair
 
@@ -53,6 +54,61 @@ GRU = """
     { h = MatMul(x, a)  y = GRU<hidden_size = 3, linear_before_reset = 1>(h, w, r) }
 """
 
+SIDE_BY_SIDE = """
+    net (float[batch, 3, 2, 4] x) => (float[batch, 3, 2, 7] y)
+    <float[4, 6] a, float[3, 6, 5] b, float[3, 1, 5] p, float[3, 5, 7] c>
+    { h = MatMul(x, a)  i = MatMul(h, b)  j = Add(i, p)  r = Relu(j)  y = MatMul(r, c) }
+"""
+PRODUCTS_FIRST = """
+    net (float[batch, 2, 4] x) => (float[5, batch, 7] y)
+    <float[4, 6] a, float[5, 6, 3] b, float[5, 3, 7] c, int64[3] s = {1, -1, 8}, int64[3] all = {5, 1, 1},
+     int64[3] t = {1, -1, 4}>
+    { f = Reshape(x, t)  h = MatMul(f, a)  e = Expand(h, all)  i = MatMul(e, b)  r = Relu(i)  y = MatMul(r, c) }
+"""
+TURNED = """
+    net (float[batch, 4] x) => (float[batch, 3] y)
+    <float[4, 6] a, float[5, 6] b, float[5, 3] c>
+    { h = MatMul(x, a)  t = Transpose(b)  i = MatMul(h, t)  r = Relu(i)  y = MatMul(r, c) }
+"""
+FUSED_MATMUL = """
+    net (float[batch, 4] x) => (float[batch, 3] y)
+    <float[4, 6] a, float[5, 6] b, float[5, 3] c>
+    {
+        h = MatMul(x, a)  i = com.microsoft.FusedMatMul<transB = 1, alpha = 0.5>(h, b)
+        r = Relu(i)  y = MatMul(r, c)
+    }
+"""
+FUSED_GEMM = """
+    net (float[batch, 4] x) => (float[batch, 3] y)
+    <float[4, 6] a, float[5, 6] b, float[5] p, float[5, 3] c>
+    {
+        h = MatMul(x, a)  i = com.microsoft.FusedGemm<transB = 1, alpha = 0.5, beta = 2.0, activation = "Relu">(h, b, p)
+        y = MatMul(i, c)
+    }
+"""
+FUSED_CONV = """
+    net (float[batch, 4, 6, 5] x) => (float[batch, 5, 3, 3] y)
+    <float[6, 4, 1, 1] a, float[5, 6, 3, 3] b, float[5] p, float[5, 4, 4, 3] v>
+    {
+        h = Conv(x, a)  s = Conv<strides = [1, 1], pads = [0, 0, 0, 0]>(x, v)
+        y = com.microsoft.FusedConv<pads = [1, 1, 1, 1], strides = [2, 2], activation = "Relu">(h, b, p, s)
+    }
+"""
+ATTENTION = """
+    net (float[batch, 5, 4] x) => (float[batch, 5, 7] y)
+    <float[4, 6] a, float[6, 18] w, float[18] b, float[6, 7] c>
+    { h = MatMul(x, a)  i = com.microsoft.Attention<num_heads = 2>(h, w, b)  y = MatMul(i, c) }
+"""
+TOWERS = """
+    net (float[batch, 4] x) => (float[batch, 5] y)
+    <float[4, 6] a, float[4, 6] b, float[6, 5] w, float[5] p, float[5] q>
+    {
+        h = MatMul(x, a)  i = Gemm(h, w, p)
+        z = Sin(x)  j = MatMul(z, b)  k = Gemm(j, w, q)
+        y = Mul(i, k)
+    }
+"""
+
 
 def both_ways(pairing: Pairing, path: Path, folder: Path, shape: tuple[int, ...]) -> tuple[float, float]:
     """The error of the pruned model before and after its layers are fitted, on data it has not seen."""
@@ -72,8 +128,24 @@ def both_ways(pairing: Pairing, path: Path, folder: Path, shape: tuple[int, ...]
         (NORMED, {"a": WIDE.T[:, :, None], "var": [1.0, 2.0, 0.5, 1.0, 3.0]}, {"a[0]": (4, 5)}, (4, 6)),
         (LSTM, {"a": WIDE}, {"a[1]": (4, 5)}, (5, 4)),
         (GRU, {"a": WIDE}, {"a[1]": (4, 5)}, (5, 4)),
+        (SIDE_BY_SIDE, {"a": WIDE}, {"a[1]": (4, 5)}, (3, 2, 4)),
+        (PRODUCTS_FIRST, {"a": WIDE}, {"a[1]": (4, 5)}, (2, 4)),
+        (TURNED, {"a": WIDE}, {"a[1]": (4, 5)}, (4,)),
+        (FUSED_MATMUL, {"a": WIDE}, {"a[1]": (4, 5)}, (4,)),
+        (FUSED_GEMM, {"a": WIDE}, {"a[1]": (4, 5)}, (4,)),
+        (
+            FUSED_CONV,
+            {"a": WIDE.T[:, :, None, None], "v": 0.1 * RNG.standard_normal((5, 4, 4, 3))},
+            {"a[0]": (4, 5)},
+            (4, 6, 5),
+        ),
+        (ATTENTION, {"a": WIDE}, {"a[1]": (4, 5)}, (5, 4)),
+        (TOWERS, {"a": WIDE, "b": WIDE}, {"a[1]": (4, 5)}, (4,)),
     ],
-    ids=["gemm", "conv", "grouped", "norm", "lstm", "gru"],
+    ids=[
+        *("gemm", "conv", "grouped", "norm", "lstm", "gru", "side by side", "products first", "turned"),
+        *("fused matmul", "fused gemm", "fused conv", "attention", "towers"),
+    ],
 )
 def test_units_that_others_can_replace_are_replaced(graph, weights, gone, shape, build: Build, tmp_path: Path) -> None:
     path = build(graph, **weights)

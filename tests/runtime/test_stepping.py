@@ -53,6 +53,19 @@ def test_values_equal_a_whole_run(memory: int, build: Build) -> None:
                 np.testing.assert_allclose(got, due, rtol=1e-5, atol=1e-5)
 
 
+def test_a_look_ahead_sees_later_weights_and_keeps_nothing(build: Build) -> None:
+    path = build(CHAIN)
+    steps = stepper(path)
+    steps.advance(["h"])
+    for (r, y, h), *due in zip(steps.peek("r", "y", "h"), *(whole(path, name) for name in "ryh"), strict=True):
+        for got, wanted in zip((r, y, h), due, strict=True):
+            np.testing.assert_allclose(got, wanted, rtol=1e-5, atol=1e-5)
+    assert len(steps.would_run(["y"])) == 5
+    weight = steps._model.graph.initializers["c"]
+    weight.const_value = ir.Tensor(np.zeros((6, 3), np.float32))
+    assert all(not y.any() for (y,) in steps.peek("y"))
+
+
 def test_inputs_are_values_too(build: Build) -> None:
     steps = stepper(build(CHAIN))
     steps.advance(["x"])
