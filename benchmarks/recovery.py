@@ -49,6 +49,7 @@ class Ours:
         """Accuracy with one of the ways of recovery."""
         from onnxprune import cost, pipeline, recover
         from onnxprune.model import save
+        from onnxprune.opening import analyze_model
         from onnxprune.passes.remove_dead import RemoveDead
         from onnxprune.passes.remove_units import RemoveUnits
 
@@ -56,7 +57,7 @@ class Ours:
         original, cut = pipeline.inspect(self.path), pipeline.inspect(self.path)
         RemoveUnits(cut, plan)(cut.model)
         RemoveDead()(cut.model)
-        pruned = pipeline.analyze_model(cut.model)
+        pruned = analyze_model(cut.model)
         if method != "none":
             name = recover.BEST if method == "default" else method
             recover.recover(original, pruned, plan.keep(original), name, self.data)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import ModuleType
 
 import numpy as np
 import onnx
@@ -106,3 +107,29 @@ def test_statistics_of_every_layer_are_those_of_the_original(make, digits, image
     np.testing.assert_allclose(found[0], due[0][kept], atol=1e-3)
     if make is RecalibrateBatchNorm:
         np.testing.assert_allclose(found[1], due[1][kept], rtol=1e-3)
+
+
+@pytest.mark.parametrize(("name", "kept", "left"), [("albert.ts17", 15, 0), ("albert.dy", 15, 0), ("bloom.dy", 8, 1)])
+def test_every_layer_of_models_that_share_weights(
+    name: str, kept: int, left: int, zoo: ModuleType, tmp_path: Path
+) -> None:
+    """All six weights of ALBERT's layer are read twice; BLOOM's head is its table of embeddings, and stays."""
+    path = tmp_path / "model.onnx"
+    zoo.save(f"hf.{name}", path)
+    model = zoo.load(f"hf.{name}")
+    data = [zoo.inputs(model, seed, 8) for seed in range(8)]
+    unseen, learnt = data[:1], data[1:]
+    due = outputs(path, unseen)
+    pairing = thinned(path, 3)
+    before = error(outputs_of(pairing, tmp_path, unseen), due)
+    matrices = count_of_matrices(tmp_path / "pruned.onnx")
+    made = Reconstruct(pairing, learnt)
+    result = made(pairing.pruned.model)
+    assert len(made.errors) == kept
+    assert result.notes == [f"layers with weights that recovery left as they are: MatMul {left}"] * (left > 0)
+    assert error(outputs_of(pairing, tmp_path, unseen), due) < 0.7 * before
+    assert count_of_matrices(tmp_path / "pruned.onnx") == matrices  # no weight was doubled
+
+
+def count_of_matrices(path: Path) -> int:
+    return sum(len(weight.dims) == 2 for weight in onnx.load(path).graph.initializer)
