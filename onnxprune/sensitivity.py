@@ -244,6 +244,10 @@ def _deaf_to_ctrl_c() -> Iterator[None]:
         signal.signal(signal.SIGINT, before or signal.SIG_DFL)
 
 
+# Whether the system can be asked about the user that the process acts as.
+_EFFECTIVE = os.access in os.supports_effective_ids
+
+
 class _Cache:
     """Values by key in a JSON file, written anew with every value: whatever happens, what is there is whole."""
 
@@ -251,7 +255,12 @@ class _Cache:
         self.values: dict[str, float] = {}
         self._file = None if folder is None else folder / f"{name}.json"
         if self._file is not None:
-            self._file.parent.mkdir(parents=True, exist_ok=True)
+            try:
+                self._file.parent.mkdir(parents=True, exist_ok=True)
+            except OSError as error:
+                raise UsageError(
+                    f"nothing can be kept in {folder}: {error.strerror}; name another folder with --cache"
+                ) from None
             self.values = _read(self._file)
 
     def add(self, key: str, value: float) -> None:
@@ -307,6 +316,10 @@ def _stored(folder: Path) -> Data:
     return Data("stored samples", next(batches()).labels is not None, batches)
 
 
-def default_cache() -> Path:
-    """`$XDG_CACHE_HOME/onnxprune`, or `~/.cache/onnxprune`."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "onnxprune"
+def default_cache() -> Path | None:
+    """`$XDG_CACHE_HOME/onnxprune`, or `~/.cache/onnxprune`; None where nothing can be kept, as in many containers."""
+    folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "onnxprune"
+    there = next(
+        path for path in (folder, *folder.parents) if os.path.exists(path)
+    )  # of what may not be looked into: no
+    return folder if there.is_dir() and os.access(there, os.W_OK | os.X_OK, effective_ids=_EFFECTIVE) else None

@@ -18,6 +18,7 @@ import pytest
 from onnxprune import pipeline, sensitivity
 from onnxprune.allocation.base import Curve
 from onnxprune.calibration.base import Batch, Data
+from onnxprune.errors import UsageError
 from onnxprune.metrics import evaluate, metric, outputs_of
 from onnxprune.model import save
 from onnxprune.plan import Plan, Removal
@@ -208,6 +209,17 @@ def test_several_processes_go_on_where_one_was_interrupted(path: Path, data: Dat
     (file,) = tmp_path.glob("*.json")
     file.write_text(json.dumps({"whole": 0.0}))
     assert measured(path, data, cache=tmp_path, jobs=2) == whole
+
+
+def test_where_nothing_can_be_kept(path: Path, data: Data, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A folder that was named is refused; without the usual one, as in a container, nothing is kept."""
+    (tmp_path / "file").touch()
+    with pytest.raises(UsageError, match=r"nothing can be kept in .*file: File exists; name another folder"):
+        pipeline.sensitivity(path, data, ratios=[0.5], cache=tmp_path / "file")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file" / "deeper"))
+    assert sensitivity.default_cache() is None
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "new" / "deeper"))
+    assert sensitivity.default_cache() == tmp_path / "new" / "deeper" / "onnxprune"
 
 
 def test_picture() -> None:
