@@ -243,10 +243,11 @@ def matrix_of(layer: Layer) -> npt.NDArray[np.float64]:
     return matrix
 
 
-def has_bias(layer: Layer) -> bool:
-    """Is there a constant that is the bias, or holds it?"""
-    node, slot = layer.add or (layer.node, layer.form.bias)
-    return layer.norm is not None or (slot is not None and slot < len(node.inputs) and node.inputs[slot] is not None)
+def held_bias(layer: Layer) -> ir.Value | None:
+    """The initializer that is the bias, or holds it; None where there is none."""
+    node, slot = (layer.norm, 2) if layer.norm is not None else layer.add or (layer.node, layer.form.bias)
+    value = node.inputs[slot] if slot is not None and slot < len(node.inputs) else None
+    return None if value is None else stored(value)[0]
 
 
 def bias_of(layer: Layer, outputs: int) -> npt.NDArray[np.float64]:
@@ -278,7 +279,7 @@ __all__ = [
     "bias_of",
     "choose_positions",
     "constant_of",
-    "has_bias",
+    "held_bias",
     "is_rectified",
     "layers",
     "layers_of",

@@ -13,7 +13,7 @@ from onnxprune.calibration.synthetic import hints_of
 from onnxprune.coupling import Analysis
 from onnxprune.dims import Atom, Dim, Mask
 from onnxprune.errors import UsageError
-from onnxprune.layers import Array, has_bias, layers
+from onnxprune.layers import Array, Layer, held_bias, layers
 from onnxprune.passes.base import PassResult
 from onnxprune.passes.compensate_bias import CompensateBias
 from onnxprune.passes.fold_units import FoldUnits
@@ -96,15 +96,24 @@ def added_biases(analysis: Analysis, method: str) -> list[tuple[Dim, int]]:
     if method == NONE or not METHODS[method].on_data:
         return []
     found: list[tuple[Dim, int]] = []
+    seen: set[ir.Value] = set()
     for layer in layers(analysis, hidden=True):
-        weight = layer.node.inputs[1]
-        if not has_bias(layer) and weight is not None and weight.dtype is not None:
-            dim, count = analysis.dims[layer.y][layer.form.out_axis], 1
-            if layer.form.hidden:  # a recurrent cell has two of them for every direction
-                directions, dim, _ = analysis.dims[layer.weight]
-                count = 2 * directions.size
-            found += [(dim, int(weight.dtype.itemsize))] * count
+        held, dtype = held_bias(layer), layer.stored.dtype
+        if (held is None or held in seen) and dtype is not None:  # layers that shared a bias get one each
+            dim, count = _along(layer, analysis)
+            found += [(dim, int(dtype.itemsize))] * count
+        seen.update(() if held is None else (held,))
     return found
+
+
+def _along(layer: Layer, analysis: Analysis) -> tuple[Dim, int]:
+    """The dimension that a layer's bias lies along, and how often."""
+    weight, form = layer.node.inputs[1], layer.form
+    assert weight is not None
+    if form.hidden is None:
+        return analysis.dims[layer.y][form.out_axis], 1 if form.stack is None else form.groups
+    dims = analysis.dims[weight.name or ""]
+    return dims[form.hidden], form.bias_parts * (dims[0].size if form.bias_parts > 1 else 1)
 
 
 def recover(

@@ -16,10 +16,11 @@ from onnxprune.cli import main
 from onnxprune.errors import UsageError
 from onnxprune.metrics import evaluate, metric
 from onnxprune.model import open_model
-from onnxprune.recover import METHODS
+from onnxprune.recover import METHODS, added_biases
 from onnxprune.runtime.ort import Session
 from onnxprune.signature import ports_of
 from tests.conftest import Build
+from tests.recovery.pruned import feeds, pair
 
 MODELS = Path(__file__).resolve().parents[1] / "models"
 CALIBRATION, TEST = MODELS / "digits_calibration.npz", MODELS / "digits_test.npz"
@@ -113,3 +114,29 @@ def test_clean_ups_leave_the_outputs(build: Build, tmp_path: Path) -> None:
     assert (
         "unknown clean-up 'equalise'; did you mean 'equalize'?" in run("compress", model, "--clean", "equalise").stderr
     )
+
+
+WITHOUT_BIAS = {
+    "products": "<float[4, 6] a, float[6, 3] b> { h = MatMul(x, a)  i = Sin(h)  y = MatMul(i, b) }",
+    "side by side": "<float[5, 4, 6] a, int64[4] s = {-1, 5, 1, 4}> { r = Reshape(x, s)  y = MatMul(r, a) }",
+    "attention": """<float[4, 18] a, float[6, 3] b>
+        { h = com.microsoft.Attention<num_heads = 2>(x, a)  y = MatMul(h, b) }""",
+    "fused": """<float[4, 6] a, float[6, 7] b, int64[2] s = {-1, 4}>
+        { f = Reshape(x, s)  h = MatMul(f, a)  y = com.microsoft.FusedGemm<activation = "Relu">(h, b) }""",
+    "recurrent": """<float[2, 12, 4] a, float[2, 12, 3] b>
+        { y = LSTM<hidden_size = 3, direction = "bidirectional">(x, a, b) }""",
+    "one bias for two": """<float[6, 6] a, float[6] b, float[4, 6] c>
+        { h = MatMul(x, c)  i = MatMul(h, a)  s = Add(i, b)  t = Tanh(s)  j = MatMul(t, a)  y = Add(j, b) }""",
+}
+
+
+@pytest.mark.parametrize("name", WITHOUT_BIAS)
+def test_biases_to_come_are_known_beforehand(name: str, build: Build) -> None:
+    """What is announced is what the initializers grow by."""
+    pairing = pair(build(f"net (float[batch, 5, 4] x) => (float y) {WITHOUT_BIAS[name]}"), {})
+    model = pairing.pruned.model
+    announced = sum(dim.size * each for dim, each in added_biases(pairing.original, "bias"))
+    before = sum(value.const_value.nbytes for value in model.graph.initializers.values())
+    METHODS["bias"].make(pairing, feeds(shape=(5, 4)))(model)
+    grown = sum(value.const_value.nbytes for value in model.graph.initializers.values()) - before
+    assert grown == announced > 0
