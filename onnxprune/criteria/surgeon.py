@@ -129,6 +129,7 @@ class _Problem:
         self.matrix = matrix.copy()
         order = np.argsort(unit_of, kind="stable")
         self.members = order[unit_of[order] >= 0].reshape(units, -1)
+        self.left = np.ones(features, np.bool_)
 
     def errors(self, units: npt.NDArray[np.int64]) -> Scores:
         """What the removal of each of these units alone costs, relative to the variance of the output."""
@@ -151,6 +152,15 @@ class _Problem:
         self.matrix[gone] = 0.0
         self.inverse[gone] = 0.0
         self.inverse[:, gone] = 0.0
+        self.left[gone] = False
+        if 2 * self.left.sum() <= len(self.left):
+            self._forget_gone()
+
+    def _forget_gone(self) -> None:
+        """Keep the features only that are left: a step takes the square of their number."""
+        self.inverse, self.matrix = self.inverse[np.ix_(self.left, self.left)], self.matrix[self.left]
+        self.members = (np.cumsum(self.left) - 1)[self.members]
+        self.left = self.left[self.left]
 
 
 def _problems(observed: _Observed, group: Group, context: Context) -> Iterator[_Problem]:
