@@ -28,7 +28,7 @@ from onnxprune.allocation.base import Curve, Scores, allocations, weakest
 from onnxprune.coupling import Analysis, Group
 from onnxprune.criteria.combination import resolve
 from onnxprune.dims import Atom, Dim, atoms
-from onnxprune.errors import UsageError
+from onnxprune.errors import TargetError, UsageError
 from onnxprune.meeting import decide_aligned, never_slower
 from onnxprune.model import file_bytes
 from onnxprune.opening import inspect
@@ -103,7 +103,10 @@ def make_plan(
         doing.means.progress("scoring")
         own = doing.means.scores(stand.analysis, list(stand.groups.values()), request.criterion)
         scores = stand.of_original(own, groups)
-        plan, outcome = _decide(analysis, groups, stand, own, scores, way, doing)
+        try:
+            plan, outcome = _decide(analysis, groups, stand, own, scores, way, doing)
+        except TargetError:  # what cannot be met on the way cannot be met in the end: that is to be told
+            plan, outcome = _decide(analysis, groups, stand, own, scores, ways[-1], doing)
         if number < len(ways):
             stand = _after(analysis, groups, plan, doing.step(plan, number))
     notes = doing.notes if any(target.kind == "drop" for target in request.targets) else ()

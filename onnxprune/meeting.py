@@ -142,7 +142,9 @@ def _undone(problem: Problem, group: str, lost: Lost) -> float:
 
 
 def frozen_text(planner: Planner) -> str:
-    """What the largest weights left by the greatest cut are, and why their axes keep their sizes."""
+    """What keeps units: wishes of the request, else why axes of the largest weights that are left keep their sizes."""
+    if planner.held:
+        return f"; what the request keeps: {'; '.join(planner.held)}"
     analysis = planner.problem.analysis
     shape_of = cost.shapes_after(analysis, planner.problem.kept(planner.lost(1.0)))
     sizes = {}
@@ -154,4 +156,4 @@ def frozen_text(planner: Planner) -> str:
         reasons.setdefault(axis.tensor, []).append(f"axis {axis.axis}: {axis.reason}")
     largest = sorted((name for name in sizes if name in reasons), key=lambda name: -sizes[name])[:3]
     named = "; ".join(f"'{name}' ({', '.join(reasons[name][:2])})" for name in largest)
-    return f"; frozen: {named}" if named else "; nothing is frozen, but constraints or the last unit of each group hold"
+    return f"; frozen: {named}" if named else "; nothing is frozen, but the last unit of each group has to stay"

@@ -27,6 +27,7 @@ class Planner:
         family: of the strategy.
         round_to: axis sizes come out as multiples of this where they can.
         gone: units that each group has lost in earlier steps.
+        held: in words, which wishes of the request keep units.
     """
 
     problem: Problem
@@ -35,6 +36,7 @@ class Planner:
     family: Family
     round_to: int
     gone: Mapping[str, int]
+    held: tuple[str, ...] = ()
 
     def lost(self, t: float) -> Lost:
         """How many units every group loses at strength t."""
@@ -84,7 +86,30 @@ def planner(
         damages,
         seconds,
     )
-    return Planner(problem, tuple(groups), decided, allocations[scope](problem), constraints.round_to, gone)
+    return Planner(
+        problem,
+        tuple(groups),
+        decided,
+        allocations[scope](problem),
+        constraints.round_to,
+        gone,
+        _held(analysis, groups, decided, constraints),
+    )
+
+
+def _held(
+    analysis: Analysis, groups: Sequence[Group], decided: Mapping[str, int], constraints: Constraints
+) -> tuple[str, ...]:
+    """Which wishes of the request keep units, for the message that a target cannot be met."""
+    excluded = len(analysis.groups) - len(groups)
+    wishes = {
+        f"--only / --skip leave out {excluded} of {len(analysis.groups)} groups": excluded,
+        f"--max-ratio {constraints.max_ratio:g}": constraints.max_ratio < 1,
+        f"--min-units {constraints.min_units}": constraints.min_units > 1,
+        f"--round-to {constraints.round_to}": constraints.round_to > 1,
+        f"{len(decided)} of {len(analysis.groups)} groups have ratios of their own": decided,
+    }
+    return tuple(said for said, holds in wishes.items() if holds)
 
 
 def _decided(analysis: Analysis, groups: Sequence[Group], constraints: Constraints) -> dict[str, int]:

@@ -269,6 +269,7 @@ def test_everything_is_excluded(fails: Fails, model: Path) -> None:
         (["--seed", "-1"], "-1 is not in the range x>=0"),
         (["--criterion", "l3"], "unknown criterion 'l3'; did you mean 'l2'?"),
         (["--criterion", "taylor"], "unknown criterion 'taylor'; did you mean"),
+        (["--jobs", "0"], "0 is not in the range x>=1"),
         (["--scope", "globl"], "unknown scope 'globl'; did you mean 'global'?"),
         (["--only", "chanels"], "nothing in this model matches 'chanels'; did you mean 'channels'?"),
         (["--only", "layer9.*"], "nothing in this model matches 'layer9.*'; for all names: onnxprune inspect"),

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -215,8 +216,35 @@ def test_constraints_hold(digits: dict[str, Path]) -> None:
 
 
 def test_constraints_that_leave_too_little_are_named(digits: dict[str, Path]) -> None:
-    with pytest.raises(TargetError, match=r"params=0\.1 cannot be met: .* are left, .* are allowed; frozen: '"):
+    with pytest.raises(TargetError, match=r"params=0\.1 cannot be met: .* are left, .* are allowed; what the request "):
         compress(digits["resnet"], target=["params=0.1"], max_ratio=0.2)
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"only": ["stages.0.conv1.weight[0]"]}, "; what the request keeps: --only / --skip leave out 8 of 9 groups"),
+        ({"max_ratio": 0.1, "min_units": 9}, "; what the request keeps: --max-ratio 0.1; --min-units 9"),
+        ({"round_to": 64}, "; what the request keeps: --round-to 64"),
+        (
+            {"ratios": [("stages.0.conv1.weight[0]", 0.1)]},
+            "; what the request keeps: 1 of 9 groups have ratios of their own",
+        ),
+        ({}, "; frozen: 'head.weight' (axis 0: output 'logits' of the model keeps its shape)"),
+    ],
+)
+def test_what_stands_in_the_way_is_what_the_request_keeps_or_what_is_frozen(
+    digits: dict[str, Path], options: dict[str, Any], said: str
+) -> None:
+    with pytest.raises(TargetError) as refused:
+        compress(digits["resnet"], target=["params=0.001"], **options)
+    assert said in str(refused.value)
+
+
+def test_what_cannot_be_met_in_steps_is_told_as_it_was_asked_for(digits: dict[str, Path]) -> None:
+    """The last step but one comes down to 0.038 of the parameters, which cannot be met either."""
+    with pytest.raises(TargetError, match=r"^params=0\.001 cannot be met"):
+        compress(digits["resnet"], target=["params=0.001"], steps=3, max_ratio=0.5)
 
 
 def test_rounding_is_kept_to(digits: dict[str, Path]) -> None:

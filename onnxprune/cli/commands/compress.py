@@ -56,7 +56,13 @@ from onnxprune.errors import UsageError
 )
 @click.option("--threads", default=1, show_default=True, help="Of one operator, for a target or scope of latency.")
 @click.option("--latency-batch", default=1, show_default=True, help="Samples at a time, for the same.")
-@click.option("--jobs", default=1, show_default=True, help="Processes that measure, for scope sensitivity.")
+@click.option(
+    "--jobs",
+    default=1,
+    show_default=True,
+    type=click.IntRange(1),
+    help="Processes that measure, for scope sensitivity.",
+)
 @click.option("--recipe", type=click.Path(path_type=Path), help="TOML file of options, with ratios for single groups.")
 @click.option("--steps", default=1, show_default=True, help="Cut in so many steps: score, cut, recover, repeat.")
 @click.option("--schedule", default="cubic", show_default=True, help="How steps are spread: linear, cubic, geometric.")

@@ -44,7 +44,7 @@ def _ratios(_: click.Context, __: click.Parameter, text: str) -> list[float]:
     help="Measure every cut after recovery, on samples that it has not seen: reconstruct, batchnorm, bias or fold.",
 )
 @shared(ONLY, SKIP)
-@click.option("--jobs", default=1, show_default=True, help="Processes.")
+@click.option("--jobs", default=1, show_default=True, type=click.IntRange(1), help="Processes.")
 @click.option("--cache", type=click.Path(path_type=Path), help="Folder for what was measured; ~/.cache/onnxprune.")
 @click.option("--plot", type=click.Path(path_type=Path), help="Also write the curves as an SVG picture.")
 @data_options
