@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Mapping
 from contextlib import AbstractContextManager
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -145,7 +145,9 @@ def compose(first: Plan, then: Plan) -> Plan:
     Raises PlanError where it cannot be that model.
     """
     removals = {removal.group: removal for removal in first.removals}
-    for removal in then.removals:
+    names = _same_places(first, then)
+    for each in then.removals:
+        removal = replace(each, group=names.get(each.group, each.group))
         before = _before(removals, removal)
         if before is None:
             removals[removal.group] = removal
@@ -162,6 +164,24 @@ def compose(first: Plan, then: Plan) -> Plan:
     order = {name: place for place, (name, _, _) in enumerate(first.structure)}
     ordered = sorted(removals.values(), key=lambda removal: order.get(removal.group, len(order)))
     return Plan(tuple(ordered), then.request or first.request, first.structure)
+
+
+def _same_places(first: Plan, then: Plan) -> dict[str, str]:
+    """What the first plan calls groups of the second that it does not know by name.
+
+    Groups are called after their first weight, and recovery brings new biases. Of the groups that only one of the plans
+    knows, those are the same that nothing but their kind and number of units could be mistaken for.
+    """
+    gone = {removal.group: len(removal.remove) for removal in first.removals}
+    names, own = {name for name, *_ in first.structure}, {name for name, *_ in then.structure}
+    left = [(name, (kind, units - gone.get(name, 0))) for name, kind, units in first.structure if name not in own]
+    new = [(name, (kind, units)) for name, kind, units in then.structure if name not in names]
+    kinds_left, kinds_new = [what for _, what in left], [what for _, what in new]
+    return {
+        name: left[kinds_left.index(what)][0]
+        for name, what in new
+        if kinds_left.count(what) == kinds_new.count(what) == 1
+    }
 
 
 def _before(removals: Mapping[str, Removal], removal: Removal) -> Removal | None:

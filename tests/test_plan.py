@@ -11,10 +11,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from onnxprune.calibration.base import load_data
 from onnxprune.coupling import Analysis
 from onnxprune.errors import PlanError
+from onnxprune.model import open_model
 from onnxprune.pipeline import apply, compress, inspect
 from onnxprune.plan import Plan, Removal, compose, plan_from_masks
+from onnxprune.signature import ports_of
 from tests.conftest import Build
 
 PLAN = Plan(
@@ -197,6 +200,33 @@ def test_two_plans_after_each_other_are_one(data: st.DataObject) -> None:
     removed = [set(removal.remove) for removal in compose(*plans).removals]
     expected = {*first, *(left[unit] for unit in then)}
     assert (removed or [set()])[0] == expected
+
+
+def test_plans_are_put_together_where_recovery_has_renamed_groups() -> None:
+    """The second model's `a` is called after a new bias, and `gone` is down to a unit, so it is no group there."""
+    structure = (("a", "neurons", 6), ("gone", "heads", 2), ("b", "neurons", 5))
+    first = Plan((Removal("a", "neurons", 6, (1, 2)), Removal("gone", "heads", 2, (0,))), {}, structure)
+    then = Plan(
+        (Removal("a.new", "neurons", 4, (0, 3)), Removal("b", "neurons", 5, (4,))),
+        {},
+        (("a.new", "neurons", 4), ("b", "neurons", 5)),
+    )
+    assert [(each.group, each.units, each.remove) for each in compose(first, then).removals] == [
+        ("a", 6, (0, 1, 2, 5)),
+        ("gone", 2, (0,)),
+        ("b", 5, (4,)),
+    ]
+
+
+def test_a_plan_of_a_recovered_model_goes_with_the_one_before(digits: dict[str, Path], tmp_path: Path) -> None:
+    path = digits["resnet"]
+    data = load_data(str(path.with_name("digits_calibration.npz")), ports_of(open_model(path)), samples=32)
+    first = compress(path, "l1", 0.3, data=data)
+    first.save(tmp_path / "first.onnx")
+    then = compress(tmp_path / "first.onnx", "l1", 0.3)
+    assert {removal.group for removal in then.plan.removals} - {group.id for group in inspect(path).groups}
+    together = compose(first.plan, then.plan)
+    assert apply(path, together).report.after.macs == then.report.after.macs
 
 
 def test_composed_plans_give_the_model_of_both(digits: dict[str, Path], tmp_path: Path) -> None:

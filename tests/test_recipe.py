@@ -83,6 +83,27 @@ def test_the_command_line_has_the_last_word(digits: dict[str, Path], tmp_path: P
     assert {removal.kind for removal in plan.removals} == {"hidden", "neurons", "head-dim"}
 
 
+def test_a_ratio_of_the_command_line_decides_over_a_target_of_the_recipe(
+    digits: dict[str, Path], tmp_path: Path
+) -> None:
+    recipe, plan = written(tmp_path, 'target = "macs=0.2"\nscope = "uniform"\n'), tmp_path / "plan.json"
+    args = [
+        "compress",
+        str(digits["resnet"]),
+        "--recipe",
+        str(recipe),
+        "--ratio",
+        "0.25",
+        "--dry-run",
+        "--plan",
+        str(plan),
+    ]
+    assert CliRunner().invoke(main, args).exit_code == 0
+    removals = Plan.read(plan).removals
+    assert removals
+    assert all(len(removal.remove) == removal.units // 4 for removal in removals)
+
+
 def test_a_ratio_and_a_target_are_one_too_many(digits: dict[str, Path]) -> None:
     options = ["--ratio", "0.5", "--target", "macs=0.5", "--dry-run"]
     done = CliRunner().invoke(main, ["compress", str(digits["resnet"]), *options])

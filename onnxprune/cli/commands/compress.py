@@ -137,6 +137,8 @@ def _with_recipe(request: dict[str, Any]) -> dict[str, Any]:
 
     recipe = read(path)
     unsaid = {name: value for name, value in recipe.options.items() if source(name) is ParameterSource.DEFAULT}
+    if source("ratio") is not ParameterSource.DEFAULT:
+        unsaid.pop("target", None)  # of a ratio and a target, the one of the command line decides
     return {**request, **unsaid, "ratios": recipe.ratios}
 
 
