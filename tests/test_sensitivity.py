@@ -14,10 +14,12 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from click.testing import CliRunner
 
 from onnxprune import pipeline, sensitivity
 from onnxprune.allocation.base import Curve
 from onnxprune.calibration.base import Batch, Data
+from onnxprune.cli import main
 from onnxprune.errors import UsageError
 from onnxprune.metrics import evaluate, metric, outputs_of
 from onnxprune.model import save
@@ -220,6 +222,16 @@ def test_where_nothing_can_be_kept(path: Path, data: Data, tmp_path: Path, monke
     assert sensitivity.default_cache() is None
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "new" / "deeper"))
     assert sensitivity.default_cache() == tmp_path / "new" / "deeper" / "onnxprune"
+
+
+def test_the_table_cuts_no_number_short(path: Path, tmp_path: Path) -> None:
+    np.savez(tmp_path / "x.npz", x=np.random.default_rng(0).standard_normal((20, 5)).astype(np.float32))
+    ratios = ",".join(f"0.{digit}" for digit in range(1, 10))
+    args = ["sensitivity", path, "--data", tmp_path / "x.npz", "--ratios", ratios, "--cache", tmp_path]
+    shown = CliRunner().invoke(main, [str(each) for each in args], env={"COLUMNS": "80"})
+    assert shown.exit_code == 0
+    assert "on 20 samples" in shown.output
+    assert "\N{HORIZONTAL ELLIPSIS}" not in shown.output
 
 
 def test_picture() -> None:

@@ -115,11 +115,11 @@ def _print(groups: list[Group], found: Sensitivity, ratios: list[float]) -> None
     how = "" if found.recovery == "none" else f", after {found.recovery}"
     title = f"{found.metric}{how}, {found.whole:.4g} when whole, on {found.samples} samples"
     table = Table(box=None, pad_edge=False, title=title, title_justify="left")
-    table.add_column("group")
+    table.add_column("group", overflow="fold")
     for name in ("units", *(f"-{ratio:.4g}" for ratio in ratios)):
-        table.add_column(name, justify="right")
+        table.add_column(name, justify="right", overflow="fold")
     for group in groups:
         values = dict(zip(found.curves[group.id].lost, found.curves[group.id].values, strict=True))
-        cells = [f"{values[share(ratio, group.units)]:.4g}" for ratio in ratios]
+        cells = [f"{values[share(ratio, group.units)]:.3g}" for ratio in ratios]
         table.add_row(group.id, f"{group.units:,}", *cells)
     Console(markup=False, emoji=False, highlight=False).print(table)
