@@ -230,8 +230,10 @@ def residual(layer: Layer, analysis: Analysis) -> Residual | None:
 
 def is_rectified(layer: Layer, behind: Residual | None) -> bool:
     """Is the layer's output, with what it is added to, read by a Relu alone? Then what is negative does not matter."""
+    if layer.form.hidden is not None:
+        return layer.form.rectified
     output = (behind.add if behind else layer.last).outputs[0]
-    uses = [] if layer.form.hidden is not None else list(output.uses())
+    uses = list(output.uses())
     return len(uses) == 1 and not output.is_graph_output() and rectifies(uses[0][0])
 
 

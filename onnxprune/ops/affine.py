@@ -40,6 +40,7 @@ class Form:
         even: every place sees all taps of the window: there is no padding.
         hidden: the axis of the weight that the results lie along, where they are no value of the graph: what follows
             (gates, heads, an activation) is inside the node. None: the output is the result.
+        rectified: of what is hidden: a Relu comes next.
         bias_parts: of so many equal parts along the last axis of the bias, the first is the layer's.
         drawn: may the rows be those of places drawn at random?
     """
@@ -56,6 +57,7 @@ class Form:
     bias_factor: str = ""
     even: bool = True
     hidden: int | None = None
+    rectified: bool = False
     bias_parts: int = 1
     drawn: bool = True
 

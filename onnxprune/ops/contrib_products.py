@@ -172,11 +172,16 @@ def fused_matmul_form(node: ir.Node, x: tuple[int, ...], w: tuple[int, ...]) -> 
 def fused_gemm_form(node: ir.Node, x: tuple[int, ...], w: tuple[int, ...]) -> Form | None:
     """Gemm before an activation."""
     form = FORMS["", "Gemm"](node, x, w)
-    return form and replace(form, hidden=0 if attribute(node, "transB", 0) else 1)
+    return form and replace(form, hidden=0 if attribute(node, "transB", 0) else 1, rectified=_is_rectified(node))
 
 
 @affine("FusedConv", domain=MICROSOFT)
 def fused_conv_form(node: ir.Node, x: tuple[int, ...], w: tuple[int, ...]) -> Form | None:
     """Conv before a sum and an activation."""
     form = FORMS["", "Conv"](node, x, w)
-    return form and replace(form, hidden=0)
+    summed = len(node.inputs) > 3 and node.inputs[3] is not None
+    return form and replace(form, hidden=0, rectified=_is_rectified(node) and not summed)
+
+
+def _is_rectified(node: ir.Node) -> bool:
+    return bool(attribute(node, "activation", "") == "Relu")

@@ -235,8 +235,12 @@ RECTIFIED = """
 """
 
 
-def test_negative_targets_in_front_of_a_relu_are_free(build: Build, tmp_path: Path) -> None:
-    path = build(RECTIFIED, p=[-2, -3, -2, -1, -2])
+FUSED = 'y = com.microsoft.FusedGemm<activation = "Relu">(r, b, p)'
+
+
+@pytest.mark.parametrize("graph", [RECTIFIED, RECTIFIED.replace("i = Gemm(r, b, p)  y = Relu(i)", FUSED)])
+def test_negative_targets_in_front_of_a_relu_are_free(graph: str, build: Build, tmp_path: Path) -> None:
+    path = build(graph, p=[-2, -3, -2, -1, -2])
     data = feeds(batches=10)
     due = outputs(path, data)
     errors = {}
