@@ -299,7 +299,8 @@ def main(match: str, case_pattern: str, again: bool, only_table: bool) -> None:
             f"{row.outcome} {row.reason} {row.cut} -> {row.recovered} dB, {row.seconds:.1f} s, {row.megabytes:.0f} MB"
         )
         print(f"{name:44} {case:28} {shown}", file=sys.stderr, flush=True)
-    (RESULTS / "zoo_recovery.md").write_text(to_markdown(list(rows.values())))
+    zoo = [name for name, case in jobs() if case == "default"]
+    (RESULTS / "zoo_recovery.md").write_text(to_markdown(list(rows.values()), zoo))
 
 
 if __name__ == "__main__":

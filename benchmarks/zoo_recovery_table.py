@@ -11,10 +11,12 @@ from typing import Any
 SAME_DB = 0.5
 
 
-def to_markdown(rows: Sequence[Any]) -> str:
+def to_markdown(rows: Sequence[Any], zoo: Sequence[str]) -> str:
     plain = [row for row in rows if row.case == "default"]
     others = [row for row in rows if row.case != "default"]
-    return "\n".join([*_head(plain), *_models(plain), *_cases(others), *_failures(others)]) + "\n"
+    missing = [name for name in zoo if name not in {row.model for row in plain}]
+    parts = [_head(plain), _models(plain), _missing(missing), _cases(others), _failures(others)]
+    return "\n".join(line for part in parts for line in part) + "\n"
 
 
 def _head(rows: Sequence[Any]) -> list[str]:
@@ -31,7 +33,8 @@ def _head(rows: Sequence[Any]) -> list[str]:
         "",
         "`python benchmarks/zoo_recovery.py`: every model of the zoo, made-up inputs, random weights. The SNR of the",
         "outputs beside the original on other inputs, as cut and recovered, says whether recovery does harm, not how",
-        "good a trained model would be.",
+        "good a trained model would be; 999 stands for equal outputs. Rows are kept from run to run (`--again` measures",
+        "anew), so they may be of different commits.",
         "",
         "## Default: `obs`, ratio 0.5, `reconstruct`, 16 samples",
         "",
@@ -70,6 +73,10 @@ def _models(rows: Sequence[Any]) -> list[str]:
         ),
         "",
     ]
+
+
+def _missing(names: Sequence[str]) -> list[str]:
+    return [f"Not measured, for want of time: {len(names)} models: {', '.join(names)}.", ""] if names else []
 
 
 def _plain(row: Any) -> str:
