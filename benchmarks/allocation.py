@@ -30,6 +30,8 @@ ROOT = Path(__file__).resolve().parents[1]
 SHARED = Path(os.environ.get("ONNXPRUNE_SHARED", ROOT.parent / "shared"))
 CIFAR = SHARED / "data" / "cifar10"
 SCOPES = ("auto", "uniform", "global", "isomorphic", "greedy", "knapsack", "sensitivity")
+# Where uniform loses: the same MACs taken inside the residual blocks only, and from the streams between them only.
+PLACES = ("uniform inside", "uniform streams")
 PEERS = ("torch-pruning global", "torch-pruning isomorphic")
 LATENCIES = (0.8, 0.6)
 BATCH = 64
@@ -67,19 +69,29 @@ def accuracy(path: Path, images: Any, labels: Any) -> float:
     return 100 * evaluate(path, data_of(images, labels), metric("accuracy", True))
 
 
+def streams(path: Path) -> list[str]:
+    """The groups of a ResNet that residual blocks add to: inside a block, units occur in two weights and a bias."""
+    from onnxprune import pipeline
+
+    groups = pipeline.inspect(path).groups
+    return [group.id for group in groups if len({occurrence.tensor for occurrence in group.occurrences}) > 3]
+
+
 def ours(model: str, scope: str, speedup: float, images: int, tests: int) -> dict[str, float]:
     """Accuracy as cut and after recovery, and what the MACs came to."""
     from onnxprune import pipeline
 
     path, calibration, test, labels = arrays(model, images, tests)
-    row = {}
+    row, (name, _, where) = {}, scope.partition(" ")
     with tempfile.TemporaryDirectory() as folder:
         target = Path(folder) / "cut.onnx"
         for recover in ("none", "reconstruct"):
             result = pipeline.compress(
                 path,
                 "l1",
-                scope=scope,
+                scope=name,
+                only=streams(path) if where == "streams" else (),
+                skip=streams(path) if where == "inside" else (),
                 target=[f"macs={1 / speedup}"],
                 data=data_of(calibration),
                 recover=recover,
@@ -172,7 +184,7 @@ def to_markdown(rows: dict[str, dict[str, float]], images: int, tests: int) -> I
 @click.command()
 @click.option("--models", default="resnet20,resnet56,digits_resnet,digits_transformer", help="names, with commas")
 @click.option("--speedups", default="1.5,2.11,2.57", help="times fewer MACs, with commas")
-@click.option("--scopes", default=",".join((*SCOPES, *PEERS)), help="allocations and peers, with commas")
+@click.option("--scopes", default=",".join((*SCOPES, *PLACES, *PEERS)), help="allocations and peers, with commas")
 @click.option("--latencies/--no-latencies", default=True, help="also reach shares of the latency")
 @click.option("--images", default=192, help="for recovery")
 @click.option("--tests", default=2000, help="test images")
@@ -195,7 +207,7 @@ def main(
         for speedup in map(float, speedups.split(",")):
             for scope in scopes.split(","):
                 key, peer = f"{model}|{scope}|{speedup}", scope.removeprefix("torch-pruning ")
-                runs = peer == scope or (find_spec("torch_pruning") is not None and "digits" not in model)
+                runs = scope in SCOPES or ("digits" not in model and (scope in PLACES or find_spec("torch_pruning")))
                 if key not in rows and runs:
                     add(key, (ours if peer == scope else torch_pruning)(model, peer, speedup, images, tests))
         wanted = [(scope, share) for scope in ("auto", "latency") for share in LATENCIES] if latencies else []

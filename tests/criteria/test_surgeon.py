@@ -10,7 +10,7 @@ import pytest
 
 from onnxprune.calibration.base import Batch, Data
 from onnxprune.criteria import surgeon
-from onnxprune.criteria.surgeon import _greedy, _Problem
+from onnxprune.criteria.surgeon import Problem, _greedy
 from onnxprune.pipeline import inspect
 from onnxprune.scoring import score_model
 from tests.conftest import Build
@@ -40,8 +40,8 @@ def least_squares(rows: Matrix, matrix: Matrix, keep: npt.NDArray[np.bool_]) -> 
     return float(((design[:, keep] @ found - target) ** 2).sum())
 
 
-def problem(rows: Matrix, matrix: Matrix, unit_of: npt.NDArray[np.int64], variance: float = 1.0) -> _Problem:
-    return _Problem(rows.T @ rows / len(rows), matrix, unit_of, UNITS, variance)
+def problem(rows: Matrix, matrix: Matrix, unit_of: npt.NDArray[np.int64], variance: float = 1.0) -> Problem:
+    return Problem(rows.T @ rows / len(rows), matrix, unit_of, UNITS, variance)
 
 
 @pytest.mark.parametrize("taps", [1, 3])
