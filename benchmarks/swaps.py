@@ -20,12 +20,11 @@ import click
 import numpy as np
 from recovery_common import CIFAR, IMAGES, ROOT, calibration, data_of
 
-from onnxprune import pipeline, planning
+from onnxprune import pipeline
 from onnxprune.criteria.base import Context, WeightReader
-from onnxprune.criteria.surgeon import Problem, obs, observe, problems_of
+from onnxprune.criteria.surgeon import Problem, observe, problems_of
 from onnxprune.runtime.statistics import Activations
 from onnxprune.selection import select
-from onnxprune.trials import Trials
 
 # An exchange counts from here on.
 _LESS = 1 - 1e-6
@@ -84,10 +83,8 @@ def search(model: str, ratio: float, seed: int) -> list[Found]:
     analysis = pipeline.inspect(path)
     groups = select(analysis, (), ())
     context = Context(analysis, WeightReader(analysis), 0, Activations(analysis, data), "auto", "cpu")
-    scores = {group.id: obs(group, context) for group in groups}
-    request = planning.Request("obs", target=(f"macs={1 / ratio}",))
-    with Trials(path, pipeline.inspect, data) as trials:
-        plan, _ = planning.make_plan(analysis, groups, scores, request, trials)
+    target = (f"macs={1 / ratio}",)
+    plan = pipeline.compress(path, "obs", target=target, data=data, recover="none").plan
     observed, keep, rng, found = observe(context), plan.keep(analysis), np.random.default_rng(seed), []
     for group in groups:
         problems = [each for layer in observed for each in problems_of(layer, group, context)]
