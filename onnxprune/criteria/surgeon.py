@@ -11,7 +11,7 @@ weights and H^-1 are updated, and so on. passes.Reconstruct makes the update for
 the pruned layers in front give.
 
 Exchanging removed and kept units afterwards (Meng et al. 2024, "OSSCAR") is left out: on ResNet-20 and ResNet-56 it
-lowers the error by 0.2% at most, from units drawn at random to the same error (benchmarks/swaps.py).
+lowers the error by about 0.2% at most, and from units drawn at random it leads to the same error (benchmarks/swaps.py).
 """
 
 from __future__ import annotations
