@@ -38,10 +38,10 @@ class RecalibrateBatchNorm(Mending):
 def rescaled(evidence: Evidence) -> tuple[Matrix, Matrix] | None:
     """Every output scaled to the deviation of its target, with the bias that makes the means agree."""
     found, matrix = evidence.everything, evidence.matrix
-    variance = np.maximum(np.sum(matrix * np.matmul(found.xx, matrix), axis=1), 0.0)
-    tiny = 1e-12 * max(float(found.tt.max()), 1e-30)
+    variance, due = found.spread(matrix), found.target_variance()
+    tiny = 1e-12 * max(float(due.max()), 1e-30)
     with np.errstate(divide="ignore", invalid="ignore"):
-        gain = np.where(variance > tiny, np.sqrt(np.maximum(found.tt, 0.0) / variance), 1.0)
+        gain = np.where(variance > tiny, np.sqrt(due / variance), 1.0)
     matrix = matrix * np.minimum(gain, _MAX_GAIN)[:, None]
     bias = found.best_bias(matrix)
     return (matrix, bias) if np.isfinite(matrix).all() and np.isfinite(bias).all() else None

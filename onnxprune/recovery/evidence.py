@@ -16,12 +16,15 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from onnxprune.layers import Array, Layer, Positions, bias_of, choose_positions, is_rectified, matrix_of, residual
-from onnxprune.recovery.moments import Centered, Matrix, Moments, merged, pooled
+from onnxprune.recovery.moments import Known, Matrix, Moments, merged, pooled
 from onnxprune.recovery.pairing import Pairing
 
 # Rows that a layer's moments are taken from: where there are more places, they are drawn at random.
 _MIN_ROWS = 20_000
 _ROWS_PER_FEATURE = 40
+# A layer with more features than this is fitted to so few rows: their number is what it takes the cube of then.
+_MOST_FEATURES = 6_144
+_FEW_ROWS = 2_048
 # Every fifth batch is held out to choose the ridge.
 _HELD_OUT = 5
 
@@ -42,9 +45,9 @@ class Evidence:
     layer: Layer
     matrix: Matrix
     bias: Matrix
-    train: Centered
-    held_out: Centered
-    everything: Centered
+    train: Known
+    held_out: Known
+    everything: Known
 
 
 class Gathering:
@@ -109,9 +112,10 @@ class Gathering:
         """What was seen; None where it is not finite."""
         groups, _, outputs = self.matrix.shape
         bias = bias_of(self.layer, groups * outputs).reshape(groups, -1)
-        train, held_out = (moments.centered() for moments in self.moments)
-        finite = all(np.isfinite(array).all() for array in (train.xx, train.xt, held_out.xx, held_out.xt))
-        return Evidence(self.layer, self.matrix, bias, train, held_out, merged(*self.moments)) if finite else None
+        train, held_out = (moments.known() for moments in self.moments)
+        if not (train.is_finite() and held_out.is_finite()):
+            return None
+        return Evidence(self.layer, self.matrix, bias, train, held_out, merged(train, held_out))
 
     def _hidden_target(self, x: Array, positions: Positions | None) -> Array:
         """What the original's weights make of its own input, for the outputs that are left."""
@@ -133,7 +137,8 @@ class Gathering:
     def _positions(self, number: int, shape: tuple[int, ...]) -> Positions | None:
         """Where in each sample of a batch rows are taken: drawn once, the same in every round."""
         if number == len(self.positions):
-            rows = max(_MIN_ROWS, _ROWS_PER_FEATURE * self.matrix.shape[1])
+            features = self.matrix.shape[1]
+            rows = _FEW_ROWS if features > _MOST_FEATURES else max(_MIN_ROWS, _ROWS_PER_FEATURE * features)
             limit = -(-rows // self.samples)
             self.positions.append(choose_positions(self.layer.places(shape), limit, self.rng))
         return self.positions[number]

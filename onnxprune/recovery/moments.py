@@ -1,9 +1,15 @@
-"""Second moments of a layer's rows and targets, and what follows from them: the best affine layer, and its error."""
+"""Second moments of a layer's rows and targets, and what follows from them: the best affine layer, and its error.
+
+Of fewer rows than features the rows themselves are kept: they are smaller than their covariance, and so is the system
+to solve.
+"""
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -22,7 +28,8 @@ _MANY_FEATURES = 1024
 class Moments:
     """Sums over rows x [groups, n, features] and targets t [groups, n, outputs], all float64.
 
-    Products are taken in float32 of values that the mean of the first batch was taken off, and added up in float64.
+    Products are taken in float32 of values that the mean of the first batch was taken off, and added up in float64;
+    not before there are more rows than features.
     """
 
     count: int = 0
@@ -33,25 +40,38 @@ class Moments:
     xx: Matrix | float = 0.0
     xt: Matrix | float = 0.0
     tt: Matrix | float = 0.0
+    waiting: list[tuple[Array, Array]] = field(default_factory=list)
 
     def update(self, rows: Array, targets: Array) -> None:
         """Add rows and targets."""
         rows, targets = rows.astype(np.float32, copy=False), targets.astype(np.float32, copy=False)
         if self.x_shift is None or self.t_shift is None:
             self.x_shift, self.t_shift = rows.mean(1, keepdims=True), targets.mean(1, keepdims=True)
-        rows, targets = rows - self.x_shift, targets - self.t_shift
-        turned = rows.transpose(0, 2, 1)
         self.count += rows.shape[1]
+        self.waiting.append((rows - self.x_shift, targets - self.t_shift))
+        if self.count > rows.shape[2]:
+            for each in self.waiting:
+                self._add(*each)
+            self.waiting.clear()
+
+    def _add(self, rows: Array, targets: Array) -> None:
+        turned = rows.transpose(0, 2, 1)
         self.x = self.x + rows.sum(1, dtype=np.float64)
         self.t = self.t + targets.sum(1, dtype=np.float64)
         self.xx = self.xx + np.matmul(turned, rows).astype(np.float64)
         self.xt = self.xt + np.matmul(turned, targets).astype(np.float64)
         self.tt = self.tt + np.einsum("gno,gno->go", targets, targets, dtype=np.float64)
 
-    def centered(self) -> Centered:
+    def known(self) -> Known:
         """Means and covariances."""
         assert self.x_shift is not None
         assert self.t_shift is not None
+        if self.waiting:
+            rows, targets = (np.concatenate(parts, axis=1) for parts in zip(*self.waiting, strict=True))
+            x, t = rows.mean(1, dtype=np.float64), targets.mean(1, dtype=np.float64)
+            scale = np.float32(self.count**-0.5)
+            about = ((array - mean[:, None].astype(np.float32)) * scale for array, mean in ((rows, x), (targets, t)))
+            return Rows(self.count, x + self.x_shift[:, 0], t + self.t_shift[:, 0], *about)
         x, t = np.asarray(self.x) / self.count, np.asarray(self.t) / self.count
         return Centered(
             self.count,
@@ -64,39 +84,84 @@ class Moments:
 
 
 @dataclass(frozen=True)
-class Centered:
-    """Means and covariances of rows and targets.
+class Known(ABC):
+    """What is known of rows and targets.
 
     Attributes:
         count: how many rows there were.
         x, t: means, [groups, features] and [groups, outputs].
-        xx, xt: covariances, [groups, features, features] and [groups, features, outputs].
-        tt: variances of the targets, [groups, outputs].
     """
 
     count: int
     x: Matrix
     t: Matrix
-    xx: Matrix
-    xt: Matrix
-    tt: Matrix
 
     def error(self, matrix: Matrix, bias: Matrix) -> float:
         """Mean squared error of rows @ matrix + bias, summed over outputs."""
-        spread = self.tt.sum() - 2 * np.sum(matrix * self.xt) + np.sum(matrix * np.matmul(self.xx, matrix))
         offset = np.einsum("gf,gfo->go", self.x, matrix) + bias - self.t
-        return float(max(spread, 0.0) + np.sum(offset**2))
+        return float(max(self.misfit(matrix), 0.0) + np.sum(offset**2))
 
     def best_bias(self, matrix: Matrix) -> Matrix:
         """The bias that makes the means agree: [groups, outputs]."""
         bias: Matrix = self.t - np.einsum("gf,gfo->go", self.x, matrix)
         return bias
 
+    @abstractmethod
+    def misfit(self, matrix: Matrix) -> float:
+        """Variance of targets - rows @ matrix, summed over outputs."""
+
+    @abstractmethod
+    def spread(self, matrix: Matrix) -> Matrix:
+        """Variance of rows @ matrix: [groups, outputs]."""
+
+    @abstractmethod
+    def target_variance(self) -> Matrix:
+        """Variance of the targets: [groups, outputs]."""
+
+    @abstractmethod
     def solve(self, start: Matrix, ridge: float) -> Matrix:
         """The matrix of least squared error plus ridge * mean variance * |matrix - start|^2 (Tikhonov).
 
         The ridge draws towards the weights that are there, not towards zero: with no data it changes nothing.
         """
+
+    @abstractmethod
+    def is_finite(self) -> bool:
+        """Is all of it finite?"""
+
+    @abstractmethod
+    def covariances(self) -> Centered:
+        """The same as means and covariances."""
+
+
+@dataclass(frozen=True)
+class Centered(Known):
+    """Means and covariances of rows and targets.
+
+    Attributes:
+        xx, xt: covariances, [groups, features, features] and [groups, features, outputs].
+        tt: variances of the targets, [groups, outputs].
+    """
+
+    xx: Matrix
+    xt: Matrix
+    tt: Matrix
+
+    def misfit(self, matrix: Matrix) -> float:
+        """See `Known`."""
+        return float(self.tt.sum() - 2 * np.sum(matrix * self.xt) + np.sum(matrix * np.matmul(self.xx, matrix)))
+
+    def spread(self, matrix: Matrix) -> Matrix:
+        """See `Known`."""
+        spread: Matrix = np.maximum(np.sum(matrix * np.matmul(self.xx, matrix), axis=1), 0.0)
+        return spread
+
+    def target_variance(self) -> Matrix:
+        """See `Known`."""
+        return np.maximum(self.tt, 0.0)
+
+    def solve(self, start: Matrix, ridge: float) -> Matrix:
+        """See `Known`."""
         features = self.xx.shape[1]
         solved = []
         for xx, xt, now in zip(self.xx, self.xt, start, strict=True):
@@ -105,33 +170,107 @@ class Centered:
             solved.append(now + np.linalg.solve(system, xt - xx @ now))
         return np.stack(solved)
 
+    def is_finite(self) -> bool:
+        """See `Known`."""
+        return all(np.isfinite(array).all() for array in (self.xx, self.xt))
 
-def merged(a: Moments, b: Moments) -> Centered:
-    """Means and covariances of both sets of rows."""
-    one, two = a.centered(), b.centered()
+    def covariances(self) -> Centered:
+        """See `Known`."""
+        return self
+
+
+@dataclass(frozen=True)
+class Rows(Known):
+    """Rows and targets themselves, about their means and over the root of their number.
+
+    Attributes:
+        rows: float32, [groups, n, features].
+        targets: float32, [groups, n, outputs].
+    """
+
+    rows: Array
+    targets: Array
+
+    def _short(self, matrix: Matrix) -> Matrix:
+        """What rows @ matrix lacks of the targets."""
+        short: Matrix = self.targets - np.matmul(self.rows, matrix)
+        return short
+
+    def misfit(self, matrix: Matrix) -> float:
+        """See `Known`."""
+        return float(np.sum(np.square(self._short(matrix))))
+
+    def spread(self, matrix: Matrix) -> Matrix:
+        """See `Known`."""
+        spread: Matrix = np.sum(np.square(np.matmul(self.rows, matrix)), axis=1)
+        return spread
+
+    def target_variance(self) -> Matrix:
+        """See `Known`."""
+        variance: Matrix = np.sum(np.square(self.targets, dtype=np.float64), axis=1)
+        return variance
+
+    @cached_property
+    def _products(self) -> Matrix:
+        """Products of rows with each other: [groups, n, n]."""
+        rows = self.rows.astype(np.float64)
+        products: Matrix = np.matmul(rows, rows.transpose(0, 2, 1))
+        return products
+
+    def solve(self, start: Matrix, ridge: float) -> Matrix:
+        """See `Known`: start + rows^T (rows rows^T + ridge)^-1 what is short, the same matrix by another way."""
+        features, n = self.rows.shape[2], self.rows.shape[1]
+        solved = []
+        for rows, products, short, now in zip(self.rows, self._products, self._short(start), start, strict=True):
+            strength = ridge * max(float(np.trace(products)) / features, 1e-30)
+            solved.append(now + rows.T @ np.linalg.solve(products + strength * np.eye(n), short))
+        return np.stack(solved)
+
+    def is_finite(self) -> bool:
+        """See `Known`."""
+        return all(np.isfinite(array).all() for array in (self.rows, self.targets))
+
+    def covariances(self) -> Centered:
+        """See `Known`."""
+        turned = self.rows.transpose(0, 2, 1)
+        xx, xt = (np.matmul(turned, other).astype(np.float64) for other in (self.rows, self.targets))
+        return Centered(self.count, self.x, self.t, xx, xt, self.target_variance())
+
+
+def merged(one: Known, two: Known) -> Known:
+    """Both sets of rows."""
     count = one.count + two.count
     p, q = one.count / count, two.count / count
+    x, t = p * one.x + q * two.x, p * one.t + q * two.t
+    if isinstance(one, Rows) and isinstance(two, Rows):
+        parts = [(part, (part.count / count) ** 0.5, count**-0.5) for part in (one, two)]
+        rows = [p.rows * share + (p.x - x)[:, None] * each for p, share, each in parts]
+        targets = [p.targets * share + (p.t - t)[:, None] * each for p, share, each in parts]
+        both = (np.concatenate(arrays, axis=1).astype(np.float32) for arrays in (rows, targets))
+        return Rows(count, x, t, *both)
     dx, dt = one.x - two.x, one.t - two.t
+    one, two = one.covariances(), two.covariances()
     return Centered(
         count,
-        p * one.x + q * two.x,
-        p * one.t + q * two.t,
+        x,
+        t,
         p * one.xx + q * two.xx + p * q * dx[:, :, None] * dx[:, None, :],
         p * one.xt + q * two.xt + p * q * dx[:, :, None] * dt[:, None, :],
         p * one.tt + q * two.tt + p * q * dt**2,
     )
 
 
-def pooled(parts: Sequence[Centered]) -> Centered:
+def pooled(parts: Sequence[Known]) -> Centered:
     """Covariances of rows of several kinds, each about means of its own; the means come out as zero."""
     first, counts = parts[0], [part.count for part in parts]
+    known = [part.covariances() for part in parts]
     xx, xt, tt = (
-        np.average([getattr(part, name) for part in parts], axis=0, weights=counts) for name in ("xx", "xt", "tt")
+        np.average([getattr(part, name) for part in known], axis=0, weights=counts) for name in ("xx", "xt", "tt")
     )
     return Centered(sum(counts), np.zeros_like(first.x), np.zeros_like(first.t), xx, xt, tt)
 
 
-def best_ridge(train: Centered, held_out: Centered, start: Matrix) -> float | None:
+def best_ridge(train: Known, held_out: Known, start: Matrix) -> float | None:
     """The ridge of least error on held-out rows; None when the weights as they are, with the best bias, do better."""
     errors: dict[float | None, float] = {None: held_out.error(start, train.best_bias(start))}
     for ridge in RIDGES if len(train.x[0]) <= _MANY_FEATURES else RIDGES[::2]:

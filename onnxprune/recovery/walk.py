@@ -89,7 +89,7 @@ def walk(
         set_bias(pruned.model, layer, bias)
         start = shared.get(layer.weight, first.matrix)
         before, after = first.everything.error(start, first.bias), first.everything.error(matrix, bias)
-        scale = max(float(first.everything.tt.sum()), 1e-30)
+        scale = max(float(first.everything.target_variance().sum()), 1e-30)
         errors.append(LayerError(layer.name, before / scale, after / scale))
     return errors
 

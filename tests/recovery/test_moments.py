@@ -7,7 +7,7 @@ import numpy.typing as npt
 import pytest
 from sklearn.linear_model import Ridge
 
-from onnxprune.recovery.moments import RIDGES, Centered, Moments, best_ridge, merged, pooled
+from onnxprune.recovery.moments import RIDGES, Centered, Known, Moments, Rows, best_ridge, merged, pooled
 
 GROUPS, ROWS, FEATURES, OUTPUTS = 2, 200, 5, 3
 Matrix = npt.NDArray[np.float64]
@@ -35,7 +35,8 @@ def of_rows(x: Matrix, t: Matrix) -> Centered:
     return Centered(n, x.mean(1), t.mean(1), turned @ xc / n, turned @ tc / n, (tc**2).mean(1))
 
 
-def assert_same(one: Centered, two: Centered) -> None:
+def assert_same(given: Known, two: Centered) -> None:
+    one = given.covariances()
     assert one.count == two.count
     for name in ("x", "t", "xx", "xt", "tt"):
         np.testing.assert_allclose(getattr(one, name), getattr(two, name), rtol=1e-4, atol=1e-4, err_msg=name)
@@ -43,24 +44,27 @@ def assert_same(one: Centered, two: Centered) -> None:
 
 def test_moments_are_those_of_all_rows() -> None:
     x, t, _ = sample()
-    assert_same(gathered(x, t).centered(), of_rows(x, t))
+    assert_same(gathered(x, t).known(), of_rows(x, t))
 
 
 def test_merged_are_those_of_both() -> None:
     (x, t, _), (u, s, _) = sample(0), sample(1, rows=77)
-    assert_same(merged(gathered(x, t), gathered(u, s)), of_rows(np.concatenate([x, u], 1), np.concatenate([t, s], 1)))
+    assert_same(
+        merged(gathered(x, t).known(), gathered(u, s).known()),
+        of_rows(np.concatenate([x, u], 1), np.concatenate([t, s], 1)),
+    )
 
 
 def test_error_is_that_of_the_rows() -> None:
     x, t, matrix = sample()
     wrong, bias = matrix + 0.1, np.ones((GROUPS, OUTPUTS))
     due = ((x @ wrong + bias[:, None] - t) ** 2).mean(1).sum()
-    assert gathered(x, t).centered().error(wrong, bias) == pytest.approx(due, rel=1e-4)
+    assert gathered(x, t).known().error(wrong, bias) == pytest.approx(due, rel=1e-4)
 
 
 def test_solution_without_a_ridge_is_least_squares() -> None:
     x, t, matrix = sample()
-    moments = gathered(x, t).centered()
+    moments = gathered(x, t).known()
     found = moments.solve(np.zeros_like(matrix), 0.0)
     bias = moments.best_bias(found)
     for group in range(GROUPS):
@@ -75,7 +79,7 @@ def test_solution_with_a_ridge_is_that_of_the_difference(ridge: float) -> None:
     """Drawing towards a start is a ridge on the distance from it."""
     x, t, matrix = sample()
     start = matrix + 0.5
-    found = gathered(x, t).centered().solve(start, ridge)
+    found = gathered(x, t).known().solve(start, ridge)
     for group in range(GROUPS):
         strength = ridge * np.trace(np.cov(x[group].T, bias=True)) / FEATURES * ROWS
         fit = Ridge(alpha=strength).fit(x[group], t[group] - x[group] @ start[group])
@@ -85,7 +89,7 @@ def test_solution_with_a_ridge_is_that_of_the_difference(ridge: float) -> None:
 def test_constant_features_change_nothing() -> None:
     x, t, matrix = sample()
     x[:] = 3.0
-    found = gathered(x, t).centered().solve(matrix, 1e-3)
+    found = gathered(x, t).known().solve(matrix, 1e-3)
     np.testing.assert_allclose(found, matrix)
 
 
@@ -110,3 +114,38 @@ def test_pooled_moments_are_those_of_rows_about_their_own_means() -> None:
     found = pooled([of_rows(*part) for part in parts])
     x, t = (np.concatenate([part[i] - part[i].mean(1, keepdims=True) for part in parts], axis=1) for i in (0, 1))
     assert_same(found, of_rows(x, t))
+
+
+def wide(seed: int, rows: int) -> tuple[Matrix, Matrix]:
+    """More features than rows."""
+    rng = np.random.default_rng(seed)
+    return rng.standard_normal((GROUPS, rows, 23)) + 30, rng.standard_normal((GROUPS, rows, OUTPUTS)) - 20
+
+
+def test_few_rows_are_kept_and_say_the_same_as_their_covariances() -> None:
+    (x, t), (u, s) = wide(0, 17), wide(1, 5)
+    rng = np.random.default_rng(2)
+    matrix, bias = rng.standard_normal((GROUPS, 23, OUTPUTS)), rng.standard_normal((GROUPS, OUTPUTS))
+    found = merged(gathered(x, t).known(), gathered(u, s).known())
+    due = of_rows(np.concatenate([x, u], 1), np.concatenate([t, s], 1))
+    assert isinstance(found, Rows)
+    assert_same(found, due)
+    assert found.error(matrix, bias) == pytest.approx(due.error(matrix, bias), rel=1e-4)
+    np.testing.assert_allclose(found.spread(matrix), due.spread(matrix), rtol=1e-4)
+    np.testing.assert_allclose(found.target_variance(), due.target_variance(), rtol=1e-4)
+    for ridge in (1e-3, 1.0):
+        np.testing.assert_allclose(found.solve(matrix, ridge), due.solve(matrix, ridge), rtol=1e-3, atol=1e-3)
+
+
+def test_few_rows_beside_many_are_merged_as_covariances() -> None:
+    (x, t), (u, s) = wide(0, 70), wide(1, 5)
+    assert isinstance(gathered(u, s).known(), Rows)
+    assert isinstance(gathered(x, t).known(), Centered)
+    found = merged(gathered(x, t).known(), gathered(u, s).known())
+    assert_same(found, of_rows(np.concatenate([x, u], 1), np.concatenate([t, s], 1)))
+
+
+def test_rows_that_are_not_finite_are_told() -> None:
+    x, t = wide(0, 17)
+    x[0, 3, 4] = np.nan
+    assert not gathered(x, t).known().is_finite()
