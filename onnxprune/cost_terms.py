@@ -12,9 +12,9 @@ from math import prod
 
 import onnx_ir as ir
 
-from onnxprune.cost import Cost, node_macs, shapes_after
+from onnxprune.cost import Cost, node_macs
 from onnxprune.coupling import Analysis
-from onnxprune.dims import Atom, atoms, kept_size
+from onnxprune.dims import Atom, Dim, atoms, kept_size
 from onnxprune.model import is_parameter
 from onnxprune.ops import find_cost
 from onnxprune.ops.base import key_of
@@ -32,7 +32,8 @@ class CostTerms:
         self._terms: list[_Term] = []
         self._by_atom: dict[Atom, list[_Term]] = {atom: [] for atom in prunable}
         self._constant: Amounts = (0, 0, 0)
-        for names, amounts in (*_weights(analysis), *_operators(analysis)):
+        shapes = _Shapes(analysis, prunable)
+        for names, amounts in (*_weights(analysis, shapes), *_operators(analysis, shapes)):
             inside = {atom for name in names for dim in analysis.dims.get(name, ()) for atom in atoms(dim)}
             term = _Term(tuple(inside & prunable), amounts)
             if term.atoms:
@@ -84,12 +85,27 @@ def _sum(*amounts: Amounts) -> Amounts:
     return sum(each[0] for each in amounts), sum(each[1] for each in amounts), sum(each[2] for each in amounts)
 
 
-def _weights(analysis: Analysis) -> list[tuple[list[str], Callable[[Counts], Amounts]]]:
-    def of(name: str, bits: int) -> Callable[[Counts], Amounts]:
-        dims = analysis.dims.get(name)
+class _Shapes:
+    """Shapes of values by how many units are kept; axes that no group is in are looked at once."""
 
+    def __init__(self, analysis: Analysis, prunable: set[Atom]) -> None:
+        self._dims, self._prunable = analysis.dims, prunable
+        self._axes: dict[str, list[int | Dim]] = {}
+
+    def __call__(self, name: str, kept: Counts) -> tuple[int, ...] | None:
+        """The shape; None where it is not known."""
+        dims = self._dims.get(name)
+        if dims is None:
+            return None
+        if name not in self._axes:
+            self._axes[name] = [kept_size(dim, {}) if self._prunable.isdisjoint(atoms(dim)) else dim for dim in dims]
+        return tuple(axis if isinstance(axis, int) else kept_size(axis, kept) for axis in self._axes[name])
+
+
+def _weights(analysis: Analysis, shapes: _Shapes) -> list[tuple[list[str], Callable[[Counts], Amounts]]]:
+    def of(name: str, bits: int) -> Callable[[Counts], Amounts]:
         def amounts(kept: Counts) -> Amounts:
-            size = prod(kept_size(dim, kept) for dim in dims) if dims is not None else 1
+            size = prod(shapes(name, kept) or ())
             return size, 0, (size * bits + 7) // 8
 
         return amounts
@@ -98,9 +114,9 @@ def _weights(analysis: Analysis) -> list[tuple[list[str], Callable[[Counts], Amo
     return [([v.name or ""], of(v.name or "", v.const_value.dtype.bitwidth)) for v in weights if v.const_value]
 
 
-def _operators(analysis: Analysis) -> list[tuple[list[str], Callable[[Counts], Amounts]]]:
+def _operators(analysis: Analysis, shapes: _Shapes) -> list[tuple[list[str], Callable[[Counts], Amounts]]]:
     def of(node: ir.Node) -> Callable[[Counts], Amounts]:
-        return lambda kept: (0, node_macs(node, shapes_after(analysis, kept)), 0)
+        return lambda kept: (0, node_macs(node, lambda name: shapes(name, kept)), 0)
 
     nodes = ir.traversal.RecursiveGraphIterator(analysis.model.graph)
     return [
