@@ -45,7 +45,8 @@ from onnxprune.signature import ports_of
 sys.path.insert(0, str(SHARED / "zoo"))
 FORK = multiprocessing.get_context("fork")  # what is imported here is there already
 RESULTS = Path(__file__).parent / "results"
-CPU_SECONDS, MEMORY_BYTES = 120, 8 << 30
+# Of address space: maps of weights count in it, many times over.
+CPU_SECONDS, MEMORY_BYTES = 120, 64 << 30
 BATCH, BATCHES, TEST_BATCHES = 8, 2, 4
 # Structurally different and small; the prefix says what is done to a model of the zoo first.
 SPREAD = (

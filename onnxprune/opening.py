@@ -34,7 +34,7 @@ def blaming(path: str | Path) -> Iterator[None]:
     """Where the block fails over a file that breaks the rules of ONNX, say that; for a valid file the fault is ours."""
     try:
         yield
-    except (ModelError, PlanError, UsageError):
+    except (ModelError, PlanError, UsageError, MemoryError):
         raise
     except Exception as error:
         try:
