@@ -60,7 +60,8 @@ def observe(context: Context) -> list[Observed]:
     found, watch = [], dict[str, list[Accumulator]]()
     for number, layer in enumerate(layers(analysis)):
         behind = residual(layer, analysis)
-        view = _some_rows(layer, analysis.shapes.shapes[layer.y], np.random.default_rng([context.seed, number]))
+        shapes = analysis.shapes.shapes[layer.x], analysis.shapes.shapes[layer.y]
+        view = _some_rows(layer, *shapes, np.random.default_rng([context.seed, number]))
         features = analysis.dims[layer.x][layer.form.axis].size // layer.form.groups * layer.form.taps
         rows = Covariance(view) if features <= _MOST_FEATURES else Summary(view)
         observed = Observed(layer, rows, Summary(_channels(layer.form.out_axis)))
@@ -81,14 +82,20 @@ def _channels(axis: int) -> View:
     return view
 
 
-def _some_rows(layer: Layer, y_shape: tuple[int, ...], rng: np.random.Generator) -> View:
-    """The rows of a layer at places drawn from each batch."""
+def _some_rows(layer: Layer, x_shape: tuple[int, ...], y_shape: tuple[int, ...], rng: np.random.Generator) -> View:
+    """The rows of a layer at places drawn from each batch; the shapes are those of the analysis."""
 
     def view(value: Array, batch: Batch) -> Iterator[Array]:
         del batch
-        places = layer.places((len(value), *y_shape[1:]))
-        positions = choose_positions(places, max(1, _MAX_ROWS // len(value)), rng)
-        yield layer.form.rows(value, positions)
+        limit = max(1, _MAX_ROWS // len(value))
+        if value.shape[1:] == x_shape[1:]:
+            positions = choose_positions(layer.places((len(value), *y_shape[1:])), limit, rng)
+            yield layer.form.rows(value, positions)
+            return
+        rows = layer.form.rows(value, None)  # another size along a dynamic axis: how many places there are shows here
+        by_place = rows.reshape(len(rows), len(value), -1, rows.shape[2])
+        positions = choose_positions(by_place.shape[2], limit, rng)
+        yield rows if positions is None else by_place[:, :, positions].reshape(len(rows), -1, rows.shape[2])
 
     return view
 

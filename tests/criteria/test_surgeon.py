@@ -202,3 +202,23 @@ def test_units_that_only_a_recurrent_layer_reads_cost_their_share_of_the_squared
     weights = {name: value.const_value.numpy() for name, value in analysis.model.graph.initializers.items()}
     squares = (weights["a"] ** 2).sum(0) + (weights["w"] ** 2).sum((0, 1))
     np.testing.assert_allclose(scores, squares / squares.sum(), rtol=1e-5)
+
+
+CONVOLUTIONS = """
+    net (float[n, 3, SIZE] x) => (float[n, 2, SIZE] y) <float[5, 3, 1, 1] a, float[2, 5, 1, 1] b>
+    { g = Conv(x, a)  f = Relu(g)  y = Conv(f, b) }
+"""
+
+
+def test_images_of_another_size_than_the_analysis_has_are_seen_at_places_that_they_have(
+    build: Build, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(surgeon, "_MAX_ROWS", 7 * 40)
+    found = []
+    for size in ("h, w", "4, 3"):
+        analysis = inspect(build(CONVOLUTIONS.replace("SIZE", size)))
+        found.append(score_model(analysis, analysis.groups, "obs", data(3, 4, 3)))
+    dynamic, static = found
+    assert dynamic.keys() == static.keys()
+    for group, scores in static.items():
+        np.testing.assert_allclose(dynamic[group], scores, rtol=1e-6)
