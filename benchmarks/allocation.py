@@ -55,7 +55,7 @@ def arrays(model: str, images: int, tests: int) -> tuple[Path, Any, Any, Any]:
 
 def data_of(images: Any, labels: Any = None) -> Any:
     """Batches of the one input."""
-    from onnxprune.calibration.base import Batch, Data
+    from onnxprune.data.base import Batch, Data
 
     starts = range(0, len(images), BATCH)
     parts = [Batch({"input": images[i : i + BATCH]}, None if labels is None else labels[i : i + BATCH]) for i in starts]
@@ -64,14 +64,14 @@ def data_of(images: Any, labels: Any = None) -> Any:
 
 def accuracy(path: Path, images: Any, labels: Any) -> float:
     """Percent."""
-    from onnxprune.metrics import evaluate, metric
+    from onnxprune.evaluation.metrics import evaluate, metric
 
     return 100 * evaluate(path, data_of(images, labels), metric("accuracy", True))
 
 
 def streams(path: Path) -> list[str]:
     """The groups of a ResNet that residual blocks add to: inside a block, units occur in two weights and a bias."""
-    from onnxprune import pipeline
+    from onnxprune.pipeline import run as pipeline
 
     groups = pipeline.inspect(path).groups
     return [group.id for group in groups if len({occurrence.tensor for occurrence in group.occurrences}) > 3]
@@ -79,7 +79,7 @@ def streams(path: Path) -> list[str]:
 
 def ours(model: str, scope: str, speedup: float, images: int, tests: int) -> dict[str, float]:
     """Accuracy as cut and after recovery, and what the MACs came to."""
-    from onnxprune import pipeline
+    from onnxprune.pipeline import run as pipeline
 
     path, calibration, test, labels = arrays(model, images, tests)
     row, (name, _, where) = {}, scope.partition(" ")
@@ -137,9 +137,9 @@ def torch_pruning(model: str, mode: str, speedup: float, images: int, tests: int
 
 def latency(model: str, scope: str, share: float) -> dict[str, float]:
     """What a cut asked for by latency takes, measured once more, and the MACs that are left."""
-    from onnxprune import pipeline
+    from onnxprune.pipeline import run as pipeline
     from onnxprune.errors import TargetError
-    from onnxprune.trials import Trials
+    from onnxprune.steps.prune.candidates import Trials
 
     path = arrays(model, 1, 1)[0]
     with tempfile.TemporaryDirectory() as folder, Trials(path) as trials:

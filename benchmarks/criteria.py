@@ -69,7 +69,7 @@ def images_of(model: str) -> tuple[Any, Any, Any, Any]:
 
 def data_of(images: Any, labels: Any | None) -> Any:
     """Batches of BATCH images."""
-    from onnxprune.calibration.base import Batch, Data
+    from onnxprune.data.base import Batch, Data
 
     def start() -> Any:
         for at in range(0, len(images), BATCH):
@@ -81,7 +81,7 @@ def data_of(images: Any, labels: Any | None) -> Any:
 
 def inner_groups(analysis: Any) -> list[Any]:
     """Groups that a single weight makes, or that are the state of a recurrent layer."""
-    from onnxprune.filters import producing
+    from onnxprune.analysis.producers import producing
 
     made = producing(analysis)
     matrices = {
@@ -100,7 +100,7 @@ class Bench:
     """One model with its data."""
 
     def __init__(self, name: str) -> None:
-        from onnxprune import pipeline
+        from onnxprune.pipeline import run as pipeline
 
         self.name, self.path = name, MODELS[name]
         self.images, self.labels, self.test, self.test_labels = images_of(name)
@@ -120,12 +120,13 @@ class Bench:
 
     def measure(self, criterion: str, *, labelled: bool, seed: int, recovered: bool) -> tuple[float, float, float]:
         """Accuracy in percent of what is left, as it is and recovered (or again), and the seconds that scoring took."""
-        from onnxprune import opening, pipeline
-        from onnxprune.allocation.base import share, weakest
-        from onnxprune.model import save
-        from onnxprune.plan import plan_from_masks
-        from onnxprune.recover import recover
-        from onnxprune.scoring import score_model
+        from onnxprune.analysis import inspect as opening
+        from onnxprune.pipeline import run as pipeline
+        from onnxprune.steps.prune.allocation.base import share, weakest
+        from onnxprune.model.file import save
+        from onnxprune.steps.plan import plan_from_masks
+        from onnxprune.steps.recover.methods import recover
+        from onnxprune.steps.prune.score import score_model
 
         start = time.perf_counter()
         data = data_of(self.images, self.labels if labelled else None)
@@ -186,7 +187,7 @@ def bench_of(model: str) -> Bench:
 
 def measured(task: tuple[str, bool, Sequence[str], bool]) -> Row:
     """One row of the table."""
-    from onnxprune.criteria.base import criteria
+    from onnxprune.steps.prune.criteria.base import criteria
 
     criterion, labelled, models, recovered = task
     row = Row(
@@ -209,7 +210,7 @@ def measured(task: tuple[str, bool, Sequence[str], bool]) -> Row:
 @click.option("-o", "--output", type=Path, help="where to write the table (default: the terminal)")
 def main(models: str, wanted: str, recover: bool, jobs: int, output: Path | None) -> None:
     """Measure every criterion on every model and write the table."""
-    from onnxprune.criteria.base import criteria
+    from onnxprune.steps.prune.criteria.base import criteria
 
     names = models.split(",")
     whole = {name: bench_of(name).accuracy(MODELS[name]) for name in names}

@@ -55,7 +55,7 @@ def operators() -> list[str]:
     """Which operators of the standard can be run, by the table or by their definition."""
     import onnx.defs
 
-    from onnxprune.runtime.torch_ops import find, known
+    from onnxprune.runtime.torch.ops import find, known
 
     schemas = [schema for schema in onnx.defs.get_all_schemas() if schema.domain == "" and not schema.deprecated]
     table = {schema.name for schema in schemas if find(("", schema.name))}

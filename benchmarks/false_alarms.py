@@ -22,7 +22,7 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from onnxprune.benchmark.statistics import Comparison, compare
+from onnxprune.evaluation.benchmark.comparison import Comparison, compare
 from onnxprune.runtime.latency import Latency, Setting, measure
 
 ROOT = Path(__file__).resolve().parents[1]

@@ -19,13 +19,14 @@ import click
 import numpy as np
 import numpy.typing as npt
 
-from onnxprune import opening, pipeline
-from onnxprune.model import save
+from onnxprune.analysis import inspect as opening
+from onnxprune.pipeline import run as pipeline
+from onnxprune.model.file import save
 from onnxprune.passes.remove_dead import RemoveDead
 from onnxprune.passes.remove_units import RemoveUnits
-from onnxprune.plan import Plan
-from onnxprune.recover import recover
-from onnxprune.runtime.ort import Session
+from onnxprune.steps.plan import Plan
+from onnxprune.steps.recover.methods import recover
+from onnxprune.runtime.session import Session
 
 ROOT = Path(__file__).resolve().parents[1]
 SHARED = Path(os.environ.get("ONNXPRUNE_SHARED", ROOT.parent / "shared"))

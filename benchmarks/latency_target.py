@@ -25,13 +25,13 @@ LIMIT = 0.6
 
 def measured(batch: int, folder: Path) -> str:
     """A row of the table."""
-    from onnxprune import pipeline
-    from onnxprune.benchmark.statistics import compare
-    from onnxprune.calibration.base import load_data
-    from onnxprune.metrics import evaluate, metric
-    from onnxprune.model import open_model
+    from onnxprune.pipeline import run as pipeline
+    from onnxprune.evaluation.benchmark.comparison import compare
+    from onnxprune.data.base import load_data
+    from onnxprune.evaluation.metrics import evaluate, metric
+    from onnxprune.model.file import open_model
     from onnxprune.runtime.latency import Setting, measure
-    from onnxprune.signature import ports_of
+    from onnxprune.model.signature import ports_of
 
     ports = ports_of(open_model(MODEL))
     setting, target = Setting(batch=batch), folder / f"batch{batch}.onnx"

@@ -59,7 +59,7 @@ Step = Callable[[], Any]
 
 
 def ours(case: Case) -> tuple[Step, Callable[[Any], None]]:
-    from onnxprune import pipeline
+    from onnxprune.pipeline import run as pipeline
 
     return lambda: pipeline.compress(case.original, "l1", RATIO), lambda result: result.save(case.target(OURS))
 

@@ -40,16 +40,18 @@ class Ours:
 
     def plan(self, ratio: float) -> Any:
         """What `pipeline.compress(path, data=data, target=...)` removes."""
-        from onnxprune import pipeline
+        from onnxprune.pipeline import run as pipeline
 
         target = (f"macs={1 / ratio}",)
         return pipeline.compress(self.path, "obs", target=target, data=self.data, recover="none").plan
 
     def measure(self, method: str, ratio: float) -> Row:
         """Accuracy with one of the ways of recovery."""
-        from onnxprune import cost, pipeline, recover
-        from onnxprune.model import save
-        from onnxprune.opening import analyze_model
+        from onnxprune.analysis import cost
+        from onnxprune.pipeline import run as pipeline
+        from onnxprune.steps.recover import methods as recover
+        from onnxprune.model.file import save
+        from onnxprune.analysis.inspect import analyze_model
         from onnxprune.passes.remove_dead import RemoveDead
         from onnxprune.passes.remove_units import RemoveUnits
 
@@ -84,7 +86,7 @@ def measure_ours(model: str, ratios: list[float], seeds: list[int], wanted: list
 
 def timed(model: str, ratio: float, images: int, folder: Path) -> Row:
     """The whole of `compress`, as a user calls it, and its seconds."""
-    from onnxprune import pipeline
+    from onnxprune.pipeline import run as pipeline
 
     data, path = data_of(calibration(0, images)), folder / "timed.onnx"
     wall, cpu = time.perf_counter(), time.process_time()
@@ -112,7 +114,8 @@ def transformer(name: str, seed: int, folder: Path) -> tuple[Path, Any, Any, str
 
 def measure_transformer(name: str, method: str, seed: int, folder: Path) -> Row:
     """SNR of the outputs on inputs that were not calibrated on."""
-    from onnxprune import metrics, pipeline
+    from onnxprune.evaluation import metrics
+    from onnxprune.pipeline import run as pipeline
 
     path, images, test, port = transformer(name, seed, folder)
     kinds = {group.kind for group in pipeline.inspect(path).groups}

@@ -98,7 +98,7 @@ def calibration(seed: int, count: int) -> Any:
 
 
 def data_of(images: Any, name: str = "input") -> Any:
-    from onnxprune.calibration.base import Batch, Data
+    from onnxprune.data.base import Batch, Data
 
     parts = [Batch({name: images[at : at + BATCH]}) for at in range(0, len(images), BATCH)]
     return Data("images", False, lambda: iter(parts))

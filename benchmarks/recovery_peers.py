@@ -264,7 +264,8 @@ def measure_torch(due: Sequence[Key], network: CifarResNet, cut: CifarResNet, ca
 
 def measure_onnxsim(due: Sequence[Key], share: str, folder: Path, cache: Cache) -> None:
     """Accuracy of a cut, as it is and after onnxsim's ridge regression."""
-    from onnxprune import cost, pipeline
+    from onnxprune.analysis import cost
+    from onnxprune.pipeline import run as pipeline
 
     model, _, ratio, _, _ = due[0]
     path, file = CIFAR / f"{model}.onnx", folder / "onnxsim.onnx"

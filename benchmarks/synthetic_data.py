@@ -20,10 +20,10 @@ import onnx
 import onnx_ir as ir
 import onnxruntime
 
-from onnxprune.calibration.base import NO_HINTS, Hints, load_data
-from onnxprune.calibration.synthetic import hints_of
-from onnxprune.model import open_model
-from onnxprune.signature import ports_of
+from onnxprune.data.base import NO_HINTS, Hints, load_data
+from onnxprune.data.sources.synthetic import hints_of
+from onnxprune.model.file import open_model
+from onnxprune.model.signature import ports_of
 
 SHARED = Path(os.environ.get("ONNXPRUNE_SHARED", Path(__file__).resolve().parents[2] / "shared"))
 SAMPLES = 512

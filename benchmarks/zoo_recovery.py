@@ -32,15 +32,16 @@ import numpy as np
 from coverage import CIFAR, REAL, SHARED, model_file
 from zoo_recovery_table import to_markdown
 
-from onnxprune import cost, pipeline
-from onnxprune.allocation.base import allocations
-from onnxprune.calibration.base import Batch, Data, load_data
-from onnxprune.criteria.base import criteria
+from onnxprune.analysis import cost
+from onnxprune.pipeline import run as pipeline
+from onnxprune.steps.prune.allocation.base import allocations
+from onnxprune.data.base import Batch, Data, load_data
+from onnxprune.steps.prune.criteria.base import criteria
 from onnxprune.errors import DataError, OnnxpruneError, VerificationError
-from onnxprune.metrics import evaluate, metric, outputs_of
-from onnxprune.model import open_model
-from onnxprune.recover import METHODS
-from onnxprune.signature import ports_of
+from onnxprune.evaluation.metrics import evaluate, metric, outputs_of
+from onnxprune.model.file import open_model
+from onnxprune.steps.recover.methods import METHODS
+from onnxprune.model.signature import ports_of
 
 sys.path.insert(0, str(SHARED / "zoo"))
 FORK = multiprocessing.get_context("fork")  # what is imported here is there already
@@ -164,7 +165,7 @@ def _measure(row: Row, folder: Path, start: float) -> None:
 
 def _compressed(path: Path, folder: Path, data: Any, options: dict[str, Any]) -> tuple[Any, Path | None]:
     """The result, and the file as it was cut where there is one already."""
-    from onnxprune import pipeline
+    from onnxprune.pipeline import run as pipeline
 
     if options.pop("lossless", False):
         return pipeline.compress_lossless(path), None

@@ -20,7 +20,7 @@ from pictures import pictures
 
 from onnxprune import passes
 from onnxprune.cli import main as command_line
-from onnxprune.criteria.base import Criterion, criteria
+from onnxprune.steps.prune.criteria.base import Criterion, criteria
 
 ROOT = Path(__file__).resolve().parent.parent
 

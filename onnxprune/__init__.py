@@ -15,7 +15,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from onnxprune.coupling import Analysis, Group
+    from onnxprune.analysis.coupling import Analysis, Group
     from onnxprune.errors import (
         MissingExtraError,
         ModelError,
@@ -25,11 +25,11 @@ if TYPE_CHECKING:
         UsageError,
         VerificationError,
     )
-    from onnxprune.opening import inspect
-    from onnxprune.pipeline import apply, compress
-    from onnxprune.plan import Plan
+    from onnxprune.analysis.inspect import inspect
+    from onnxprune.pipeline.run import apply, compress
+    from onnxprune.steps.plan import Plan
     from onnxprune.report.data import Report
-    from onnxprune.result import Result
+    from onnxprune.pipeline.result import Result
 
     __version__: str
 

@@ -10,8 +10,8 @@ from typing import Protocol
 import onnx_ir as ir
 
 from onnxprune.ops.base import Array
-from onnxprune.recovery.pairing import Pairing
-from onnxprune.recovery.walk import LayerError, Mend, Progress, walk
+from onnxprune.steps.recover.pairing import Pairing
+from onnxprune.steps.recover.layerwise import LayerError, Mend, Progress, walk
 
 
 @dataclass(frozen=True)

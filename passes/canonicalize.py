@@ -8,12 +8,12 @@ import numpy as np
 import onnx_ir as ir
 import onnx_ir.passes.common as common
 
-from onnxprune.graph import subgraphs
-from onnxprune.inference import Shapes
+from onnxprune.model.graph import subgraphs
+from onnxprune.analysis.shape_inference import Shapes
 from onnxprune.ops.base import Array
 from onnxprune.ops.evaluate import constant_tensor
 from onnxprune.passes.base import PassResult
-from onnxprune.shapes import Observe, infer
+from onnxprune.analysis.shapes import Observe, infer
 
 # A folded array of more entries than this would weigh more than the nodes that compute it.
 _MAX_FOLDED = 1024

@@ -8,11 +8,11 @@ import numpy as np
 import numpy.typing as npt
 import onnx_ir as ir
 
-from onnxprune.layers import Layer, bias_of, layers_of, matrix_of
+from onnxprune.analysis.layers import Layer, bias_of, layers_of, matrix_of
 from onnxprune.ops.normalization import is_batch_norm
 from onnxprune.ops.traits import lets_scale_through
 from onnxprune.passes.base import PassResult
-from onnxprune.recovery.edit import set_bias, set_matrix
+from onnxprune.passes.write_back import set_bias, set_matrix
 
 Vector = npt.NDArray[np.float64]
 

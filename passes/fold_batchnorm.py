@@ -7,10 +7,10 @@ from dataclasses import dataclass, replace
 import numpy as np
 import onnx_ir as ir
 
-from onnxprune.layers import Layer, bias_of, layers_of, matrix_of, read
+from onnxprune.analysis.layers import Layer, bias_of, layers_of, matrix_of, read
 from onnxprune.ops.normalization import is_batch_norm
 from onnxprune.passes.base import PassResult
-from onnxprune.recovery.edit import set_bias, set_matrix
+from onnxprune.passes.write_back import set_bias, set_matrix
 
 
 @dataclass(frozen=True)

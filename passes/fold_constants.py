@@ -9,13 +9,13 @@ import numpy as np
 import onnx_ir as ir
 
 from onnxprune.dims import Atom, keep_mask
-from onnxprune.lossless.constants import Constants
-from onnxprune.lossless.known import Site, Vector
-from onnxprune.lossless.linear import Linear, linear_form
+from onnxprune.analysis.constants import Constants
+from onnxprune.ops.constants.base import Site, Vector
+from onnxprune.ops.constants.linear import Linear, linear_form
 from onnxprune.ops.base import Array
 from onnxprune.ops.traits import adds
 from onnxprune.passes.base import PassResult
-from onnxprune.plan import Plan
+from onnxprune.steps.plan import Plan
 
 
 @dataclass(frozen=True)

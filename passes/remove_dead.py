@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import onnx_ir as ir
 
-from onnxprune import graph as graphs
+from onnxprune.model import graph as graphs
 from onnxprune.passes.base import PassResult
 
 

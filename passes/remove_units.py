@@ -11,15 +11,15 @@ from typing import Any
 import numpy as np
 import onnx_ir as ir
 
-from onnxprune.arithmetic import SizeArithmetic
-from onnxprune.coupling import Analysis
+from onnxprune.analysis.size_arithmetic import SizeArithmetic
+from onnxprune.analysis.coupling import Analysis
 from onnxprune.dims import Atom, Dim, Mask, keep_mask, kept_size
-from onnxprune.graph import subgraphs
-from onnxprune.model import reading
+from onnxprune.model.graph import subgraphs
+from onnxprune.model.file import reading
 from onnxprune.ops.base import Array, IndexRef, SizeRef
 from onnxprune.ops.traits import joins
 from onnxprune.passes.base import PassResult
-from onnxprune.plan import Plan
+from onnxprune.steps.plan import Plan
 
 
 @dataclass(frozen=True)

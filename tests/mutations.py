@@ -375,7 +375,7 @@ def damaged(seed: int, files: list[Path]) -> tuple[str, bytes]:
 def outcome(path: Path, target: Path) -> str:
     """What comes of a file: "written", "refused: ..." in one line, or "escaped: ..." with any other error."""
     from onnxprune.errors import OnnxpruneError
-    from onnxprune.pipeline import compress, inspect
+    from onnxprune.pipeline.run import compress, inspect
 
     before = path.read_bytes()
     with contextlib.suppress(OnnxpruneError):

@@ -15,13 +15,13 @@ from typing import Any
 import numpy as np
 import onnx_ir as ir
 
-from onnxprune.coupling import Analysis
+from onnxprune.analysis.coupling import Analysis
 from onnxprune.dims import Atom, Mask, atoms, keep_mask, resolve
-from onnxprune.model import open_model, save
+from onnxprune.model.file import open_model, save
 from onnxprune.passes.remove_units import RemoveUnits
-from onnxprune.pipeline import inspect
-from onnxprune.plan import Plan, Removal
-from onnxprune.runtime.ort import Session
+from onnxprune.pipeline.run import inspect
+from onnxprune.steps.plan import Plan, Removal
+from onnxprune.runtime.session import Session
 
 
 @dataclass(frozen=True)

@@ -34,11 +34,11 @@ import pytest
 from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
-from onnxprune import coupling, shapes
+from onnxprune.analysis import coupling, shapes
 from onnxprune.dims import Atom, Dim, Mask, atoms, keep_mask, kept_size
 from onnxprune.ops.base import Key, attribute
 from onnxprune.passes.remove_units import RemoveUnits
-from onnxprune.plan import plan_from_masks
+from onnxprune.steps.plan import plan_from_masks
 
 Array = npt.NDArray[Any]
 Arrays = dict[str, Array | None]

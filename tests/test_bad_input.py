@@ -20,7 +20,8 @@ import onnx
 import pytest
 from click.testing import CliRunner, Result
 
-from onnxprune import pipeline, verify
+from onnxprune.pipeline import run as pipeline
+from onnxprune.evaluation import verify
 from onnxprune.cli import main
 from onnxprune.errors import MissingExtraError
 from tests.conftest import Build

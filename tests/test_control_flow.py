@@ -5,7 +5,7 @@ from __future__ import annotations
 import onnx
 import pytest
 
-from onnxprune.pipeline import inspect
+from onnxprune.pipeline.run import inspect
 from tests.conftest import Build
 from tests.test_traps import frozen, proved
 

@@ -7,8 +7,8 @@ from pathlib import Path
 import onnx
 import pytest
 
-from onnxprune import cost
-from onnxprune.pipeline import compress, inspect
+from onnxprune.analysis import cost
+from onnxprune.pipeline.run import compress, inspect
 from tests.conftest import Build
 
 MACS = {

@@ -7,10 +7,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from onnxprune import cost
-from onnxprune.cost_terms import CostTerms
+from onnxprune.analysis import cost
+from onnxprune.analysis.cost_model import CostTerms
 from onnxprune.dims import Atom
-from onnxprune.pipeline import inspect
+from onnxprune.pipeline.run import inspect
 
 
 @pytest.mark.parametrize("name", ["resnet", "transformer", "lstm"])

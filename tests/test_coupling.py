@@ -10,9 +10,9 @@ import numpy as np
 import onnx
 import pytest
 
-from onnxprune.coupling import Analysis, Group, dims_text
+from onnxprune.analysis.coupling import Analysis, Group, dims_text
 from onnxprune.dims import keep_mask
-from onnxprune.pipeline import inspect
+from onnxprune.pipeline.run import inspect
 from tests.conftest import Build
 
 

@@ -12,9 +12,10 @@ import onnxruntime
 import pytest
 from click.testing import CliRunner
 
-from onnxprune import doctor, pipeline
+from onnxprune.cli import doctor
+from onnxprune.pipeline import run as pipeline
 from onnxprune.cli import main
-from onnxprune.doctor import BROKEN, OK, OPTIONAL, Check, examine
+from onnxprune.cli.doctor import BROKEN, OK, OPTIONAL, Check, examine
 from onnxprune.runtime import latency
 
 

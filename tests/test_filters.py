@@ -6,8 +6,8 @@ import numpy as np
 import onnx
 import pytest
 
-from onnxprune.filters import producing
-from onnxprune.pipeline import inspect
+from onnxprune.analysis.producers import producing
+from onnxprune.pipeline.run import inspect
 from tests.conftest import Build
 
 # The graph, and the axes of its weights that make something.

@@ -12,8 +12,8 @@ import onnx
 import onnxruntime
 import pytest
 
-from onnxprune import cost
-from onnxprune.pipeline import compress, inspect
+from onnxprune.analysis import cost
+from onnxprune.pipeline.run import compress, inspect
 from tests.oracle import every_other_unit, judge
 
 MICROSOFT = "com.microsoft"

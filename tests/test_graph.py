@@ -7,8 +7,8 @@ from pathlib import Path
 import networkx as nx
 import pytest
 
-from onnxprune import graph as graphs
-from onnxprune.model import open_model
+from onnxprune.model import graph as graphs
+from onnxprune.model.file import open_model
 from tests.conftest import Build
 
 DIAMOND = """

@@ -7,9 +7,9 @@ from collections.abc import Sequence
 import numpy as np
 import pytest
 
-from onnxprune.calibration.base import Batch, Data
-from onnxprune.holdout import split
-from onnxprune.signature import Port
+from onnxprune.data.base import Batch, Data
+from onnxprune.data.split import split
+from onnxprune.model.signature import Port
 
 FREE, FIXED = Port("x", "tensor(float)", ("batch", 2)), Port("x", "tensor(float)", (3, 2))
 

@@ -7,10 +7,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from onnxprune import layers
-from onnxprune.layers import Layer, bias_of, choose_positions, matrix_of, read
-from onnxprune.pipeline import inspect
-from onnxprune.runtime.stepping import Stepper
+from onnxprune.analysis import layers
+from onnxprune.analysis.layers import Layer, bias_of, choose_positions, matrix_of, read
+from onnxprune.pipeline.run import inspect
+from onnxprune.runtime.stepper import Stepper
 from tests.conftest import Build
 
 NORM = "float[6] gain, float[6] shift, float[6] mean, float[6] variance"

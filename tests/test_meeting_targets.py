@@ -15,12 +15,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from onnxprune import cost
-from onnxprune.allocation.base import Lost, allocations
-from onnxprune.calibration.base import Batch, Data
+from onnxprune.analysis import cost
+from onnxprune.steps.prune.allocation.base import Lost, allocations
+from onnxprune.data.base import Batch, Data
 from onnxprune.errors import TargetError, UsageError
-from onnxprune.pipeline import compress, inspect
-from onnxprune.targets import Search, Target, amount, parse
+from onnxprune.pipeline.run import compress, inspect
+from onnxprune.steps.prune.targets import Search, Target, amount, parse
 from tests.conftest import Build
 
 COMPUTED = [name for name in allocations.names() if not allocations[name].needs]

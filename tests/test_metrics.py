@@ -10,11 +10,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from onnxprune.calibration.base import Batch, Data, load_data
+from onnxprune.data.base import Batch, Data, load_data
 from onnxprune.errors import DataError, UsageError
-from onnxprune.metrics import METRICS, chosen_output, evaluate, metric, outputs_of
-from onnxprune.runtime.ort import Session
-from onnxprune.signature import Port
+from onnxprune.evaluation.metrics import METRICS, chosen_output, evaluate, metric, outputs_of
+from onnxprune.runtime.session import Session
+from onnxprune.model.signature import Port
 
 RNG = np.random.default_rng(0)
 LOGITS = RNG.standard_normal((7, 6)).astype(np.float32)

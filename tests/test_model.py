@@ -15,12 +15,12 @@ from google.protobuf.message import Message
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from onnxprune import model as models
+from onnxprune.model import file as models
 from onnxprune.errors import ModelError, UsageError
-from onnxprune.model import check, estimated_bytes, open_model, save, skeleton, staged
-from onnxprune.pipeline import compress
-from onnxprune.runtime.ort import Session
-from onnxprune.signature import ports_of, synthetic_feed
+from onnxprune.model.file import check, estimated_bytes, open_model, save, skeleton, staged
+from onnxprune.pipeline.run import compress
+from onnxprune.runtime.session import Session
+from onnxprune.model.signature import ports_of, synthetic_feed
 from tests.conftest import Build
 
 SMALL = """

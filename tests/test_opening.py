@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from onnxprune.errors import ModelError
-from onnxprune.opening import blaming
+from onnxprune.analysis.inspect import blaming
 
 
 def test_a_failure_over_no_model_blames_the_file(tmp_path: Path) -> None:

@@ -17,13 +17,14 @@ import numpy as np
 import onnx
 import pytest
 
-from onnxprune import cost, ops
-from onnxprune.criteria.base import criteria
+from onnxprune.analysis import cost
+from onnxprune import ops
+from onnxprune.steps.prune.criteria.base import criteria
 from onnxprune.errors import ModelError, OnnxpruneError
-from onnxprune.model import save
+from onnxprune.model.file import save
 from onnxprune.ops import base
 from onnxprune.ops.base import Op, rule
-from onnxprune.pipeline import compress, inspect
+from onnxprune.pipeline.run import compress, inspect
 from tests.conftest import ROOT, Build
 from tests.oracle import every_other_unit, judge
 

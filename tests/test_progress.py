@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from onnxprune.progress import Counted, within
+from onnxprune.support.progress import Counted, within
 
 
 def test_step_is_its_text() -> None:

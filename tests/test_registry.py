@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from onnxprune import registry as registries
-from onnxprune.allocation.base import allocations
-from onnxprune.criteria.base import criteria
+from onnxprune.support import registry as registries
+from onnxprune.steps.prune.allocation.base import allocations
+from onnxprune.steps.prune.criteria.base import criteria
 from onnxprune.errors import UsageError
-from onnxprune.registry import Registry, did_you_mean
+from onnxprune.support.registry import Registry, did_you_mean
 
 
 @pytest.fixture

@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from onnxprune.errors import UsageError
-from onnxprune.schedule import SCHEDULES, check, check_targets, on_the_way, ratio
-from onnxprune.targets import parse
+from onnxprune.steps.prune.schedule import SCHEDULES, check, check_targets, on_the_way, ratio
+from onnxprune.steps.prune.targets import parse
 
 
 @pytest.mark.parametrize("name", SCHEDULES)

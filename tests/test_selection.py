@@ -6,10 +6,10 @@ from collections.abc import Sequence
 
 import pytest
 
-from onnxprune.coupling import Analysis
+from onnxprune.analysis.coupling import Analysis
 from onnxprune.errors import UsageError
-from onnxprune.pipeline import inspect
-from onnxprune.selection import KINDS, select
+from onnxprune.pipeline.run import inspect
+from onnxprune.analysis.select import KINDS, select
 from tests.conftest import Build
 
 

@@ -16,16 +16,17 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 
-from onnxprune import pipeline, sensitivity
-from onnxprune.allocation.base import Curve
-from onnxprune.calibration.base import Batch, Data
+from onnxprune.pipeline import run as pipeline
+from onnxprune.steps.prune import sensitivity
+from onnxprune.steps.prune.allocation.base import Curve
+from onnxprune.data.base import Batch, Data
 from onnxprune.cli import main
 from onnxprune.errors import UsageError
-from onnxprune.metrics import evaluate, metric, outputs_of
-from onnxprune.model import save
-from onnxprune.plan import Plan, Removal
+from onnxprune.evaluation.metrics import evaluate, metric, outputs_of
+from onnxprune.model.file import save
+from onnxprune.steps.plan import Plan, Removal
 from onnxprune.report.curves import to_svg
-from onnxprune.sensitivity import Sensitivity
+from onnxprune.steps.prune.sensitivity import Sensitivity
 from tests.conftest import Build
 
 

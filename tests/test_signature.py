@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 from onnxprune.errors import ModelError, UsageError
-from onnxprune.model import open_model
-from onnxprune.runtime.ort import Session
-from onnxprune.signature import Port, given_sizes, ports_of, synthetic_feed
+from onnxprune.model.file import open_model
+from onnxprune.runtime.session import Session
+from onnxprune.model.signature import Port, given_sizes, ports_of, synthetic_feed
 from tests.conftest import Build
 
 IMAGES = Port("images", "tensor(float)", ("batch", 3, "height", None))

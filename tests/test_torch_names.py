@@ -11,8 +11,8 @@ import onnx
 import onnx_ir as ir
 import pytest
 
-from onnxprune.pipeline import compress, inspect
-from onnxprune.torch_names import _module, cuts, to_document
+from onnxprune.pipeline.run import compress, inspect
+from onnxprune.steps.prune.plan_to_torch import _module, cuts, to_document
 from tests.conftest import Build
 
 ROOT = Path(__file__).resolve().parents[1]

@@ -15,11 +15,11 @@ import numpy as np
 import onnx
 import pytest
 
-from onnxprune.coupling import Analysis
+from onnxprune.analysis.coupling import Analysis
 from onnxprune.errors import NothingToPruneError
-from onnxprune.model import check
-from onnxprune.pipeline import compress, inspect
-from onnxprune.signature import synthetic_feed
+from onnxprune.model.file import check
+from onnxprune.pipeline.run import compress, inspect
+from onnxprune.model.signature import synthetic_feed
 from tests.conftest import Build
 from tests.oracle import Trio, every_other_unit
 

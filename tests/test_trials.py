@@ -10,17 +10,17 @@ from typing import Any
 import numpy as np
 import pytest
 
-from onnxprune import meeting, planning, trials
-from onnxprune import recover as recovering
-from onnxprune.allocation.base import Lost
-from onnxprune.calibration.base import Batch, Data
+from onnxprune.steps.prune import budget_search as meeting, planner as planning, candidates as trials
+from onnxprune.steps.recover import methods as recovering
+from onnxprune.steps.prune.allocation.base import Lost
+from onnxprune.data.base import Batch, Data
 from onnxprune.errors import DataError, TargetError, UsageError
-from onnxprune.means import Means
-from onnxprune.metrics import evaluate, metric
-from onnxprune.pipeline import compress, inspect
-from onnxprune.plan import Plan, Removal
+from onnxprune.steps.base import Means
+from onnxprune.evaluation.metrics import evaluate, metric
+from onnxprune.pipeline.run import compress, inspect
+from onnxprune.steps.plan import Plan, Removal
 from onnxprune.runtime.latency import Setting
-from onnxprune.trials import Trials
+from onnxprune.steps.prune.candidates import Trials
 
 ROOT = Path(__file__).resolve().parents[1]
 

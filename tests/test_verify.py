@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from onnxprune.errors import ModelError, VerificationError
-from onnxprune.verify import run_original, verify
+from onnxprune.evaluation.verify import run_original, verify
 from tests.conftest import Build
 
 MODEL = "net (float[batch, 5] x) => (float[batch, 3] y) <float[5, 3] w> { y = MatMul(x, w) }"

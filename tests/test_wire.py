@@ -12,8 +12,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from onnxprune import wire
-from onnxprune.wire import BIG, Initializer, WireError, split
+from onnxprune.model import protobuf as wire
+from onnxprune.model.protobuf import BIG, Initializer, WireError, split
 
 
 def model_of(**weights: np.ndarray) -> onnx.ModelProto:

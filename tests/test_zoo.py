@@ -17,7 +17,7 @@ import onnx
 import onnxruntime
 import pytest
 
-from onnxprune.pipeline import compress, inspect
+from onnxprune.pipeline.run import compress, inspect
 from tests.conftest import SHARED
 from tests.oracle import every_other_unit, judge
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from onnxprune.coupling import Group
-from onnxprune.criteria.base import Context, Scores, criterion
+from onnxprune.analysis.coupling import Group
+from onnxprune.steps.prune.criteria.base import Context, Scores, criterion
 from onnxprune.dims import project
 
 

@@ -12,7 +12,7 @@ def _matching(names: list[str], incomplete: str, before: str = "") -> list[Compl
 
 def criterion_names(_: click.Context, __: click.Parameter, incomplete: str) -> list[CompletionItem]:
     """Names of criteria, also behind the + of a combination."""
-    from onnxprune.criteria.base import criteria
+    from onnxprune.steps.prune.criteria.base import criteria
 
     before, plus, last = incomplete.rpartition("+")
     return _matching(criteria.names(), last, before + plus)
@@ -20,14 +20,14 @@ def criterion_names(_: click.Context, __: click.Parameter, incomplete: str) -> l
 
 def allocation_names(_: click.Context, __: click.Parameter, incomplete: str) -> list[CompletionItem]:
     """Names of allocations."""
-    from onnxprune.allocation.base import allocations
+    from onnxprune.steps.prune.allocation.base import allocations
 
     return _matching(allocations.names(), incomplete)
 
 
 def metric_names(_: click.Context, __: click.Parameter, incomplete: str) -> list[CompletionItem]:
     """Names of metrics."""
-    from onnxprune.metrics import METRICS
+    from onnxprune.evaluation.metrics import METRICS
 
     return _matching(sorted(METRICS), incomplete)
 

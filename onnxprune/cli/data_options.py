@@ -14,7 +14,7 @@ from onnxprune.errors import UsageError
 if TYPE_CHECKING:
     import onnx_ir as ir
 
-    from onnxprune.calibration.base import Data
+    from onnxprune.data.base import Data
 
 _IMAGES = ("resize", "crop", "scale", "mean", "std", "layout", "channel_order")
 _OTHERS = ("labels", "samples", "batch", "tokenizer")
@@ -129,10 +129,10 @@ def data_from(options: dict[str, Any], model: ir.Model | None, seed: int) -> Dat
         return None
     assert model is not None
 
-    from onnxprune.calibration.base import NO_HINTS, load_data
-    from onnxprune.calibration.pixels import ImageOptions
-    from onnxprune.calibration.synthetic import hints_of
-    from onnxprune.signature import given_sizes, ports_of
+    from onnxprune.data.base import NO_HINTS, load_data
+    from onnxprune.data.pixels import ImageOptions
+    from onnxprune.data.sources.synthetic import hints_of
+    from onnxprune.model.signature import given_sizes, ports_of
 
     ports = ports_of(model)
     return load_data(

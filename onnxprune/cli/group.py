@@ -145,7 +145,7 @@ def _print_error(message: str) -> None:
 
 def _print_versions(ctx: click.Context, _: click.Parameter, value: bool) -> None:
     if value and not ctx.resilient_parsing:
-        from onnxprune.versions import versions
+        from onnxprune.support.versions import versions
 
         for package, number in versions().items():
             click.echo(f"{package} {number}")

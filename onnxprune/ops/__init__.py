@@ -7,9 +7,9 @@ from __future__ import annotations
 
 from functools import cache
 
-from onnxprune.ops.affine import FORMS, MakeForm
+from onnxprune.ops.matmul_view import FORMS, MakeForm
 from onnxprune.ops.base import COSTS, EVALUATORS, RULES, SHAPES, Cost, Evaluator, Key, Rule, ShapeRule
-from onnxprune.registry import load_package
+from onnxprune.support.registry import load_package
 
 
 @cache

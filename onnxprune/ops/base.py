@@ -24,7 +24,7 @@ import numpy.typing as npt
 import onnx_ir as ir
 
 from onnxprune.dims import Atom, Dim, MisalignedError, atoms, cut, describe, factor, freeze, resolve, unify
-from onnxprune.graph import subgraphs
+from onnxprune.model.graph import subgraphs
 
 Dims = list[Atom]
 Key = tuple[str, str]  # (domain, operator)

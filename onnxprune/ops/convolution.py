@@ -9,7 +9,7 @@ import numpy as np
 import onnx_ir as ir
 
 from onnxprune.dims import product
-from onnxprune.ops.affine import Form, Positions, affine
+from onnxprune.ops.matmul_view import Form, Positions, affine
 from onnxprune.ops.base import Array, CostView, Op, attribute, cost, rule
 
 _SAME = ("SAME_UPPER", "SAME_LOWER")

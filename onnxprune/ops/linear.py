@@ -7,7 +7,7 @@ from math import prod
 import onnx_ir as ir
 
 from onnxprune.dims import Atom
-from onnxprune.ops.affine import Form, affine, by_product, by_sample
+from onnxprune.ops.matmul_view import Form, affine, by_product, by_sample
 from onnxprune.ops.base import CostView, Op, RefuseError, attribute, cost, rule
 
 _ELLIPSIS = "..."

@@ -20,8 +20,8 @@ from rich.progress import (
 from rich.table import Column
 from rich.text import Text
 
-from onnxprune.progress import Counted
-from onnxprune.progress import Progress as Show
+from onnxprune.support.progress import Counted
+from onnxprune.support.progress import Progress as Show
 
 _BAR_WIDTH = 20
 

@@ -8,7 +8,7 @@ from typing import Any
 from onnxprune.report.charts import bar, pair, spread
 from onnxprune.report.flow import flow
 from onnxprune.report.page import Card, Cell, Chart, Number, Page, Section, Table, asked, count, counted, file_name
-from onnxprune.report.units import show_bytes
+from onnxprune.support.quantities import show_bytes
 
 Document = Mapping[str, Any]
 

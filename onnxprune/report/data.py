@@ -15,15 +15,15 @@ from typing import Any
 
 import onnx_ir as ir
 
-from onnxprune import cost
-from onnxprune.bindings import symbol_of
-from onnxprune.cost import Cost
-from onnxprune.coupling import Analysis, Group
+from onnxprune.analysis import cost
+from onnxprune.analysis.dynamic_axes import symbol_of
+from onnxprune.analysis.cost import Cost
+from onnxprune.analysis.coupling import Analysis, Group
 from onnxprune.dims import Atom, describe
-from onnxprune.model import file_bytes
+from onnxprune.model.file import file_bytes
 from onnxprune.passes.strip_metadata import annotated
-from onnxprune.plan import Plan
-from onnxprune.recover import Recovery
+from onnxprune.steps.plan import Plan
+from onnxprune.steps.recover.methods import Recovery
 
 FORMAT = 1
 

@@ -8,11 +8,11 @@ from pathlib import Path
 
 import networkx as nx
 
-from onnxprune.coupling import Analysis
+from onnxprune.analysis.coupling import Analysis
 from onnxprune.dims import describe
 from onnxprune.errors import UsageError
-from onnxprune.graph import exportable
-from onnxprune.model import check_target, staged_text
+from onnxprune.model.graph import exportable
+from onnxprune.model.file import check_target, staged_text
 
 
 def _graphml(graph: nx.DiGraph) -> str:

@@ -23,7 +23,7 @@ from onnxprune.report.page import (
     file_name,
     maybe,
 )
-from onnxprune.report.units import show_bytes, show_share, show_time
+from onnxprune.support.quantities import show_bytes, show_share, show_time
 
 Document = Mapping[str, Any]
 

@@ -6,7 +6,7 @@ import contextlib
 import sys
 from collections.abc import Iterator
 
-from onnxprune.progress import Progress
+from onnxprune.support.progress import Progress
 
 
 @contextlib.contextmanager

@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from onnxprune.coupling import Group
-from onnxprune.criteria.base import Criterion, Scores
+from onnxprune.analysis.coupling import Group
+from onnxprune.steps.prune.criteria.base import Criterion, Scores
 from onnxprune.report import terminal
 from onnxprune.report.data import FORMAT
 

@@ -12,8 +12,8 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from onnxprune.coupling import Analysis
-from onnxprune.recover import Recovery
+from onnxprune.analysis.coupling import Analysis
+from onnxprune.steps.recover.methods import Recovery
 from onnxprune.report import data
 from onnxprune.report.data import GroupReport, Report
 

@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-from onnxprune.benchmark import tables
-from onnxprune.benchmark.alignment import Alignment, Step, alignment
-from onnxprune.benchmark.statistics import Comparison
-from onnxprune.benchmark.suite import Request
+from onnxprune.report import benchmark_tables as tables
+from onnxprune.steps.prune.alignment import Alignment, Step, alignment
+from onnxprune.evaluation.benchmark.comparison import Comparison
+from onnxprune.evaluation.benchmark.suite import Request
 from onnxprune.cli import main
 from onnxprune.errors import UsageError
 from onnxprune.runtime.latency import Latency, Setting

@@ -6,7 +6,7 @@ import numpy as np
 import onnx
 import pytest
 
-from onnxprune.benchmark.drift import drift
+from onnxprune.evaluation.benchmark.drift import drift
 from onnxprune.errors import UsageError
 from tests.conftest import Build
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from onnxprune.benchmark.memory import peak_memory
+from onnxprune.evaluation.benchmark.memory import peak_memory
 from onnxprune.runtime.latency import Setting
 from tests.conftest import Build
 

@@ -9,7 +9,7 @@ import pytest
 import scipy.signal
 import scipy.stats
 
-from onnxprune.benchmark.statistics import CONFIDENCE, Comparison, compare, interval, session_log_ratios
+from onnxprune.evaluation.benchmark.comparison import CONFIDENCE, Comparison, compare, interval, session_log_ratios
 from onnxprune.runtime.latency import SESSIONS, Latency, Setting
 
 

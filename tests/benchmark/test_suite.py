@@ -11,11 +11,12 @@ import onnxruntime
 import pytest
 from click.testing import CliRunner, Result
 
-from onnxprune.benchmark import suite, tables
-from onnxprune.benchmark.statistics import Comparison
-from onnxprune.benchmark.suite import Request, benchmark
+from onnxprune.evaluation.benchmark import suite
+from onnxprune.report import benchmark_tables as tables
+from onnxprune.evaluation.benchmark.comparison import Comparison
+from onnxprune.evaluation.benchmark.suite import Request, benchmark
 from onnxprune.cli import main
-from onnxprune.report.units import show_time
+from onnxprune.support.quantities import show_time
 from onnxprune.runtime.latency import Latency, Setting
 from tests.conftest import Build
 

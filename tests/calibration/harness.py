@@ -6,8 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from onnxprune.calibration.base import Array, Data, load_data
-from onnxprune.signature import Port
+from onnxprune.data.base import Array, Data, load_data
+from onnxprune.model.signature import Port
 
 ROWS = Port("x", "tensor(float)", ("batch", 3))
 FIXED = Port("x", "tensor(float)", (4, 3))

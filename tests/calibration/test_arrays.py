@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from onnxprune.calibration.base import Data
+from onnxprune.data.base import Data
 from onnxprune.errors import DataError
-from onnxprune.signature import Port
+from onnxprune.model.signature import Port
 from tests.calibration.harness import IDS, MASK, ROWS, assert_same_again, gathered, labels_of, load, sizes
 
 X = np.random.default_rng(0).standard_normal((10, 3)).astype(np.float32)

@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from onnxprune.calibration.base import SOURCES
-from onnxprune.calibration.pixels import ImageOptions
+from onnxprune.data.base import SOURCES
+from onnxprune.data.pixels import ImageOptions
 from onnxprune.errors import DataError, MissingExtraError, UsageError
-from onnxprune.signature import Port
+from onnxprune.model.signature import Port
 from tests.calibration.harness import (
     FIXED,
     IDS,

@@ -11,10 +11,10 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 
-from onnxprune.calibration.base import Data
+from onnxprune.data.base import Data
 from onnxprune.cli.data_options import data_from, data_options
 from onnxprune.errors import DataError, UsageError
-from onnxprune.model import open_model
+from onnxprune.model.file import open_model
 from tests.calibration.harness import gathered, labels_of, sizes
 from tests.conftest import Build
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from onnxprune.errors import DataError
-from onnxprune.signature import Port
+from onnxprune.model.signature import Port
 from tests.calibration.harness import FIXED, ROWS, assert_same_again, gathered, labels_of, load, sizes
 
 Module = Callable[[str], str]

@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from onnxprune.calibration.pixels import ImageOptions
+from onnxprune.data.pixels import ImageOptions
 from onnxprune.errors import DataError
-from onnxprune.signature import Port
+from onnxprune.model.signature import Port
 from tests.calibration.harness import IDS, IMAGES, MASK, ROWS, assert_same_again, gathered, labels_of, load, sizes
 
 pa = pytest.importorskip("pyarrow", reason="pyarrow is not installed; it comes with the extra 'data'")

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from onnxprune.errors import DataError
-from onnxprune.signature import Port
+from onnxprune.model.signature import Port
 from tests.calibration.harness import IDS, MASK, assert_same_again, load, sizes
 
 tokenizers = pytest.importorskip("tokenizers", reason="tokenizers is not installed; it comes with the extra 'data'")

@@ -11,8 +11,8 @@ import pytest
 from click.testing import CliRunner, Result
 
 from onnxprune.cli import main
-from onnxprune.pipeline import compress
-from onnxprune.runtime.ort import Session
+from onnxprune.pipeline.run import compress
+from onnxprune.runtime.session import Session
 
 
 @pytest.fixture

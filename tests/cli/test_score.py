@@ -12,8 +12,8 @@ import pytest
 from click.testing import CliRunner, Result
 
 from onnxprune.cli import main
-from onnxprune.criteria.base import criteria
-from onnxprune.pipeline import score
+from onnxprune.steps.prune.criteria.base import criteria
+from onnxprune.pipeline.run import score
 from onnxprune.runtime.providers import available
 
 

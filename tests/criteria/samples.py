@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from onnxprune.calibration.base import Batch, Data
-from onnxprune.coupling import Analysis
-from onnxprune.signature import ports_of
+from onnxprune.data.base import Batch, Data
+from onnxprune.analysis.coupling import Analysis
+from onnxprune.model.signature import ports_of
 
 SIZES = (13, 11)  # unequal batches
 CLASSES = 3

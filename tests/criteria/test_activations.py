@@ -14,12 +14,12 @@ import torch
 from scipy import stats
 from torch.nn import functional
 
-from onnxprune.calibration.base import Batch, Data
-from onnxprune.criteria.base import Context, Scores, WeightReader, criteria, weight_sizes
+from onnxprune.data.base import Batch, Data
+from onnxprune.steps.prune.criteria.base import Context, Scores, WeightReader, criteria, weight_sizes
 from onnxprune.errors import UsageError
-from onnxprune.pipeline import inspect
-from onnxprune.runtime.statistics import Activations
-from onnxprune.scoring import score_model
+from onnxprune.pipeline.run import inspect
+from onnxprune.statistics.activations import Activations
+from onnxprune.steps.prune.score import score_model
 from tests.conftest import Build
 
 Array = npt.NDArray[Any]

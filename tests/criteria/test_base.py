@@ -5,10 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from onnxprune.coupling import Group
-from onnxprune.criteria import base
-from onnxprune.criteria.base import Context, Criterion, Scores, criteria, criterion
-from onnxprune.registry import Registry
+from onnxprune.analysis.coupling import Group
+from onnxprune.steps.prune.criteria import base
+from onnxprune.steps.prune.criteria.base import Context, Criterion, Scores, criteria, criterion
+from onnxprune.support.registry import Registry
 
 
 @pytest.fixture

@@ -6,11 +6,11 @@ from pathlib import Path
 
 import numpy as np
 
-from onnxprune.coupling import Group
-from onnxprune.criteria.base import Context, WeightReader
-from onnxprune.criteria.chance import random
+from onnxprune.analysis.coupling import Group
+from onnxprune.steps.prune.criteria.base import Context, WeightReader
+from onnxprune.steps.prune.criteria.random import random
 from onnxprune.dims import Atom
-from onnxprune.pipeline import inspect
+from onnxprune.pipeline.run import inspect
 
 
 def test_seed_and_name_decide(digits: dict[str, Path]) -> None:

@@ -7,12 +7,12 @@ import pytest
 from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
 from sklearn.feature_selection import f_classif
 
-from onnxprune.calibration.base import Batch, Data
-from onnxprune.criteria.base import Context, WeightReader, criteria
+from onnxprune.data.base import Batch, Data
+from onnxprune.steps.prune.criteria.base import Context, WeightReader, criteria
 from onnxprune.errors import UsageError
-from onnxprune.pipeline import inspect
-from onnxprune.runtime.statistics import Activations
-from onnxprune.scoring import score_model
+from onnxprune.pipeline.run import inspect
+from onnxprune.statistics.activations import Activations
+from onnxprune.steps.prune.score import score_model
 from tests.conftest import Build
 from tests.criteria.test_activations import (
     CONVOLUTION,

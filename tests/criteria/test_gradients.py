@@ -15,12 +15,12 @@ import pytest
 import torch
 from torch import Tensor
 
-from onnxprune.calibration.base import Batch, Data
-from onnxprune.criteria.base import Scores, criteria
+from onnxprune.data.base import Batch, Data
+from onnxprune.steps.prune.criteria.base import Scores, criteria
 from onnxprune.errors import MissingExtraError, UsageError
-from onnxprune.pipeline import inspect
-from onnxprune.runtime.torch_loss import make_loss
-from onnxprune.scoring import score_model
+from onnxprune.pipeline.run import inspect
+from onnxprune.runtime.torch.losses import make_loss
+from onnxprune.steps.prune.score import score_model
 from tests.conftest import Build
 from tests.criteria.test_activations import SIZES, Array, inputs, only_scores
 

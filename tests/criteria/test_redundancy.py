@@ -8,9 +8,9 @@ import numpy as np
 import onnx
 import pytest
 
-from onnxprune.criteria import base
+from onnxprune.steps.prune.criteria import base
 from onnxprune.dims import project
-from onnxprune.pipeline import inspect, score
+from onnxprune.pipeline.run import inspect, score
 from tests.conftest import Build
 
 CONV = """

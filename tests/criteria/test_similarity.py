@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 from sklearn.metrics.pairwise import cosine_similarity
 
-from onnxprune.calibration.base import Batch, Data
-from onnxprune.criteria.base import Scores
-from onnxprune.pipeline import inspect
-from onnxprune.scoring import score_model
+from onnxprune.data.base import Batch, Data
+from onnxprune.steps.prune.criteria.base import Scores
+from onnxprune.pipeline.run import inspect
+from onnxprune.steps.prune.score import score_model
 from tests.conftest import Build
 from tests.criteria.test_activations import Array, inputs, only_scores, weights
 

@@ -8,11 +8,11 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from onnxprune.calibration.base import Batch, Data
-from onnxprune.criteria import surgeon
-from onnxprune.criteria.surgeon import Problem, _greedy
-from onnxprune.pipeline import inspect
-from onnxprune.scoring import score_model
+from onnxprune.data.base import Batch, Data
+from onnxprune.steps.prune.criteria import obs as surgeon
+from onnxprune.steps.prune.criteria.obs import Problem, _greedy
+from onnxprune.pipeline.run import inspect
+from onnxprune.steps.prune.score import score_model
 from tests.conftest import Build
 
 Matrix = npt.NDArray[np.float64]

@@ -11,8 +11,8 @@ import pytest
 from click.testing import CliRunner
 
 from onnxprune.cli import main
-from onnxprune.gate.budgets import CHECKS
-from onnxprune.gate.request import Budgets
+from onnxprune.evaluation.gate.budgets import CHECKS
+from onnxprune.evaluation.gate.request import Budgets
 from tests.conftest import ROOT
 from tests.gate.test_action import action, run_steps
 from tests.test_pytest_plugin import run_pytest

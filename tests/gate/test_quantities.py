@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from onnxprune.gate.quantities import byte_limit, count_limit, opsets, seconds
+from onnxprune.evaluation.gate.limits import byte_limit, count_limit, opsets, seconds
 
 
 @pytest.mark.parametrize(

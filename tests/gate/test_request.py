@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from onnxprune.errors import UsageError
-from onnxprune.gate.request import Request, load_request
+from onnxprune.evaluation.gate.request import Request, load_request
 
 
 def written(folder: Path, text: str, name: str = "pyproject.toml") -> Path:

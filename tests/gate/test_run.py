@@ -10,14 +10,14 @@ import numpy as np
 import onnx
 import pytest
 
-from onnxprune import cost
+from onnxprune.analysis import cost
 from onnxprune.cli.data_options import data_from
 from onnxprune.errors import UsageError
-from onnxprune.gate.budgets import CHECKS
-from onnxprune.gate.request import load_request
-from onnxprune.gate.run import Check, Verdict, run
-from onnxprune.model import open_model
-from onnxprune.runtime.ort import Session
+from onnxprune.evaluation.gate.budgets import CHECKS
+from onnxprune.evaluation.gate.request import load_request
+from onnxprune.evaluation.gate.run import Check, Verdict, run
+from onnxprune.model.file import open_model
+from onnxprune.runtime.session import Session
 from tests.conftest import Build
 
 SAMPLES = {"data": "samples.npz", "labels": "digit"}

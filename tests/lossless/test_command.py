@@ -11,8 +11,8 @@ from click.testing import CliRunner, Result
 
 from onnxprune.cli import main
 from onnxprune.errors import UsageError
-from onnxprune.pipeline import compress_lossless
-from onnxprune.runtime.ort import Session
+from onnxprune.pipeline.run import compress_lossless
+from onnxprune.runtime.session import Session
 from tests.conftest import Build
 from tests.lossless.harness import feeds, killing
 from tests.oracle import distance

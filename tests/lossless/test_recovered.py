@@ -6,10 +6,10 @@ from pathlib import Path
 
 import numpy as np
 
-from onnxprune.layers import bias_of, layers, matrix_of
-from onnxprune.model import save
-from onnxprune.pipeline import compress_lossless, inspect
-from onnxprune.recovery.edit import set_bias, set_matrix
+from onnxprune.analysis.layers import bias_of, layers, matrix_of
+from onnxprune.model.file import save
+from onnxprune.pipeline.run import compress_lossless, inspect
+from onnxprune.passes.write_back import set_bias, set_matrix
 from tests.conftest import Build
 from tests.recovery.pruned import feeds, outputs
 

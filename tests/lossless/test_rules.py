@@ -5,7 +5,7 @@ from __future__ import annotations
 import onnx
 import pytest
 
-from onnxprune.lossless.known import RULES, find_constant_rule
+from onnxprune.ops.constants.base import RULES, find_constant_rule
 from tests.conftest import Build
 from tests.lossless.harness import check_facts, kill, killing
 

@@ -10,8 +10,8 @@ from types import ModuleType
 
 import pytest
 
-from onnxprune.pipeline import inspect
-from onnxprune.runtime.ort import Session
+from onnxprune.pipeline.run import inspect
+from onnxprune.runtime.session import Session
 from tests.conftest import SHARED
 from tests.lossless.harness import TOLERANCE, check_facts, check_lossless, noise, plant, removed
 

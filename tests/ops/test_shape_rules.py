@@ -10,7 +10,7 @@ import onnx_ir as ir
 import pytest
 
 import onnxprune.ops
-from onnxprune import shapes
+from onnxprune.analysis import shapes
 from onnxprune.ops.base import RULES, SHAPES
 from tests.rule_oracle import PRIMES, SAMPLES, Draw, Form, Node
 

@@ -10,9 +10,9 @@ import onnxruntime
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from onnxprune.model import open_model
-from onnxprune.ops.stored import entries_each, is_scale, real_weights
-from onnxprune.pipeline import score
+from onnxprune.model.file import open_model
+from onnxprune.ops.dequantize import entries_each, is_scale, real_weights
+from onnxprune.pipeline.run import score
 from tests.conftest import Build
 
 RNG = np.random.default_rng(0)

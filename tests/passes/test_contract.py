@@ -21,17 +21,17 @@ import onnx_ir as ir
 import pytest
 
 from onnxprune import passes
-from onnxprune.model import check, open_model, save
+from onnxprune.model.file import check, open_model, save
 from onnxprune.passes.base import Pass, PassResult
-from onnxprune.passes.compensate_bias import CompensateBias
+from onnxprune.steps.recover.bias import CompensateBias
 from onnxprune.passes.fold_batchnorm import FoldBatchNorm
 from onnxprune.passes.fold_constants import FoldConstants
-from onnxprune.passes.fold_units import FoldUnits
-from onnxprune.passes.recalibrate_batchnorm import RecalibrateBatchNorm
-from onnxprune.passes.reconstruct import Reconstruct
+from onnxprune.steps.recover.fold import FoldUnits
+from onnxprune.steps.recover.batchnorm import RecalibrateBatchNorm
+from onnxprune.steps.recover.reconstruct import Reconstruct
 from onnxprune.passes.remove_units import RemoveUnits
-from onnxprune.runtime.ort import Session
-from onnxprune.signature import synthetic_feed
+from onnxprune.runtime.session import Session
+from onnxprune.model.signature import synthetic_feed
 from tests.conftest import Build
 
 

@@ -8,7 +8,7 @@ import numpy as np
 import onnx
 import pytest
 
-from onnxprune.model import open_model, save
+from onnxprune.model.file import open_model, save
 from onnxprune.passes.equalize import Equalize
 from tests.conftest import Build
 from tests.recovery.pruned import feeds, outputs

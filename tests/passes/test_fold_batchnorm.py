@@ -8,7 +8,7 @@ import numpy as np
 import onnx
 import pytest
 
-from onnxprune.model import check, open_model, save
+from onnxprune.model.file import check, open_model, save
 from onnxprune.passes.fold_batchnorm import FoldBatchNorm
 from tests.conftest import Build
 from tests.recovery.pruned import feeds, outputs

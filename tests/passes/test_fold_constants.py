@@ -8,14 +8,14 @@ from typing import Any
 import numpy as np
 import pytest
 
-from onnxprune.lossless.constants import Constants
-from onnxprune.lossless.liveness import plan_lossless
-from onnxprune.model import check, open_model, save
+from onnxprune.analysis.constants import Constants
+from onnxprune.analysis.liveness import plan_lossless
+from onnxprune.model.file import check, open_model, save
 from onnxprune.passes.fold_constants import FoldConstants
 from onnxprune.passes.remove_units import RemoveUnits
-from onnxprune.pipeline import inspect
-from onnxprune.plan import Plan
-from onnxprune.runtime.ort import Session
+from onnxprune.pipeline.run import inspect
+from onnxprune.steps.plan import Plan
+from onnxprune.runtime.session import Session
 from tests.conftest import Build
 from tests.lossless.harness import feeds, killing
 

@@ -7,9 +7,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from onnxprune.model import save
-from onnxprune.passes.fold_units import FoldUnits, _kernel
-from onnxprune.pipeline import inspect
+from onnxprune.model.file import save
+from onnxprune.steps.recover.fold import FoldUnits, _kernel
+from onnxprune.pipeline.run import inspect
 from tests.conftest import Build
 from tests.recovery.pruned import error, feeds, outputs, pair
 

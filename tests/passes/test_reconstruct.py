@@ -9,11 +9,11 @@ import numpy as np
 import onnx
 import pytest
 
-from onnxprune.model import check, save
-from onnxprune.passes.compensate_bias import CompensateBias
-from onnxprune.passes.recalibrate_batchnorm import RecalibrateBatchNorm
-from onnxprune.passes.reconstruct import Reconstruct
-from onnxprune.recovery.pairing import Pairing
+from onnxprune.model.file import check, save
+from onnxprune.steps.recover.bias import CompensateBias
+from onnxprune.steps.recover.batchnorm import RecalibrateBatchNorm
+from onnxprune.steps.recover.reconstruct import Reconstruct
+from onnxprune.steps.recover.pairing import Pairing
 from tests.recovery.pruned import Array, error, outputs, outputs_of, thinned
 
 PASSES = (CompensateBias, RecalibrateBatchNorm, Reconstruct)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from onnxprune.model import open_model
+from onnxprune.model.file import open_model
 from onnxprune.passes.remove_dead import RemoveDead
 from tests.conftest import Build
 

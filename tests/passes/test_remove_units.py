@@ -8,12 +8,12 @@ import numpy as np
 import onnx
 import pytest
 
-from onnxprune.coupling import Analysis
+from onnxprune.analysis.coupling import Analysis
 from onnxprune.errors import PlanError
-from onnxprune.model import open_model, save
+from onnxprune.model.file import open_model, save
 from onnxprune.passes.remove_units import RemoveUnits
-from onnxprune.pipeline import inspect
-from onnxprune.plan import Plan, Removal
+from onnxprune.pipeline.run import inspect
+from onnxprune.steps.plan import Plan, Removal
 from tests.conftest import Build
 
 HEADS = """

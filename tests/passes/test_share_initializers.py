@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from onnxprune.model import open_model
+from onnxprune.model.file import open_model
 from onnxprune.passes import share_initializers
 from onnxprune.passes.canonicalize import Canonicalize
 from onnxprune.passes.share_initializers import ShareInitializers

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import onnx
 
-from onnxprune.model import open_model, save
+from onnxprune.model.file import open_model, save
 from onnxprune.passes.strip_metadata import StripMetadata
 from tests.conftest import Build
 

@@ -8,14 +8,14 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from onnxprune.model import save
-from onnxprune.opening import analyze_model
+from onnxprune.model.file import save
+from onnxprune.analysis.inspect import analyze_model
 from onnxprune.passes.remove_dead import RemoveDead
 from onnxprune.passes.remove_units import RemoveUnits
-from onnxprune.pipeline import inspect
-from onnxprune.plan import Plan, Removal
-from onnxprune.recovery.pairing import Pairing
-from onnxprune.runtime.ort import Session
+from onnxprune.pipeline.run import inspect
+from onnxprune.steps.plan import Plan, Removal
+from onnxprune.steps.recover.pairing import Pairing
+from onnxprune.runtime.session import Session
 
 Array = npt.NDArray[Any]
 

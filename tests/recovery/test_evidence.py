@@ -10,12 +10,12 @@ import numpy.typing as npt
 import onnx
 import pytest
 
-from onnxprune.layers import read
-from onnxprune.model import save
-from onnxprune.recovery.evidence import Evidence
-from onnxprune.recovery.pairing import Pairing
-from onnxprune.recovery.walk import walk
-from onnxprune.runtime.ort import Session
+from onnxprune.analysis.layers import read
+from onnxprune.model.file import save
+from onnxprune.steps.recover.evidence import Evidence
+from onnxprune.steps.recover.pairing import Pairing
+from onnxprune.steps.recover.layerwise import walk
+from onnxprune.runtime.session import Session
 from tests.conftest import Build
 from tests.recovery.pruned import feeds, pair
 

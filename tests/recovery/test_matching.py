@@ -9,15 +9,15 @@ import numpy as np
 import onnx
 import pytest
 
-from onnxprune.coupling import Analysis
+from onnxprune.analysis.coupling import Analysis
 from onnxprune.errors import PlanError
-from onnxprune.model import save
-from onnxprune.opening import analyze_model
+from onnxprune.model.file import save
+from onnxprune.analysis.inspect import analyze_model
 from onnxprune.passes.remove_dead import RemoveDead
 from onnxprune.passes.remove_units import RemoveUnits
-from onnxprune.pipeline import compress, inspect
-from onnxprune.plan import Plan, plan_from_masks
-from onnxprune.recovery.matching import check_fit, find_plan
+from onnxprune.pipeline.run import compress, inspect
+from onnxprune.steps.plan import Plan, plan_from_masks
+from onnxprune.steps.recover.infer_plan import check_fit, find_plan
 from tests.conftest import Build
 
 

@@ -7,7 +7,7 @@ import numpy.typing as npt
 import pytest
 from sklearn.linear_model import Ridge
 
-from onnxprune.recovery.moments import RIDGES, Centered, Known, Moments, Rows, best_ridge, merged, pooled
+from onnxprune.steps.recover.least_squares import RIDGES, Centered, Known, Moments, Rows, best_ridge, merged, pooled
 
 GROUPS, ROWS, FEATURES, OUTPUTS = 2, 200, 5, 3
 Matrix = npt.NDArray[np.float64]

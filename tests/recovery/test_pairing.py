@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 
-from onnxprune.opening import analyze_model
-from onnxprune.passes.reconstruct import BestFit
-from onnxprune.pipeline import inspect
-from onnxprune.recovery.pairing import Pairing
-from onnxprune.recovery.walk import walk
+from onnxprune.analysis.inspect import analyze_model
+from onnxprune.steps.recover.reconstruct import BestFit
+from onnxprune.pipeline.run import inspect
+from onnxprune.steps.recover.pairing import Pairing
+from onnxprune.steps.recover.layerwise import walk
 from tests.conftest import Build
 from tests.recovery.pruned import feeds, pair
 

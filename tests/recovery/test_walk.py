@@ -8,11 +8,11 @@ import numpy as np
 import onnx
 import pytest
 
-from onnxprune.model import save
-from onnxprune.passes.reconstruct import BestFit
-from onnxprune.recovery.evidence import Evidence
-from onnxprune.recovery.pairing import Pairing
-from onnxprune.recovery.walk import walk
+from onnxprune.model.file import save
+from onnxprune.steps.recover.reconstruct import BestFit
+from onnxprune.steps.recover.evidence import Evidence
+from onnxprune.steps.recover.pairing import Pairing
+from onnxprune.steps.recover.layerwise import walk
 from tests.conftest import Build
 from tests.recovery.pruned import error, feeds, outputs, outputs_of, pair
 
@@ -206,7 +206,7 @@ def expose(path: Path, names: tuple[str, ...]) -> None:
 
 
 def outputs_by(path: Path, data, name: str) -> np.ndarray:
-    from onnxprune.runtime.ort import Session
+    from onnxprune.runtime.session import Session
 
     session = Session(path)
     return np.concatenate([session.run(feed, [name])[name] for feed in data])

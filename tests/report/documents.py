@@ -6,9 +6,9 @@ import json
 from pathlib import Path
 from typing import Any
 
-from onnxprune import pipeline
-from onnxprune.recover import Recovery
-from onnxprune.recovery.walk import LayerError
+from onnxprune.pipeline import run as pipeline
+from onnxprune.steps.recover.methods import Recovery
+from onnxprune.steps.recover.layerwise import LayerError
 from onnxprune.report.data import of_result
 
 HOSTILE = "</script><img src=x onerror=alert(1)>"

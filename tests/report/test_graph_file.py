@@ -8,7 +8,7 @@ from pathlib import Path
 import networkx as nx
 import pytest
 
-from onnxprune import pipeline
+from onnxprune.pipeline import run as pipeline
 from onnxprune.errors import UsageError
 from onnxprune.report.graph_file import write_graph
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from onnxprune.progress import Counted
+from onnxprune.support.progress import Counted
 from onnxprune.report.bars import line
 from onnxprune.report.progress import progress
 

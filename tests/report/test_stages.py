@@ -8,9 +8,10 @@ from xml.etree import ElementTree
 
 import pytest
 
-from onnxprune import cost, pipeline
+from onnxprune.analysis import cost
+from onnxprune.pipeline import run as pipeline
 from onnxprune.report.flow import flow
-from onnxprune.report.stages import stages_of
+from onnxprune.analysis.stages import stages_of
 
 RESIDUAL = """
     net (float[1, 4] x) => (float[1, 3] y)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from onnxprune.cost import Cost
+from onnxprune.analysis.cost import Cost
 from onnxprune.report import terminal
 from onnxprune.report.data import GroupReport, Report
 

@@ -13,23 +13,12 @@ import torch
 from scipy import stats
 from sklearn.covariance import empirical_covariance
 
-from onnxprune.calibration.base import Batch
+from onnxprune.data.base import Batch
 from onnxprune.dims import Atom, Dim, concat, product
-from onnxprune.layers import Layer, layers
-from onnxprune.pipeline import inspect
-from onnxprune.runtime.accumulators import (
-    Classes,
-    Covariance,
-    Histogram,
-    Ranks,
-    Summary,
-    columns,
-    layer_rows,
-    pooled,
-    unit_maps,
-    units,
-)
-from onnxprune.runtime.places import Place
+from onnxprune.analysis.layers import Layer, layers
+from onnxprune.pipeline.run import inspect
+from onnxprune.statistics.accumulators import Classes, Covariance, Histogram, Ranks, Summary, columns, layer_rows, pooled, unit_maps, units
+from onnxprune.statistics.sites import Place
 from tests.conftest import Build
 
 Array = npt.NDArray[Any]

@@ -13,7 +13,7 @@ import pytest
 from onnxprune.errors import ModelError, UsageError
 from onnxprune.runtime import latency
 from onnxprune.runtime.latency import Latency, Setting, measure
-from onnxprune.signature import Port
+from onnxprune.model.signature import Port
 from tests.conftest import Build
 
 NET = """

@@ -8,11 +8,11 @@ import numpy as np
 import onnx
 import onnxruntime
 
-from onnxprune.calibration.base import Batch, Data
-from onnxprune.coupling import Analysis
-from onnxprune.pipeline import inspect
-from onnxprune.runtime.accumulators import Summary, columns, layer_rows, units
-from onnxprune.runtime.statistics import Activations, Array
+from onnxprune.data.base import Batch, Data
+from onnxprune.analysis.coupling import Analysis
+from onnxprune.pipeline.run import inspect
+from onnxprune.statistics.accumulators import Summary, columns, layer_rows, units
+from onnxprune.statistics.activations import Activations, Array
 from tests.conftest import Build
 
 PERCEPTRON = """

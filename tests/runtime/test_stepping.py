@@ -11,8 +11,8 @@ import onnxruntime
 import pytest
 
 from onnxprune.errors import ModelError
-from onnxprune.pipeline import inspect
-from onnxprune.runtime.stepping import Array, Stepper
+from onnxprune.pipeline.run import inspect
+from onnxprune.runtime.stepper import Array, Stepper
 from tests.conftest import Build
 
 CHAIN = """

@@ -19,11 +19,11 @@ import pytest
 import torch
 
 from onnxprune.errors import ModelError, UsageError
-from onnxprune.model import check, open_model, save
-from onnxprune.runtime import torch_ops
-from onnxprune.runtime.ort import Session
-from onnxprune.runtime.torch import TorchModel
-from onnxprune.runtime.torch_ops.base import TABLE, torch_op
+from onnxprune.model.file import check, open_model, save
+from onnxprune.runtime.torch import ops as torch_ops
+from onnxprune.runtime.session import Session
+from onnxprune.runtime.torch.module import TorchModel
+from onnxprune.runtime.torch.ops.base import TABLE, torch_op
 from tests.conftest import Build
 
 Array = npt.NDArray[Any]

@@ -17,8 +17,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from onnxprune.model import open_model
-from onnxprune.runtime.torch import TorchModel
+from onnxprune.model.file import open_model
+from onnxprune.runtime.torch.module import TorchModel
 from tests.conftest import Build
 from tests.rule_oracle import PRIMES, Draw, Form, Node
 from tests.runtime.torch_samples import all_forms

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from onnxprune.errors import UsageError
-from onnxprune.runtime.torch_loss import choose, make_loss
+from onnxprune.runtime.torch.losses import choose, make_loss
 
 
 def normal(*shape: int, seed: int = 0) -> Tensor:

@@ -6,7 +6,7 @@ import re
 
 import pytest
 
-from onnxprune.runtime.torch_ops import find
+from onnxprune.runtime.torch.ops import find
 from tests.runtime.torch_nodes import Outcome, attempt, attempt_stored, cases, spread, stored_models
 
 # Tests that cannot pass. One that does fails the suite, so that nothing hides here.

@@ -21,7 +21,7 @@ import onnx_ir as ir
 import torch
 
 from onnxprune.errors import ModelError
-from onnxprune.runtime.torch import TorchModel
+from onnxprune.runtime.torch.module import TorchModel
 
 # Closer than this to what is expected nothing has to be: some expected zeros are rounding errors themselves.
 LEAST = 1e-6

@@ -11,7 +11,7 @@ import numpy as np
 import onnx_ir as ir
 import torch
 
-from onnxprune.runtime.torch import TorchModel
+from onnxprune.runtime.torch.module import TorchModel
 from tests.rule_oracle import PRIMES, SAMPLES, Array, Draw, Form, Node
 
 

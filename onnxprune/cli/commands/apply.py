@@ -31,9 +31,9 @@ def command(
     Without recovery the file comes out byte for byte as the one that was written with the plan.
     """
     with told.progress() as progress:
-        from onnxprune import pipeline
-        from onnxprune.plan import Plan
-        from onnxprune.result import default_output
+        from onnxprune.pipeline import run as pipeline
+        from onnxprune.steps.plan import Plan
+        from onnxprune.pipeline.result import default_output
 
         target = output or default_output(model)
         told.check([model, plan], target)

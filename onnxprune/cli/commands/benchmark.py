@@ -14,8 +14,8 @@ from onnxprune.cli.data_options import data_from, data_options_but_batch
 from onnxprune.errors import UsageError
 
 if TYPE_CHECKING:
-    from onnxprune.benchmark.suite import Request
-    from onnxprune.calibration.base import Data
+    from onnxprune.evaluation.benchmark.suite import Request
+    from onnxprune.data.base import Data
 
 
 def _list(_: click.Context, __: click.Parameter, values: tuple[str, ...]) -> tuple[str, ...]:
@@ -80,8 +80,8 @@ def command(
     apart the outputs are. --batch, --threads and --providers can be given more than once.
     """
     with told.progress() as progress:
-        from onnxprune.benchmark import suite
-        from onnxprune.model import open_model
+        from onnxprune.evaluation.benchmark import suite
+        from onnxprune.model.file import open_model
 
         told.check(models)
         batches, shapes = options.pop("batch"), options["input_shape"]
@@ -106,7 +106,8 @@ def _benchmark(
     progress: Callable[[str], None],
 ) -> Found:
     """The document, and what prints the tables."""
-    from onnxprune.benchmark import document, suite, tables
+    from onnxprune.report import benchmark_document as document, benchmark_tables as tables
+    from onnxprune.evaluation.benchmark import suite
 
     result = suite.benchmark(models, request, data=data, metric=metric, progress=progress)
     return document.of_benchmark(result, request), lambda: tables.show_benchmark(result)
@@ -114,7 +115,8 @@ def _benchmark(
 
 def _alignment(model: Path, request: Request, progress: Callable[[str], None]) -> Found:
     """The same for --alignment."""
-    from onnxprune.benchmark import alignment, tables
+    from onnxprune.steps.prune import alignment
+    from onnxprune.report import benchmark_tables as tables
 
     found = alignment.alignment(model, request, progress)
     return alignment.of_alignment(found), lambda: tables.show_alignment(found)

@@ -104,8 +104,8 @@ def command(
     the same inputs and outputs. It is checked in ONNX Runtime before it takes its place; MODEL is never touched.
     """
     with told.progress() as progress:
-        from onnxprune import pipeline
-        from onnxprune.result import default_output
+        from onnxprune.pipeline import run as pipeline
+        from onnxprune.pipeline.result import default_output
 
         target = None if dry_run else output or default_output(model)
         told.check([model], target, plan)
@@ -133,7 +133,7 @@ def _with_recipe(request: dict[str, Any]) -> dict[str, Any]:
     path = request.pop("recipe")
     if path is None:
         return request
-    from onnxprune.recipe import read
+    from onnxprune.pipeline.recipe import read
 
     recipe = read(path)
     unsaid = {name: value for name, value in recipe.options.items() if source(name) is ParameterSource.DEFAULT}
@@ -144,10 +144,10 @@ def _with_recipe(request: dict[str, Any]) -> dict[str, Any]:
 
 def _with_data(request: dict[str, Any], model: Path) -> dict[str, Any]:
     """The request with its data opened and its execution providers found."""
-    from onnxprune.model import open_model
+    from onnxprune.model.file import open_model
     from onnxprune.runtime.latency import Setting
     from onnxprune.runtime.providers import CPU
-    from onnxprune.sensitivity import default_cache
+    from onnxprune.steps.prune.sensitivity import default_cache
 
     opened = open_model(model) if request["data"] is not None else None
     data = data_from(request, opened, request["seed"])

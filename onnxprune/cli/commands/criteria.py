@@ -11,7 +11,7 @@ from onnxprune.cli.base import JSON, VERBOSITY, examples, print_json, shared
 @shared(JSON, VERBOSITY)
 def command(as_json: bool, verbose: bool) -> None:  # noqa: ARG001 (-v prints tracebacks)
     """List the criteria: what each needs, what it costs, and where it comes from."""
-    from onnxprune.criteria.base import criteria
+    from onnxprune.steps.prune.criteria.base import criteria
     from onnxprune.report import scores
 
     found = [criteria[name] for name in criteria.names()]

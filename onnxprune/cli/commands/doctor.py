@@ -21,8 +21,8 @@ def command(context: click.Context, as_json: bool, verbose: bool) -> None:  # no
     from onnxprune.report.progress import progress as reporting
 
     with reporting() as progress:
-        from onnxprune import doctor
-        from onnxprune.versions import versions
+        from onnxprune.cli import doctor
+        from onnxprune.support.versions import versions
 
         progress("examining")
         checks = doctor.examine()

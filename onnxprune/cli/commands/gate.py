@@ -15,7 +15,7 @@ from onnxprune.cli.data_options import data_options
 from onnxprune.errors import OnnxpruneError, UsageError
 
 if TYPE_CHECKING:
-    from onnxprune.gate.run import Verdict
+    from onnxprune.evaluation.gate.run import Verdict
 
 _BUDGETS = (
     click.option("--max-size", metavar="SIZE", help="Bytes on disk with external data: 5MB, 5MiB, 101% of --baseline."),
@@ -86,8 +86,8 @@ def command(
     """
     with _never_as_broken(), told.progress() as progress:
         from onnxprune.cli.data_options import data_from
-        from onnxprune.gate.request import load_request
-        from onnxprune.gate.run import matched, run
+        from onnxprune.evaluation.gate.request import load_request
+        from onnxprune.evaluation.gate.run import matched, run
 
         given["allowed_ops"] = ",".join(given["allowed_ops"]) or None
         request = load_request(given, config)
@@ -111,8 +111,8 @@ def _never_as_broken() -> Iterator[None]:
 
 def _write(verdict: Verdict, report: Path | None, markdown: Path | None, junit: Path | None) -> None:
     """The files that were asked for."""
-    from onnxprune.gate import formats
-    from onnxprune.model import staged_text
+    from onnxprune.report import gate_formats as formats
+    from onnxprune.model.file import staged_text
 
     write_reports(formats.to_dict(verdict), report, None)
     texts = ((markdown, formats.to_markdown), (junit, formats.to_junit))
@@ -124,7 +124,7 @@ def _write(verdict: Verdict, report: Path | None, markdown: Path | None, junit: 
 
 def _tell(verdict: Verdict, github: bool, *, as_json: bool, quiet: bool, markdown: bool) -> None:
     """What goes to standard output; `markdown`: as Markdown."""
-    from onnxprune.gate import formats
+    from onnxprune.report import gate_formats as formats
     from onnxprune.report.terminal import console
 
     if summary := os.environ.get("GITHUB_STEP_SUMMARY"):

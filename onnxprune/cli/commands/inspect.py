@@ -22,7 +22,7 @@ def command(model: Path, graph: Path | None, frozen: bool, as_json: bool, verbos
     from onnxprune.report.progress import progress as reporting
 
     with reporting() as progress:
-        from onnxprune import pipeline
+        from onnxprune.pipeline import run as pipeline
         from onnxprune.report import data, graph_file, terminal
 
         if graph is not None:

@@ -10,7 +10,7 @@ import click
 from onnxprune.cli.base import JSON, MODEL, QUIET, VERBOSITY, examples, print_json, shared
 
 if TYPE_CHECKING:
-    from onnxprune.plan import Plan
+    from onnxprune.steps.plan import Plan
 
 
 @click.command(
@@ -41,9 +41,9 @@ def command(
     """
     from functools import reduce
 
-    from onnxprune import pipeline
-    from onnxprune.plan import Plan, compose
-    from onnxprune.result import check_targets
+    from onnxprune.pipeline import run as pipeline
+    from onnxprune.steps.plan import Plan, compose
+    from onnxprune.pipeline.result import check_targets
 
     if output is not None:
         check_targets([model, *plans], output)
@@ -53,7 +53,7 @@ def command(
     if output is not None:
         plan.save(output)
     if for_torch:
-        from onnxprune.torch_names import to_document
+        from onnxprune.steps.prune.plan_to_torch import to_document
 
         print_json(to_document(analysis, plan))
     elif as_json:

@@ -58,11 +58,11 @@ def command(
     Without --data, inputs are made up from the model's signature, which is worth much less.
     """
     with told.progress() as progress:
-        from onnxprune import pipeline
-        from onnxprune.model import open_model
-        from onnxprune.plan import Plan
-        from onnxprune.recover import check_method
-        from onnxprune.result import check_targets
+        from onnxprune.pipeline import run as pipeline
+        from onnxprune.model.file import open_model
+        from onnxprune.steps.plan import Plan
+        from onnxprune.steps.recover.methods import check_method
+        from onnxprune.pipeline.result import check_targets
 
         target = output or model.with_name(f"{model.stem}.recovered.onnx")
         check_targets([model, like, *filter(None, (plan,))], target)

@@ -59,7 +59,7 @@ def command(
     _check(output, plot, both=as_csv and as_json)
     with reporting(quiet=quiet) as progress:
         from onnxprune.report import scores
-        from onnxprune.result import check_targets
+        from onnxprune.pipeline.result import check_targets
 
         check_targets([model], output, plot)
         found, notes = _score(model, criterion, options, progress)
@@ -80,11 +80,12 @@ def _score(
     model: Path, criterion: str, options: dict[str, Any], progress: Callable[[str], None]
 ) -> tuple[dict[str, Any], list[str]]:
     """The document with the scores, and what a person should be told."""
-    from onnxprune import pipeline, scoring
-    from onnxprune.criteria.combination import resolve
+    from onnxprune.pipeline import run as pipeline
+    from onnxprune.steps.prune import score as scoring
+    from onnxprune.steps.prune.criteria.expression import resolve
     from onnxprune.report.scores import of_scores
     from onnxprune.runtime.providers import choose
-    from onnxprune.selection import select
+    from onnxprune.analysis.select import select
 
     chosen = resolve(criterion)
     if options["data"] is None:
@@ -113,7 +114,7 @@ def _check(output: Path | None, plot: Path | None, *, both: bool) -> None:
 
 def _write(found: dict[str, Any], output: Path | None, plot: Path | None) -> None:
     """Both files appear, or none."""
-    from onnxprune.model import staged_text
+    from onnxprune.model.file import staged_text
     from onnxprune.report.data import to_json
     from onnxprune.report.score_plot import plot as drawn
     from onnxprune.report.scores import as_csv

@@ -11,8 +11,8 @@ from onnxprune.cli.base import MODEL, ONLY, SEED, SKIP, Telling, examples, share
 from onnxprune.cli.data_options import data_from, data_options
 
 if TYPE_CHECKING:
-    from onnxprune.coupling import Group
-    from onnxprune.sensitivity import Sensitivity
+    from onnxprune.analysis.coupling import Group
+    from onnxprune.steps.prune.sensitivity import Sensitivity
 
 
 def _ratios(_: click.Context, __: click.Parameter, text: str) -> list[float]:
@@ -63,10 +63,10 @@ def command(
     it stopped, and compress --scope sensitivity starts from it.
     """
     with told.progress() as progress:
-        from onnxprune import pipeline
+        from onnxprune.pipeline import run as pipeline
         from onnxprune.errors import UsageError
-        from onnxprune.model import open_model, staged_text
-        from onnxprune.sensitivity import default_cache
+        from onnxprune.model.file import open_model, staged_text
+        from onnxprune.steps.prune.sensitivity import default_cache
 
         told.check([model], plot)
         data = data_from(options, open_model(model), options["seed"])
@@ -110,7 +110,7 @@ def _print(groups: list[Group], found: Sensitivity, ratios: list[float]) -> None
     from rich.console import Console
     from rich.table import Table
 
-    from onnxprune.allocation.base import share
+    from onnxprune.steps.prune.allocation.base import share
 
     how = "" if found.recovery == "none" else f", after {found.recovery}"
     title = f"{found.metric}{how}, {found.whole:.4g} when whole, on {found.samples} samples"

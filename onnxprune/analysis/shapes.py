@@ -1,0 +1,204 @@
+"""The concrete shape of every value, and every small value that follows from shapes alone.
+
+One forward pass: small constants and shape arithmetic are computed in numpy, every other node asks onnx for the types
+of its outputs. Dynamic axes are bound to sizes and the pass is made twice, with different ones: what comes out the same
+is static, what differs varies at run time. So the rest of the tool only ever sees numbers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+
+import numpy as np
+import onnx_ir as ir
+
+from onnxprune.analysis.dynamic_axes import candidates, symbol_of, symbols_of
+from onnxprune.model.graph import subgraphs
+from onnxprune.analysis.shape_inference import Inference, Shape, Shapes
+from onnxprune.ops.control_flow import Ports, ports
+from onnxprune.ops.evaluate import constant_tensor
+
+Observe = Callable[[ir.Model, list[str], dict[str, int]], dict[str, tuple[Shape, ir.DataType]]]
+
+
+def infer(model: ir.Model, observe: Observe | None = None) -> Shapes:
+    """Shapes and known values of a model.
+
+    Args:
+        model: the model; local functions are to be inlined before (see passes.canonicalize).
+        observe: where an operator without a schema hides its shapes, called with the model, the names of the values in
+            question and the bindings, to see them in a trial run. It may come back empty: then what the file itself
+            declares is taken. Not asked where sizes depend on data: what one run shows would not hold for another.
+    """
+    first, second = _two_passes(model)
+    questions = _unknown(model, first)
+    if questions and not first.invented:
+        look: Observe = observe or _declared
+        seen = look(model, questions, first.bindings) or _declared(model, questions, first.bindings)
+        again = seen
+        if second.bindings != first.bindings:
+            again = look(model, questions, second.bindings) or _declared(model, questions, second.bindings)
+        if seen and again:
+            first, second = forward(model, first.bindings, 0, seen), forward(model, second.bindings, 1, again)
+    return first if first is second else _merge(first, second)
+
+
+def _declared(model: ir.Model, names: list[str], bindings: dict[str, int]) -> dict[str, tuple[Shape, ir.DataType]]:
+    """The shapes that the file states beside the named values, where all their symbols are those of inputs."""
+    wanted = set(names)
+    found: dict[str, tuple[Shape, ir.DataType]] = {}
+    for value in (value for node in model.graph for value in node.outputs):
+        if value.name not in wanted or value.shape is None or value.dtype is None:
+            continue
+        sizes = [size if isinstance(size, int) else bindings.get(size.value or "") for size in value.shape]
+        if None not in sizes:
+            found[value.name or ""] = tuple(size for size in sizes if size is not None), value.dtype
+    return found
+
+
+def _two_passes(model: ir.Model) -> tuple[Shapes, Shapes]:
+    """The same pass twice where nothing varies."""
+    symbols = symbols_of(model)
+    if not symbols:
+        found = forward(model, {})
+        return found, forward(model, {}, turn=1) if found.invented else found
+    best: tuple[Shapes, Shapes] | None = None
+    for first, second in candidates(symbols):
+        pair = forward(model, first), forward(model, second, turn=1)
+        if best is None or _troubles(pair) < _troubles(best):
+            best = pair
+        if not _troubles(pair):
+            break
+    assert best is not None
+    return best
+
+
+def _unknown(model: ir.Model, found: Shapes) -> list[str]:
+    names = [value.name for node in model.graph for value in node.outputs if value.name]
+    return [name for name in names if name not in found.shapes]
+
+
+def _troubles(pair: tuple[Shapes, Shapes]) -> int:
+    return sum(len(shapes.failures) for shapes in pair)
+
+
+def _merge(first: Shapes, second: Shapes) -> Shapes:
+    """Keep the first pass; drop what the second one contradicts."""
+    for name in set(first.shapes) - set(second.shapes):
+        del first.shapes[name]
+    for name, shape in first.shapes.items():
+        other = second.shapes[name]
+        if len(shape) != len(other):
+            first.dynamic.update((name, axis) for axis in range(len(shape)))
+        else:
+            first.dynamic.update((name, axis) for axis, size in enumerate(shape) if size != other[axis])
+    first.known = {
+        name: array
+        for name, array in first.known.items()
+        if name in second.known and name not in first.observed and np.array_equal(array, second.known[name])
+    }
+    first.failures.update(second.failures)
+    return first
+
+
+def forward(
+    model: ir.Model,
+    bindings: dict[str, int],
+    turn: int = 0,
+    seen: Mapping[str, tuple[Shape, ir.DataType]] | None = None,
+) -> Shapes:
+    """One pass in graph order with the given sizes of dynamic axes.
+
+    Sizes that depend on data are those `seen` in a trial run, or made up, others in each `turn`.
+    """
+    inference = Inference(Shapes(bindings=bindings), dict(model.graph.opset_imports), turn)
+    for value in model.graph.inputs:
+        if value.shape is not None and value.dtype is not None and value.name is not None:
+            sizes = [
+                size if isinstance(size, int) else bindings[symbol_of(value, axis)]
+                for axis, size in enumerate(value.shape)
+            ]
+            inference.record(value.name, tuple(sizes), value.dtype)
+    for value in model.graph.initializers.values():
+        if value.const_value is not None and value.name is not None:
+            inference.record_constant(value.name, value.const_value)
+    _visit(model.graph, inference, seen)
+    return inference.found
+
+
+def _visit(
+    nodes: Iterable[ir.Node], inference: Inference, seen: Mapping[str, tuple[Shape, ir.DataType]] | None
+) -> None:
+    """Every node in order, the bodies inside one before it."""
+    for node in nodes:
+        tied = ports(node)
+        if tied is not None:
+            _enter(node, tied, inference)
+        for body in subgraphs(node):
+            _visit(body, inference, seen)
+        constant = constant_tensor(node)
+        if constant is not None:
+            inference.record_constant(node.outputs[0].name or "", constant)
+        elif tied is not None:
+            _leave(node, tied, inference)
+        elif not inference.evaluate(node):
+            inference.infer(node)
+        if seen is not None:
+            _take_seen(node, inference, seen)
+
+
+def _enter(node: ir.Node, tied: Ports, inference: Inference) -> None:
+    """What a body that is run again and again reads in the first step."""
+    body, found = next(subgraphs(node)).inputs, inference.found
+    for value in body[:2] if not tied.slices else ():  # the count and the condition of a Loop, where they are declared
+        if value.shape is not None and value.dtype is not None and value.shape.is_static():
+            inference.record(value.name or "", tuple(value.shape.numpy()), value.dtype)
+    first = [(x, None, inside) for x, inside, _, _ in tied.states]
+    for x, axis, inside in (*first, *tied.slices):
+        name = getattr(node.inputs[x], "name", None)
+        if name in found.shapes:
+            shape = list(found.shapes[name])
+            if axis is not None:
+                del shape[axis]
+            inference.record(body[inside].name or "", tuple(shape), found.dtypes[name])
+
+
+def _leave(node: ir.Node, tied: Ports, inference: Inference) -> None:
+    """What comes out, if a step leaves every state in the shape that it had; else nothing inside is known."""
+    body, found = next(subgraphs(node)), inference.found
+    names = [value.name or "" for value in body.outputs]
+    before = [found.shapes.get(body.inputs[inside].name or "") for _, inside, _, _ in tied.states]
+    after = [found.shapes.get(names[result]) for _, _, result, _ in tied.states]
+    along = [found.shapes.get(getattr(node.inputs[x], "name", "")) for x, _, _ in tied.slices]
+    if before != after or None in before or None in along:
+        _forget(body, inference)
+        return
+    steps = [shape[axis] for shape, (_, axis, _) in zip(along, tied.slices, strict=True) if shape is not None]
+    made = [(result, y, None) for _, _, result, y in tied.states]
+    for result, y, axis in (*made, *tied.stacks):
+        name = node.outputs[y].name
+        if name and names[result] in found.shapes:
+            shape = list(found.shapes[names[result]])
+            if axis is not None:
+                shape.insert(axis % (len(shape) + 1), steps[0] if steps else inference.fresh_size(name))
+            inference.record(name, tuple(shape), found.dtypes[names[result]])
+
+
+def _forget(body: ir.Graph, inference: Inference) -> None:
+    """What the first step shows of a body does not hold for the next."""
+    inner = (value for each in ir.traversal.RecursiveGraphIterator(body) for value in each.outputs)
+    for value in (*body.inputs, *inner):
+        for table in (inference.found.shapes, inference.found.known, inference.types):
+            table.pop(value.name or "", None)
+
+
+def _take_seen(node: ir.Node, inference: Inference, seen: Mapping[str, tuple[Shape, ir.DataType]]) -> None:
+    """Use what a trial run showed; everything computed from it is marked, since another run may show something else."""
+    found = inference.found
+    follows = any(value is not None and value.name in found.observed for value in node.inputs)
+    for value in node.outputs:
+        if value.name and value.name in seen:
+            inference.record(value.name, *seen[value.name])
+            follows = True
+    if follows:
+        found.observed.update(value.name for value in node.outputs if value.name)

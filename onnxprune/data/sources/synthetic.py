@@ -1,0 +1,285 @@
+"""Data made from the signature of a model, and from what the model itself says about its inputs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import onnx_ir as ir
+
+from onnxprune.data.base import Array, Batch, Hints, ImageStatistics, Request, Start, source
+from onnxprune.data.pixels import channel_axis
+from onnxprune.ops.traits import convolves, look_ups, repeats, retypes, runs_on_statistics, statistics
+from onnxprune.model.signature import Feed, Port, ports_of, synthetic_feed
+
+SAMPLES = 128
+# Sizes for dynamic axes that no one gave: height and width of images, anything else.
+_SIDE, _LENGTH = 224, 32
+# By which power the amplitude of natural images falls with frequency: on average, and what is tried.
+_SLOPE, _SLOPES = 1.2, tuple(step / 10 for step in range(8, 19))
+# Red, green and blue of a natural image go together; this is what is taken where the model does not tell.
+_CHANNEL_CORRELATION = 0.9
+# The middle and a third of the range of a byte.
+_BYTE_MEAN, _BYTE_STD = 128, 43
+
+Floats = npt.NDArray[np.float64]
+
+
+@source("synthetic", "synthetic, made up", lambda request: request.spec == "synthetic", batched=True)
+def open_synthetic(request: Request) -> Start:
+    """Made-up inputs, 128 samples unless a number is asked for.
+
+    Images are `natural_noise`, with the channels' mean and covariance that `request.hints` has; other floats are
+    normal; integers lie within the table that they index where that is known; masks are all true, positions count up.
+    Dynamic axes without a size get 224 (height and width) or 32.
+    """
+    return lambda: _batches(request)
+
+
+def _batches(request: Request) -> Iterator[Batch]:
+    left, index = request.samples or SAMPLES, 0
+    while left > 0:
+        count = min(left, request.batch)
+        yield Batch(_feed(request, count, index))
+        left, index = left - count, index + 1
+
+
+def _feed(request: Request, count: int, index: int) -> Feed:
+    sizes: dict[str, int] = {}
+    for axis in range(max(len(port.shape) for port in request.ports)):  # first axes first: symbols are shared
+        for port in request.ports:
+            if axis < len(port.shape):
+                sizes.setdefault(port.symbol(axis), count if axis == 0 else _SIDE if len(port.shape) == 4 else _LENGTH)
+    return {
+        port.name: _array(port.bound(sizes), request.hints, np.random.default_rng([request.seed, index, place]))
+        for place, port in enumerate(request.ports)
+    }
+
+
+def _array(port: Port, hints: Hints, rng: np.random.Generator) -> Array:
+    plain = synthetic_feed([port], {}, int(rng.integers(1 << 32)))[port.name]
+    name, kind = port.name.lower(), plain.dtype.kind
+    if "mask" in name and kind in "iuf":
+        return np.ones_like(plain)
+    axis = channel_axis(port)
+    if axis is not None and (kind == "f" or plain.dtype.itemsize == 1):
+        return _images(plain, axis, hints.images.get(port.name), rng)
+    if kind in "iu" and port.name in hints.limits:
+        limit = hints.limits[port.name]
+        if "position" in name:
+            return np.broadcast_to(np.arange(plain.shape[-1]) % limit, plain.shape).astype(plain.dtype)
+        return np.asarray(rng.integers(0, limit, plain.shape)).astype(plain.dtype)
+    return plain
+
+
+def _images(plain: Array, axis: int, statistics: ImageStatistics | None, rng: np.random.Generator) -> Array:
+    """Noise of the shape and type of `plain`, whose channels lie on `axis`."""
+    shape = np.moveaxis(plain, axis, 1).shape
+    due = statistics or _prior(shape[1])
+    values, vectors = np.linalg.eigh(due.covariance)
+    noise = natural_noise(shape, rng, due.slope)
+    mixed = np.einsum("ij,njhw->nihw", vectors * np.sqrt(values.clip(0)), noise) + due.mean[:, None, None]
+    if plain.dtype.kind != "f":
+        info = np.iinfo(plain.dtype)
+        mixed = np.clip(np.rint(mixed * _BYTE_STD + _BYTE_MEAN + min(info.min, 0)), info.min, info.max)
+    return np.ascontiguousarray(np.moveaxis(mixed, 1, axis), plain.dtype)
+
+
+def _prior(channels: int) -> ImageStatistics:
+    """Of normalized images: mean 0, variance 1."""
+    correlation = np.full((channels, channels), _CHANNEL_CORRELATION)
+    np.fill_diagonal(correlation, 1.0)
+    return ImageStatistics(np.zeros(channels), correlation, _SLOPE)
+
+
+# ---- noise like images --------------------------------------------------------------------------------------------
+
+
+def natural_noise(shape: tuple[int, ...], rng: np.random.Generator, slope: float = _SLOPE) -> Floats:
+    """Normal noise [..., height, width] of variance 1 whose amplitude falls with frequency as that of photographs does.
+
+    That it falls as about 1 / frequency: D. J. Field, "Relations between the statistics of natural images and the
+    response properties of cortical cells", JOSA A 4 (1987); slopes around 1.2: D. J. Tolhurst et al., "Amplitude
+    spectra of natural images", Ophthalmic Physiol. Opt. 12 (1992). That such noise is a better stand-in for images
+    than white noise: M. Baradad et al., "Learning to See by Looking at Noise", NeurIPS 2021, and
+    benchmarks/synthetic_data.py. It has no edges and no objects, and wraps around at the borders.
+    """
+    white = rng.standard_normal(shape)
+    amplitude = _amplitude(shape[-2], shape[-1], slope)[:, : shape[-1] // 2 + 1]
+    return np.fft.irfft2(np.fft.rfft2(white) * amplitude, s=shape[-2:])
+
+
+def _amplitude(height: int, width: int, slope: float) -> Floats:
+    """Of each frequency [height, width], with a mean square of 1; the mean gets that of the lowest frequency."""
+    frequency = np.hypot(np.fft.fftfreq(height)[:, None], np.fft.fftfreq(width)[None, :])
+    amplitude = np.maximum(frequency, 1 / max(height, width)) ** -slope
+    return np.asarray(amplitude / np.sqrt(np.mean(amplitude**2)))
+
+
+def _autocorrelation(height: int, width: int, slope: float) -> Floats:
+    """Of `natural_noise` by distance [height, width], modulo the size (Wiener-Khinchin)."""
+    return np.fft.ifft2(_amplitude(height, width, slope) ** 2).real
+
+
+# ---- what the model tells -----------------------------------------------------------------------------------------
+
+
+def hints_of(model: ir.Model) -> Hints:
+    """What the graph says about its inputs: the sizes of embedding tables, and statistics of images."""
+    return Hints(limits=vocabulary_limits(model), images=match_batchnorm(model))
+
+
+def vocabulary_limits(model: ir.Model) -> dict[str, int]:
+    """For each integer input that indexes constant tables: the number of rows of the smallest."""
+    limits: dict[str, int] = {}
+    for value in _fed(model):
+        if value.dtype in (ir.DataType.INT64, ir.DataType.INT32):
+            sizes = [rows for node, slot in _readers(value) for rows in _rows(node, slot)]
+            if sizes:
+                limits[value.name or ""] = min(sizes)
+    return limits
+
+
+def _fed(model: ir.Model) -> list[ir.Value]:
+    return [value for value in model.graph.inputs if not value.is_initializer()]
+
+
+def _readers(value: ir.Value) -> Iterator[tuple[ir.Node, int]]:
+    """Who reads a value, also behind nodes that pass it on."""
+    for node, slot in value.uses():
+        if repeats(node) and slot == 0:
+            yield from _readers(node.outputs[0])
+        else:
+            yield node, slot
+
+
+def _rows(node: ir.Node, slot: int) -> Iterator[int]:
+    for indices, table in look_ups(node):
+        tensor = _constant(node, table) if slot == indices else None
+        if tensor is not None and len(tensor.shape) > 0:
+            axis = node.attributes.get_int("axis", 0)
+            yield tensor.shape.numpy()[axis]
+
+
+def _constant(node: ir.Node, slot: int) -> ir.TensorProtocol | None:
+    """A constant input; a quantized table counts as what it stands for."""
+    value = node.inputs[slot] if slot < len(node.inputs) else None
+    if value is None:
+        return None
+    producer = value.producer()
+    if producer is not None and retypes(producer):
+        return _constant(producer, 0)
+    return ir.convenience.get_const_tensor(value)
+
+
+@dataclass(frozen=True)
+class _Stem:
+    """A Conv that reads an image, and the running statistics of its output: one equation per output channel."""
+
+    weight: Floats  # [output, input, height, width]
+    bias: Floats  # [output]
+    dilations: tuple[int, int]
+    mean: Floats
+    variance: Floats
+
+
+def match_batchnorm(model: ir.Model) -> dict[str, ImageStatistics]:
+    """Statistics of each image input that fit the running statistics of the first BatchNormalization.
+
+    Where an input goes through a Conv (groups 1) into a BatchNormalization, its running mean and variance of channel c
+    are what training images gave there. For `natural_noise` with channel mean m and covariance S they are
+
+        mean_c = bias_c + sum over i of m_i * sum over taps k of w_cik
+        var_c  = sum over i, j of S_ij * sum over taps k, l of w_cik * w_cjl * r(k - l)
+
+    with r the noise's autocorrelation: linear in m and S, solved by least squares in units of the running deviation and
+    variance, S then made positive semidefinite, for each of several slopes of the spectrum, the best of which is taken.
+    Where a BatchNormalization reads the input itself, its statistics are taken as they are. The idea of matching them
+    is from H. Yin et al., "Dreaming to Distill", CVPR 2020, and Y. Cai et al., "ZeroQ", CVPR 2020, which optimize
+    pixels through the whole network.
+
+    What it does not do: later BatchNormalizations are not matched (that takes gradients); neither are statistics behind
+    an activation, a grouped Conv or a Gemm; the zeros around padded images are ignored; nothing is found where the
+    exporter folded the BatchNormalization into the Conv, or put arithmetic other than a Transpose in front of it.
+    """
+    ports = {port.name: port for port in ports_of(model)}
+    found = {}
+    for value in _fed(model):
+        port = ports[value.name or ""]
+        axis = channel_axis(port) if value.dtype is not None and value.dtype.is_floating_point() else None
+        statistics = None if axis is None else _matched(value, port, axis)
+        if statistics is not None:
+            found[port.name] = statistics
+    return found
+
+
+def _matched(value: ir.Value, port: Port, axis: int) -> ImageStatistics | None:
+    channels = port.shape[axis]
+    assert isinstance(channels, int)
+    stems = []
+    for node, slot in _readers(value):
+        own = _running(node) if slot == 0 else None
+        if own is not None and len(own[0]) == channels:
+            return ImageStatistics(own[0], np.diag(own[1]), _SLOPE)
+        if convolves(node) and slot == 0:
+            stems += [stem for stem in _stems(node) if stem.weight.shape[1] == channels]
+    if not stems:
+        return None
+    height, width = (
+        size if isinstance(size, int) else _SIDE for place, size in enumerate(port.shape) if place not in (0, axis)
+    )
+    fits = [_fit(stems, channels, _autocorrelation(height, width, slope), slope) for slope in _SLOPES]
+    return min(fits, key=lambda fit: (round(fit[0], 3), abs(fit[1].slope - _SLOPE)))[1]
+
+
+def _stems(conv: ir.Node) -> Iterator[_Stem]:
+    """One for each BatchNormalization that reads the result."""
+    weight, bias = _numbers(conv, 1), _numbers(conv, 2)
+    if weight is None or weight.ndim != 4 or conv.attributes.get_int("group", 1) != 1:
+        return
+    bias = np.zeros(len(weight)) if bias is None else bias
+    down, across = conv.attributes.get_ints("dilations", (1, 1))
+    for reader, slot in conv.outputs[0].uses():
+        running = _running(reader) if slot == 0 else None
+        if running is not None and len(running[0]) == len(weight):
+            yield _Stem(weight, bias, (down, across), running[0], np.maximum(running[1], 1e-12))
+
+
+def _running(node: ir.Node) -> tuple[Floats, Floats] | None:
+    """Running mean and variance of a BatchNormalization."""
+    if not runs_on_statistics(node):
+        return None
+    mean, variance = (_numbers(node, slot) for slot in statistics(node))
+    return None if mean is None or variance is None else (mean, variance)
+
+
+def _numbers(node: ir.Node, slot: int) -> Floats | None:
+    tensor = _constant(node, slot)
+    array = None if tensor is None else np.asarray(tensor.numpy(), np.float64)
+    return array if array is not None and np.isfinite(array).all() else None
+
+
+def _fit(stems: list[_Stem], channels: int, correlation: Floats, slope: float) -> tuple[float, ImageStatistics]:
+    """How far off they are, and the statistics nearest to the prior among those that fit best."""
+    prior = _prior(channels)
+    deviations = np.concatenate([np.sqrt(stem.variance) for stem in stems])
+    sums = np.concatenate([stem.weight.sum((2, 3)) for stem in stems]) / deviations[:, None]
+    means = np.concatenate([stem.mean - stem.bias for stem in stems]) / deviations
+    mean = prior.mean + np.linalg.lstsq(sums, means - sums @ prior.mean)[0]
+    products = np.concatenate([_products(stem, correlation) for stem in stems]) / deviations[:, None] ** 2
+    correction = np.linalg.lstsq(products, 1 - products @ prior.covariance.ravel())[0].reshape(channels, channels)
+    values, vectors = np.linalg.eigh(prior.covariance + (correction + correction.T) / 2)
+    covariance = (vectors * values.clip(max(values.max(), 0) * 1e-4)) @ vectors.T
+    return float(np.abs(products @ covariance.ravel() - 1).mean()), ImageStatistics(mean, covariance, slope)
+
+
+def _products(stem: _Stem, correlation: Floats) -> Floats:
+    """What each entry of S adds to the variance of an output channel: [output, C * C]."""
+    rows, columns = np.indices(stem.weight.shape[2:]).reshape(2, -1) * np.reshape(stem.dilations, (2, 1))
+    height, width = correlation.shape
+    near = correlation[np.subtract.outer(rows, rows) % height, np.subtract.outer(columns, columns) % width]
+    taps = stem.weight.reshape(*stem.weight.shape[:2], -1)
+    products: Floats = np.einsum("cik,kl,cjl->cij", taps, near, taps)
+    return products.reshape(len(taps), -1)

@@ -1,0 +1,255 @@
+"""The whole benchmark: every model at every setting, each compared with the first."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from onnxprune.evaluation import metrics
+from onnxprune.pipeline import run as pipeline
+from onnxprune.evaluation.benchmark.drift import Drift, drift
+from onnxprune.evaluation.benchmark.memory import Memory, peak_memory
+from onnxprune.evaluation.benchmark.profile import Profile, profile
+from onnxprune.evaluation.benchmark.comparison import Comparison, compare
+from onnxprune.data.base import Data
+from onnxprune.errors import UsageError
+from onnxprune.model.file import file_bytes, open_model
+from onnxprune.support.progress import within
+from onnxprune.runtime.latency import Latency, Setting, made_inputs, measure
+from onnxprune.runtime.providers import choose, short
+from onnxprune.model.signature import Feed, Port, given_sizes, ports_of
+
+# Batches of made-up inputs on which outputs are compared where there is no data.
+_MADE = 16
+# Above this, wall-clock figures of one thread say more of the other programs than of the model.
+_BUSY = 1.2
+
+
+@dataclass(frozen=True)
+class Request:
+    """What to measure. Every provider is tried with every batch size and every number of threads.
+
+    Attributes:
+        providers: execution providers, by short or full names.
+        batches: sizes of a dynamic first axis.
+        threads: of one operator; 0 lets ONNX Runtime decide.
+        warmup: runs of a new session before it is timed.
+        rounds: how often each model is timed (None: as often as `seconds` allows).
+        seconds: of measuring per model and setting.
+        input_shapes: sizes of dynamic axes, like `images:1x3x224x224`.
+        profile: also say which nodes take how long.
+        seed: of made-up inputs and of the order of runs.
+    """
+
+    providers: tuple[str, ...] = ("cpu",)
+    batches: tuple[int, ...] = (1,)
+    threads: tuple[int, ...] = (1,)
+    warmup: int = 5
+    rounds: int | None = None
+    seconds: float = 3.0
+    input_shapes: tuple[str, ...] = ()
+    profile: bool = False
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class Measured:
+    """One model at one setting; `comparison` is with the first model, and None for that one itself."""
+
+    latency: Latency
+    memory: Memory | None
+    comparison: Comparison | None
+
+
+@dataclass(frozen=True)
+class Quality:
+    """The metric of one model on the data."""
+
+    model: str
+    metric: str
+    value: float
+
+
+@dataclass(frozen=True)
+class Result:
+    """What a benchmark found.
+
+    Attributes:
+        models: paths as given; the first is what the others are compared with.
+        file_bytes: of each, with its external data.
+        measured: by setting, then by model.
+        drift: of every model but the first, by output.
+        drift_inputs: what the outputs were compared on.
+        quality: of every model, where the data has labels or a metric was asked for.
+        profiles: of every model at the first setting, where asked for.
+        notes: what a person should know besides.
+    """
+
+    models: tuple[str, ...]
+    file_bytes: tuple[int, ...]
+    measured: tuple[tuple[Measured, ...], ...]
+    drift: tuple[Drift, ...]
+    drift_inputs: str
+    quality: tuple[Quality, ...]
+    profiles: tuple[Profile, ...]
+    notes: tuple[str, ...]
+
+
+def benchmark(
+    paths: Sequence[str | Path],
+    request: Request = Request(),
+    *,
+    data: Data | None = None,
+    metric: str | None = None,
+    progress: Callable[[str], None] = lambda _: None,
+) -> Result:
+    """Measure models side by side; the files are only read.
+
+    Args:
+        paths: the model that the others are compared with, then those.
+        request: what to measure.
+        data: samples to run on (None: made up from the first model's inputs).
+        metric: name of a metric for the data; accuracy where it has labels.
+        progress: is told what is being done.
+
+    Raises UsageError for options and models that do not fit together, ModelError for a model that does not run.
+    """
+    files = [Path(path) for path in paths]
+    if not files:
+        raise UsageError("no model is given: give the path of at least one")
+    if metric is not None and data is None:
+        raise UsageError(f"metric '{metric}' is computed on data, which is not there; add --data")
+    providers, notes = choose(request.providers)
+    opened = [open_model(path) for path in files]
+    ports = ports_of(opened[0])
+    sizes, chosen = sizes_for(files[0], ports, request.input_shapes, data)
+    inputs = Inputs(tuple(ports), sizes, data, request.seed)
+    settings = [
+        Setting(provider, batch, threads, request.warmup)
+        for provider, batch, threads in itertools.product(providers, request.batches, request.threads)
+    ]
+    measured = tuple(_measure(files, setting, inputs, request, progress) for setting in settings)
+    notes += [*chosen, *itertools.chain(*map(_remarks, settings, measured))]
+    first = measured[0][0].latency.setting
+    progress("comparing outputs")
+    apart = drift(files, inputs.feeds(first.batch), [first.provider]) if len(files) > 1 else []
+    quality = _quality(files, data, metric, first.provider, progress)
+    progress("profiling" if request.profile else "done")
+    return Result(
+        models=tuple(map(str, files)),
+        file_bytes=tuple(map(file_bytes, opened)),
+        measured=measured,
+        drift=tuple(apart),
+        drift_inputs=inputs.source,
+        quality=tuple(quality),
+        profiles=tuple(profile(files, first, inputs.feed(first.batch)) if request.profile else ()),
+        notes=tuple(dict.fromkeys(notes)),
+    )
+
+
+def _measure(
+    files: Sequence[Path], setting: Setting, inputs: Inputs, request: Request, progress: Callable[[str], None]
+) -> tuple[Measured, ...]:
+    feed, at = (
+        inputs.feed(setting.batch),
+        f"{short(setting.provider)}, batch {setting.batch}, {setting.threads} threads",
+    )
+    latencies = measure(
+        files,
+        setting,
+        rounds=request.rounds,
+        seconds=request.seconds,
+        feed=feed,
+        seed=request.seed,
+        progress=lambda what: progress(within(at, what)),
+    )
+    progress(f"{at}: measuring memory")
+    return tuple(
+        Measured(latency, peak_memory(path, latency.setting, feed), compare(latencies[0], latency) if index else None)
+        for index, (path, latency) in enumerate(zip(files, latencies, strict=True))
+    )
+
+
+def _remarks(setting: Setting, measured: tuple[Measured, ...]) -> Iterator[str]:
+    """Where a provider did not start, and where the machine had other things to do."""
+    used = measured[0].latency.setting.provider
+    if used != setting.provider:
+        yield f"{setting.provider} did not start here, so ONNX Runtime used {used} instead; see: onnxprune doctor"
+    waits = [
+        latency.median / float(np.median(latency.processor_seconds))
+        for latency in (each.latency for each in measured)
+        if latency.processor_seconds
+    ]
+    if waits and max(waits) > _BUSY:
+        yield (
+            f"the machine was busy: runs took up to {max(waits):.1f} times their processor time; the comparison goes "
+            "by processor time and holds, the times shown are too long"
+        )
+
+
+def _quality(
+    files: Sequence[Path], data: Data | None, name: str | None, provider: str, progress: Callable[[str], None]
+) -> Iterator[Quality]:
+    """The metric of every model; those that compare with the original take the first model for it."""
+    if data is None or (name is None and not data.labelled):
+        return
+    chosen = metrics.metric(name, data.labelled)
+    reference = list(metrics.outputs_of(files[0], data)) if chosen.needs_reference else None
+    for path in files:
+        progress(f"{chosen.name} of {path.name}")
+        yield Quality(str(path), chosen.name, metrics.evaluate(path, data, chosen, reference, providers=[provider]))
+
+
+def sizes_for(
+    path: Path, ports: Sequence[Port], shapes: Sequence[str], data: Data | None
+) -> tuple[dict[str, int], list[str]]:
+    """Sizes of dynamic axes but the batch: as given, as in the data, else such that the model runs, with a word."""
+    given = given_sizes(shapes, ports)
+    open_axes = {
+        port.symbol(axis)
+        for port in ports
+        for axis, size in enumerate(port.shape)
+        if axis and not isinstance(size, int) and port.symbol(axis) not in given
+    }
+    if not open_axes or data is not None:
+        return given, []
+    found = pipeline.inspect(path).shapes.bindings
+    chosen = {name: found[name] for name in sorted(open_axes & found.keys())}
+    listed = ", ".join(f"{name}={size}" for name, size in chosen.items())
+    return {**chosen, **given}, [f"dynamic axes were given sizes that run ({listed}); choose them with --input-shape"]
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """What models are run on: samples of the data, or made up."""
+
+    ports: tuple[Port, ...]
+    sizes: Mapping[str, int]
+    data: Data | None
+    seed: int
+
+    @property
+    def source(self) -> str:
+        """Where they come from, for reports."""
+        return "made-up inputs" if self.data is None else self.data.source
+
+    def feed(self, batch: int) -> Feed:
+        """One batch to be timed on; samples of the data are repeated where there are fewer."""
+        made = made_inputs(self.ports, batch, self.sizes, self.seed)
+        if self.data is None:
+            return made
+        samples = next(self.data.batches()).feed
+        return {
+            name: np.take(array, np.arange(len(made[name])) % len(array), axis=0) if array.ndim else array
+            for name, array in samples.items()
+        }
+
+    def feeds(self, batch: int) -> Iterator[Feed]:
+        """What outputs are compared on."""
+        if self.data is not None:
+            return (each.feed for each in self.data.batches())
+        return (made_inputs(self.ports, batch, self.sizes, self.seed + turn) for turn in range(_MADE))

@@ -1,0 +1,177 @@
+"""Hold models against their budgets."""
+
+from __future__ import annotations
+
+import glob
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from math import isfinite
+from pathlib import Path
+from typing import Any, Literal
+
+from onnxprune.errors import OnnxpruneError, UsageError
+from onnxprune.evaluation.gate.baseline import Entry, key_of, read_baseline, write_baseline
+from onnxprune.evaluation.gate.budgets import CHECKS, Finding, NoBaselineError
+from onnxprune.evaluation.gate.request import Request, is_baseline_file
+from onnxprune.evaluation.gate.subject import DataOf, Progress, Subject
+from onnxprune.model.file import check_target
+
+Status = Literal["ok", "broken", "unchecked", "new"]
+
+
+@dataclass(frozen=True)
+class Check:
+    """One budget of one model.
+
+    Attributes:
+        budget: its option without dashes, or `model` for a file that is not there.
+        status: whether it holds; `unchecked`: could not be told, `new`: has nothing to be compared with yet, and the
+            baseline is being written.
+        found: what was measured; None where nothing was, or where it is not a finite number.
+        shown: the same for people; why, where it could not be checked.
+        limit: what was allowed, for people.
+        note: what else is worth knowing.
+    """
+
+    budget: str
+    status: Status
+    found: float | list[str] | None
+    shown: str
+    limit: str = ""
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class Checked:
+    """A model, or a pattern that matched none, and its checks."""
+
+    model: str
+    checks: tuple[Check, ...]
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What the gate found.
+
+    Attributes:
+        models: in the order they were given.
+        updated: the baseline file that was written.
+    """
+
+    models: tuple[Checked, ...]
+    updated: Path | None = None
+
+    def count(self, status: Status) -> int:
+        """How many checks came out so."""
+        return sum(check.status == status for model in self.models for check in model.checks)
+
+    @property
+    def exit_code(self) -> int:
+        """1 where a budget is broken, else 2 where one could not be checked, else 0."""
+        return 1 if self.count("broken") else 2 if self.count("unchecked") else 0
+
+    @property
+    def summary(self) -> str:
+        """One line."""
+        ok, broken, unchecked, new = (self.count(each) for each in ("ok", "broken", "unchecked", "new"))
+        parts = [f"{ok} held", f"{broken} broken", f"{unchecked} could not be checked", f"{new} not compared yet"]
+        shown = [part for part, count in zip(parts, (1, 1, unchecked, new), strict=True) if count]
+        return f"{len(self.models)} model{'s' if len(self.models) > 1 else ''}: budgets " + ", ".join(shown)
+
+
+def run(request: Request, data_of: DataOf, progress: Progress = lambda _: None) -> Verdict:
+    """Check every model, and write the baseline where that was asked for and all budgets hold.
+
+    Raises UsageError for a baseline that cannot be used, ModelError where it cannot be written. What is wrong with a
+    single model is in the verdict.
+    """
+    baselines = _baselines(request, data_of, progress)
+    checked: list[Checked] = []
+    measured: dict[str, Entry] = {}
+    for name, path in matched(request.models):
+        if path is None:
+            checked.append(Checked(_printable(name), (_no_model(name),)))
+            continue
+        entries = baselines if isinstance(baselines, dict) else {}
+        key = key_of(path, request.baseline) if request.update_baseline and request.baseline else ""
+        baseline = _entry_of(path, request, baselines) if isinstance(baselines, dict) else baselines
+        model = Subject(path, request, data_of, baseline, progress)
+        checks = [_check(name, limit, model) for name, limit in request.budgets.items()]
+        if request.update_baseline:
+            try:
+                measured[key] = model.entry(entries.get(key))
+            except OnnxpruneError as error:
+                checks.append(Check("update-baseline", "unchecked", None, _printable(str(error))))
+        checked.append(Checked(_printable(str(path)), tuple(checks)))
+    verdict = Verdict(tuple(checked))
+    if request.update_baseline and request.baseline is not None and verdict.exit_code == 0:
+        assert isinstance(baselines, dict)
+        write_baseline(request.baseline, {**baselines, **measured})
+        return Verdict(verdict.models, request.baseline)
+    return verdict
+
+
+def _baselines(request: Request, data_of: DataOf, progress: Progress) -> dict[str, Entry] | Subject | None:
+    """The model to compare with, the numbers by model, or None."""
+    path = request.baseline
+    if path is None:
+        return None
+    if not is_baseline_file(path):
+        if not path.is_file():
+            raise UsageError(f"the baseline {path} does not exist; check the path")
+        return Subject(path, request, data_of, None, progress)
+    if not request.update_baseline:
+        return read_baseline(path)
+    check_target(path)
+    return read_baseline(path) if path.exists() else {}
+
+
+def _entry_of(path: Path, request: Request, entries: dict[str, Entry]) -> Entry | None:
+    assert request.baseline is not None
+    return entries.get(key_of(path, request.baseline))
+
+
+def matched(patterns: Sequence[str]) -> Iterator[tuple[str, Path | None]]:
+    """The files that paths and globs name, each once, with what named it; None where nothing matches."""
+    seen: set[Path] = set()
+    for pattern in patterns:
+        paths = [Path(pattern)] if Path(pattern).is_file() else sorted(map(Path, glob.glob(pattern, recursive=True)))
+        paths = [path for path in paths if path.is_file()]
+        if not paths:
+            yield pattern, None
+        for path in paths:
+            if path not in seen:
+                seen.add(path)
+                yield pattern, path
+
+
+def _no_model(pattern: str) -> Check:
+    said = "matches no file" if glob.has_magic(pattern) else "does not exist"
+    return Check("model", "unchecked", None, said, "", "check the path")
+
+
+def _check(name: str, limit: Any, model: Subject) -> Check:
+    try:
+        finding = CHECKS[name](limit, model)
+    except NoBaselineError as error:
+        status: Status = "new" if model.request.update_baseline else "unchecked"
+        return Check(name, status, None, _printable(str(error)) if status == "unchecked" else "becomes the baseline")
+    except OnnxpruneError as error:
+        return Check(name, "unchecked", None, _printable(str(error)))
+    except Exception as error:  # a bug over one model must not pass, nor hide what the others are like
+        said = f"unexpected {type(error).__name__}: {error}; this is a bug, please report it"
+        return Check(name, "unchecked", None, _printable(said))
+    return _of_finding(name, finding)
+
+
+def _of_finding(name: str, finding: Finding) -> Check:
+    found = finding.found
+    finite = found if isinstance(found, list) or isfinite(found) else None
+    status: Status = "ok" if finding.holds else "broken"
+    shown, limit, note = map(_printable, (finding.shown, finding.limit, finding.note))
+    return Check(name, status, finite, shown, limit, note)
+
+
+def _printable(text: str) -> str:
+    """On one line, without control characters: names of operators come from the file, and CI reads what is printed."""
+    return "".join(character for character in " ".join(text.split()) if character.isprintable())

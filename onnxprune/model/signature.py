@@ -1,0 +1,150 @@
+"""What a model takes in: the inputs by name, type and shape, and made-up values for them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from math import prod
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import onnx_ir as ir
+
+from onnxprune.errors import ModelError, UsageError
+from onnxprune.support.registry import did_you_mean
+
+Feed = dict[str, npt.NDArray[Any]]
+
+_TYPES = {
+    "float": np.float32,
+    "float16": np.float16,
+    "double": np.float64,
+    "int64": np.int64,
+    "int32": np.int32,
+    "int16": np.int16,
+    "int8": np.int8,
+    "uint64": np.uint64,
+    "uint32": np.uint32,
+    "uint16": np.uint16,
+    "uint8": np.uint8,
+    "bool": np.bool_,
+    "string": np.str_,
+}
+
+# An input of more entries than this takes gigabytes: a slip in the file, most likely.
+_MAX_ENTRIES = 1 << 28
+
+
+@dataclass(frozen=True)
+class Port:
+    """One graph input or output as ONNX Runtime reports it: symbolic axes are names or None.
+
+    A tensor of unknown rank has the shape (), as a scalar has; ONNX Runtime does not tell them apart.
+    """
+
+    name: str
+    type: str
+    shape: tuple[int | str | None, ...]
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """The numpy type of its entries. Raises ModelError where there is none: a sequence, a map, bfloat16."""
+        dtype = _TYPES.get(self.type.removeprefix("tensor(").removesuffix(")"))
+        if dtype is None:
+            raise ModelError(f"input '{self.name}' has type {self.type}, for which no array can be made")
+        return np.dtype(dtype)
+
+    def symbol(self, axis: int) -> str:
+        """The name under which a size for a symbolic axis is looked up: its own, else `input[axis]`."""
+        size = self.shape[axis]
+        return size if isinstance(size, str) and size else f"{self.name}[{axis}]"
+
+    def bound(self, sizes: Mapping[str, int]) -> Port:
+        """The same with the symbolic axes that `sizes` knows made static."""
+        shape = (
+            size if isinstance(size, int) else sizes.get(self.symbol(axis), size)
+            for axis, size in enumerate(self.shape)
+        )
+        return Port(self.name, self.type, tuple(shape))
+
+    def __str__(self) -> str:
+        """`float[batch, 3, 224, 224]`, for messages."""
+        sizes = ", ".join("?" if size in (None, "") else str(size) for size in self.shape)
+        return f"{self.type.removeprefix('tensor(').removesuffix(')')}[{sizes}]"
+
+
+def ports_of(model: ir.Model) -> list[Port]:
+    """What has to be fed: the graph inputs that are not initializers, in order."""
+    values = [value for value in model.graph.inputs if not value.is_initializer()]
+    return [Port(value.name or "", _type_name(value), _shape(value)) for value in values]
+
+
+def _type_name(value: ir.Value) -> str:
+    """As ONNX Runtime writes it: `tensor(float)`; other kinds of types by their own name."""
+    if isinstance(value.type, ir.TensorType):
+        return f"tensor({value.type.dtype.name.lower()})"
+    return repr(value.type)
+
+
+def _shape(value: ir.Value) -> tuple[int | str | None, ...]:
+    sizes = () if value.shape is None else value.shape.dims
+    return tuple(size if isinstance(size, int) else size.value for size in sizes)
+
+
+def given_sizes(shapes: Iterable[str], ports: Sequence[Port]) -> dict[str, int]:
+    """The sizes of symbolic axes from texts like `images:8x3x224x224`; an entry that is no number leaves its axis open.
+
+    Returns sizes by `Port.symbol`. Raises UsageError for a malformed text, an unknown input, a wrong number of axes, a
+    static axis given another size, and one axis given two.
+    """
+    known = {port.name: port for port in ports}
+    sizes: dict[str, int] = {}
+    for text in shapes:
+        name, separator, written = text.rpartition(":")
+        if not separator or not written:
+            raise UsageError(f"input shape '{text}' is not of the form name:1x3x224x224")
+        if name not in known:
+            raise UsageError(f"the model has no input '{name}'{did_you_mean(name, known)}")
+        port, entries = known[name], written.split("x")
+        if len(entries) != len(port.shape):
+            raise UsageError(f"input '{name}' is {port}: {len(port.shape)} axes, but '{text}' gives {len(entries)}")
+        for axis, entry in enumerate(entries):
+            if entry.isdecimal():
+                _note_size(sizes, port, axis, int(entry))
+    return sizes
+
+
+def _note_size(sizes: dict[str, int], port: Port, axis: int, size: int) -> None:
+    declared = port.shape[axis]
+    already = declared if isinstance(declared, int) else sizes.setdefault(port.symbol(axis), size)
+    if already != size or size < 1:
+        raise UsageError(f"input '{port.name}' is {port}: axis {axis} cannot have size {size}")
+
+
+def synthetic_feed(ports: Sequence[Port], sizes: Mapping[str, int], seed: int = 0) -> Feed:
+    """Inputs made from the signature alone: normal floats, small indices, all-true masks.
+
+    Args:
+        ports: the inputs.
+        sizes: the size of each symbolic axis, by its name or `input[axis]`; 1 where it is not given.
+        seed: of the generator.
+
+    Raises ModelError for an input that cannot be made: a sequence or a map, or one too large for any memory.
+    """
+    rng = np.random.default_rng(seed)
+    return {port.name: _make(port, sizes, rng) for port in ports}
+
+
+def _make(port: Port, sizes: Mapping[str, int], rng: np.random.Generator) -> npt.NDArray[Any]:
+    dtype = port.dtype
+    shape = [size if isinstance(size, int) else 1 for size in port.bound(sizes).shape]
+    if prod(shape) > _MAX_ENTRIES:
+        raise ModelError(f"input '{port.name}' is declared with {prod(shape)} entries: too many for a trial run")
+    if dtype.kind == "f":
+        return np.asarray(rng.standard_normal(shape)).astype(dtype)
+    if dtype.kind == "b":
+        return np.ones(shape, dtype=dtype)
+    if dtype.kind == "U":
+        return np.full(shape, "a", dtype=object)
+    return np.asarray(rng.integers(0, 2, shape)).astype(dtype)

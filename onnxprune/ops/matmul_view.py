@@ -1,0 +1,139 @@
+"""The operators that multiply an activation with a weight, each as a product of rows and a matrix.
+
+See `layers` for what that is good for. The form of an operator stands beside its axis rule: one function there.
+
+    @affine("MatMul")
+    def matmul_form(node, x_shape, w_shape):
+        return Form(...)        # or None for a way of using the operator that is no such product
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+import numpy as np
+import numpy.typing as npt
+import onnx_ir as ir
+
+from onnxprune.model.file import reading
+from onnxprune.ops.base import Array, Key, adder, attribute, key_of
+
+Positions = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Form:
+    """How one node is a matrix product.
+
+    Attributes:
+        axis: the axis of the input that holds the channels which are summed over.
+        out_axis: the axis of the output that holds the results.
+        taps: how many features each input channel gives (the size of a convolution's window).
+        groups: how many independent products lie side by side.
+        rows: input, positions -> [groups, samples * positions, features].
+        matrix: weight -> [groups, features, outputs].
+        weight: the inverse of `matrix`.
+        stack: the axis of input and output that the products lie along; None: they lie along the channels.
+        bias: the input slot that a bias goes to; None: an Add behind the node.
+        bias_factor: the attribute that the node multiplies the bias with, where it has one.
+        even: every place sees all taps of the window: there is no padding.
+        hidden: the axis of the weight that the results lie along, where they are no value of the graph: what follows
+            (gates, heads, an activation) is inside the node. None: the output is the result.
+        rectified: of what is hidden: a Relu comes next.
+        bias_parts: of so many equal parts along the last axis of the bias, the first is the layer's.
+        drawn: may the rows be those of places drawn at random?
+    """
+
+    axis: int
+    out_axis: int
+    taps: int
+    groups: int
+    rows: Callable[[Array, Positions | None], Array]
+    matrix: Callable[[Array], Array]
+    weight: Callable[[Array], Array]
+    stack: int | None = None
+    bias: int | None = None
+    bias_factor: str = ""
+    even: bool = True
+    hidden: int | None = None
+    rectified: bool = False
+    bias_parts: int = 1
+    drawn: bool = True
+
+
+_ALIAS: Key = ("", "Identity")
+_TURN: Key = ("", "Transpose")
+MakeForm = Callable[[ir.Node, tuple[int, ...], tuple[int, ...]], "Form | None"]
+FORMS: dict[Key, MakeForm] = {}
+
+
+def affine(*names: str, domain: str = "") -> Callable[[MakeForm], MakeForm]:
+    """Decorator: this is the form of the operators `names`, given the node and the shapes of input and weight."""
+    return adder(FORMS, names, domain)
+
+
+def constant_of(value: ir.Value | None) -> ir.TensorProtocol | None:
+    """The tensor of an initializer, or of an Identity of one, as exporters write equal parameters."""
+    node = None if value is None else value.producer()
+    if node is not None and key_of(node) == _ALIAS:
+        return constant_of(node.inputs[0])
+    return None if value is None else value.const_value
+
+
+def stored(value: ir.Value) -> tuple[ir.Value, list[int]]:
+    """The initializer that a weight is, and the order in which the weight has its axes.
+
+    Exporters write weights of several readers as Identities, or as a Transpose, of the one that they store. Raises
+    ValueError when it is no such weight.
+    """
+    node = value.producer()
+    if node is None and value.const_value is not None:
+        return value, list(range(value.const_value.shape.rank()))
+    if node is None or key_of(node) not in (_ALIAS, _TURN) or node.inputs[0] is None:
+        raise ValueError("not a weight")
+    inner, order = stored(node.inputs[0])
+    if key_of(node) == _TURN:
+        order = [order[axis] for axis in attribute(node, "perm") or range(len(order))[::-1]]
+    return inner, order
+
+
+def readers(value: ir.Value) -> list[tuple[ir.Node, int]]:
+    """The nodes and slots that read an initializer, also as an Identity or a Transpose of it."""
+    found = []
+    for node, slot in value.uses():
+        found += readers(node.outputs[0]) if key_of(node) in (_ALIAS, _TURN) else [(node, slot)]
+    return found
+
+
+def turned(form: Form, order: list[int]) -> Form:
+    """The form for a weight that is stored with its axes in another order: axis i of it is axis order[i] as stored."""
+    back = np.argsort(order)
+    return replace(
+        form,
+        matrix=lambda weight: form.matrix(weight.transpose(order)),
+        weight=lambda matrix: form.weight(matrix).transpose(back),
+    )
+
+
+def read(value: ir.Value | None) -> Array:
+    """The array of a constant. Raises ValueError when it is none."""
+    tensor = constant_of(value)
+    if tensor is None:
+        raise ValueError("not a constant")
+    with reading(tensor) as array:
+        return np.array(array)
+
+
+def by_sample(x: Array, positions: Positions | None) -> Array:
+    """[N, ..., F] as rows [N * positions, F]; positions index what lies between."""
+    flat = x.reshape(len(x), -1, x.shape[-1])
+    if positions is not None:
+        flat = flat[:, positions]
+    return flat.reshape(-1, x.shape[-1])
+
+
+def by_product(x: Array, stack: int, positions: Positions | None) -> Array:
+    """[N, ..., B, ..., F] with B at axis `stack` as rows [B, N * positions, F]; of one sample where B comes first."""
+    apart = np.moveaxis(x, stack, 0)
+    return np.stack([by_sample(each if stack else each[None], positions) for each in apart])

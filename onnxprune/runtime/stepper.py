@@ -1,0 +1,186 @@
+"""Run a model piece by piece over all batches of data, so that weights behind the last piece can still be changed."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import onnx
+import onnx_ir as ir
+
+from onnxprune.errors import MissingExtraError, ModelError
+from onnxprune.model.graph import reads
+from onnxprune.model.file import one_line
+
+Array = npt.NDArray[Any]
+
+# What the values between two pieces may take in memory; what is more goes to a temporary file.
+MEMORY_BYTES = 2 << 30
+
+
+class Stepper:
+    """Computes values of a model in topological order; between two steps only what later nodes read is kept.
+
+    All steps together run every node once per batch, so walking through a model costs one run over the data. A node's
+    weights are read in the step that runs it, not before.
+
+    Args:
+        model: the main graph's nodes are run; types of its values have to be known (see passes.Canonicalize).
+        dtypes: the element type of each value.
+        feeds: the inputs of each batch, kept until the last node that reads them has run.
+        providers: execution providers of ONNX Runtime.
+        memory: bytes of values to hold in memory.
+    """
+
+    def __init__(
+        self,
+        model: ir.Model,
+        dtypes: Mapping[str, ir.DataType],
+        feeds: Iterable[Mapping[str, Array]],
+        providers: Sequence[str] = ("CPUExecutionProvider",),
+        memory: int = MEMORY_BYTES,
+    ) -> None:
+        self._model = model
+        self._dtypes = dtypes
+        self._providers = list(providers)
+        self._values = [dict(feed) for feed in feeds]
+        self._done: set[ir.Node] = set()
+        self._memory = memory
+        self._folder: tempfile.TemporaryDirectory[str] | None = None
+        self._written = 0
+
+    def advance(self, names: Iterable[str]) -> None:
+        """Compute these values. Raises ModelError with one line when ONNX Runtime refuses."""
+        wanted = set(names)
+        piece = self._piece(wanted)
+        self._done.update(piece)
+        if piece:
+            needed = wanted | self._read_later()
+            made = [value.name or "" for node in piece for value in node.outputs if value.name in needed]
+            session, inputs = self._session(piece, made)
+            for values in self._values:
+                feed = {name: values[name] for name in inputs}
+                results = _run(session, made, feed)
+                values.update((name, self._kept(result)) for name, result in zip(made, results, strict=True))
+                for name in set(values) - needed:
+                    del values[name]
+
+    def batches(self, *names: str) -> Iterator[tuple[Array, ...]]:
+        """These values, batch by batch; `advance` must have been told of them last."""
+        for values in self._values:
+            yield tuple(values[name] for name in names)
+
+    def peek(self, *names: str) -> Iterator[tuple[Array, ...]]:
+        """These values as the model would give them now, batch by batch. Nothing is kept, no node counts as run.
+
+        Raises ModelError with one line when ONNX Runtime refuses.
+        """
+        piece = self._piece(set(names))
+        made = sorted(set(names) & {value.name or "" for node in piece for value in node.outputs})
+        session, inputs = self._session(piece, made) if made else (None, [])
+        for values in self._values:
+            results = _run(session, made, {name: values[name] for name in inputs}) if made else []
+            found = {**values, **dict(zip(made, results, strict=True))}
+            yield tuple(found[name] for name in names)
+
+    def would_run(self, names: Iterable[str]) -> set[ir.Node]:
+        """The nodes that have to run before these values are there."""
+        return set(self._piece(set(names)))
+
+    def _piece(self, wanted: set[str]) -> list[ir.Node]:
+        """The nodes that the values depend on and that have not run, in the order of the graph."""
+        needed, piece = set(wanted), []
+        for node in reversed(list(self._model.graph)):
+            if node not in self._done and any(value.name in needed for value in node.outputs):
+                piece.append(node)
+                needed.update(value.name or "" for value in reads(node))
+        return piece[::-1]
+
+    def _read_later(self) -> set[str]:
+        return {value.name or "" for node in self._model.graph if node not in self._done for value in reads(node)}
+
+    def _session(self, piece: list[ir.Node], made: list[str]) -> tuple[Any, list[str]]:
+        """A session for the nodes of a piece, and the names of its inputs."""
+        try:
+            import onnxruntime
+        except ImportError:
+            raise MissingExtraError("onnxruntime", "cpu") from None
+        inside = {value.name for node in piece for value in node.outputs}
+        inputs: dict[str, ir.Value] = {}
+        weights: dict[str, ir.Value] = {}
+        for value in (value for node in piece for value in reads(node)):
+            if value.const_value is not None:
+                weights[value.name or ""] = value
+            elif value.name not in inside:
+                inputs[value.name or ""] = value
+        proto = onnx.ModelProto(ir_version=self._model.ir_version)
+        for domain, version in self._model.opset_imports.items():
+            proto.opset_import.add(domain=domain, version=version)
+        proto.graph.name = "piece"
+        proto.graph.node.extend(ir.to_proto(node) for node in piece)
+        proto.graph.initializer.extend(_tensor(name, value) for name, value in weights.items())
+        proto.graph.input.extend(self._declared(name, value) for name, value in inputs.items())
+        proto.graph.output.extend(onnx.ValueInfoProto(name=name) for name in made)
+        options = onnxruntime.SessionOptions()
+        options.log_severity_level = 4
+        try:
+            session = onnxruntime.InferenceSession(proto.SerializeToString(), options, providers=self._providers)
+        except Exception as error:
+            raise ModelError(f"ONNX Runtime cannot load a part of the model: {one_line(error)}") from error
+        return session, list(inputs)
+
+    def _declared(self, name: str, value: ir.Value) -> onnx.ValueInfoProto:
+        """A name and a type, no shape: batches may differ in size."""
+        if isinstance(value.type, ir.SequenceType | ir.OptionalType):
+            return ir.to_proto(value)
+        found = self._values[0][name]
+        if isinstance(found, list) and found:  # of a sequence nothing may be declared; its entries tell
+            return onnx.helper.make_tensor_sequence_value_info(name, _type_of(found[0]), None)
+        dtype = self._dtypes.get(name, value.dtype)
+        if dtype is None:
+            raise ModelError(f"the type of '{name}' is not known")
+        return onnx.helper.make_tensor_value_info(name, dtype.value, None)
+
+    def _kept(self, array: Any) -> Any:
+        """The array itself, or a map of a file that holds it once memory is used up."""
+        held = sum(getattr(value, "nbytes", 0) for values in self._values for value in values.values() if _held(value))
+        if not isinstance(array, np.ndarray) or array.dtype == object or held + array.nbytes <= self._memory:
+            return array
+        if self._folder is None:
+            self._folder = tempfile.TemporaryDirectory(prefix="onnxprune.")
+        path = Path(self._folder.name) / f"{self._written}.npy"
+        self._written += 1
+        np.save(path, array)
+        return np.load(path, mmap_mode="r")
+
+
+def _type_of(array: Array) -> int:
+    """As ONNX numbers it."""
+    return int(onnx.helper.np_dtype_to_tensor_dtype(array.dtype))
+
+
+def _held(value: Any) -> bool:
+    return not isinstance(value, np.memmap)
+
+
+def _tensor(name: str, value: ir.Value) -> onnx.TensorProto:
+    tensor = value.const_value
+    assert tensor is not None
+    proto = onnx.TensorProto(name=name, data_type=tensor.dtype.value, dims=tensor.shape.numpy())
+    if tensor.dtype == ir.DataType.STRING:
+        proto.string_data.extend(tensor.string_data())  # type: ignore[attr-defined]
+    else:
+        proto.raw_data = tensor.tobytes()
+    return proto
+
+
+def _run(session: Any, made: list[str], feed: dict[str, Array]) -> list[Any]:
+    try:
+        results: list[Any] = session.run(made, feed)
+    except Exception as error:
+        raise ModelError(f"ONNX Runtime cannot run a part of the model: {one_line(error)}") from error
+    return results

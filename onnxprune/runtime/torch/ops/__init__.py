@@ -1,0 +1,29 @@
+"""Operators in torch, one file per family: each is a function of its node and its inputs, found in one table.
+
+Every file of this package, and every plug-in of the entry point group `onnxprune.runtime.torch_ops`, adds to the
+table of `base`.
+"""
+
+from __future__ import annotations
+
+from functools import cache
+
+from onnxprune.support.registry import load_package
+from onnxprune.runtime.torch.ops.base import TABLE, Entry, Key
+
+
+@cache
+def _load() -> None:
+    load_package(__name__)
+
+
+def find(key: Key) -> Entry | None:
+    """How torch computes an operator, None when it is not in the table."""
+    _load()
+    return TABLE.get(key)
+
+
+def known() -> list[Key]:
+    """(domain, operator) of everything in the table, sorted."""
+    _load()
+    return sorted(TABLE)

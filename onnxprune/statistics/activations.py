@@ -1,0 +1,171 @@
+"""Statistics of activations: run a model over data in ONNX Runtime and accumulate what is asked of its inner values.
+
+Memory does not grow with the number of samples. Only the values that are needed become outputs, as many in one run over
+the data as fit into memory together.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from math import prod
+from pathlib import Path
+from typing import Any, Protocol, TypeVar
+
+import numpy.typing as npt
+import onnx_ir as ir
+
+from onnxprune.data.base import Batch, Data
+from onnxprune.analysis.coupling import Analysis, Group
+from onnxprune.dims import atoms
+from onnxprune.analysis.layers import Layer, layers
+from onnxprune.model.file import save
+from onnxprune.support.progress import Counted, Progress
+from onnxprune.runtime.session import Session
+from onnxprune.statistics.sites import Place, readers
+
+Array = npt.NDArray[Any]
+
+# Values of one batch that are held at the same time.
+MEMORY_BYTES = 1 << 30
+
+
+class Accumulator(Protocol):
+    """Takes one value, batch by batch. Sums belong in float64."""
+
+    def update(self, value: Array, batch: Batch) -> None:
+        """Take the value that a batch gives."""
+
+
+A = TypeVar("A", bound=Accumulator)
+T = TypeVar("T")
+
+
+class Activations:
+    """The inner values of an analysed model on calibration data, for criteria to take statistics of.
+
+    Each kind of statistic is collected once, for all groups together, when it is first asked for.
+
+    Args:
+        analysis: the model.
+        data: what to run it on.
+        providers: execution providers of ONNX Runtime.
+        progress: told what is being done.
+        memory: bytes of values of one batch to hold at the same time; what is more takes further runs over the data.
+    """
+
+    def __init__(
+        self,
+        analysis: Analysis,
+        data: Data,
+        *,
+        providers: Sequence[str] = ("CPUExecutionProvider",),
+        progress: Progress = lambda _: None,
+        memory: int = MEMORY_BYTES,
+    ) -> None:
+        self.analysis = analysis
+        self.data = data
+        self._providers = providers
+        self.progress = progress
+        self._memory = memory
+        self._collected: dict[str, Any] = {}
+        self._batches = 0
+        self._places = list(readers(analysis))
+
+    def places(self, group: Group) -> list[Place]:
+        """The activations whose entries belong to the units of a group: what sums over the units read."""
+        return [place for place in self._places if group.atom in set(atoms(place.dim))]
+
+    def per_place(self, kind: str, make: Callable[[Place], A]) -> dict[Place, A]:
+        """An accumulator for each place, filled; made in the first call that asks for this `kind`."""
+        if kind not in self._collected:
+            found = {place: make(place) for place in self._places}
+            self._collect_all((place.value, accumulator) for place, accumulator in found.items())
+            self._collected[kind] = found
+        return self._collected[kind]  # type: ignore[no-any-return]
+
+    def per_group(self, kind: str, make: Callable[[Group, Place], A]) -> dict[tuple[str, Place], A]:
+        """For each group, by id, and each of its places an accumulator of the place's value; see `per_place`."""
+        if kind not in self._collected:
+            found = {
+                (group.id, place): make(group, place) for group in self.analysis.groups for place in self.places(group)
+            }
+            self._collect_all((place.value, accumulator) for (_, place), accumulator in found.items())
+            self._collected[kind] = found
+        return self._collected[kind]  # type: ignore[no-any-return]
+
+    def per_layer(self, kind: str, make: Callable[[Layer], A]) -> dict[str, tuple[Layer, A]]:
+        """For each affine layer, by name, an accumulator of the value that it reads; see `per_place`."""
+        if kind not in self._collected:
+            found = {layer.name: (layer, make(layer)) for layer in layers(self.analysis)}
+            self._collect_all((layer.x, accumulator) for layer, accumulator in found.values())
+            self._collected[kind] = found
+        return self._collected[kind]  # type: ignore[no-any-return]
+
+    def once(self, kind: str, make: Callable[[], T]) -> T:
+        """What `make` returns, made in the first call that asks for this `kind`; it calls `collect` itself."""
+        if kind not in self._collected:
+            self._collected[kind] = make()
+        return self._collected[kind]  # type: ignore[no-any-return]
+
+    def _collect_all(self, pairs: Iterable[tuple[str, Accumulator]]) -> None:
+        watch: dict[str, list[Accumulator]] = {}
+        for name, accumulator in pairs:
+            watch.setdefault(name, []).append(accumulator)
+        self.collect(watch)
+
+    def collect(self, watch: Mapping[str, Sequence[Accumulator]]) -> None:
+        """Run the model over the data, in as few passes as memory allows, and update the accumulators of each value."""
+        passes = list(self._passes(watch))
+        for number, names in enumerate(passes):
+            count = 0
+            for count, (batch, values) in enumerate(self.stream(names), 1):
+                self._tell(count, number, len(passes))
+                for name in names:
+                    for accumulator in watch[name]:
+                        accumulator.update(values[name], batch)
+            self._batches = count
+
+    def _tell(self, count: int, number: int, passes: int) -> None:
+        """Say which batch of which pass it is; how many batches there are is known after the first pass."""
+        said = f"observing activations, batch {count}" + (f" (pass {number + 1} of {passes})" if passes > 1 else "")
+        batches = self._batches
+        self.progress(Counted(said, number * batches + count - 1, passes * batches) if batches else said)
+
+    def stream(self, names: Iterable[str]) -> Iterator[tuple[Batch, dict[str, Array]]]:
+        """Each batch with the named values. Raises ModelError when the model cannot be run."""
+        wanted = list(dict.fromkeys(names))
+        with tempfile.TemporaryDirectory(prefix="onnxprune.") as folder:
+            path = Path(folder) / "model.onnx"
+            _save_with_outputs(self.analysis.model, wanted, path)
+            session = Session(path, self._providers, optimized=True)
+            for batch in self.data.batches():
+                fed = {name: array for name, array in batch.feed.items() if name in wanted}
+                made = [name for name in wanted if name not in fed]
+                yield batch, {**(session.run(batch.feed, made) if made else {}), **fed}
+
+    def _passes(self, names: Iterable[str]) -> Iterator[list[str]]:
+        """The values in portions that fit into memory, in the order given."""
+        portion: list[str] = []
+        size = 0
+        for name in names:
+            more = 4 * prod(self.analysis.shapes.shapes.get(name, ()))
+            if portion and size + more > self._memory:
+                yield portion
+                portion, size = [], 0
+            portion.append(name)
+            size += more
+        if portion:
+            yield portion
+
+
+def _save_with_outputs(model: ir.Model, names: Sequence[str], path: Path) -> None:
+    """Write the model with further outputs; it is left as it was."""
+    values = {value.name: value for node in model.graph for value in node.outputs}
+    extra = [values[name] for name in names if name in values and not values[name].is_graph_output()]
+    count = len(model.graph.outputs)
+    model.graph.outputs.extend(extra)
+    try:
+        save(model, path)
+    finally:
+        model.graph.outputs[count:] = []  # unlike del, this tells the values

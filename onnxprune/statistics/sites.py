@@ -1,0 +1,69 @@
+"""Where the units of groups are read as activations: at the values that something sums over."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import onnx_ir as ir
+
+from onnxprune.analysis.coupling import Analysis
+from onnxprune.dims import Dim, atoms
+from onnxprune.ops.base import Contraction
+from onnxprune.model.signature import ports_of
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where the units of a group are read: axis `axis` of value `value`, which is `dim`.
+
+    Axis `samples` enumerates the samples of a batch, the outermost first where it enumerates more than them. Quantized
+    integers count from `zero`.
+    """
+
+    value: str
+    axis: int
+    dim: Dim
+    samples: int = 0
+    zero: float = 0.0
+
+
+def readers(analysis: Analysis) -> dict[Place, list[tuple[ir.Node, int]]]:
+    """The activations that sums over prunable units read, each axis once, in topological order; who reads them where.
+
+    Values inside the bodies of control flow are left out.
+    """
+    places: dict[tuple[str, int], Place] = {}
+    found: dict[Place, list[tuple[ir.Node, int]]] = {}
+    for name, contraction in _contractions(analysis):
+        slot, axis = contraction.operand
+        place = Place(name, axis, analysis.dims[name][axis], _sample_axis(analysis, name), _zero(contraction))
+        found.setdefault(places.setdefault((name, axis), place), []).append((contraction.node, slot))
+    return found
+
+
+def _contractions(analysis: Analysis) -> Iterator[tuple[str, Contraction]]:
+    """The sums over prunable units of an activation, with its name."""
+    prunable = {group.atom for group in analysis.groups}
+    for contraction in analysis.findings.contractions:
+        slot, axis = contraction.operand
+        value = contraction.node.inputs[slot]
+        if value is None or contraction.node.graph is not analysis.model.graph:
+            continue
+        if value.name in analysis.activations and prunable.intersection(atoms(analysis.dims[value.name][axis])):
+            yield value.name or "", contraction
+
+
+def _zero(contraction: Contraction) -> float:
+    """The zero point, where it is one constant for all units."""
+    value = None if contraction.zero is None else contraction.node.inputs[contraction.zero]
+    const = None if value is None else value.const_value
+    return float(const.numpy().item()) if const is not None and const.size == 1 else 0.0
+
+
+def _sample_axis(analysis: Analysis, name: str) -> int:
+    """The axis that enumerates the samples: of those that vary where the batch does the first that holds a batch."""
+    shapes = analysis.shapes
+    batch = next((shapes.shapes[port.name][0] for port in ports_of(analysis.model) if port.shape), 1)
+    axes = [axis for axis, size in enumerate(shapes.shapes[name]) if size % batch == 0]
+    return next((axis for axis in axes if (name, axis) in shapes.dynamic), axes[0] if axes else 0)

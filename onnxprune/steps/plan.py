@@ -1,0 +1,225 @@
+"""Which units of which group go, and why: readable JSON that can be replayed."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from contextlib import AbstractContextManager
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from onnxprune.analysis.coupling import Analysis, Group
+from onnxprune.dims import Atom, Mask
+from onnxprune.errors import PlanError
+from onnxprune.model.file import one_line, staged_text
+
+FORMAT = 1
+_ADVICE = "write one with: onnxprune compress MODEL --plan FILE"
+
+
+@dataclass(frozen=True)
+class Removal:
+    """The units that one group loses.
+
+    Attributes:
+        group: its id, like `conv1.weight[0]`.
+        kind: what the units are.
+        units: how many there were.
+        remove: the positions that go, ascending.
+    """
+
+    group: str
+    kind: str
+    units: int
+    remove: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Everything that is removed from a model.
+
+    Attributes:
+        removals: what goes, in the order of the model's groups.
+        request: what it came from, for people; replay ignores it.
+        structure: id, kind and units of all groups of the model; so the plan is known to fit a model that was trained
+            and exported again, although the names in it have changed.
+    """
+
+    removals: tuple[Removal, ...] = ()
+    request: dict[str, Any] = field(default_factory=dict)
+    structure: tuple[tuple[str, str, int], ...] = ()
+
+    @property
+    def removed_units(self) -> int:
+        """How many units go in all."""
+        return sum(len(removal.remove) for removal in self.removals)
+
+    def to_json(self) -> str:
+        """The plan as JSON, one group per line."""
+        lines = ",\n".join("    " + json.dumps(asdict(removal)) for removal in self.removals)
+        head = json.dumps({"format": FORMAT, "request": self.request})[:-1]
+        structure = f',\n  "structure": {json.dumps(self.structure)}' if self.structure else ""
+        return f'{head},\n  "groups": [\n{lines}\n  ]{structure}\n}}\n'
+
+    @staticmethod
+    def from_json(text: str) -> Plan:
+        """Read a plan. Raises PlanError with one line when it is not one."""
+        try:
+            data = json.loads(text)
+        except (ValueError, RecursionError) as error:
+            raise PlanError(f"not JSON ({one_line(error)}); {_ADVICE}") from None
+        if not isinstance(data, dict) or "format" not in data or "groups" not in data:
+            raise PlanError(f"not a plan of onnxprune; {_ADVICE}")
+        if data["format"] != FORMAT:
+            raise PlanError(f"a plan of format {data['format']!r}, this version reads format {FORMAT}; {_ADVICE}")
+        try:
+            removals = tuple(
+                Removal(str(g["group"]), str(g["kind"]), _whole(g["units"]), tuple(map(_whole, g["remove"])))
+                for g in data["groups"]
+            )
+            structure = tuple((str(name), str(kind), _whole(units)) for name, kind, units in data.get("structure", ()))
+            return Plan(removals, dict(data.get("request", {})), structure)
+        except (KeyError, TypeError, ValueError):
+            raise PlanError(f"not a complete plan of onnxprune; {_ADVICE}") from None
+
+    @staticmethod
+    def read(path: str | Path) -> Plan:
+        """Read a plan file. Raises PlanError when it is missing or is not one."""
+        try:
+            return Plan.from_json(Path(path).read_text(encoding="utf-8"))
+        except OSError as error:
+            raise PlanError(f"cannot read the plan {path}: {error.strerror}; {_ADVICE}") from None
+        except UnicodeDecodeError:
+            raise PlanError(f"{path} is not text, so not a plan; {_ADVICE}") from None
+        except PlanError as error:
+            raise PlanError(f"{path} is {error}") from None
+
+    def save(self, path: str | Path) -> None:
+        """Write the plan, atomically. Raises ModelError when that fails, UsageError when `path` is no place for it."""
+        with self.staged(path):
+            pass
+
+    def staged(self, path: str | Path) -> AbstractContextManager[None]:
+        """Write the plan beside `path` and move it into place when the block ends well."""
+        return staged_text(self.to_json(), Path(path))
+
+    def keep(self, analysis: Analysis) -> dict[Atom, Mask]:
+        """The units that stay, per atom. Raises PlanError when the plan does not fit the model."""
+        groups = self._groups(analysis)
+        keep: dict[Atom, Mask] = {}
+        for removal in self.removals:
+            group = groups.get(removal.group)
+            if group is None:
+                raise PlanError(
+                    f"the plan names group '{removal.group}', which this model does not have; is it for another one?"
+                )
+            if group.atom in keep:
+                raise PlanError(f"the plan names group '{removal.group}' twice; {_ADVICE}")
+            keep[group.atom] = _mask(group, removal)
+        return keep
+
+    def _groups(self, analysis: Analysis) -> dict[str, Group]:
+        """The model's groups by the names that the plan uses: its ids, or those of the groups at the same places."""
+        groups = {group.id: group for group in analysis.groups}
+        if all(removal.group in groups for removal in self.removals):
+            return groups
+        here = [(group.kind, group.units) for group in analysis.groups]
+        if [(kind, units) for _, kind, units in self.structure] != here:
+            return groups
+        return {name: group for (name, _, _), group in zip(self.structure, analysis.groups, strict=True)}
+
+
+def _whole(number: object) -> int:
+    """A whole number of JSON. Raises ValueError for anything else: half a unit cannot go."""
+    if type(number) is not int:
+        raise ValueError(f"{number!r} is no whole number")
+    return number
+
+
+def compose(first: Plan, then: Plan) -> Plan:
+    """One plan that does what two do after each other: `then` speaks of the model that `first` leaves.
+
+    Raises PlanError where it cannot be that model.
+    """
+    removals = {removal.group: removal for removal in first.removals}
+    names = _same_places(first, then)
+    for each in then.removals:
+        removal = replace(each, group=names.get(each.group, each.group))
+        before = _before(removals, removal)
+        if before is None:
+            removals[removal.group] = removal
+            continue
+        gone = set(before.remove)
+        left = [unit for unit in range(before.units) if unit not in gone]
+        if len(left) != removal.units:
+            raise PlanError(
+                f"the second plan is for {removal.units} units of '{removal.group}', the first leaves {len(left)}; "
+                "give plans in the order in which they were made"
+            )
+        together = tuple(sorted(gone | {left[unit] for unit in removal.remove}))
+        removals[before.group] = Removal(before.group, before.kind, before.units, together)
+    order = {name: place for place, (name, _, _) in enumerate(first.structure)}
+    ordered = sorted(removals.values(), key=lambda removal: order.get(removal.group, len(order)))
+    return Plan(tuple(ordered), then.request or first.request, first.structure)
+
+
+def _same_places(first: Plan, then: Plan) -> dict[str, str]:
+    """What the first plan calls groups of the second that it does not know by name.
+
+    Groups are called after their first weight, and recovery brings new biases. Of the groups that only one of the plans
+    knows, those are the same that nothing but their kind and number of units could be mistaken for.
+    """
+    gone = {removal.group: len(removal.remove) for removal in first.removals}
+    names, own = {name for name, *_ in first.structure}, {name for name, *_ in then.structure}
+    left = [(name, (kind, units - gone.get(name, 0))) for name, kind, units in first.structure if name not in own]
+    new = [(name, (kind, units)) for name, kind, units in then.structure if name not in names]
+    kinds_left, kinds_new = [what for _, what in left], [what for _, what in new]
+    return {
+        name: left[kinds_left.index(what)][0]
+        for name, what in new
+        if kinds_left.count(what) == kinds_new.count(what) == 1
+    }
+
+
+def _before(removals: Mapping[str, Removal], removal: Removal) -> Removal | None:
+    """What has gone from the same group: one whose siblings on an axis are down to a unit has lost its number."""
+    if removal.group in removals:
+        return removals[removal.group]
+    numbered = [
+        each
+        for name, each in removals.items()
+        if name.rpartition(".")[0] == removal.group and each.units - len(each.remove) == removal.units
+    ]
+    return numbered[0] if len(numbered) == 1 else None
+
+
+def structure_of(analysis: Analysis) -> tuple[tuple[str, str, int], ...]:
+    """Id, kind and units of all groups."""
+    return tuple((group.id, group.kind, group.units) for group in analysis.groups)
+
+
+def _mask(group: Group, removal: Removal) -> Mask:
+    if group.units != removal.units:
+        raise PlanError(
+            f"group '{group.id}' has {group.units} units, the plan is for {removal.units}; is it for another model?"
+        )
+    if any(not 0 <= unit < group.units for unit in removal.remove):
+        raise PlanError(f"the plan removes units that group '{group.id}' does not have; is it for another model?")
+    mask = np.ones(group.units, dtype=np.bool_)
+    mask[list(removal.remove)] = False
+    if not mask.any():
+        raise PlanError(f"the plan removes every unit of group '{group.id}'; at least one must stay")
+    return mask
+
+
+def plan_from_masks(keep: Iterable[tuple[Group, Mask]], request: dict[str, Any]) -> Plan:
+    """A plan that removes what the masks do not keep; groups that lose nothing are left out."""
+    removals = [
+        Removal(group.id, group.kind, group.units, tuple(int(unit) for unit in np.flatnonzero(~mask)))
+        for group, mask in keep
+        if not mask.all()
+    ]
+    return Plan(tuple(removals), request)

@@ -1,0 +1,132 @@
+"""Which axis sizes a provider runs fast, measured on a model itself instead of guessed.
+
+Kernels work on blocks of channels, 8 or 16 of them, say; widths between take a slower path. The model is pruned by the
+same ratio several times, with its axes rounded up to multiples of 1, 2, 4, ..., and the results are timed side by side.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from onnxprune.pipeline import run as pipeline
+from onnxprune.evaluation.benchmark.comparison import Comparison, compare
+from onnxprune.evaluation.benchmark.suite import Inputs, Request, sizes_for
+from onnxprune.errors import UsageError
+from onnxprune.model.file import open_model
+from onnxprune.support.progress import Counted
+from onnxprune.report.data import FORMAT
+from onnxprune.runtime.latency import Latency, Setting, measure
+from onnxprune.runtime.providers import choose, short
+from onnxprune.model.signature import ports_of
+
+MULTIPLES = (1, 2, 4, 8, 16, 32)
+# Takes the usual widths (16, 32, 64, ...) to numbers with no factor but 2 in common: 11, 21, 42, ...
+RATIO = 0.35
+
+
+@dataclass(frozen=True)
+class Step:
+    """The model with its axes rounded up to multiples of `round_to`; `comparison` is with that of 1."""
+
+    round_to: int
+    parameters: int
+    latency: Latency
+    comparison: Comparison | None
+
+
+@dataclass(frozen=True)
+class Alignment:
+    """What rounding does to one model at one setting."""
+
+    model: str
+    setting: Setting
+    steps: tuple[Step, ...]
+
+    @property
+    def best(self) -> int:
+        """The multiple that is fastest, 1 where none is really faster than that."""
+        faster = [step for step in self.steps if step.comparison and step.comparison.real and step.comparison.ratio < 1]
+        return min(faster, key=lambda step: step.comparison.ratio if step.comparison else 1.0).round_to if faster else 1
+
+    @property
+    def words(self) -> str:
+        """What to do."""
+        where = f"{short(self.setting.provider)}, batch {self.setting.batch}"
+        if self.best == 1:
+            noisy = any(step.comparison.noisy for step in self.steps if step.comparison)
+            more = "; it was too noisy to be sure, so measure with more --seconds" if noisy else ""
+            return f"no rounding was seen to pay for this model on {where}{more}"
+        return f"on {where} use --round-to {self.best}: faster than widths as they come, though more is kept"
+
+
+def alignment(path: Path, request: Request, progress: Callable[[str], None] = lambda _: None) -> Alignment:
+    """Prune with several roundings and time the results at the first setting of the request; nothing is kept.
+
+    Raises UsageError where every rounding comes to the same file, else as pipeline.compress and measure.
+    """
+    (provider, *_), _ = choose(request.providers)
+    setting = Setting(provider, request.batches[0], request.threads[0], request.warmup)
+    ports = ports_of(open_model(path))
+    sizes, _ = sizes_for(path, ports, request.input_shapes, None)
+    feed = Inputs(tuple(ports), sizes, None, request.seed).feed(setting.batch)
+    with tempfile.TemporaryDirectory() as folder:
+        files, parameters = _pruned(path, Path(folder), progress)
+        if len(files) == 1:
+            raise UsageError(
+                f"{path}: all of its groups come out the same however they are rounded; nothing to measure"
+            )
+        latencies = measure(
+            list(files.values()),
+            setting,
+            rounds=request.rounds,
+            seconds=request.seconds,
+            feed=feed,
+            seed=request.seed,
+            progress=progress,
+        )
+    steps = [
+        Step(multiple, parameters[multiple], latency, compare(latencies[0], latency) if index else None)
+        for index, (multiple, latency) in enumerate(zip(files, latencies, strict=True))
+    ]
+    return Alignment(str(path), latencies[0].setting, tuple(steps))
+
+
+def _pruned(path: Path, folder: Path, progress: Callable[[str], None]) -> tuple[dict[int, Path], dict[int, int]]:
+    """A file and its parameters by multiple; a multiple that changes nothing against the one before is left out."""
+    files: dict[int, Path] = {}
+    parameters: dict[int, int] = {}
+    for done, multiple in enumerate(MULTIPLES):
+        progress(Counted(f"pruning to multiples of {multiple}", done, len(MULTIPLES)))
+        result = pipeline.compress(path, ratio=RATIO, scope="uniform", round_to=multiple)
+        left = result.report.after.parameters
+        if left not in parameters.values():
+            files[multiple], parameters[multiple] = folder / f"{multiple}.onnx", left
+            result.save(files[multiple])
+    return files, parameters
+
+
+def of_alignment(found: Alignment) -> dict[str, Any]:
+    """As a JSON document; times are seconds."""
+    return {
+        "format": FORMAT,
+        "model": found.model,
+        "setting": asdict(found.setting),
+        "ratio": RATIO,
+        "steps": [_step(step) for step in found.steps],
+        "best": found.best,
+        "words": found.words,
+    }
+
+
+def _step(step: Step) -> Mapping[str, Any]:
+    against = step.comparison
+    return {
+        "round_to": step.round_to,
+        "parameters": step.parameters,
+        "median": step.latency.median,
+        "comparison": None if against is None else {**asdict(against), "real": against.real, "words": against.words},
+    }

@@ -1,0 +1,14 @@
+"""One unit after the other, always the one of least damage per resource that it saves right now."""
+
+from __future__ import annotations
+
+from onnxprune.steps.prune.allocation.base import Family, Problem, allocation, in_order
+from onnxprune.steps.prune.allocation._greedy import cheapest_first
+
+
+@allocation("greedy")
+def greedy(problem: Problem) -> Family:
+    """The share t of all units, in the order of damage per saved MAC (or whatever the target is about)."""
+    gone = [group for group, count in problem.gone.items() for _ in range(count)]
+    order = [group for group, _ in cheapest_first(problem)]
+    return in_order([*gone, *order], sum(group.units for group in problem.groups))

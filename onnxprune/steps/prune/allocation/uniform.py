@@ -1,0 +1,11 @@
+"""Every group loses the same share."""
+
+from __future__ import annotations
+
+from onnxprune.steps.prune.allocation.base import Family, Problem, allocation
+
+
+@allocation("uniform")
+def uniform(problem: Problem) -> Family:
+    """The share t of the units of each group, rounded down."""
+    return problem.uniform

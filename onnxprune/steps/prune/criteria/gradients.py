@@ -1,0 +1,153 @@
+"""Criteria on gradients: by how much the loss changes, in a Taylor expansion, when a unit goes.
+
+Some look at units, through the derivative of each sample's loss by a gate on all that reads the unit; reads inside an
+operator (the recurrence of an LSTM, fused attention) have no gate. The others add up what the weights of a unit
+contribute, all that belong to it: what makes it, what reads it, its bias, its normalization.
+
+Without labels they are drawn from the model's own predictions. The mean gradient is zero then, so nothing here rests on
+the mean gradient over all data. A group that nothing reads is scored by the sizes of its weights.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from onnxprune.analysis.coupling import Group
+from onnxprune.steps.prune.criteria.base import Context, Scores, criterion, weight_sizes
+from onnxprune.dims import project
+
+if TYPE_CHECKING:
+    from onnxprune.statistics.gradients import AxisSums
+
+_ONE_PASS = "one pass over the data, forward and backward"
+
+
+@criterion(
+    "taylor1",
+    needs=("gradients",),
+    cost=_ONE_PASS,
+    source='Molchanov et al. 2019, "Importance Estimation for Neural Network Pruning", equation 8, with gates; '
+    "absolute values, averaged over samples, as in Molchanov et al. 2017",
+    comparable=True,
+)
+def taylor1(group: Group, context: Context) -> Scores:
+    """Mean over samples of the absolute change of the loss, to first order.
+
+    |sum of activation * gradient| over everything that reads the unit. Molchanov et al. 2019 square the same quantity;
+    `fisher` is its mean square.
+    """
+    found = context.gradients.contributions(group, drawn=False)
+    return weight_sizes(group, context) if found is None else found.sizes / found.samples
+
+
+@criterion(
+    "taylor2",
+    needs=("gradients", "hessian"),
+    cost="two passes over the data, forward and backward",
+    source='Molchanov et al. 2019, "Importance Estimation for Neural Network Pruning", section 3.1, with gates; '
+    "absolute values, averaged over samples",
+    comparable=True,
+)
+def taylor2(group: Group, context: Context) -> Scores:
+    """Mean over samples of the absolute change of the loss, to second order.
+
+    |h / 2 - d| with the derivative d of a sample's loss by the unit's gate and the second derivative h of the
+    Gauss-Newton matrix, of the unit alone. For h stands the squared derivative at a label drawn from the model's
+    predictions, which it is in expectation.
+    """
+    found = context.gradients.changes(group)
+    return weight_sizes(group, context) if found is None else found.sizes / found.samples
+
+
+@criterion(
+    "fisher",
+    needs=("gradients",),
+    cost=_ONE_PASS,
+    source='Theis et al. 2018, "Faster Gaze Prediction with Dense Networks and Fisher Pruning", section 2; coupled '
+    "layers summed before squaring as in Liu et al. 2021, Group Fisher Pruning",
+    comparable=True,
+)
+def fisher(group: Group, context: Context) -> Scores:
+    """Half the mean squared derivative of a sample's loss by the unit's gate: the diagonal of the Fisher information.
+
+    It is the true Fisher information: labels are drawn from the model's predictions even where the data has some.
+    """
+    found = context.gradients.contributions(group, drawn=True)
+    return weight_sizes(group, context) if found is None else found.squares / (2 * found.samples)
+
+
+@criterion(
+    "snip",
+    needs=("gradients",),
+    cost=_ONE_PASS,
+    source='Lee et al. 2019, "SNIP: Single-shot Network Pruning Based on Connection Sensitivity", section 4',
+    comparable=True,
+)
+def snip(group: Group, context: Context) -> Scores:
+    """Sum of |weight * gradient| over the weights of a unit, the mean over batches.
+
+    The published sensitivity of a connection before it is divided by the sum of all, added up over a unit.
+    """
+    return _sum(group, context, context.gradients.sensitivity())
+
+
+@criterion(
+    "grasp",
+    needs=("gradients", "hessian"),
+    cost="one pass over the data, forward and twice backward",
+    source='Wang et al. 2020, "Picking Winning Tickets before Training by Preserving Gradient Flow", section 4',
+    comparable=True,
+)
+def grasp(group: Group, context: Context) -> Scores:
+    """Sum of weight * (Hessian * gradient) over the weights of a unit: how much of the gradient flow rests on it.
+
+    The published score with its sign turned, since that removes the highest. It may be negative. Meant for networks
+    before training; after it the gradient that is preserved is small and its direction chance.
+    """
+    return _sum(group, context, context.gradients.gradient_flow())
+
+
+@criterion(
+    "synflow",
+    cost="one forward and backward pass of one input of ones in double precision; needs torch, no data",
+    source='Tanaka et al. 2020, "Pruning Neural Networks without any Data by Iteratively Conserving Synaptic Flow", '
+    "section on the synaptic flow",
+    comparable=True,
+)
+def synflow(group: Group, context: Context) -> Scores:
+    """Sum over the weights of a unit of weight * gradient of the summed outputs, with absolute weights and inputs of 1.
+
+    How much passes through the unit on all paths from input to output. Exact for networks of sums and ReLUs; what else
+    there is is passed as it is, but for a softmax at the very end. What a layer normalization gives does not grow with
+    what it gets, so next to nothing flows through transformers.
+    """
+    return _sum(group, context, context.gradients.synaptic_flow())
+
+
+@criterion(
+    "obd",
+    needs=("gradients", "hessian"),
+    cost=_ONE_PASS,
+    source='Le Cun et al. 1989, "Optimal Brain Damage", section 2',
+    comparable=True,
+)
+def obd(group: Group, context: Context) -> Scores:
+    """Sum of h * weight^2 / 2 over the weights of a unit, with the diagonal h of the Hessian.
+
+    As Le Cun et al. take it: off-diagonal entries are left out, also between the weights of one unit, and h is that of
+    the Gauss-Newton matrix, so never negative (for ReLU networks they are the same). It is estimated from gradients at
+    labels drawn from the model's predictions: without bias, with some noise.
+    """
+    return _sum(group, context, context.gradients.curvature()) / 2
+
+
+def _sum(group: Group, context: Context, sums: AxisSums) -> Scores:
+    """Of a score per weight, over all weights that belong to a unit; their sizes where none can be differentiated."""
+    places = [place for place in group.occurrences if (place.tensor, place.axis) in sums]
+    if not places:
+        return weight_sizes(group, context)
+    parts = [project(place.dim, sums[place.tensor, place.axis])[group.atom] for place in places]
+    total: Scores = np.sum(parts, axis=0)
+    return np.nan_to_num(total)

@@ -1,0 +1,61 @@
+"""How a cut is spread over several steps: after step k of n, which part of it has been made."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+
+from onnxprune.errors import UsageError
+from onnxprune.support.registry import did_you_mean
+from onnxprune.steps.prune.targets import Target
+
+# Far beyond what helps; a mistyped number would run for days.
+_MOST_STEPS = 1000
+# The share of units (or of MACs, ...) that is left, by what is to be left in the end and how far the steps are.
+SCHEDULES: dict[str, Callable[[float, float], float]] = {
+    "linear": lambda left, done: 1 - (1 - left) * done,
+    # Zhu and Gupta 2017, "To prune, or not to prune", equation 1: much at first, little at the end.
+    "cubic": lambda left, done: left + (1 - left) * (1 - done) ** 3,
+    # The same share of what is there in every step.
+    "geometric": lambda left, done: left**done,
+}
+
+
+def check(steps: int, schedule: str) -> None:
+    """Raises UsageError for a number of steps or a schedule that makes no sense."""
+    if not 1 <= steps <= _MOST_STEPS:
+        raise UsageError(f"steps {steps} makes no sense: give 1 to {_MOST_STEPS}; each scores, cuts and recovers anew")
+    if schedule not in SCHEDULES:
+        raise UsageError(f"unknown schedule '{schedule}'{did_you_mean(schedule, SCHEDULES)}")
+
+
+def check_targets(targets: Sequence[Target]) -> None:
+    """Raises UsageError for targets that say nothing about how large the steps are."""
+    if targets and all(target.kind == "drop" for target in targets):
+        raise UsageError(
+            f"target '{targets[0].text}' alone does not say how far the steps go: give another one beside it, like "
+            "macs=0.5, or leave out --steps"
+        )
+
+
+def ratio(whole: float, done: float, schedule: str) -> float:
+    """The share that has gone when the steps are `done`, of them all, on the way to `whole`; exact at the end."""
+    return whole if done >= 1 else 1 - SCHEDULES[schedule](1 - whole, done)
+
+
+def on_the_way(targets: Sequence[Target], original: Mapping[str, float], done: float, schedule: str) -> list[str]:
+    """The targets when the steps are `done`, of them all, as `targets.parse` reads them; at the end the very same.
+
+    Args:
+        targets: those of the end. A drop counts there only.
+        original: what the original has, per kind of the targets that are absolute.
+        done: in (0, 1].
+        schedule: one of SCHEDULES.
+    """
+    if done >= 1:
+        return [target.text for target in targets]
+    found = []
+    for target in targets:
+        if target.kind != "drop":
+            end = target.limit if target.relative else min(1.0, target.limit / original[target.kind])
+            found.append(f"{target.kind}={SCHEDULES[schedule](end, done)!r}")
+    return found

@@ -1,0 +1,47 @@
+"""Give every channel of a pruned model the mean and standard deviation that it has in the original."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from onnxprune.passes.base import Mending
+from onnxprune.steps.recover.evidence import Evidence
+from onnxprune.steps.recover.least_squares import Matrix
+from onnxprune.steps.recover.layerwise import Mend
+
+# A channel that has next to nothing left of its variance is not blown up by more than this.
+_MAX_GAIN = 10.0
+
+
+@dataclass(frozen=True)
+class RecalibrateBatchNorm(Mending):
+    """Scale and shift every output channel of every layer of a pruned model to the statistics of the original.
+
+    Before:  x' ── Conv(w sliced) ── BatchNormalization ── y'     not normal: its statistics are of all channels of x
+    After:   x' ── Conv(w sliced * s) ── BatchNormalization ── y'     s = std y / std y' per channel, means alike
+
+    Re-estimating a BatchNormalization's running statistics (Li et al. 2020, "EagleEye") is this scale and
+    shift, written into its statistics. Here they go into the weight in front and the shift behind, so that the
+    statistics in the file are true again, and so that files whose BatchNormalization was folded away are recalibrated
+    alike (Jordan et al. 2023, "REPAIR"). The original's statistics are those on the same data, so errors of
+    a small sample cancel. Layer after layer, each on what the ones in front of it now give. `errors` tells how far
+    each layer is off, once it has run.
+    """
+
+    def mend(self) -> Mend:
+        """What is done to each layer."""
+        return rescaled
+
+
+def rescaled(evidence: Evidence) -> tuple[Matrix, Matrix] | None:
+    """Every output scaled to the deviation of its target, with the bias that makes the means agree."""
+    found, matrix = evidence.everything, evidence.matrix
+    variance, due = found.spread(matrix), found.target_variance()
+    tiny = 1e-12 * max(float(due.max()), 1e-30)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        gain = np.where(variance > tiny, np.sqrt(due / variance), 1.0)
+    matrix = matrix * np.minimum(gain, _MAX_GAIN)[:, None]
+    bias = found.best_bias(matrix)
+    return (matrix, bias) if np.isfinite(matrix).all() and np.isfinite(bias).all() else None

@@ -1,0 +1,178 @@
+"""What a layer of a pruned model sees and should give: moments of both, gathered batch by batch.
+
+Behind a residual Add, the target is what the sum should be:
+
+    target of y = y of the original + (skip of the original - skip of the pruned model)
+
+so errors do not pile up along the residual stream. Where the result is no value of the graph, it is computed: what the
+original's weights make of the original's input.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from onnxprune.analysis.layers import Array, Layer, Positions, bias_of, choose_positions, is_rectified, matrix_of, residual
+from onnxprune.steps.recover.least_squares import Known, Matrix, Moments, merged, pooled
+from onnxprune.steps.recover.pairing import Pairing
+
+# Rows that a layer's moments are taken from: where there are more places, they are drawn at random.
+_MIN_ROWS = 20_000
+_ROWS_PER_FEATURE = 40
+# A layer with more features than this is fitted to so few rows: their number is what it takes the cube of then.
+_MOST_FEATURES = 6_144
+_FEW_ROWS = 2_048
+# Every fifth batch is held out to choose the ridge.
+_HELD_OUT = 5
+
+Values = Mapping[str, Array]
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """What is known of one layer: its weights as they are, and moments of its rows and targets.
+
+    Attributes:
+        matrix: [groups, features, outputs], float64.
+        bias: [groups, outputs], float64.
+        train, held_out: moments of the rows of different samples.
+        everything: both together.
+    """
+
+    layer: Layer
+    matrix: Matrix
+    bias: Matrix
+    train: Known
+    held_out: Known
+    everything: Known
+
+
+class Gathering:
+    """One layer with its twin in the original, and what has been seen of both.
+
+    Attributes:
+        residual: the sum behind the layer that its target makes up for, if any.
+        in_advance: rows are what the original sees, for what the layer will see is not there yet.
+    """
+
+    def __init__(self, pairing: Pairing, layer: Layer, twin: Layer, samples: int, rng: np.random.Generator) -> None:
+        self.pairing, self.layer, self.twin, self.samples, self.rng = pairing, layer, twin, samples, rng
+        behind = residual(layer, pairing.pruned)
+        self.residual = behind if behind and pairing.fits(behind.skip) else None
+        self.in_advance = False
+        self.positions: list[Positions | None] = []
+        self.matrix = matrix_of(layer)
+        self.moments = (Moments(), Moments())
+
+    @property
+    def theirs(self) -> list[str]:
+        """The values of the original that the target comes from."""
+        form = self.layer.form
+        x = [self.twin.x] if self.in_advance or form.hidden is not None else []
+        y = [self.twin.y] if form.drawn or form.hidden is None else []
+        return [*x, *y, *self.skips]
+
+    @property
+    def ours(self) -> list[str]:
+        """The values of the pruned model that are needed."""
+        return [*([] if self.in_advance else [self.layer.x]), *self.skips]
+
+    @property
+    def skips(self) -> list[str]:
+        """What the layer's output is added to, if anything."""
+        return [self.residual.skip] if self.residual else []
+
+    @property
+    def is_rectified(self) -> bool:
+        """Does a Relu alone read what comes out?"""
+        return is_rectified(self.layer, self.residual)
+
+    def add(self, number: int, theirs: Values, ours: Values, current: tuple[Matrix, Matrix] | None) -> None:
+        """One batch; with the matrix and bias so far, targets are those in front of a Relu."""
+        if number == 0:
+            self.moments = (Moments(), Moments())
+        layer = self.layer
+        given = self.pairing.sliced(theirs[self.twin.x], self.twin.x) if self.in_advance else ours[layer.x]
+        if layer.form.hidden is None:
+            target = self._target(theirs, ours)
+            positions = self._positions(number, target.shape)
+            rows, wanted = layer.form.rows(given, positions), layer.outputs(target, positions)
+        else:
+            positions = self._positions(number, theirs[self.twin.y].shape) if layer.form.drawn else None
+            rows, wanted = layer.form.rows(given, positions), self._hidden_target(theirs[self.twin.x], positions)
+        if current is not None:
+            skip = layer.outputs(ours[self.skips[0]], positions) if self.skips else 0.0
+            wanted = _rectified(wanted, skip, rows, current)
+        self.moments[number % _HELD_OUT == 1].update(rows, wanted)
+
+    def evidence(self) -> Evidence | None:
+        """What was seen; None where it is not finite."""
+        groups, _, outputs = self.matrix.shape
+        bias = bias_of(self.layer, groups * outputs).reshape(groups, -1)
+        train, held_out = (moments.known() for moments in self.moments)
+        if not (train.is_finite() and held_out.is_finite()):
+            return None
+        return Evidence(self.layer, self.matrix, bias, train, held_out, merged(train, held_out))
+
+    def _hidden_target(self, x: Array, positions: Positions | None) -> Array:
+        """What the original's weights make of its own input, for the outputs that are left."""
+        matrix = matrix_of(self.twin)
+        groups, _, outputs = matrix.shape
+        bias = bias_of(self.twin, groups * outputs).reshape(groups, 1, -1)
+        made = np.matmul(self.twin.form.rows(x, positions), matrix) + bias
+        flat = made.transpose(1, 0, 2).reshape(made.shape[1], -1)[:, self.pairing.hidden_outputs(self.twin)]
+        wanted: Array = flat.reshape(len(flat), self.layer.form.groups, -1).transpose(1, 0, 2)
+        return wanted
+
+    def _target(self, theirs: Values, ours: Values) -> Array:
+        """What the layer should give: the original's output, and what the pruned stream lacks by now."""
+        target = self.pairing.sliced(theirs[self.twin.y], self.twin.y)
+        for name in self.skips:
+            target = target + (self.pairing.sliced(theirs[name], name) - ours[name])
+        return target
+
+    def _positions(self, number: int, shape: tuple[int, ...]) -> Positions | None:
+        """Where in each sample of a batch rows are taken: drawn once, the same in every round."""
+        if number == len(self.positions):
+            features = self.matrix.shape[1]
+            rows = _FEW_ROWS if features > _MOST_FEATURES else max(_MIN_ROWS, _ROWS_PER_FEATURE * features)
+            limit = -(-rows // self.samples)
+            self.positions.append(choose_positions(self.layer.places(shape), limit, self.rng))
+        return self.positions[number]
+
+
+def gather(
+    works: Sequence[Gathering], both: Iterable[tuple[Values, Values]], current: tuple[Matrix, Matrix] | None = None
+) -> list[Evidence | None]:
+    """The evidence of several layers from one run over the batches of original and pruned model."""
+    for number, (theirs, ours) in enumerate(both):
+        for work in works:
+            work.add(number, theirs, ours, current)
+    return [work.evidence() for work in works]
+
+
+def together(found: Sequence[Evidence | None]) -> Evidence | None:
+    """The evidence on a weight that several layers share: each has a bias, and so the means, for itself."""
+    known = [each for each in found if each is not None]
+    if not known or len(known) < len(found):
+        return None
+    train, held_out, everything = (
+        pooled([getattr(each, name) for each in known]) for name in ("train", "held_out", "everything")
+    )
+    return replace(known[0], bias=np.zeros_like(known[0].bias), train=train, held_out=held_out, everything=everything)
+
+
+def _rectified(wanted: Array, skip: Array | float, rows: Array, current: tuple[Matrix, Matrix]) -> Array:
+    """Targets in front of a Relu: where the sum should be negative, any negative number will do.
+
+    The auxiliary variable of Zhang et al. 2015, "Accelerating Very Deep Convolutional Networks", equation 7, at its
+    limit: the target is moved to what the layer gives, or to zero where that is positive.
+    """
+    matrix, bias = (array.astype(np.float32) for array in current)
+    given = np.matmul(rows, matrix) + bias[:, None] + skip
+    goal = wanted + skip
+    moved: Array = np.where(goal >= 0, goal, np.minimum(given, 0)) - skip
+    return moved

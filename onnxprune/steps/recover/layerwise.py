@@ -1,0 +1,158 @@
+"""Layer after layer through a pruned model beside its original: gather what both compute, and mend the layer.
+
+What a layer sees is computed with the layers before it already mended, so each one also makes up for what the others
+could not. A weight that several layers share is mended once, in front of the first of them, for all together; those
+that the first one feeds are taken to see what they see in the original, as if all in front of them were mended. The
+biases follow one by one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from onnxprune.analysis.layers import Array
+from onnxprune.support.progress import Counted
+from onnxprune.passes.write_back import set_bias, set_matrix
+from onnxprune.steps.recover.evidence import Evidence, Gathering, Values, gather, together
+from onnxprune.steps.recover.least_squares import Matrix
+from onnxprune.steps.recover.pairing import Pairing
+from onnxprune.runtime.stepper import Stepper
+
+Progress = Callable[[str], None]
+
+
+Mend = Callable[[Evidence], tuple[Matrix, Matrix] | None]
+
+
+@dataclass(frozen=True)
+class LayerError:
+    """How far a layer's output is from its target, relative to the target's variance, before and after."""
+
+    layer: str
+    before: float
+    after: float
+
+
+def walk(
+    pairing: Pairing,
+    feeds: Iterable[dict[str, Array]],
+    mend: Mend,
+    *,
+    rounds: int = 0,
+    seed: int = 0,
+    providers: Sequence[str] = ("CPUExecutionProvider",),
+    progress: Progress = lambda _: None,
+) -> list[LayerError]:
+    """Mend every layer of `pairing.pruned`, in place.
+
+    Args:
+        pairing: the two models.
+        feeds: the calibration batches; at least two, or the single one is cut in two.
+        mend: given the evidence of a layer, its new matrix and bias, or None to leave it.
+        rounds: how often layers in front of a Relu are mended again, with what is negative set free.
+        seed: of the places that are drawn.
+        providers: execution providers of ONNX Runtime.
+        progress: told which layer is being worked on.
+
+    Raises ModelError where a model cannot be run.
+    """
+    batches = _at_least_two(feeds)
+    original, pruned = pairing.original, pairing.pruned
+    ahead = Stepper(original.model, original.shapes.dtypes, batches, providers)
+    behind = Stepper(pruned.model, pruned.shapes.dtypes, batches, providers)
+    samples = sum(_samples(batch) for batch in batches)
+    pairs = pairing.pairs()
+    shared: dict[str, Matrix] = {}
+    errors = []
+    for number, (layer, twin) in enumerate(pairs, 1):
+        progress(Counted(f"recovering layer {number} of {len(pairs)}: {layer.name}", number - 1, len(pairs)))
+        if layer.readers > 1 and layer.weight not in shared:
+            readers = [pair for pair in pairs if pair[0].weight == layer.weight]
+            works = [Gathering(pairing, *each, samples, np.random.default_rng([seed, number])) for each in readers]
+            shared[layer.weight] = works[0].matrix
+            _mend_together(works, mend, ahead, behind)
+        work = Gathering(pairing, layer, twin, samples, np.random.default_rng([seed, number]))
+        if behind.would_run(work.skips) & {later.node for later, _ in pairs[number:]}:
+            work.residual = None  # the other branch comes later: it is the one that makes up for this
+        ahead.advance(work.theirs)
+        behind.advance(work.ours)
+        own = layer.weight not in shared
+        first, mended = _mend(work, mend if own else _shift, rounds if own else 0, ahead, behind)
+        if first is None or mended is None:
+            continue
+        matrix, bias = mended
+        if matrix is not first.matrix:
+            set_matrix(pruned.model, layer, matrix)
+        set_bias(pruned.model, layer, bias)
+        start = shared.get(layer.weight, first.matrix)
+        before, after = first.everything.error(start, first.bias), first.everything.error(matrix, bias)
+        scale = max(float(first.everything.target_variance().sum()), 1e-30)
+        errors.append(LayerError(layer.name, before / scale, after / scale))
+    return errors
+
+
+def _mend(
+    work: Gathering, mend: Mend, rounds: int, ahead: Stepper, behind: Stepper
+) -> tuple[Evidence | None, tuple[Matrix, Matrix] | None]:
+    """The evidence on a layer, and its new matrix and bias."""
+
+    def both() -> Iterator[tuple[Values, Values]]:
+        return _both(ahead.batches, work.theirs, behind.batches, work.ours)
+
+    (first,) = gather([work], both())
+    mended = mend(first) if first else None
+    for _ in range(rounds if work.is_rectified else 0):
+        (evidence,) = gather([work], both(), mended) if mended else (None,)
+        mended = mend(evidence) if evidence else mended
+    return first, mended
+
+
+def _mend_together(works: Sequence[Gathering], mend: Mend, ahead: Stepper, behind: Stepper) -> None:
+    """One matrix for all layers that share it."""
+    first = works[0].layer.node
+    for work in works:
+        work.residual = None  # what streams lack by now says nothing of what they will lack once this is mended
+        work.in_advance = first in behind.would_run([work.layer.x]) and work.pairing.fits(work.layer.x)
+    theirs = [name for work in works for name in work.theirs]
+    ours = [name for work in works for name in work.ours]
+    evidence = together(gather(works, _both(ahead.peek, theirs, behind.peek, ours)))
+    mended = mend(evidence) if evidence else None
+    if mended is not None and evidence is not None and mended[0] is not evidence.matrix:
+        set_matrix(works[0].pairing.pruned.model, works[0].layer, mended[0])
+
+
+Batches = Callable[..., Iterator[tuple[Array, ...]]]
+
+
+def _both(
+    ahead: Batches, theirs: Sequence[str], behind: Batches, ours: Sequence[str]
+) -> Iterator[tuple[Values, Values]]:
+    """Values of both models by name, batch by batch."""
+    for one, other in zip(ahead(*theirs), behind(*ours), strict=True):
+        yield dict(zip(theirs, one, strict=True)), dict(zip(ours, other, strict=True))
+
+
+def _shift(evidence: Evidence) -> tuple[Matrix, Matrix] | None:
+    """The same matrix, with the bias that makes the means agree."""
+    bias = evidence.everything.best_bias(evidence.matrix)
+    return (evidence.matrix, bias) if np.isfinite(bias).all() else None
+
+
+def _at_least_two(feeds: Iterable[dict[str, Array]]) -> list[dict[str, Array]]:
+    batches = list(feeds)
+    if len(batches) > 1:
+        return batches
+    size = _samples(batches[0])
+    middle = size // 2
+    if middle == 0 or any(array.ndim and len(array) != size for array in batches[0].values()):
+        return batches * 2
+    parts = (slice(middle), slice(middle, None))
+    return [{name: array[part] if array.ndim else array for name, array in batches[0].items()} for part in parts]
+
+
+def _samples(batch: dict[str, Array]) -> int:
+    """How many samples a batch has; an input of rank 0 is the same for all of them."""
+    return max((len(array) for array in batch.values() if array.ndim), default=1)

@@ -1,0 +1,177 @@
+"""Win back what removal cost, without training: which methods there are, and how one is run."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import onnx_ir as ir
+
+from onnxprune.data.base import Data, load_data
+from onnxprune.data.sources.synthetic import hints_of
+from onnxprune.analysis.coupling import Analysis
+from onnxprune.dims import Atom, Dim, Mask
+from onnxprune.errors import UsageError
+from onnxprune.analysis.layers import Array, Layer, held_bias, layers
+from onnxprune.passes.base import PassResult
+from onnxprune.steps.recover.bias import CompensateBias
+from onnxprune.steps.recover.fold import FoldUnits
+from onnxprune.steps.recover.batchnorm import RecalibrateBatchNorm
+from onnxprune.steps.recover.reconstruct import Reconstruct
+from onnxprune.steps.recover.pairing import Pairing
+from onnxprune.steps.recover.layerwise import LayerError, Progress
+from onnxprune.support.registry import did_you_mean
+from onnxprune.model.signature import ports_of
+
+NONE = "none"
+BEST = "reconstruct"
+# Of the calibration data, this much is used at most: more says little more and takes its time.
+MAX_SAMPLES = 1024
+MAX_BYTES = 1 << 30
+_SYNTHETIC_SAMPLES = 256
+
+
+class RecoveryPass(Protocol):
+    """A pass on the pruned model of a pairing that notes the error of each layer."""
+
+    @property
+    def errors(self) -> list[LayerError]:
+        """How far each layer is off, before and after."""
+
+    def __call__(self, model: ir.Model) -> PassResult:
+        """Apply in place."""
+
+
+@dataclass(frozen=True)
+class Method:
+    """A way to recover.
+
+    Attributes:
+        summary: one line for people.
+        make: the pass; called with pairing, feeds, seed, providers and progress.
+        on_data: does it need inputs?
+    """
+
+    summary: str
+    make: Callable[..., RecoveryPass]
+    on_data: bool = True
+
+
+METHODS: Mapping[str, Method] = {
+    "reconstruct": Method("least squares of every layer towards the original's outputs", Reconstruct),
+    "batchnorm": Method("mean and standard deviation of every channel as in the original", RecalibrateBatchNorm),
+    "bias": Method("what removed units gave on average goes into the biases behind them", CompensateBias),
+    "fold": Method(
+        "without data: what read removed units goes to similar ones",
+        lambda pairing, *_, **__: FoldUnits(pairing),
+        False,
+    ),
+}
+
+
+@dataclass(frozen=True)
+class Recovery:
+    """What was done.
+
+    Attributes:
+        method: its name, "none" where nothing was done.
+        errors: per layer, relative to the variance of its target, before and after; in topological order.
+        notes: what a person should know.
+    """
+
+    method: str = NONE
+    errors: tuple[LayerError, ...] = ()
+    notes: tuple[str, ...] = ()
+
+
+def check_method(name: str) -> None:
+    """Raises UsageError for a method that does not exist."""
+    if name not in (*METHODS, NONE):
+        raise UsageError(f"unknown recovery '{name}'{did_you_mean(name, [*METHODS, NONE])}")
+
+
+def added_biases(analysis: Analysis, method: str) -> list[tuple[Dim, int]]:
+    """What a method puts into a model: per new bias the dimension that it lies along, and the bytes of an entry."""
+    if method == NONE or not METHODS[method].on_data:
+        return []
+    found: list[tuple[Dim, int]] = []
+    seen: set[ir.Value] = set()
+    for layer in layers(analysis, hidden=True):
+        held, dtype = held_bias(layer), layer.stored.dtype
+        if (held is None or held in seen) and dtype is not None:  # layers that shared a bias get one each
+            dim, count = _along(layer, analysis)
+            found += [(dim, int(dtype.itemsize))] * count
+        seen.update(() if held is None else (held,))
+    return found
+
+
+def _along(layer: Layer, analysis: Analysis) -> tuple[Dim, int]:
+    """The dimension that a layer's bias lies along, and how often."""
+    weight, form = layer.node.inputs[1], layer.form
+    assert weight is not None
+    if form.hidden is None:
+        return analysis.dims[layer.y][form.out_axis], 1 if form.stack is None else form.groups
+    dims = analysis.dims[weight.name or ""]
+    return dims[form.hidden], form.bias_parts * (dims[0].size if form.bias_parts > 1 else 1)
+
+
+def recover(
+    original: Analysis,
+    pruned: Analysis,
+    keep: Mapping[Atom, Mask],
+    method: str,
+    data: Data | None,
+    *,
+    seed: int = 0,
+    providers: Sequence[str] = ("CPUExecutionProvider",),
+    progress: Progress = lambda _: None,
+) -> Recovery:
+    """Change the weights of a pruned model so that its layers do what the original's did.
+
+    Args:
+        original: the analysis of the original.
+        pruned: the analysis of the pruned model, which is changed in place.
+        keep: the units that stay, by the original's atoms.
+        method: one of METHODS.
+        data: calibration data, no labels needed; None: inputs are made up from the model's signature.
+        seed: of everything random.
+        providers: execution providers of ONNX Runtime.
+        progress: told which layer is being worked on.
+
+    Raises UsageError for an unknown method, ModelError where a model cannot be run, DataError for data that does not
+    fit.
+    """
+    check_method(method)
+    notes: list[str] = []
+    if not METHODS[method].on_data:
+        made = METHODS[method].make(Pairing(original, pruned, keep))
+        return Recovery(method, (), tuple(made(pruned.model).notes))
+    if data is None:
+        hints = hints_of(original.model)
+        data = load_data("synthetic", ports_of(original.model), samples=_SYNTHETIC_SAMPLES, seed=seed, hints=hints)
+        notes.append("recovered on made-up inputs: with --data, a few hundred real samples, it does much better")
+    feeds, complete = _some(batch.feed for batch in data.batches())
+    if not complete:
+        notes.append(f"recovered on the first {_samples(feeds)} samples of {data.source}")
+    made = METHODS[method].make(
+        Pairing(original, pruned, keep), feeds, seed=seed, providers=providers, progress=progress
+    )
+    notes += made(pruned.model).notes
+    return Recovery(method, tuple(made.errors), tuple(notes))
+
+
+def _some(feeds: Iterable[dict[str, Array]]) -> tuple[list[dict[str, Array]], bool]:
+    """As many batches as are used, and whether those are all."""
+    found: list[dict[str, Any]] = []
+    size = 0
+    for feed in feeds:
+        if found and (_samples(found) >= MAX_SAMPLES or size > MAX_BYTES):
+            return found, False
+        found.append(feed)
+        size += sum(array.nbytes for array in feed.values())
+    return found, True
+
+
+def _samples(feeds: Sequence[Mapping[str, Array]]) -> int:
+    return sum(max((len(array) for array in feed.values() if array.ndim), default=1) for feed in feeds)
