@@ -137,8 +137,8 @@ def torch_pruning(model: str, mode: str, speedup: float, images: int, tests: int
 
 def latency(model: str, scope: str, share: float) -> dict[str, float]:
     """What a cut asked for by latency takes, measured once more, and the MACs that are left."""
-    from onnxprune.pipeline import run as pipeline
     from onnxprune.errors import TargetError
+    from onnxprune.pipeline import run as pipeline
     from onnxprune.steps.prune.candidates import Trials
 
     path = arrays(model, 1, 1)[0]

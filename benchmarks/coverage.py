@@ -45,8 +45,8 @@ class Row:
 
 
 def compress(name: str) -> Row:
-    from onnxprune.pipeline import run as pipeline
     from onnxprune.errors import OnnxpruneError
+    from onnxprune.pipeline import run as pipeline
 
     with tempfile.TemporaryDirectory() as folder:
         path = model_file(name, Path(folder))
@@ -79,7 +79,7 @@ def model_file(name: str, folder: Path) -> Path:
 
 def left_alone(analysis) -> tuple[float, str]:  # type: ignore[no-untyped-def]
     """The share of parameters in weights without any prunable axis, and the commonest reasons for it."""
-    from onnxprune.model.file import is_parameter
+    from onnxprune.model.weights import is_parameter
 
     touched = {occurrence.tensor for group in analysis.groups for occurrence in group.occurrences}
     total, alone = 0, 0

@@ -121,12 +121,12 @@ class Bench:
     def measure(self, criterion: str, *, labelled: bool, seed: int, recovered: bool) -> tuple[float, float, float]:
         """Accuracy in percent of what is left, as it is and recovered (or again), and the seconds that scoring took."""
         from onnxprune.analysis import inspect as opening
-        from onnxprune.pipeline import run as pipeline
-        from onnxprune.steps.prune.allocation.base import share, weakest
         from onnxprune.model.file import save
+        from onnxprune.pipeline import run as pipeline
         from onnxprune.steps.plan import plan_from_masks
-        from onnxprune.steps.recover.methods import recover
+        from onnxprune.steps.prune.allocation.base import share, weakest
         from onnxprune.steps.prune.score import score_model
+        from onnxprune.steps.recover.methods import recover
 
         start = time.perf_counter()
         data = data_of(self.images, self.labels if labelled else None)

@@ -20,13 +20,13 @@ import numpy as np
 import numpy.typing as npt
 
 from onnxprune.analysis import inspect as opening
-from onnxprune.pipeline import run as pipeline
 from onnxprune.model.file import save
 from onnxprune.passes.remove_dead import RemoveDead
 from onnxprune.passes.remove_units import RemoveUnits
+from onnxprune.pipeline import run as pipeline
+from onnxprune.runtime.session import Session
 from onnxprune.steps.plan import Plan
 from onnxprune.steps.recover.methods import recover
-from onnxprune.runtime.session import Session
 
 ROOT = Path(__file__).resolve().parents[1]
 SHARED = Path(os.environ.get("ONNXPRUNE_SHARED", ROOT.parent / "shared"))
@@ -54,7 +54,7 @@ def accuracy(path: Path, images: Array, labels: Array) -> float:
 def cut(path: Path, plan: Plan, how: str, folder: Path) -> Path:
     """The model with the plan applied in one of the ways."""
     analysis = pipeline.inspect(path)
-    RemoveUnits(analysis, plan)(analysis.model)
+    RemoveUnits(analysis, plan.keep(analysis))(analysis.model)
     RemoveDead()(analysis.model)
     model = analysis.model
     if how != "drop":

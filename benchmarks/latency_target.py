@@ -25,13 +25,13 @@ LIMIT = 0.6
 
 def measured(batch: int, folder: Path) -> str:
     """A row of the table."""
-    from onnxprune.pipeline import run as pipeline
-    from onnxprune.evaluation.benchmark.comparison import compare
     from onnxprune.data.base import load_data
+    from onnxprune.evaluation.benchmark.comparison import compare
     from onnxprune.evaluation.metrics import evaluate, metric
     from onnxprune.model.file import open_model
-    from onnxprune.runtime.latency import Setting, measure
     from onnxprune.model.signature import ports_of
+    from onnxprune.pipeline import run as pipeline
+    from onnxprune.runtime.latency import Setting, measure
 
     ports = ports_of(open_model(MODEL))
     setting, target = Setting(batch=batch), folder / f"batch{batch}.onnx"

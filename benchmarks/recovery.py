@@ -48,16 +48,16 @@ class Ours:
     def measure(self, method: str, ratio: float) -> Row:
         """Accuracy with one of the ways of recovery."""
         from onnxprune.analysis import cost
-        from onnxprune.pipeline import run as pipeline
-        from onnxprune.steps.recover import methods as recover
-        from onnxprune.model.file import save
         from onnxprune.analysis.inspect import analyze_model
+        from onnxprune.model.file import save
         from onnxprune.passes.remove_dead import RemoveDead
         from onnxprune.passes.remove_units import RemoveUnits
+        from onnxprune.pipeline import run as pipeline
+        from onnxprune.steps.recover import methods as recover
 
         plan = self.plan(ratio)
         original, cut = pipeline.inspect(self.path), pipeline.inspect(self.path)
-        RemoveUnits(cut, plan)(cut.model)
+        RemoveUnits(cut, plan.keep(cut))(cut.model)
         RemoveDead()(cut.model)
         pruned = analyze_model(cut.model)
         if method != "none":

@@ -48,8 +48,8 @@ def copy_seconds(path: Path, folder: Path) -> float:
 
 def analysis_seconds(path: Path) -> float:
     """Opened model in, groups out, in this process."""
-    from onnxprune.model.file import open_model
     from onnxprune.analysis.inspect import analyze_model
+    from onnxprune.model.file import open_model
 
     model = open_model(path)
     start = time.perf_counter()

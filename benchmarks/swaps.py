@@ -20,11 +20,11 @@ import click
 import numpy as np
 from recovery_common import CIFAR, IMAGES, ROOT, calibration, data_of
 
+from onnxprune.analysis.select import select
 from onnxprune.pipeline import run as pipeline
+from onnxprune.statistics.activations import Activations
 from onnxprune.steps.prune.criteria.base import Context, WeightReader
 from onnxprune.steps.prune.criteria.obs import Problem, observe, problems_of
-from onnxprune.statistics.activations import Activations
-from onnxprune.analysis.select import select
 
 # An exchange counts from here on.
 _LESS = 1 - 1e-6

@@ -33,15 +33,15 @@ from coverage import CIFAR, REAL, SHARED, model_file
 from zoo_recovery_table import to_markdown
 
 from onnxprune.analysis import cost
-from onnxprune.pipeline import run as pipeline
-from onnxprune.steps.prune.allocation.base import allocations
 from onnxprune.data.base import Batch, Data, load_data
-from onnxprune.steps.prune.criteria.base import criteria
 from onnxprune.errors import DataError, OnnxpruneError, VerificationError
 from onnxprune.evaluation.metrics import evaluate, metric, outputs_of
 from onnxprune.model.file import open_model
-from onnxprune.steps.recover.methods import METHODS
 from onnxprune.model.signature import ports_of
+from onnxprune.pipeline import run as pipeline
+from onnxprune.steps.prune.allocation.base import allocations
+from onnxprune.steps.prune.criteria.base import criteria
+from onnxprune.steps.recover.methods import METHODS
 
 sys.path.insert(0, str(SHARED / "zoo"))
 FORK = multiprocessing.get_context("fork")  # what is imported here is there already

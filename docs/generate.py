@@ -115,7 +115,7 @@ def passes_page() -> str:
         "# Passes",
         "",
         "A pass takes a model and changes it in place. Which of them run, and in which order, is decided by",
-        "`remove_units` in `onnxprune/result.py`; in Python each can be used alone. Adding one:",
+        "`remove_units` in `onnxprune/pipeline/result.py`; in Python each can be used alone. Adding one:",
         "[extending.md](extending.md#a-pass).",
         "",
         "Written by `python docs/generate.py` from the docstrings in [passes/](../passes).",

@@ -15,7 +15,7 @@ import onnx
 import onnx.parser
 
 import onnxprune
-from onnxprune.analysis.coupling import Analysis
+from onnxprune.analysis.groups import Analysis
 from onnxprune.dims import Atom, Concat, Dim, Product, atoms, factors, keep_mask, resolve, terms
 
 UNIT, HEIGHT, GAP, MARGIN = 18, 26, 3, 14

@@ -15,7 +15,8 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from onnxprune.analysis.coupling import Analysis, Group
+    from onnxprune.analysis.groups import Analysis, Group
+    from onnxprune.analysis.inspect import inspect
     from onnxprune.errors import (
         MissingExtraError,
         ModelError,
@@ -25,16 +26,14 @@ if TYPE_CHECKING:
         UsageError,
         VerificationError,
     )
-    from onnxprune.analysis.inspect import inspect
+    from onnxprune.pipeline.result import Report, Result
     from onnxprune.pipeline.run import apply, compress
     from onnxprune.steps.plan import Plan
-    from onnxprune.report.data import Report
-    from onnxprune.pipeline.result import Result
 
     __version__: str
 
 _HOMES = {
-    "coupling": ("Analysis", "Group"),
+    "analysis.groups": ("Analysis", "Group"),
     "errors": (
         "MissingExtraError",
         "ModelError",
@@ -44,11 +43,10 @@ _HOMES = {
         "UsageError",
         "VerificationError",
     ),
-    "opening": ("inspect",),
-    "pipeline": ("apply", "compress"),
-    "plan": ("Plan",),
-    "report.data": ("Report",),
-    "result": ("Result",),
+    "analysis.inspect": ("inspect",),
+    "pipeline.run": ("apply", "compress"),
+    "steps.plan": ("Plan",),
+    "pipeline.result": ("Report", "Result"),
 }
 _HOME = {name: f"onnxprune.{module}" for module, names in _HOMES.items() for name in names}
 

@@ -2,39 +2,38 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 import numpy as np
 import onnx_ir as ir
 
-from onnxprune.dims import Atom, keep_mask
 from onnxprune.analysis.constants import Constants
+from onnxprune.dims import Atom, Mask, keep_mask
+from onnxprune.ops.base import Array
 from onnxprune.ops.constants.base import Site, Vector
 from onnxprune.ops.constants.linear import Linear, linear_form
-from onnxprune.ops.base import Array
 from onnxprune.ops.traits import adds
 from onnxprune.passes.base import PassResult
-from onnxprune.steps.plan import Plan
 
 
 @dataclass(frozen=True)
 class FoldConstants:
-    """Fold the constant units that a plan removes into the biases of what reads them.
+    """Fold the constant units that a removal takes into the biases of what reads them.
 
     Before:  Conv(w1, b1) ── Relu ── Conv(w2, b2) ── ...      channel 3 of w1 is zero, so Relu gives c = max(b1[3], 0)
     After:   Conv(w1, b1) ── Relu ── Conv(w2, b2 + c * sum(w2[:, 3])) ── ...
 
     A bias is created where there is none; a MatMul gets an Add, unless one with a constant follows. The first half of a
-    removal: run passes.RemoveUnits with the same plan next, on its own this changes the outputs, and twice adds twice.
+    removal: run passes.RemoveUnits with the same masks next, on its own this changes the outputs, and twice adds twice.
     Values of the analysed model keep their names and, once the units are gone, what they hold.
     """
 
     constants: Constants
-    plan: Plan
+    keep: Mapping[Atom, Mask]
 
     def __call__(self, model: ir.Model) -> PassResult:
-        """Apply in place. Raises PlanError when the plan does not fit."""
+        """Apply in place."""
         if model is not self.constants.analysis.model:
             raise ValueError("the model is not the one that was analysed")
         work = list(self._find())  # all of it before the graph changes
@@ -45,9 +44,8 @@ class FoldConstants:
 
     def _find(self) -> Iterator[tuple[Site, Linear, Vector]]:
         """The sums that lose constant terms, and what those come to per output entry."""
-        keep = self.plan.keep(self.constants.analysis)
         for contraction in self.constants.analysis.findings.contractions:
-            gone = ~keep_mask(contraction.dim, keep)
+            gone = ~keep_mask(contraction.dim, self.keep)
             site = self.constants.site(contraction.node) if gone.any() else None
             form = None if site is None else linear_form(site)
             if site is None or form is None or form.refusal or contraction.operand != (0, form.axis):

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import onnx_ir as ir
 
-from onnxprune.model import graph as graphs
+from onnxprune.model.graph import remove_dead
 from onnxprune.passes.base import PassResult
 
 
@@ -20,15 +20,4 @@ class RemoveDead:
 
     def __call__(self, model: ir.Model) -> PassResult:
         """Apply in place; a second time changes nothing."""
-        graph = graphs.view(model)
-        dead = graphs.dead(graph)
-        operators = [graph.nodes[name]["node"] for name in dead if graph.nodes[name]["kind"] == "operator"]
-        model.graph.remove(operators, safe=False)
-        weights = [
-            value
-            for value in model.graph.initializers.values()
-            if f"weight/{value.name}" in dead and not value.is_graph_input()
-        ]
-        for value in weights:
-            del model.graph.initializers[value.name or ""]
-        return PassResult(model, bool(operators or weights))
+        return PassResult(model, remove_dead(model))

@@ -11,40 +11,39 @@ from typing import Any
 import numpy as np
 import onnx_ir as ir
 
+from onnxprune.analysis.groups import Analysis
 from onnxprune.analysis.size_arithmetic import SizeArithmetic
-from onnxprune.analysis.coupling import Analysis
 from onnxprune.dims import Atom, Dim, Mask, keep_mask, kept_size
 from onnxprune.model.graph import subgraphs
-from onnxprune.model.file import reading
+from onnxprune.model.weights import reading
 from onnxprune.ops.base import Array, IndexRef, SizeRef
 from onnxprune.ops.traits import joins
 from onnxprune.passes.base import PassResult
-from onnxprune.steps.plan import Plan
 
 
 @dataclass(frozen=True)
 class RemoveUnits:
-    """Remove what a plan names from the model of an analysis.
+    """Remove units from the model of an analysis.
 
     Before:  x [N, 64] ── Gemm(w [64, 128]) ── Reshape([0, 8, 16]) ── ...
     After:   x [N, 64] ── Gemm(w [64, 64])  ── Reshape([0, 4, 16]) ── ...     (four of eight heads)
 
     Every weight axis is an expression over the groups; its keep-mask follows from the masks of the groups, and the
     weight is sliced when it is next read or written, so a model larger than memory passes through. No operator is
-    treated specially. The analysis describes the model as it was: analyse again before removing more.
+    treated specially. The analysis describes the model as it was: analyse again before removing more. `keep` has
+    the mask of the units that stay, per atom of the analysis; what it does not name stays whole.
     """
 
     analysis: Analysis
-    plan: Plan
+    keep: Mapping[Atom, Mask]
 
     def __call__(self, model: ir.Model) -> PassResult:
-        """Apply in place. Raises PlanError when the plan does not fit."""
+        """Apply in place."""
         if model is not self.analysis.model:
             raise ValueError("the model is not the one that was analysed")
-        keep = self.plan.keep(self.analysis)
-        if not any((~mask).any() for mask in keep.values()):
+        if not any((~mask).any() for mask in self.keep.values()):
             return PassResult(model, modified=False)
-        _Removal(self.analysis, keep).run()
+        _Removal(self.analysis, self.keep).run()
         return PassResult(model, modified=True)
 
 

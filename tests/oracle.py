@@ -15,13 +15,13 @@ from typing import Any
 import numpy as np
 import onnx_ir as ir
 
-from onnxprune.analysis.coupling import Analysis
+from onnxprune.analysis.groups import Analysis
 from onnxprune.dims import Atom, Mask, atoms, keep_mask, resolve
 from onnxprune.model.file import open_model, save
 from onnxprune.passes.remove_units import RemoveUnits
 from onnxprune.pipeline.run import inspect
-from onnxprune.steps.plan import Plan, Removal
 from onnxprune.runtime.session import Session
+from onnxprune.steps.plan import Plan, Removal
 
 
 @dataclass(frozen=True)
@@ -57,7 +57,7 @@ class Trio:
 
     def __init__(self, path: Path, plan: Plan, folder: Path, watch: Sequence[str] = ()) -> None:
         pruned, masked = inspect(path), inspect(path)
-        RemoveUnits(pruned, plan)(pruned.model)
+        RemoveUnits(pruned, plan.keep(pruned))(pruned.model)
         switch_off(masked, plan.keep(masked))
         self.pruned = _ready(pruned.model, folder / "pruned.onnx", watch)
         self.masked = _ready(masked.model, folder / "masked.onnx", watch)

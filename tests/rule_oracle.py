@@ -327,7 +327,7 @@ def removed(analysis: coupling.Analysis, free: list[Atom], keep: Mapping[Atom, M
     """The model as the real pass leaves it, with the interface that a model around it would have."""
     analysis.groups = [coupling.Group(f"group {index}", atom, []) for index, atom in enumerate(free)]
     chosen = [(group, keep[group.atom]) for group in analysis.groups if group.atom in keep]
-    RemoveUnits(analysis, plan_from_masks(chosen, {}))(analysis.model)
+    RemoveUnits(analysis, plan_from_masks(chosen, {}).keep(analysis))(analysis.model)
     for value in (*analysis.model.graph.inputs, *analysis.model.graph.outputs):
         name = value.name or ""
         value.shape = ir.Shape([kept_size(dim, _counts(keep)) for dim in analysis.dims[name]])

@@ -20,10 +20,10 @@ import onnx
 import pytest
 from click.testing import CliRunner, Result
 
-from onnxprune.pipeline import run as pipeline
-from onnxprune.evaluation import verify
 from onnxprune.cli import main
 from onnxprune.errors import MissingExtraError
+from onnxprune.evaluation import verify
+from onnxprune.pipeline import run as pipeline
 from tests.conftest import Build
 
 GEMMS = """
@@ -349,7 +349,7 @@ def test_disk_full(fails: Fails, model: Path, monkeypatch: pytest.MonkeyPatch, e
 
     if existing:
         model.with_name("model.pruned.onnx").write_text("an earlier result")
-    monkeypatch.setattr("onnxprune.model.wire.write", full)
+    monkeypatch.setattr("onnxprune.model.protobuf.write", full)
     plan = model.with_name("plan.json")
     fails(1, "compress", model, "--plan", plan, says=("No space left on device", "free some space"))
 
@@ -458,7 +458,7 @@ def test_ctrl_c(fails: Fails, model: Path, monkeypatch: pytest.MonkeyPatch, plac
 def test_signal_in_a_shell(model: Path, tmp_path: Path, sent: signal.Signals, code: int, says: str) -> None:
     """A real signal, while the result lies beside its place and is being checked."""
     program = (  # a parent in the background may have left the signal ignored
-        "import signal, time, onnxprune.verify as v; from onnxprune.cli import main\n"
+        "import signal, time, onnxprune.evaluation.verify as v; from onnxprune.cli import main\n"
         "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
         "v.verify = lambda *_: (print('checking', flush=True), time.sleep(60))\n"
         f"main(['compress', {str(model)!r}])"
@@ -489,7 +489,7 @@ def test_an_import_that_ctrl_c_breaks_off_is_no_missing_package(
         except KeyboardInterrupt:
             raise MissingExtraError("onnxruntime", "cpu") from None
 
-    monkeypatch.setattr("onnxprune.pipeline.inspect", broken_off)
+    monkeypatch.setattr("onnxprune.pipeline.run.inspect", broken_off)
     before = signal.signal(signal.SIGINT, signal.default_int_handler)  # a parent in the background may ignore it
     try:
         fails(130, "compress", model, says="interrupted; nothing was written")
@@ -504,7 +504,7 @@ def test_a_bug_is_one_line_and_a_traceback_on_request(
     def broken(*_: Any, **__: Any) -> None:
         raise ZeroDivisionError("two\nlines")
 
-    monkeypatch.setattr("onnxprune.iterate.make_plan", broken)
+    monkeypatch.setattr("onnxprune.steps.prune.iterative.make_plan", broken)
     fails(1, "compress", model, says=("unexpected ZeroDivisionError: two lines", "please report it", "-v"))
     verbose = CliRunner().invoke(main, ["compress", str(model), "-v"])
     assert "Traceback" in verbose.stderr
@@ -515,7 +515,7 @@ def test_out_of_memory_is_no_bug(fails: Fails, model: Path, monkeypatch: pytest.
     def exhausted(*_: Any, **__: Any) -> None:
         raise MemoryError
 
-    monkeypatch.setattr("onnxprune.iterate.make_plan", exhausted)
+    monkeypatch.setattr("onnxprune.steps.prune.iterative.make_plan", exhausted)
     fails(1, "compress", model, says="out of memory")
 
 

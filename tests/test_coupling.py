@@ -10,7 +10,8 @@ import numpy as np
 import onnx
 import pytest
 
-from onnxprune.analysis.coupling import Analysis, Group, dims_text
+from onnxprune.analysis.coupling import dims_text
+from onnxprune.analysis.groups import Analysis, Group
 from onnxprune.dims import keep_mask
 from onnxprune.pipeline.run import inspect
 from tests.conftest import Build

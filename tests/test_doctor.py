@@ -12,10 +12,9 @@ import onnxruntime
 import pytest
 from click.testing import CliRunner
 
-from onnxprune.cli import doctor
-from onnxprune.pipeline import run as pipeline
-from onnxprune.cli import main
+from onnxprune.cli import doctor, main
 from onnxprune.cli.doctor import BROKEN, OK, OPTIONAL, Check, examine
+from onnxprune.pipeline import run as pipeline
 from onnxprune.runtime import latency
 
 

@@ -19,14 +19,14 @@ from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
 from onnxprune import ops
-from onnxprune.analysis.coupling import Analysis
+from onnxprune.analysis.groups import Analysis
 from onnxprune.errors import ModelError
 from onnxprune.model.file import check
+from onnxprune.model.signature import synthetic_feed
 from onnxprune.ops.base import RULES
 from onnxprune.pipeline.run import apply, inspect
-from onnxprune.steps.plan import Plan, Removal
 from onnxprune.runtime.session import Session
-from onnxprune.model.signature import synthetic_feed
+from onnxprune.steps.plan import Plan, Removal
 from tests.conftest import ROOT, SHARED
 from tests.graph_net import OPERATORS, RUNS, Recipe
 from tests.graph_strategies import Graph, full_graph, graphs, seeded_graph, varied_net

@@ -8,15 +8,15 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from onnxprune.steps.prune import candidates as trials
-from onnxprune.steps.prune.allocation.base import allocations
 from onnxprune.data.base import Batch, Data, load_data
 from onnxprune.errors import TargetError, UsageError
 from onnxprune.evaluation.metrics import evaluate, metric, outputs_of
 from onnxprune.model.file import open_model
+from onnxprune.model.signature import ports_of
 from onnxprune.pipeline.run import apply, compress, inspect
 from onnxprune.steps.plan import Plan
-from onnxprune.model.signature import ports_of
+from onnxprune.steps.prune import candidates as trials
+from onnxprune.steps.prune.allocation.base import allocations
 
 
 @pytest.mark.parametrize("name", ["resnet", "transformer"])

@@ -16,11 +16,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from onnxprune.analysis import cost
-from onnxprune.steps.prune.allocation.base import Lost, allocations
 from onnxprune.data.base import Batch, Data
 from onnxprune.errors import TargetError, UsageError
 from onnxprune.pipeline.run import compress, inspect
-from onnxprune.steps.prune.targets import Search, Target, amount, parse
+from onnxprune.steps.prune.allocation.base import Lost, allocations
+from onnxprune.steps.prune.budget_search import Search
+from onnxprune.steps.prune.targets import Target, parse
+from onnxprune.support.quantities import amount
 from tests.conftest import Build
 
 COMPUTED = [name for name in allocations.names() if not allocations[name].needs]

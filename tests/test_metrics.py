@@ -13,8 +13,8 @@ import pytest
 from onnxprune.data.base import Batch, Data, load_data
 from onnxprune.errors import DataError, UsageError
 from onnxprune.evaluation.metrics import METRICS, chosen_output, evaluate, metric, outputs_of
-from onnxprune.runtime.session import Session
 from onnxprune.model.signature import Port
+from onnxprune.runtime.session import Session
 
 RNG = np.random.default_rng(0)
 LOGITS = RNG.standard_normal((7, 6)).astype(np.float32)

@@ -15,12 +15,12 @@ from google.protobuf.message import Message
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from onnxprune.model import file as models
 from onnxprune.errors import ModelError, UsageError
+from onnxprune.model import file as models
 from onnxprune.model.file import check, estimated_bytes, open_model, save, skeleton, staged
+from onnxprune.model.signature import ports_of, synthetic_feed
 from onnxprune.pipeline.run import compress
 from onnxprune.runtime.session import Session
-from onnxprune.model.signature import ports_of, synthetic_feed
 from tests.conftest import Build
 
 SMALL = """

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from onnxprune.errors import ModelError
 from onnxprune.analysis.inspect import blaming
+from onnxprune.errors import ModelError
 
 
 def test_a_failure_over_no_model_blames_the_file(tmp_path: Path) -> None:

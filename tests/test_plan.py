@@ -11,13 +11,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from onnxprune.analysis.groups import Analysis
 from onnxprune.data.base import load_data
-from onnxprune.analysis.coupling import Analysis
 from onnxprune.errors import PlanError
 from onnxprune.model.file import open_model
+from onnxprune.model.signature import ports_of
 from onnxprune.pipeline.run import apply, compress, inspect
 from onnxprune.steps.plan import Plan, Removal, compose, plan_from_masks
-from onnxprune.model.signature import ports_of
 from tests.conftest import Build
 
 PLAN = Plan(

@@ -17,14 +17,14 @@ import numpy as np
 import onnx
 import pytest
 
-from onnxprune.analysis import cost
 from onnxprune import ops
-from onnxprune.steps.prune.criteria.base import criteria
+from onnxprune.analysis import cost
 from onnxprune.errors import ModelError, OnnxpruneError
 from onnxprune.model.file import save
 from onnxprune.ops import base
 from onnxprune.ops.base import Op, rule
 from onnxprune.pipeline.run import compress, inspect
+from onnxprune.steps.prune.criteria.base import criteria
 from tests.conftest import ROOT, Build
 from tests.oracle import every_other_unit, judge
 

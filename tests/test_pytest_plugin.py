@@ -42,10 +42,22 @@ def test_fixture_fails(onnx_budget, tmp_path):
     onnx_budget(tmp_path / "none.onnx", max_size="5MB")
 """
 
+PLUGIN = "onnxprune.evaluation.gate.pytest_plugin"
+
 
 def run_pytest(folder: Path, *args: str) -> str:
     done = subprocess.run(
-        [sys.executable, "-m", "pytest", "-p", "onnxprune.pytest_plugin", "-p", "no:cacheprovider", "-rA", *args],
+        [
+            sys.executable,
+            "-m",
+            "pytest",
+            "-p",
+            PLUGIN,
+            "-p",
+            "no:cacheprovider",
+            "-rA",
+            *args,
+        ],
         cwd=folder,
         env={**os.environ, "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1", "PYTHONPATH": str(ROOT)},
         capture_output=True,
@@ -79,10 +91,10 @@ def test_marker_and_fixture(digits: dict[str, Path], tmp_path: Path) -> None:
 
 def test_pytest_finds_it_where_onnxprune_is_installed() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-    assert project["entry-points"]["pytest11"] == {"onnxprune": "onnxprune.pytest_plugin"}
+    assert project["entry-points"]["pytest11"] == {"onnxprune": "onnxprune.evaluation.gate.pytest_plugin"}
 
 
 def test_loading_it_is_cheap() -> None:
-    code = "import sys, onnxprune.pytest_plugin; print(sorted({'onnx', 'numpy', 'pydantic'} & set(sys.modules)))"
+    code = f"import sys, {PLUGIN}; print(sorted({{'onnx', 'numpy', 'pydantic'}} & set(sys.modules)))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"

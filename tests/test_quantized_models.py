@@ -14,8 +14,8 @@ from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantTy
 from onnxruntime.quantization.matmul_nbits_quantizer import MatMulNBitsQuantizer
 from onnxruntime.quantization.shape_inference import quant_pre_process
 
-from onnxprune.analysis.coupling import Analysis
-from onnxprune.model.file import is_parameter
+from onnxprune.analysis.groups import Analysis
+from onnxprune.model.weights import is_parameter
 from onnxprune.pipeline.run import compress, inspect
 from tests.oracle import every_other_unit, judge
 

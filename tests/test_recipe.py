@@ -9,9 +9,9 @@ from click.testing import CliRunner
 
 from onnxprune.cli import main
 from onnxprune.errors import UsageError
+from onnxprune.pipeline.recipe import read
 from onnxprune.pipeline.run import compress, inspect
 from onnxprune.steps.plan import Plan
-from onnxprune.pipeline.recipe import read
 
 
 def written(folder: Path, text: str) -> Path:

@@ -10,15 +10,15 @@ import onnx
 import pytest
 from click.testing import CliRunner, Result
 
-from onnxprune.pipeline import run as pipeline
-from onnxprune.data.base import Data, load_data
 from onnxprune.cli import main
+from onnxprune.data.base import Data, load_data
 from onnxprune.errors import UsageError
 from onnxprune.evaluation.metrics import evaluate, metric
 from onnxprune.model.file import open_model
-from onnxprune.steps.recover.methods import METHODS, added_biases
-from onnxprune.runtime.session import Session
 from onnxprune.model.signature import ports_of
+from onnxprune.pipeline import run as pipeline
+from onnxprune.runtime.session import Session
+from onnxprune.steps.recover.methods import METHODS, added_biases
 from tests.conftest import Build
 from tests.recovery.pruned import feeds, pair
 

@@ -8,11 +8,12 @@ from pathlib import Path
 
 import pytest
 
-from onnxprune.support import registry as registries
+from onnxprune.errors import UsageError
 from onnxprune.steps.prune.allocation.base import allocations
 from onnxprune.steps.prune.criteria.base import criteria
-from onnxprune.errors import UsageError
-from onnxprune.support.registry import Registry, did_you_mean
+from onnxprune.support import registry as registries
+from onnxprune.support.messages import did_you_mean
+from onnxprune.support.registry import Registry
 
 
 @pytest.fixture

@@ -6,10 +6,10 @@ from collections.abc import Sequence
 
 import pytest
 
-from onnxprune.analysis.coupling import Analysis
+from onnxprune.analysis.groups import Analysis
+from onnxprune.analysis.select import KINDS, select
 from onnxprune.errors import UsageError
 from onnxprune.pipeline.run import inspect
-from onnxprune.analysis.select import KINDS, select
 from tests.conftest import Build
 
 

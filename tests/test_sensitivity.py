@@ -16,16 +16,16 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 
-from onnxprune.pipeline import run as pipeline
-from onnxprune.steps.prune import sensitivity
-from onnxprune.steps.prune.allocation.base import Curve
-from onnxprune.data.base import Batch, Data
 from onnxprune.cli import main
+from onnxprune.data.base import Batch, Data
 from onnxprune.errors import UsageError
 from onnxprune.evaluation.metrics import evaluate, metric, outputs_of
 from onnxprune.model.file import save
-from onnxprune.steps.plan import Plan, Removal
+from onnxprune.pipeline import run as pipeline
 from onnxprune.report.curves import to_svg
+from onnxprune.steps.plan import Plan, Removal
+from onnxprune.steps.prune import sensitivity
+from onnxprune.steps.prune.allocation.base import Curve
 from onnxprune.steps.prune.sensitivity import Sensitivity
 from tests.conftest import Build
 
@@ -138,7 +138,7 @@ def test_several_processes_measure_the_same(path: Path, data: Data) -> None:
 def test_ctrl_c_ends_all_processes_at_once_and_quietly() -> None:
     """As in a terminal: the signal reaches every process of the group."""
     program = (
-        "import signal, time; from onnxprune.sensitivity import _run\n"
+        "import signal, time; from onnxprune.steps.prune.sensitivity import _run\n"
         "signal.signal(signal.SIGINT, signal.default_int_handler); print('up', flush=True)\n"
         "for _ in _run(time.sleep, [60.0, 61.0], 2): pass"
     )

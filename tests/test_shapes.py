@@ -10,14 +10,14 @@ import onnx
 import onnx_ir as ir
 import pytest
 
-from onnxprune.analysis.size_arithmetic import SizeArithmetic
 from onnxprune.analysis.coupling import analyze
-from onnxprune.dims import kept_size
 from onnxprune.analysis.shape_inference import Shapes
+from onnxprune.analysis.shapes import infer
+from onnxprune.analysis.size_arithmetic import SizeArithmetic
+from onnxprune.dims import kept_size
 from onnxprune.model.file import open_model
 from onnxprune.passes.canonicalize import Canonicalize
 from onnxprune.runtime.shape_probe import observe
-from onnxprune.analysis.shapes import infer
 from tests.conftest import Build
 
 

@@ -7,8 +7,8 @@ import pytest
 
 from onnxprune.errors import ModelError, UsageError
 from onnxprune.model.file import open_model
-from onnxprune.runtime.session import Session
 from onnxprune.model.signature import Port, given_sizes, ports_of, synthetic_feed
+from onnxprune.runtime.session import Session
 from tests.conftest import Build
 
 IMAGES = Port("images", "tensor(float)", ("batch", 3, "height", None))

@@ -10,9 +10,9 @@ import onnx_ir as ir
 import pytest
 
 from onnxprune.analysis.coupling import analyze
+from onnxprune.analysis.shapes import infer
 from onnxprune.model.file import open_model
 from onnxprune.pipeline.run import inspect
-from onnxprune.analysis.shapes import infer
 from tests.conftest import Build
 from tests.oracle import Trio, every_other_unit
 from tests.test_traps import frozen, proved

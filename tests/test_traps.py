@@ -15,11 +15,11 @@ import numpy as np
 import onnx
 import pytest
 
-from onnxprune.analysis.coupling import Analysis
+from onnxprune.analysis.groups import Analysis
 from onnxprune.errors import NothingToPruneError
 from onnxprune.model.file import check
-from onnxprune.pipeline.run import compress, inspect
 from onnxprune.model.signature import synthetic_feed
+from onnxprune.pipeline.run import compress, inspect
 from tests.conftest import Build
 from tests.oracle import Trio, every_other_unit
 

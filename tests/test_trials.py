@@ -10,17 +10,19 @@ from typing import Any
 import numpy as np
 import pytest
 
-from onnxprune.steps.prune import budget_search as meeting, planner as planning, candidates as trials
-from onnxprune.steps.recover import methods as recovering
-from onnxprune.steps.prune.allocation.base import Lost
 from onnxprune.data.base import Batch, Data
 from onnxprune.errors import DataError, TargetError, UsageError
-from onnxprune.steps.base import Means
 from onnxprune.evaluation.metrics import evaluate, metric
 from onnxprune.pipeline.run import compress, inspect
-from onnxprune.steps.plan import Plan, Removal
 from onnxprune.runtime.latency import Setting
+from onnxprune.steps.base import Context
+from onnxprune.steps.plan import Plan, Removal
+from onnxprune.steps.prune import budget_search as meeting
+from onnxprune.steps.prune import candidates as trials
+from onnxprune.steps.prune import planner as planning
+from onnxprune.steps.prune.allocation.base import Lost
 from onnxprune.steps.prune.candidates import Trials
+from onnxprune.steps.recover import methods as recovering
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -114,7 +116,7 @@ def test_a_metric_that_is_not_a_number_is_no_drop_of_nothing(
     monkeypatch.setattr(sys, "path", [str(tmp_path), *sys.path])
     with pytest.raises(DataError, match="metric 'odd:never' of the original is not a number"):
         compress(digits["resnet"], "l1", target=["drop=0.05"], data=data, metric="odd:never", recover="none")
-    with Trials(digits["resnet"], Means(data=data, metric="odd:never")) as made:
+    with Trials(digits["resnet"], Context(data=data, metric="odd:never")) as made:
         made.__dict__["_before"] = 1.0
         plan = Plan((Removal(inspect(digits["resnet"]).groups[0].id, "channels", 16, (0,)),))
         assert made.drop(plan) == float("inf")

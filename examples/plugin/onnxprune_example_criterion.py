@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import numpy as np
 
-from onnxprune.analysis.coupling import Group
-from onnxprune.steps.prune.criteria.base import Context, Scores, criterion
+from onnxprune.analysis.groups import Group
 from onnxprune.dims import project
+from onnxprune.steps.prune.criteria.base import Scores, ScoringContext, criterion
 
 
 @criterion("peak", cost="one read of the weights", source="an example, see docs/plugins.md")
-def peak(group: Group, context: Context) -> Scores:
+def peak(group: Group, context: ScoringContext) -> Scores:
     """The largest sum of absolute weights among the slices of a unit."""
     largest = np.zeros(group.units)
     for place in group.occurrences:

@@ -8,13 +8,13 @@ import numpy as np
 import numpy.typing as npt
 import onnx_ir as ir
 
+from onnxprune.analysis.groups import Analysis
 from onnxprune.model import graph as graphs
-from onnxprune.analysis.coupling import Analysis
-from onnxprune.ops.constants.base import Known, Site, find_constant_rule
-from onnxprune.ops.constants.computing import elementwise
-from onnxprune.model.file import reading
+from onnxprune.model.weights import reading
 from onnxprune.ops import find_rule
 from onnxprune.ops.base import Array, is_frozen, key_of
+from onnxprune.ops.constants.base import Known, Site, find_constant_rule
+from onnxprune.ops.constants.computing import elementwise
 from onnxprune.ops.elementwise import broadcast
 
 # What is known of a value may take as many numbers; beyond that, axes that cannot shrink are summed up first.

@@ -9,9 +9,9 @@ import numpy as np
 import onnx_ir as ir
 
 from onnxprune.analysis.dynamic_axes import symbol_of
-from onnxprune.analysis.coupling import Analysis, Group
+from onnxprune.analysis.groups import Analysis, Group
 from onnxprune.dims import Atom, Dim, atoms, kept_size, project
-from onnxprune.model.file import is_parameter
+from onnxprune.model.weights import is_parameter
 from onnxprune.ops import find_cost
 from onnxprune.ops.base import CostView, key_of
 

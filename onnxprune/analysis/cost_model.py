@@ -13,9 +13,9 @@ from math import prod
 import onnx_ir as ir
 
 from onnxprune.analysis.cost import Cost, node_macs
-from onnxprune.analysis.coupling import Analysis
+from onnxprune.analysis.groups import Analysis
 from onnxprune.dims import Atom, Dim, atoms, kept_size
-from onnxprune.model.file import is_parameter
+from onnxprune.model.weights import is_parameter
 from onnxprune.ops import find_cost
 from onnxprune.ops.base import key_of
 

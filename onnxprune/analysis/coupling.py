@@ -6,101 +6,24 @@ This file names no operator: it reads the tables of `ops` and drives their rules
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
-from dataclasses import dataclass, field
 
-import networkx as nx
-import numpy as np
 import onnx_ir as ir
 
-from onnxprune.model import graph as graphs
-from onnxprune.analysis.size_arithmetic import Scaling, SizeArithmetic
-from onnxprune.dims import Atom, Dim, atoms, describe, freeze, resolve, terms
+from onnxprune.analysis.freezing import (
+    freeze_dynamic,
+    freeze_interface,
+    freeze_sizes_given_by_data,
+    freeze_sizes_that_round,
+    freeze_sizes_used_as_data,
+)
+from onnxprune.analysis.groups import Analysis, Frozen, Group, Occurrence
 from onnxprune.analysis.shape_inference import Shapes
-from onnxprune.model.file import is_parameter
-from onnxprune.ops import find_rule
-from onnxprune.ops.base import Array, Dims, Findings, Op, Reason, RefuseError, SizeRef, key_of
 from onnxprune.analysis.shapes import infer
-
-
-@dataclass(frozen=True)
-class Occurrence:
-    """A weight axis that mentions a group: axis `axis` of initializer `tensor` is `dim`."""
-
-    tensor: str
-    axis: int
-    dim: Dim
-
-
-@dataclass
-class Group:
-    """`units` independent units that are removed one by one, everywhere at once.
-
-    Attributes:
-        id: stable name, the first weight axis that holds the group, like `conv1.weight[0]`.
-        atom: the dimension that the units enumerate.
-        occurrences: every weight axis that holds it, in topological order.
-        kind: what the units are: channels, neurons, heads, kv-heads, head-dim, hidden, recurrent.
-        statistics: a normalization takes statistics over the units, so removing some changes the others' values.
-    """
-
-    id: str
-    atom: Atom
-    occurrences: list[Occurrence]
-    kind: str = ""
-    statistics: bool = False
-
-    @property
-    def units(self) -> int:
-        """How many units there are."""
-        return self.atom.size
-
-
-@dataclass(frozen=True)
-class Frozen:
-    """A weight axis that keeps its size, and why."""
-
-    tensor: str
-    axis: int
-    size: int
-    reason: Reason
-
-
-@dataclass
-class Analysis:
-    """Everything that is known about the dimensions of a model.
-
-    Attributes:
-        model: the model analysed (canonical form).
-        graph: its networkx view.
-        shapes: concrete shapes and known constants.
-        dims: per value the dimension of each axis.
-        groups: what can be pruned, in topological order.
-        frozen: the weight axes that cannot, with reasons.
-        findings: constants that name sizes, contractions, tags.
-        unruled: operators without a rule and their counts.
-        activations: names of the values that depend on a graph input.
-    """
-
-    model: ir.Model
-    graph: nx.DiGraph
-    shapes: Shapes
-    dims: dict[str, Dims]
-    groups: list[Group] = field(default_factory=list)
-    frozen: list[Frozen] = field(default_factory=list)
-    findings: Findings = field(default_factory=Findings)
-    unruled: Counter[str] = field(default_factory=Counter)
-    activations: set[str] = field(default_factory=set)
-
-    def names(self) -> dict[Atom, str]:
-        """The id of each group by its atom, for printing dimensions."""
-        return {group.atom: group.id for group in self.groups}
-
-    def varies(self, ref: SizeRef) -> bool:
-        """Is what a constant names an axis whose size differs from run to run?"""
-        name = ref.node.outputs[0].name or ""
-        axes = [axis for axis, handle in enumerate(self.dims.get(name, [])) if handle is ref.dim]
-        return any((name, axis) in self.shapes.dynamic for axis in axes)
+from onnxprune.dims import Atom, atoms, describe, freeze, resolve
+from onnxprune.model import graph as graphs
+from onnxprune.model.weights import is_parameter
+from onnxprune.ops import find_rule
+from onnxprune.ops.base import Dims, Op, Reason, RefuseError, key_of
 
 
 def analyze(model: ir.Model, shapes: Shapes | None = None) -> Analysis:
@@ -113,12 +36,12 @@ def analyze(model: ir.Model, shapes: Shapes | None = None) -> Analysis:
     graph = graphs.view(model)
     shapes = infer(model) if shapes is None else shapes
     analysis = Analysis(model, graph, shapes, _fresh_dims(shapes))
-    _freeze_interface(analysis)
+    freeze_interface(analysis)
     _walk(analysis)
-    _freeze_sizes_given_by_data(analysis)
-    _freeze_dynamic(analysis)
-    _freeze_sizes_that_round(analysis)
-    _freeze_sizes_used_as_data(analysis)
+    freeze_sizes_given_by_data(analysis)
+    freeze_dynamic(analysis)
+    freeze_sizes_that_round(analysis)
+    freeze_sizes_used_as_data(analysis)
     _collect_groups(analysis)
     _label(analysis)
     return analysis
@@ -127,17 +50,6 @@ def analyze(model: ir.Model, shapes: Shapes | None = None) -> Analysis:
 def _fresh_dims(shapes: Shapes) -> dict[str, Dims]:
     """An atom for every axis of every value."""
     return {name: [Atom(size) for size in shape] for name, shape in shapes.shapes.items()}
-
-
-def _freeze_interface(analysis: Analysis) -> None:
-    model = analysis.model
-    for kind, values in (("input", model.graph.inputs), ("output", model.graph.outputs)):
-        for value in values:
-            if value.name in model.graph.initializers and kind == "input":
-                continue  # an overridable weight, as old exporters list them
-            reason = Reason(f"{kind} '{value.name}' of the model keeps its shape", tensor=value.name or "")
-            for dim in analysis.dims.get(value.name or "", []):
-                freeze(dim, reason)
 
 
 def _walk(analysis: Analysis) -> None:
@@ -184,111 +96,6 @@ def _apply_rule(op: Op, analysis: Analysis) -> None:
         op.freeze_everything(f"its rule does not fit this form of it ({error})")
     else:
         op.freeze_unmentioned("the operator reads this axis by position")
-
-
-def _freeze_dynamic(analysis: Analysis) -> None:
-    """A dynamic axis that was not traced to one of the inputs (as in batch * heads) keeps its size as a whole.
-
-    So does what lies beside a dynamic axis (learned tokens before a sequence): sizes that the graph computes are scaled
-    after removal, which is right for batch * heads at any batch, and wrong for tokens + sequence.
-    Asked after the walk: a filler made of computed sizes may turn out to be batch * heads only where it is used.
-    """
-    reason = Reason("its size differs from run to run (dynamic axis)")
-    for name, axis in sorted(analysis.shapes.dynamic):
-        dim = analysis.dims[name][axis]
-        if all(atom.reason is None for atom in atoms(dim)) or sum(1 for _ in terms(dim)) > 1:
-            freeze(dim, reason)
-
-
-def _freeze_sizes_given_by_data(analysis: Analysis) -> None:
-    """A target that is fed as an input, or computed from data, cannot follow: what it names keeps its size.
-
-    Entries of a computed target that are constants or size arithmetic of their own are put right after removal.
-    """
-    arithmetic = SizeArithmetic(analysis.model, analysis.dims, {})
-    for ref, value in _computed_targets(analysis):
-        entries = arithmetic.entries(value)
-        if (ref.index or 0) >= len(entries) or entries[ref.index or 0] is None:
-            why = "its size is given by data, as part of an input that says shapes"
-            freeze(ref.axis, Reason(why, ref.node.name or "", ref.node.op_type, value.name or ""))
-
-
-def _computed_targets(analysis: Analysis) -> Iterator[tuple[SizeRef, ir.Value]]:
-    """The inputs that name sizes and are neither constants nor known before the run."""
-    for ref in analysis.findings.size_refs:
-        value = ref.node.inputs[ref.slot] if isinstance(ref.slot, int) and ref.slot < len(ref.node.inputs) else None
-        if value is not None and value.const_value is None and value.name not in analysis.shapes.known:
-            yield ref, value
-
-
-def _freeze_sizes_that_round(analysis: Analysis) -> None:
-    """A varying size that the graph computes is scaled after removal: where its arithmetic rounds, nothing goes.
-
-    A single one that may be inferred needs no scaling. Tried with a half and with a third of all units gone.
-    """
-    suspects = list(_scaled_sizes(analysis))
-    if not suspects:
-        return
-    ends = {resolve(analysis.dims[name][axis]) for name, axis in analysis.shapes.dynamic}
-    dynamic = [dim for dim in ends if isinstance(dim, Atom)]
-    for share in (2, 3):
-        scaling = Scaling(analysis.model, analysis.dims, _shrunk(analysis, share), dynamic)
-        for ref, value in suspects:
-            if not scaling.is_exact(value, ref.index or 0, ref.dim):
-                why = "the graph computes its size from a dynamic one, by arithmetic that rounds"
-                freeze(ref.dim, Reason(why, ref.node.name or "", ref.node.op_type, value.name or ""))
-
-
-def _scaled_sizes(analysis: Analysis) -> Iterator[tuple[SizeRef, ir.Value]]:
-    """The entries of computed targets that vary, name something prunable, and cannot be left to be inferred."""
-    original = SizeArithmetic(analysis.model, analysis.dims, {})
-    targets: dict[tuple[ir.Node, ir.Value], list[SizeRef]] = {}
-    for ref, value in _computed_targets(analysis):
-        prunable = any(atom.reason is None for atom in atoms(ref.dim))
-        if prunable and analysis.varies(ref) and original.entries(value)[ref.index or 0] == ref.dim.size:
-            targets.setdefault((ref.node, value), []).append(ref)
-    for (_, value), refs in targets.items():
-        if len(refs) > 1 or not refs[0].inferable or any((size or 0) < 1 for size in original.entries(value)):
-            yield from ((ref, value) for ref in refs)
-
-
-def _shrunk(analysis: Analysis, share: int) -> dict[Atom, int]:
-    """Sizes after one in `share` units of everything prunable has gone."""
-    everything = (atom for dims in analysis.dims.values() for dim in dims for atom in atoms(dim))
-    return {atom: atom.size - atom.size // share for atom in everything if atom.reason is None}
-
-
-def _freeze_sizes_used_as_data(analysis: Analysis) -> None:
-    """A number computed at run time from a size that could shrink, and used as data, would change: keep that size.
-
-    What follows from static sizes alone was folded before; this is left for sizes mixed with dynamic ones. Every
-    prunable size is halved on paper; where a value that enters a computation comes out different, its sources freeze.
-    """
-    shape_slots = {(ref.node, ref.slot) for ref in analysis.findings.size_refs}
-    halved = _shrunk(analysis, 2)
-    before, after = (
-        SizeArithmetic(analysis.model, analysis.dims, {}),
-        SizeArithmetic(analysis.model, analysis.dims, halved),
-    )
-    for name, node in graphs.operators(analysis.graph):
-        if not node.inputs or all(after.value(value) is not None for value in node.outputs):
-            continue
-        for slot, value in enumerate(node.inputs):
-            if value is None or value.producer() is None or (node, slot) in shape_slots:
-                continue
-            now, then = after.value(value), before.value(value)
-            if now is not None and then is not None and not _same_number(now, then):
-                reason = Reason("its size enters a computation as a number", name, node.op_type, value.name or "")
-                for source in after.sources(value):
-                    for dim in analysis.dims.get(source.name or "", []):
-                        freeze(dim, reason)
-
-
-def _same_number(now: Array, then: Array) -> bool:
-    """Equal, or fillers of one number that differ in size only: their axes are followed like any other."""
-    return np.array_equal(now, then) or (
-        now.size > 0 < then.size and bool((now == then.flat[0]).all() and (then == then.flat[0]).all())
-    )
 
 
 def _collect_groups(analysis: Analysis) -> None:

@@ -10,11 +10,12 @@ from pathlib import Path
 import onnx_ir as ir
 
 from onnxprune.analysis import cost
-from onnxprune.analysis.coupling import Analysis, analyze
+from onnxprune.analysis.canonicalize import canonicalize
+from onnxprune.analysis.coupling import analyze
+from onnxprune.analysis.groups import Analysis
 from onnxprune.errors import ModelError, PlanError, UsageError
 from onnxprune.model.file import check, check_references, open_model
-from onnxprune.passes.canonicalize import Canonicalize
-from onnxprune.passes.remove_dead import RemoveDead
+from onnxprune.model.graph import remove_dead
 from onnxprune.runtime.shape_probe import observe
 
 
@@ -48,8 +49,8 @@ def blaming(path: str | Path) -> Iterator[None]:
 def analyze_model(model: ir.Model) -> Analysis:
     """Bring an opened model into canonical form, in place, and find its groups."""
     with _garbage_kept():
-        _, shapes = Canonicalize(observe).with_shapes(model)
-        RemoveDead()(model)
+        _, shapes = canonicalize(model, observe)
+        remove_dead(model)
         return analyze(model, shapes)
 
 

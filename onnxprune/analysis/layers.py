@@ -18,11 +18,11 @@ import numpy as np
 import numpy.typing as npt
 import onnx_ir as ir
 
+from onnxprune.analysis.groups import Analysis
 from onnxprune.model import graph as graphs
-from onnxprune.analysis.coupling import Analysis
 from onnxprune.ops import find_form
-from onnxprune.ops.matmul_view import Form, Positions, by_product, by_sample, constant_of, read, readers, stored, turned
 from onnxprune.ops.base import Array, attribute, key_of
+from onnxprune.ops.matmul_view import Form, Positions, by_product, by_sample, constant_of, read, readers, stored, turned
 from onnxprune.ops.normalization import is_batch_norm, norm_deviation, norm_scale
 from onnxprune.ops.traits import adds, rectifies
 

@@ -11,33 +11,20 @@ Nothing is needed until it is shown to be, so units that only read each other go
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import Any
 
 import numpy as np
 import onnx_ir as ir
 
-from onnxprune.model import graph as graphs
-from onnxprune.analysis.coupling import Group
-from onnxprune.dims import Mask, atoms, keep_mask, project
 from onnxprune.analysis.constants import Constants
-from onnxprune.ops.constants.linear import linear_form
-from onnxprune.ops.constants.computing import terms_of_product
+from onnxprune.analysis.groups import Group
+from onnxprune.dims import Mask, atoms, keep_mask, project
+from onnxprune.model import graph as graphs
 from onnxprune.ops.base import Contraction
-from onnxprune.steps.plan import Plan, plan_from_masks
+from onnxprune.ops.constants.computing import terms_of_product
+from onnxprune.ops.constants.linear import linear_form
 
 
-def plan_lossless(constants: Constants, groups: Sequence[Group], request: dict[str, Any]) -> tuple[Plan, list[str]]:
-    """The units of `groups` that change nothing, and what a person should know of those that have to stay.
-
-    The constants among them are to be folded forward, see passes.fold_constants. One unit of each group stays.
-    """
-    liveness = _Liveness(constants, groups)
-    liveness.run()
-    plan = plan_from_masks([(group, liveness.needed[group.atom]) for group in liveness.removable.values()], request)
-    return plan, [*liveness.refusals(), *liveness.under_a_norm(groups)]
-
-
-class _Liveness:
+class Liveness:
     """Per group the units that are needed as far as is known; they only ever become more."""
 
     def __init__(self, constants: Constants, groups: Sequence[Group]) -> None:
@@ -102,8 +89,9 @@ class _Liveness:
             free = usable & (values == 0) if form.refusal else usable
             needed: Mask = form.read_by(outputs) & ~free
             return needed
-        if contraction.node.op_type == "MatMul" and min(len(site.shapes[0]), len(site.shapes[1])) > 1:
-            return terms_of_product(site)
+        terms = terms_of_product(site)
+        if terms is not None:
+            return terms
         known = site.x[slot]
         if known is None:
             return np.ones(size, np.bool_)

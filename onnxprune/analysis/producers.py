@@ -11,9 +11,9 @@ from collections.abc import Iterator
 
 import onnx_ir as ir
 
-from onnxprune.model import graph as graphs
-from onnxprune.analysis.coupling import Analysis
+from onnxprune.analysis.groups import Analysis
 from onnxprune.dims import Atom, atoms
+from onnxprune.model import graph as graphs
 from onnxprune.ops import find_rule
 from onnxprune.ops.base import Dims, Findings, Op, RefuseError, canonical_domain, key_of
 

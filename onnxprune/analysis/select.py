@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from fnmatch import fnmatchcase
 
-from onnxprune.analysis.coupling import Analysis, Group
+from onnxprune.analysis.groups import Analysis, Group
 from onnxprune.errors import UsageError
 from onnxprune.model.graph import operator_names
-from onnxprune.support.registry import did_you_mean
+from onnxprune.support.messages import did_you_mean
 
 KINDS = ("channels", "head-dim", "heads", "hidden", "kv-heads", "neurons", "recurrent")
 

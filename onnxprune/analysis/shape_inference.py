@@ -9,10 +9,10 @@ import numpy as np
 import onnx
 import onnx_ir as ir
 
-from onnxprune.analysis.size_arithmetic import MAX_KNOWN, compute, is_shape_like
 from onnxprune.model.graph import captured
 from onnxprune.ops import find_shape_rule
 from onnxprune.ops.base import Array, key_of
+from onnxprune.ops.compute import MAX_KNOWN, compute, is_shape_like
 from onnxprune.ops.evaluate import as_run, bounds, constant_tensor, is_sized_by_content, shape_of
 from onnxprune.ops.traits import joins
 

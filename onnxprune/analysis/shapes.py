@@ -13,8 +13,8 @@ import numpy as np
 import onnx_ir as ir
 
 from onnxprune.analysis.dynamic_axes import candidates, symbol_of, symbols_of
-from onnxprune.model.graph import subgraphs
 from onnxprune.analysis.shape_inference import Inference, Shape, Shapes
+from onnxprune.model.graph import subgraphs
 from onnxprune.ops.control_flow import Ports, ports
 from onnxprune.ops.evaluate import constant_tensor
 

@@ -13,10 +13,10 @@ from typing import Any
 
 import networkx as nx
 
-from onnxprune.model import graph as graphs
-from onnxprune.analysis.coupling import Analysis
+from onnxprune.analysis.groups import Analysis
 from onnxprune.dims import Atom, atoms, kept_size
-from onnxprune.model.file import is_parameter
+from onnxprune.model import graph as graphs
+from onnxprune.model.weights import is_parameter
 
 
 @dataclass

@@ -99,7 +99,7 @@ class Telling:
         Raises UsageError for a place where they cannot, MissingExtraError where a package is missing.
         """
         from onnxprune.errors import UsageError
-        from onnxprune.pipeline.result import check_targets
+        from onnxprune.support.files import check_targets
 
         if self.markdown == STDOUT and self.as_json:
             raise UsageError(
@@ -152,10 +152,10 @@ def write_reports(document: dict[str, Any], report: Path | None, markdown: Path 
     """Write what `--report` and `--markdown` ask for, from the document that `--json` prints; atomic."""
     if report is None and markdown is None:
         return
-    from onnxprune.model.file import staged_text
     from onnxprune.report.html import html
     from onnxprune.report.markdown import markdown as to_markdown
     from onnxprune.report.pages import Origin
+    from onnxprune.support.files import staged_text
     from onnxprune.support.versions import versions
 
     context = click.get_current_context()

@@ -4,21 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
 from onnxprune.cli.base import Command, shared
-from onnxprune.errors import UsageError
+from onnxprune.data.options import BATCH
 
 if TYPE_CHECKING:
-    import onnx_ir as ir
-
-    from onnxprune.data.base import Data
-
-_IMAGES = ("resize", "crop", "scale", "mean", "std", "layout", "channel_order")
-_OTHERS = ("labels", "samples", "batch", "tokenizer")
-_BATCH = 32
+    pass
 
 
 def _size(text: str) -> int | tuple[int, int]:
@@ -38,7 +32,7 @@ def _numbers(text: str) -> tuple[float, ...]:
 
 
 _AT_A_TIME = click.option(
-    "--batch", type=click.IntRange(1), help=f"Samples at a time; {_BATCH} unless the model fixes it."
+    "--batch", type=click.IntRange(1), help=f"Samples at a time; {BATCH} unless the model fixes it."
 )
 _OPTIONS = (
     click.option(
@@ -111,39 +105,3 @@ def providers_from(names: str) -> list[str]:
     for note in notes:
         click.echo(f"note: {note}", err=True)
     return providers
-
-
-def data_from(options: dict[str, Any], model: ir.Model | None, seed: int) -> Data | None:
-    """Take the options of `data_options` out of a command's keyword arguments and open the data; None without --data.
-
-    Raises UsageError for options that say something about data where there is none, DataError for data that does not
-    fit the model.
-    """
-    spec = options.pop("data", None)
-    shapes = options.pop("input_shape", ())
-    given = {name: options.pop(name, None) for name in (*_IMAGES, *_OTHERS)}
-    given = {name: value for name, value in given.items() if value is not None}
-    if spec is None:
-        for name in given:
-            raise UsageError(f"--{name.replace('_', '-')} says how to read --data, which is not there; add it")
-        return None
-    assert model is not None
-
-    from onnxprune.data.base import NO_HINTS, load_data
-    from onnxprune.data.pixels import ImageOptions
-    from onnxprune.data.sources.synthetic import hints_of
-    from onnxprune.model.signature import given_sizes, ports_of
-
-    ports = ports_of(model)
-    return load_data(
-        spec,
-        ports,
-        labels=given.get("labels"),
-        samples=given.get("samples"),
-        batch=given.get("batch", _BATCH),
-        seed=seed,
-        sizes=given_sizes(shapes, ports),
-        images=ImageOptions(**{name: given[name] for name in _IMAGES if name in given}),
-        tokenizer=given.get("tokenizer"),
-        hints=hints_of(model) if spec == "synthetic" else NO_HINTS,
-    )

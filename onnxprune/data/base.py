@@ -17,8 +17,9 @@ import numpy.typing as npt
 
 from onnxprune.data.pixels import AS_SUGGESTED, ImageOptions
 from onnxprune.errors import DataError, UsageError
-from onnxprune.support.registry import Registry, did_you_mean
 from onnxprune.model.signature import Feed, Port
+from onnxprune.support.messages import did_you_mean
+from onnxprune.support.registry import Registry
 
 Array = npt.NDArray[Any]
 
@@ -127,7 +128,7 @@ class Source:
     batched: bool
 
 
-SOURCES: Registry[Source] = Registry("data source", "onnxprune.calibration")
+SOURCES: Registry[Source] = Registry("data source", "onnxprune.data.sources", "onnxprune.calibration")
 
 
 def source(

@@ -11,8 +11,8 @@ import numpy as np
 import numpy.typing as npt
 
 from onnxprune.errors import DataError, MissingExtraError
-from onnxprune.model.file import one_line
 from onnxprune.model.signature import Port
+from onnxprune.support.messages import one_line
 
 if TYPE_CHECKING:
     from PIL import Image

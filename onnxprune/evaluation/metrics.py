@@ -18,10 +18,10 @@ import numpy.typing as npt
 
 from onnxprune.data.base import Batch, Data
 from onnxprune.errors import DataError, UsageError
-from onnxprune.model.file import one_line
-from onnxprune.support.registry import did_you_mean, imported_function
-from onnxprune.runtime.session import Session
 from onnxprune.model.signature import Port
+from onnxprune.runtime.session import Session
+from onnxprune.support.messages import did_you_mean, one_line
+from onnxprune.support.registry import imported_function
 
 Array = npt.NDArray[Any]
 CPU = ("CPUExecutionProvider",)

@@ -11,8 +11,8 @@ import numpy as np
 
 from onnxprune.errors import ModelError, VerificationError
 from onnxprune.model.file import check
-from onnxprune.runtime.session import Session
 from onnxprune.model.signature import Feed, Port, synthetic_feed
+from onnxprune.runtime.session import Session
 
 
 @dataclass(frozen=True)

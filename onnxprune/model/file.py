@@ -7,24 +7,21 @@ tensor by tensor, so neither direction holds more than one of them.
 from __future__ import annotations
 
 import contextlib
-import errno
 import math
 import mmap
 import os
-import shutil
-import sys
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import BinaryIO
 
-import numpy as np
-import numpy.typing as npt
 import onnx
 import onnx_ir as ir
 
+from onnxprune.errors import ModelError
 from onnxprune.model import protobuf as wire
-from onnxprune.errors import ModelError, UsageError
+from onnxprune.model.weights import write_raw
+from onnxprune.support.files import check_target, moved_into_place
+from onnxprune.support.messages import one_line
 
 # protobuf refuses messages of 2 GiB; a margin is left for the graph itself.
 _EMBED_LIMIT = 2**31 - 2**26
@@ -230,58 +227,9 @@ def staged(model: ir.Model, target: str | os.PathLike[str], *, external: bool | 
         check_target(name, *sources)
     if external is None:
         external = bool(model.meta.get("external"))
-    with _moved_into_place(target) as folder:
+    with moved_into_place(target) as folder:
         _write(model, folder / target.name, external)
         yield folder / target.name
-
-
-@contextlib.contextmanager
-def staged_text(text: str, target: Path) -> Iterator[None]:
-    """Write a text file beside `target` and move it into place when the block ends well; see `staged`."""
-    check_target(target)
-    with _moved_into_place(target) as folder:
-        (folder / target.name).write_text(text, encoding="utf-8")
-        yield
-
-
-@contextlib.contextmanager
-def _moved_into_place(target: Path) -> Iterator[Path]:
-    """A folder beside `target` whose files take their places when the block ends well; it never stays behind."""
-    try:
-        folder = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.absolute().parent))
-    except OSError as error:
-        raise _unwritable(target, error) from None
-    try:
-        yield folder
-        for name in sorted(os.listdir(folder), reverse=True):  # the data file before the model that reads it
-            os.replace(folder / name, target.with_name(name))
-    except OSError as error:
-        raise _unwritable(target, error) from error
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
-
-
-def check_target(target: Path, *sources: Path) -> None:
-    """Can a file be created as `target`? What is already there may be replaced if it is a file and not a source.
-
-    Raises UsageError when it is one of `sources`, a folder or a device, or when its folder does not exist.
-    """
-    try:
-        if target.is_dir():
-            raise UsageError(f"{target} is a folder; name a file inside it")
-        if target.exists() and not target.is_file():
-            raise UsageError(f"{target} is not a file that can be replaced; choose another output")
-        if not target.absolute().parent.is_dir():
-            raise UsageError(f"the folder {target.absolute().parent} does not exist; create it first")
-        if target.exists() and any(source.exists() and target.samefile(source) for source in sources):
-            raise UsageError(f"{target} belongs to the input, which is never modified; choose another output")
-    except OSError as error:
-        raise _unwritable(target, error) from None
-
-
-def _unwritable(target: Path, error: OSError) -> ModelError:
-    advice = "free some space or choose" if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG) else "choose"
-    return ModelError(f"cannot write {target}: {error.strerror or error}; {advice} another output")
 
 
 def save(model: ir.Model, target: str | os.PathLike[str], *, external: bool | None = None) -> None:
@@ -315,44 +263,6 @@ def _initializer(value: ir.Value, data_name: str | None, out_data: BinaryIO | No
         proto.external_data.add(key=key, value=str(entry))
     write_raw(tensor, out_data)
     return wire.Initializer(proto, 0, None)
-
-
-def write_raw(tensor: ir.TensorProtocol, out: BinaryIO) -> None:
-    """Write a tensor as ONNX stores it (little-endian, row-major), from its memory where that already is so."""
-    with reading(tensor) as array:
-        if array.nbytes != tensor.nbytes or sys.byteorder != "little":
-            out.write(tensor.tobytes())  # packed 4-bit types, big-endian machines
-        else:
-            out.write(np.ascontiguousarray(array).reshape(-1).view(np.uint8).data)
-
-
-@contextlib.contextmanager
-def reading(tensor: ir.TensorProtocol) -> Iterator[npt.NDArray[Any]]:
-    """The tensor's array for the length of a block; a memory-mapped one is unmapped after it, so that memory does not
-    grow with the file. A view that is kept keeps it mapped.
-    """
-    yield tensor.numpy()
-    if isinstance(tensor, ir.ExternalTensor):
-        with contextlib.suppress(BufferError):  # the caller's name for the array: the map goes when that does
-            tensor.release()
-        tensor.raw = None
-
-
-def is_parameter(value: ir.Value | ir.TensorProtocol) -> bool:
-    """Is an initializer a weight, rather than a shape constant or an index?"""
-    dtype = value.dtype
-    if dtype is None or dtype in (ir.DataType.BOOL, ir.DataType.STRING):
-        return False
-    return dtype.is_floating_point() or dtype.bitwidth <= 8
-
-
-def one_line(error: BaseException) -> str:
-    """The first line of an error's message that says something, for messages to people."""
-    while isinstance(error, ir.serde.SerdeError) and error.__cause__ is not None:
-        error = error.__cause__  # the outer ones only name the function that failed
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    said = " ".join(lines[: 2 if lines and lines[0].endswith(":") else 1])
-    return said[:300] if said else type(error).__name__
 
 
 def check_references(path: Path) -> None:

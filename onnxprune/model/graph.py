@@ -154,3 +154,19 @@ def exportable(graph: Graph, edges: dict[str, dict[str, Any]]) -> Graph:
             dims=" | ".join(str(entry.get("dims", "?")) for entry in described),
         )
     return plain
+
+
+def remove_dead(model: ir.Model) -> bool:
+    """Remove operators that no graph output depends on, and weights that nothing reads; were there any?"""
+    graph = view(model)
+    unread = dead(graph)
+    operators = [graph.nodes[name]["node"] for name in unread if graph.nodes[name]["kind"] == "operator"]
+    model.graph.remove(operators, safe=False)
+    weights = [
+        value
+        for value in model.graph.initializers.values()
+        if f"weight/{value.name}" in unread and not value.is_graph_input()
+    ]
+    for value in weights:
+        del model.graph.initializers[value.name or ""]
+    return bool(operators or weights)

@@ -12,7 +12,7 @@ import numpy.typing as npt
 import onnx_ir as ir
 
 from onnxprune.errors import ModelError, UsageError
-from onnxprune.support.registry import did_you_mean
+from onnxprune.support.messages import did_you_mean
 
 Feed = dict[str, npt.NDArray[Any]]
 

@@ -7,14 +7,14 @@ from __future__ import annotations
 
 from functools import cache
 
-from onnxprune.ops.matmul_view import FORMS, MakeForm
 from onnxprune.ops.base import COSTS, EVALUATORS, RULES, SHAPES, Cost, Evaluator, Key, Rule, ShapeRule
+from onnxprune.ops.matmul_view import FORMS, MakeForm
 from onnxprune.support.registry import load_package
 
 
 @cache
 def _load() -> None:
-    load_package(__name__)
+    load_package(__name__, "onnxprune.ops")
 
 
 def find_rule(key: Key) -> Rule | None:

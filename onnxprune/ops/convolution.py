@@ -9,8 +9,8 @@ import numpy as np
 import onnx_ir as ir
 
 from onnxprune.dims import product
-from onnxprune.ops.matmul_view import Form, Positions, affine
 from onnxprune.ops.base import Array, CostView, Op, attribute, cost, rule
+from onnxprune.ops.matmul_view import Form, Positions, affine
 
 _SAME = ("SAME_UPPER", "SAME_LOWER")
 

@@ -7,8 +7,8 @@ from math import prod
 import onnx_ir as ir
 
 from onnxprune.dims import Atom
-from onnxprune.ops.matmul_view import Form, affine, by_product, by_sample
 from onnxprune.ops.base import CostView, Op, RefuseError, attribute, cost, rule
+from onnxprune.ops.matmul_view import Form, affine, by_product, by_sample
 
 _ELLIPSIS = "..."
 

@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 import onnx_ir as ir
 
-from onnxprune.model.file import reading
+from onnxprune.model.weights import reading
 from onnxprune.ops.base import Array, Key, adder, attribute, key_of
 
 Positions = npt.NDArray[np.int64]

@@ -6,8 +6,8 @@ import numpy as np
 import numpy.typing as npt
 import onnx_ir as ir
 
-from onnxprune.ops.matmul_view import Form, Positions, affine, by_sample, constant_of, read
 from onnxprune.ops.base import Array, Op, Typed, attribute, key_of, rule, shape_rule
+from onnxprune.ops.matmul_view import Form, Positions, affine, by_sample, constant_of, read
 
 
 @rule("BatchNormalization")

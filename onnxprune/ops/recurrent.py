@@ -7,8 +7,8 @@ from math import prod
 import onnx_ir as ir
 
 from onnxprune.dims import Atom, concat
-from onnxprune.ops.matmul_view import Form, affine, by_sample
 from onnxprune.ops.base import CostView, Op, cost, rule
+from onnxprune.ops.matmul_view import Form, affine, by_sample
 
 _GATES = {"LSTM": 4, "GRU": 3, "RNN": 1}
 

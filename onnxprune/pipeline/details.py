@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
-from onnxprune.analysis.coupling import Analysis
-from onnxprune.steps.prune.criteria.base import Scores
-from onnxprune.steps.plan import Plan
-from onnxprune.report.data import Details, frozen
-from onnxprune.report.scores import histogram
+from onnxprune.analysis.groups import Analysis
 from onnxprune.analysis.stages import stages_of
+from onnxprune.steps.plan import Plan
+from onnxprune.steps.prune.criteria.base import Scores
 
 BINS = 32
 
@@ -40,3 +40,46 @@ def _spread(group: str, scores: Scores, keep: Any) -> dict[str, Any]:
         "kept": histogram(scores[keep], BINS, ends).tolist(),
         "removed": histogram(scores[~keep], BINS, ends).tolist(),
     }
+
+
+def histogram(values: Scores, bins: int, ends: tuple[float, float]) -> npt.NDArray[np.int64]:
+    """How many values lie in each of `bins` equal parts between two ends."""
+    parts = np.minimum((along(values, ends) * bins).astype(np.int64), bins - 1)
+    return np.bincount(parts, minlength=bins)
+
+
+def along(values: Scores, ends: tuple[float, float]) -> Scores:
+    """Where values lie between two ends, 0 to 1; in the middle where the ends are the same."""
+    size = max(map(abs, ends)) or 1.0  # scores may be as large as a float can be
+    low, high = (end / size for end in ends)
+    return np.asarray((values / size - low) / (high - low) if high - low > 1e-12 else np.full(np.shape(values), 0.5))
+
+
+@dataclass(frozen=True)
+class Details:
+    """What was cut, seen from closer.
+
+    Attributes:
+        stages: layers and joins with their widths, see `report.stages.stages_of`.
+        frozen: weight axes that keep their size, see `frozen`.
+        scores: per group that was scored, how its scores are spread, see `report.details`.
+    """
+
+    stages: tuple[dict[str, Any], ...] = ()
+    frozen: tuple[dict[str, Any], ...] = ()
+    scores: tuple[dict[str, Any], ...] = ()
+
+
+def frozen(analysis: Analysis) -> list[dict[str, Any]]:
+    """Every weight axis that keeps its size, with the reason and the node that gave it."""
+    return [
+        {
+            "tensor": axis.tensor,
+            "axis": axis.axis,
+            "size": axis.size,
+            "reason": axis.reason.text,
+            "node": axis.reason.node or None,
+            "operator": axis.reason.op_type or None,
+        }
+        for axis in analysis.frozen
+    ]

@@ -19,8 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from onnxprune.errors import UsageError
-from onnxprune.model.file import one_line
-from onnxprune.support.registry import did_you_mean
+from onnxprune.support.messages import did_you_mean, one_line
 
 # What may be set, and the type of each; lists are of texts.
 OPTIONS: dict[str, tuple[type, ...]] = {

@@ -10,22 +10,22 @@ from pathlib import Path
 import onnx_ir as ir
 
 from onnxprune.analysis import cost
-from onnxprune.evaluation import verify
-from onnxprune.steps.clean import clean
-from onnxprune.analysis.coupling import Analysis
-from onnxprune.steps.prune.criteria.base import Scores
-from onnxprune.errors import UsageError
-from onnxprune.model.file import check_target, estimated_bytes, file_bytes, staged
+from onnxprune.analysis.cost import Cost
+from onnxprune.analysis.groups import Analysis
 from onnxprune.analysis.inspect import blaming
+from onnxprune.evaluation import verify
+from onnxprune.model.file import estimated_bytes, file_bytes, staged
 from onnxprune.passes.remove_dead import RemoveDead
 from onnxprune.passes.remove_units import RemoveUnits
 from onnxprune.passes.share_initializers import ShareInitializers
 from onnxprune.passes.strip_metadata import StripMetadata
+from onnxprune.pipeline.details import Details, details_of
+from onnxprune.steps.clean import clean
 from onnxprune.steps.plan import Plan
-from onnxprune.support.progress import Progress, silent
+from onnxprune.steps.prune.criteria.base import Scores
 from onnxprune.steps.recover.methods import Recovery
-from onnxprune.report.data import GroupReport, Report
-from onnxprune.pipeline.details import details_of
+from onnxprune.support.files import check_targets
+from onnxprune.support.progress import Progress, silent
 
 
 @dataclass
@@ -76,18 +76,6 @@ class Result:
         return self.report
 
 
-def check_targets(sources: Sequence[str | Path], *targets: str | Path | None) -> None:
-    """Can all of `targets` be written? Raises UsageError, before any work, for one that cannot or that is a source."""
-    given = [Path(target) for target in targets if target is not None]
-    for target in given:
-        check_target(target, *map(Path, sources))
-    taken: set[Path] = set()
-    for target in given:
-        if target.resolve() in taken:
-            raise UsageError(f"{target} is named for two outputs; choose different names")
-        taken.add(target.resolve())
-
-
 def default_output(source: Path) -> Path:
     """`model.onnx` becomes `model.pruned.onnx`, beside it."""
     return source.parent / f"{source.stem}.pruned.onnx"
@@ -121,7 +109,7 @@ def remove_units(
     before = cost.before(analysis)
     batch, sizes = cost.batch_size(analysis), cost.sizes_of_sample(analysis)
     macs = cost.measure(analysis, kept).macs // batch
-    RemoveUnits(analysis, plan)(model)
+    RemoveUnits(analysis, plan.keep(analysis))(model)
     RemoveDead()(model)
     recovery = mend(model) if mend else Recovery()
     notes = (*notes, *clean(model, cleaners))
@@ -154,3 +142,43 @@ def _nothing_removed(plan: Plan) -> str:
         return f"{', '.join(request['target'])}: met without removing anything"
     rounding = f" with round-to {request['round_to']}" if request.get("round_to", 1) > 1 else ""
     return f"ratio {request.get('ratio', 0):g}{rounding} leaves every group whole: nothing was removed"
+
+
+@dataclass(frozen=True)
+class GroupReport:
+    """One group before and after."""
+
+    id: str
+    kind: str
+    units: int
+    kept: int
+    statistics: bool
+
+
+@dataclass(frozen=True)
+class Report:
+    """What a run did, in numbers.
+
+    Attributes:
+        before: what the model cost, as it was in the file.
+        after: what is left.
+        sizes: the size of each dynamic axis that the MACs are counted at.
+        file_bytes: on disk, before and after, external data included.
+        estimated: nothing was written yet, the second figure of `file_bytes` is the sum of the parts.
+        groups: every group of the model, in topological order.
+        unruled: operators without a rule and their counts: the dimensions they touch were left alone.
+        notes: what a person should know besides.
+        recovery: how the accuracy was won back, and the error of each layer before and after.
+        details: the model by stages, scores, what is frozen.
+    """
+
+    before: Cost
+    after: Cost
+    sizes: dict[str, int]
+    file_bytes: tuple[int, int]
+    estimated: bool
+    groups: tuple[GroupReport, ...]
+    unruled: dict[str, int]
+    notes: tuple[str, ...] = ()
+    recovery: Recovery = field(default_factory=Recovery)
+    details: Details = field(default_factory=Details)

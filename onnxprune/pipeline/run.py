@@ -8,35 +8,34 @@ from dataclasses import replace
 from pathlib import Path
 
 from onnxprune.analysis import cost
-from onnxprune.steps.prune import iterative as iterate
-from onnxprune.steps.recover import methods as recovering
-from onnxprune.steps.prune import sensitivity as measuring
-from onnxprune.data.base import Data
-from onnxprune.steps.clean import check_cleaners
-from onnxprune.analysis.coupling import Analysis, Group
-from onnxprune.steps.prune.criteria.base import Scores
-from onnxprune.steps.prune.criteria.expression import resolve
-from onnxprune.errors import NothingToPruneError
 from onnxprune.analysis.constants import Constants
-from onnxprune.analysis.liveness import plan_lossless
-from onnxprune.steps.base import CPU, Means
-from onnxprune.model.file import estimated_bytes, file_bytes
+from onnxprune.analysis.groups import Analysis, Group
 from onnxprune.analysis.inspect import blaming, inspect
+from onnxprune.analysis.select import select
+from onnxprune.data.base import Data
+from onnxprune.errors import NothingToPruneError
+from onnxprune.model.file import estimated_bytes, file_bytes
+from onnxprune.model.signature import ports_of
 from onnxprune.passes.fold_constants import FoldConstants
 from onnxprune.passes.share_initializers import ShareInitializers
-from onnxprune.steps.plan import Plan
-from onnxprune.support.progress import Progress, silent
-from onnxprune.steps.recover.methods import Recovery
-from onnxprune.steps.recover.infer_plan import check_fit, find_plan
-from onnxprune.report.data import GroupReport, Report
 from onnxprune.pipeline.details import details_of
-from onnxprune.steps.prune.options import Request
-from onnxprune.pipeline.result import Result, remove_units
+from onnxprune.pipeline.result import GroupReport, Report, Result, remove_units
 from onnxprune.runtime.latency import Setting
-from onnxprune.steps.prune.score import check_data, score_model
-from onnxprune.analysis.select import select
-from onnxprune.model.signature import ports_of
+from onnxprune.steps.base import CPU, NONE, Context
+from onnxprune.steps.clean import check_cleaners
+from onnxprune.steps.plan import Plan
+from onnxprune.steps.prune import iterative as iterate
+from onnxprune.steps.prune import sensitivity as measuring
 from onnxprune.steps.prune.candidates import Trials
+from onnxprune.steps.prune.criteria.base import Scores
+from onnxprune.steps.prune.criteria.expression import resolve
+from onnxprune.steps.prune.lossless import plan_lossless
+from onnxprune.steps.prune.options import PruneOptions
+from onnxprune.steps.prune.score import check_data, score_model
+from onnxprune.steps.recover import methods as recovering
+from onnxprune.steps.recover.infer_plan import check_fit, find_plan
+from onnxprune.steps.recover.methods import Recovery
+from onnxprune.support.progress import Progress, silent
 
 
 def compress(
@@ -104,7 +103,7 @@ def compress(
     Raises UsageError for options that make no sense, ModelError for a file that cannot be worked on, TargetError
     when a target cannot be met, and NothingToPruneError when every dimension is frozen or excluded.
     """
-    request = Request(
+    request = PruneOptions(
         criterion or ("l1" if data is None else "obs"),
         ratio,
         scope,
@@ -119,8 +118,8 @@ def compress(
         steps,
         schedule,
     )
-    method = recover or (recovering.NONE if data is None else recovering.BEST)
-    means = Means(data, method, seed, providers, loss, device, metric, setting or Setting(), jobs, cache, progress)
+    method = recover or (NONE if data is None else recovering.BEST)
+    context = Context(data, method, seed, providers, loss, device, metric, setting or Setting(), jobs, cache, progress)
     request.check()
     recovering.check_method(method)
     check_cleaners(clean)
@@ -131,11 +130,11 @@ def compress(
         analysis = inspect(path)
         groups = _selected(path, analysis, only, skip)
         if any(each.kind == "drop" for each in request.targets):
-            means = means.keeping_apart(ports_of(analysis.model))
-        with Trials(path, means) as trials:
+            context = recovering.keep_apart(context, ports_of(analysis.model))
+        with Trials(path, context) as trials:
             plan, outcome, scores = iterate.make_plan(analysis, groups, request, trials)
         progress("removing")
-        mend = functools.partial(means.mend, path, plan)
+        mend = functools.partial(recovering.recover_cut, context, path, plan)
         shown = scores if steps == 1 else None
         return remove_units(path, analysis, plan, keep_metadata, outcome.notes, mend, shown, clean)
 
@@ -179,7 +178,7 @@ def sensitivity(
     metric: str | None = None,
     ratios: Sequence[float] = measuring.RATIOS,
     criterion: str = "l1",
-    recover: str = recovering.NONE,
+    recover: str = NONE,
     only: Sequence[str] = (),
     skip: Sequence[str] = (),
     jobs: int = 1,
@@ -213,8 +212,8 @@ def sensitivity(
         analysis = inspect(path)
         groups = _selected(path, analysis, only, skip)
         scores = score_model(analysis, groups, criterion, data, seed=seed, progress=progress)
-        means = Means(data, recover, seed, metric=metric, jobs=jobs, cache=cache, progress=progress)
-        return groups, measuring.measure(Path(path), groups, scores, means, ratios)
+        context = Context(data, recover, seed, metric=metric, jobs=jobs, cache=cache, progress=progress)
+        return groups, measuring.measure(Path(path), groups, scores, context, ratios)
 
 
 def compress_lossless(
@@ -251,7 +250,7 @@ def compress_lossless(
         request = {"lossless": True, "only": tuple(only), "skip": tuple(skip)}
         plan, notes = plan_lossless(constants, groups, request)
         progress("removing")
-        FoldConstants(constants, plan)(analysis.model)
+        FoldConstants(constants, plan.keep(constants.analysis))(analysis.model)
         return remove_units(Path(path), analysis, plan, keep_metadata, notes, cleaners=clean)
 
 
@@ -262,7 +261,7 @@ def apply(path: str | Path, plan: Plan, *, keep_metadata: bool = False, progress
         analysis = inspect(path)
         progress("removing")
         if plan.request.get("lossless"):
-            FoldConstants(Constants(analysis), plan)(analysis.model)
+            FoldConstants(Constants(analysis), plan.keep(analysis))(analysis.model)
         return remove_units(Path(path), analysis, plan, keep_metadata)
 
 
@@ -302,7 +301,7 @@ def recover(
         check_fit(whole, analysis, keep)
         model, nothing = analysis.model, Plan()
         details, before = details_of(analysis, nothing, None), cost.before(analysis)
-        if method == recovering.NONE:
+        if method == NONE:
             mended = Recovery()
         else:
             mended = recovering.recover(
@@ -341,8 +340,8 @@ def _nothing(path: str | Path, analysis: Analysis) -> str:
 
 
 __all__ = [
+    "PruneOptions",
     "Report",
-    "Request",
     "Result",
     "apply",
     "compress",

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import os
 import platform
+from collections.abc import Mapping
 from dataclasses import asdict
 from math import isfinite
 from typing import Any
 
 import numpy as np
 
-from onnxprune.evaluation.benchmark.profile import Profile, movers
 from onnxprune.evaluation.benchmark.comparison import CONFIDENCE, Comparison
+from onnxprune.evaluation.benchmark.profile import Profile, movers
 from onnxprune.evaluation.benchmark.suite import Measured, Request, Result
 from onnxprune.report.data import FORMAT
+from onnxprune.steps.prune.alignment import RATIO, Alignment, Step
 from onnxprune.support.versions import versions
 
 
@@ -100,4 +102,27 @@ def _finite(entries: dict[str, Any]) -> dict[str, Any]:
     """JSON has no NaN and no infinity: null stands for them."""
     return {
         name: None if isinstance(value, float) and not isfinite(value) else value for name, value in entries.items()
+    }
+
+
+def of_alignment(found: Alignment) -> dict[str, Any]:
+    """As a JSON document; times are seconds."""
+    return {
+        "format": FORMAT,
+        "model": found.model,
+        "setting": asdict(found.setting),
+        "ratio": RATIO,
+        "steps": [_step(step) for step in found.steps],
+        "best": found.best,
+        "words": found.words,
+    }
+
+
+def _step(step: Step) -> Mapping[str, Any]:
+    against = step.comparison
+    return {
+        "round_to": step.round_to,
+        "parameters": step.parameters,
+        "median": step.latency.median,
+        "comparison": None if against is None else {**asdict(against), "real": against.real, "words": against.words},
     }

@@ -9,14 +9,14 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from onnxprune.steps.prune.alignment import RATIO, Alignment
+from onnxprune.evaluation.benchmark.comparison import Comparison
 from onnxprune.evaluation.benchmark.memory import Memory
 from onnxprune.evaluation.benchmark.profile import Mover, Profile, movers
-from onnxprune.evaluation.benchmark.comparison import Comparison
 from onnxprune.evaluation.benchmark.suite import Measured, Result
 from onnxprune.report.terminal import console
-from onnxprune.support.quantities import show_bytes, show_share, show_time
 from onnxprune.runtime.providers import short
+from onnxprune.steps.prune.alignment import RATIO, Alignment
+from onnxprune.support.quantities import show_bytes, show_share, show_time
 
 _OPERATORS_SHOWN = 8
 _MOVERS_SHOWN = 10

@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 from html import escape
 from math import isfinite
 
+from onnxprune.analysis.groups import Group
 from onnxprune.steps.prune.allocation.base import Curve
-from onnxprune.analysis.coupling import Group
 
 _WIDTH, _HEIGHT, _MARGIN, _COLUMNS = 220, 110, 24, 4
 _STYLE = (

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import re
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict
 from math import isfinite
 from pathlib import Path
 from typing import Any
@@ -17,13 +17,13 @@ import onnx_ir as ir
 
 from onnxprune.analysis import cost
 from onnxprune.analysis.dynamic_axes import symbol_of
-from onnxprune.analysis.cost import Cost
-from onnxprune.analysis.coupling import Analysis, Group
+from onnxprune.analysis.groups import Analysis, Group
 from onnxprune.dims import Atom, describe
 from onnxprune.model.file import file_bytes
 from onnxprune.passes.strip_metadata import annotated
+from onnxprune.pipeline.details import frozen
+from onnxprune.pipeline.result import Report
 from onnxprune.steps.plan import Plan
-from onnxprune.steps.recover.methods import Recovery
 
 FORMAT = 1
 
@@ -42,61 +42,6 @@ def _plain(value: Any) -> Any:
     if isinstance(value, (list, tuple)):
         return [_plain(entry) for entry in value]
     return None if isinstance(value, float) and not isfinite(value) else value
-
-
-@dataclass(frozen=True)
-class GroupReport:
-    """One group before and after."""
-
-    id: str
-    kind: str
-    units: int
-    kept: int
-    statistics: bool
-
-
-@dataclass(frozen=True)
-class Details:
-    """What was cut, seen from closer.
-
-    Attributes:
-        stages: layers and joins with their widths, see `report.stages.stages_of`.
-        frozen: weight axes that keep their size, see `frozen`.
-        scores: per group that was scored, how its scores are spread, see `report.details`.
-    """
-
-    stages: tuple[dict[str, Any], ...] = ()
-    frozen: tuple[dict[str, Any], ...] = ()
-    scores: tuple[dict[str, Any], ...] = ()
-
-
-@dataclass(frozen=True)
-class Report:
-    """What a run did, in numbers.
-
-    Attributes:
-        before: what the model cost, as it was in the file.
-        after: what is left.
-        sizes: the size of each dynamic axis that the MACs are counted at.
-        file_bytes: on disk, before and after, external data included.
-        estimated: nothing was written yet, the second figure of `file_bytes` is the sum of the parts.
-        groups: every group of the model, in topological order.
-        unruled: operators without a rule and their counts: the dimensions they touch were left alone.
-        notes: what a person should know besides.
-        recovery: how the accuracy was won back, and the error of each layer before and after.
-        details: the model by stages, scores, what is frozen.
-    """
-
-    before: Cost
-    after: Cost
-    sizes: dict[str, int]
-    file_bytes: tuple[int, int]
-    estimated: bool
-    groups: tuple[GroupReport, ...]
-    unruled: dict[str, int]
-    notes: tuple[str, ...] = ()
-    recovery: Recovery = field(default_factory=Recovery)
-    details: Details = field(default_factory=Details)
 
 
 def of_result(report: Report, plan: Plan, model: Path, output: Path | None) -> dict[str, Any]:
@@ -182,21 +127,6 @@ def groups(analysis: Analysis) -> list[dict[str, Any]]:
 def _occurrences(group: Group, names: dict[Atom, str]) -> list[dict[str, Any]]:
     return [
         {"tensor": place.tensor, "axis": place.axis, "dim": describe(place.dim, names)} for place in group.occurrences
-    ]
-
-
-def frozen(analysis: Analysis) -> list[dict[str, Any]]:
-    """Every weight axis that keeps its size, with the reason and the node that gave it."""
-    return [
-        {
-            "tensor": axis.tensor,
-            "axis": axis.axis,
-            "size": axis.size,
-            "reason": axis.reason.text,
-            "node": axis.reason.node or None,
-            "operator": axis.reason.op_type or None,
-        }
-        for axis in analysis.frozen
     ]
 
 

@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import html
-from collections.abc import Iterator
 from dataclasses import asdict
 from typing import Any
 from xml.etree import ElementTree
 
 from rich.table import Table
 
-from onnxprune.evaluation.gate.run import Check, Checked, Verdict
+from onnxprune.evaluation.gate.run import WORDS, Check, Verdict, checks, failed, sentence
 
 FORMAT = 1
 
-_WORDS = {"ok": "holds", "broken": "broken", "unchecked": "could not be checked", "new": "new"}
 _STYLES = {"broken": "bold red", "unchecked": "bold yellow", "new": "cyan"}
 
 
@@ -37,7 +35,7 @@ def to_table(verdict: Verdict) -> Table:
         for number, check in enumerate(model.checks):
             name = model.model if number == 0 else ""
             style = None if check.status == "ok" else _STYLES[check.status]
-            table.add_row(name, check.budget, check.shown, check.limit, _WORDS[check.status], check.note, style=style)
+            table.add_row(name, check.budget, check.shown, check.limit, WORDS[check.status], check.note, style=style)
     return table
 
 
@@ -45,7 +43,7 @@ def to_markdown(verdict: Verdict) -> str:
     """For pull requests and step summaries."""
     icons = {"ok": ":white_check_mark:", "broken": ":x:", "unchecked": ":warning:", "new": ":new:"}
     lines = ["### onnxprune gate", "", "| | model | budget | found | allowed | note |", "|---|---|---|---|---|---|"]
-    for model, check in _checks(verdict):
+    for model, check in checks(verdict):
         cells = (model.model, check.budget, check.shown, check.limit, check.note)
         lines.append(f"| {icons[check.status]} | {' | '.join(_cell(cell) for cell in cells)} |")
     return "\n".join((*lines, "", verdict.summary, ""))
@@ -59,15 +57,15 @@ def _cell(text: str) -> str:
 
 def to_junit(verdict: Verdict) -> str:
     """JUnit XML: a suite for each model, a case for each budget; a failure is broken, an error could not be checked."""
-    root = ElementTree.Element("testsuites", _counts([check for _, check in _checks(verdict)]), name="onnxprune gate")
+    root = ElementTree.Element("testsuites", _counts([check for _, check in checks(verdict)]), name="onnxprune gate")
     for model in verdict.models:
         suite = ElementTree.SubElement(root, "testsuite", _counts(model.checks), name=model.model)
         for check in model.checks:
             case = ElementTree.SubElement(suite, "testcase", classname=model.model, name=check.budget)
             if check.status in ("broken", "unchecked"):
                 kind = "failure" if check.status == "broken" else "error"
-                ElementTree.SubElement(case, kind, message=_sentence(check), type=check.budget)
-            ElementTree.SubElement(case, "system-out").text = _sentence(check)
+                ElementTree.SubElement(case, kind, message=sentence(check), type=check.budget)
+            ElementTree.SubElement(case, "system-out").text = sentence(check)
     ElementTree.indent(root)
     return ElementTree.tostring(root, encoding="unicode", xml_declaration=True) + "\n"
 
@@ -81,16 +79,11 @@ def _counts(checks: list[Check] | tuple[Check, ...]) -> dict[str, str]:
     }
 
 
-def to_lines(verdict: Verdict) -> list[str]:
-    """A line for each check that failed."""
-    return [f"{model.model}: {_sentence(check)}" for model, check in _failed(verdict)]
-
-
 def to_annotations(verdict: Verdict) -> list[str]:
     """Workflow commands of GitHub, for what is not as it should be."""
     return [
-        f"::error file={_property(model.model)},title=onnxprune {check.budget}::{_data(_sentence(check))}"
-        for model, check in _failed(verdict)
+        f"::error file={_property(model.model)},title=onnxprune {check.budget}::{_data(sentence(check))}"
+        for model, check in failed(verdict)
     ]
 
 
@@ -100,19 +93,3 @@ def _data(text: str) -> str:
 
 def _property(text: str) -> str:
     return _data(text).replace(":", "%3A").replace(",", "%2C")
-
-
-def _sentence(check: Check) -> str:
-    """`max-size broken: 5,100,000 bytes, at most 5,000,000 bytes`."""
-    said = ", ".join(part for part in (check.shown, check.limit) if part)
-    return f"{check.budget} {_WORDS[check.status]}: {said}" + (f" ({check.note})" if check.note else "")
-
-
-def _checks(verdict: Verdict) -> Iterator[tuple[Checked, Check]]:
-    for model in verdict.models:
-        for check in model.checks:
-            yield model, check
-
-
-def _failed(verdict: Verdict) -> Iterator[tuple[Checked, Check]]:
-    return (pair for pair in _checks(verdict) if pair[1].status in ("broken", "unchecked"))

@@ -8,11 +8,11 @@ from pathlib import Path
 
 import networkx as nx
 
-from onnxprune.analysis.coupling import Analysis
+from onnxprune.analysis.groups import Analysis
 from onnxprune.dims import describe
 from onnxprune.errors import UsageError
 from onnxprune.model.graph import exportable
-from onnxprune.model.file import check_target, staged_text
+from onnxprune.support.files import check_target, staged_text
 
 
 def _graphml(graph: nx.DiGraph) -> str:

@@ -13,7 +13,7 @@ from onnxprune.support.progress import Progress
 def progress(*, quiet: bool = False) -> Iterator[Progress]:
     """Yield a function to call with what is being done; it prints nothing unless standard error is a terminal.
 
-    Lines with a count (`onnxprune.progress.Counted`) are shown with a bar, the time so far and the time that is left.
+    Lines with a count (`support.progress.Counted`) are shown with a bar, the time so far and the time that is left.
     """
     if quiet or not sys.stderr.isatty():
         yield lambda _: None

@@ -9,12 +9,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
-from onnxprune.analysis.coupling import Group
-from onnxprune.steps.prune.criteria.base import Criterion, Scores
+from onnxprune.analysis.groups import Group
+from onnxprune.pipeline.details import histogram
 from onnxprune.report import terminal
 from onnxprune.report.data import FORMAT
+from onnxprune.steps.prune.criteria.base import Criterion, Scores
 
 _BLOCKS = "▁▂▃▄▅▆▇█"
 _LETTERS = ".:-=+*#@"  # for a terminal that knows ASCII only
@@ -74,19 +74,6 @@ def sparkline(values: Scores, bars: str = _BLOCKS) -> str:
     counts = histogram(values, _BINS, (float(values.min()), float(values.max())))
     heights = -(-counts * len(bars) // counts.max())  # rounded up
     return "".join(bars[height - 1] if height else " " for height in heights)
-
-
-def histogram(values: Scores, bins: int, ends: tuple[float, float]) -> npt.NDArray[np.int64]:
-    """How many values lie in each of `bins` equal parts between two ends."""
-    parts = np.minimum((along(values, ends) * bins).astype(np.int64), bins - 1)
-    return np.bincount(parts, minlength=bins)
-
-
-def along(values: Scores, ends: tuple[float, float]) -> Scores:
-    """Where values lie between two ends, 0 to 1; in the middle where the ends are the same."""
-    size = max(map(abs, ends)) or 1.0  # scores may be as large as a float can be
-    low, high = (end / size for end in ends)
-    return np.asarray((values / size - low) / (high - low) if high - low > 1e-12 else np.full(np.shape(values), 0.5))
 
 
 def of_criteria(found: Sequence[Criterion]) -> dict[str, Any]:

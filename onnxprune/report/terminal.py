@@ -12,10 +12,10 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from onnxprune.analysis.coupling import Analysis
-from onnxprune.steps.recover.methods import Recovery
+from onnxprune.analysis.groups import Analysis
+from onnxprune.pipeline.result import GroupReport, Report
 from onnxprune.report import data
-from onnxprune.report.data import GroupReport, Report
+from onnxprune.steps.recover.methods import Recovery
 
 # Where nobody sees line ends, names are worth more than narrow lines.
 _WIDTH_IN_FILES = 160

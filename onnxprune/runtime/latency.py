@@ -28,9 +28,9 @@ from typing import Any
 import numpy as np
 
 from onnxprune.errors import MissingExtraError, ModelError, UsageError
-from onnxprune.support.progress import Counted
-from onnxprune.runtime.session import _reason
 from onnxprune.model.signature import Feed, Port, synthetic_feed
+from onnxprune.runtime.session import _reason
+from onnxprune.support.progress import Counted
 
 # Sessions per model. Differences between sessions are what the interval has to cover, a dozen shows them.
 SESSIONS = 12

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from onnxprune.errors import MissingExtraError, UsageError
-from onnxprune.support.registry import did_you_mean
+from onnxprune.support.messages import did_you_mean
 
 _SUFFIX = "ExecutionProvider"
 CPU = f"CPU{_SUFFIX}"

@@ -10,9 +10,9 @@ from typing import Any
 import numpy.typing as npt
 
 from onnxprune.errors import MissingExtraError, ModelError
-from onnxprune.model.file import one_line
-from onnxprune.runtime.page_cache import returned
 from onnxprune.model.signature import Port
+from onnxprune.runtime.page_cache import returned
+from onnxprune.support.messages import one_line
 
 
 class Session:

@@ -9,8 +9,8 @@ import onnx_ir as ir
 
 from onnxprune.errors import OnnxpruneError
 from onnxprune.model.file import save
-from onnxprune.runtime.session import Session
 from onnxprune.model.signature import synthetic_feed
+from onnxprune.runtime.session import Session
 
 
 def observe(

@@ -14,7 +14,7 @@ import onnx_ir as ir
 
 from onnxprune.errors import MissingExtraError, ModelError
 from onnxprune.model.graph import reads
-from onnxprune.model.file import one_line
+from onnxprune.support.messages import one_line
 
 Array = npt.NDArray[Any]
 

@@ -16,9 +16,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from onnxprune.analysis.layers import Layer
 from onnxprune.data.base import Batch, length_of
 from onnxprune.dims import Atom, units_of
-from onnxprune.analysis.layers import Layer
 from onnxprune.statistics.sites import Place
 
 Array = npt.NDArray[Any]

@@ -15,14 +15,14 @@ from typing import Any, Protocol, TypeVar
 import numpy.typing as npt
 import onnx_ir as ir
 
-from onnxprune.data.base import Batch, Data
-from onnxprune.analysis.coupling import Analysis, Group
-from onnxprune.dims import atoms
+from onnxprune.analysis.groups import Analysis, Group
 from onnxprune.analysis.layers import Layer, layers
+from onnxprune.data.base import Batch, Data
+from onnxprune.dims import atoms
 from onnxprune.model.file import save
-from onnxprune.support.progress import Counted, Progress
 from onnxprune.runtime.session import Session
 from onnxprune.statistics.sites import Place, readers
+from onnxprune.support.progress import Counted, Progress
 
 Array = npt.NDArray[Any]
 

@@ -18,17 +18,17 @@ import onnx_ir as ir
 import torch
 from torch import Tensor
 
+from onnxprune.analysis.groups import Analysis, Group
 from onnxprune.data.base import Batch, Data, length_of
-from onnxprune.analysis.coupling import Analysis, Group
 from onnxprune.dims import Atom, atoms
 from onnxprune.errors import ModelError, UsageError
-from onnxprune.model.file import one_line
+from onnxprune.model.signature import ports_of, synthetic_feed
 from onnxprune.ops.traits import normalizes
+from onnxprune.runtime.torch.losses import make_loss
+from onnxprune.runtime.torch.module import TorchModel
 from onnxprune.statistics.accumulators import unit_maps
 from onnxprune.statistics.sites import Place, readers
-from onnxprune.runtime.torch.module import TorchModel
-from onnxprune.runtime.torch.losses import make_loss
-from onnxprune.model.signature import ports_of, synthetic_feed
+from onnxprune.support.messages import one_line
 
 Sums = npt.NDArray[np.float64]
 AxisSums = dict[tuple[str, int], Sums]

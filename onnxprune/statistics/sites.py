@@ -7,10 +7,10 @@ from dataclasses import dataclass
 
 import onnx_ir as ir
 
-from onnxprune.analysis.coupling import Analysis
+from onnxprune.analysis.groups import Analysis
 from onnxprune.dims import Dim, atoms
-from onnxprune.ops.base import Contraction
 from onnxprune.model.signature import ports_of
+from onnxprune.ops.base import Contraction
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from onnxprune.errors import UsageError
 from onnxprune.passes.base import Pass
 from onnxprune.passes.equalize import Equalize
 from onnxprune.passes.fold_batchnorm import FoldBatchNorm
-from onnxprune.support.registry import did_you_mean
+from onnxprune.support.messages import did_you_mean
 
 # In the order in which they are applied.
 CLEANERS: Mapping[str, Callable[[], Pass]] = {"fold-batchnorm": FoldBatchNorm, "equalize": Equalize}

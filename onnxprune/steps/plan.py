@@ -11,10 +11,11 @@ from typing import Any
 
 import numpy as np
 
-from onnxprune.analysis.coupling import Analysis, Group
+from onnxprune.analysis.groups import Analysis, Group
 from onnxprune.dims import Atom, Mask
 from onnxprune.errors import PlanError
-from onnxprune.model.file import one_line, staged_text
+from onnxprune.support.files import staged_text
+from onnxprune.support.messages import one_line
 
 FORMAT = 1
 _ADVICE = "write one with: onnxprune compress MODEL --plan FILE"

@@ -6,41 +6,35 @@ registration. Installed plug-ins add to a family through the entry point group `
 
 from __future__ import annotations
 
-import difflib
 import importlib
 import os
 import pkgutil
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from importlib.metadata import entry_points
 from typing import Any, Generic, TypeVar
 
 from onnxprune.errors import OnnxpruneError, UsageError
+from onnxprune.support.messages import did_you_mean
 
 T = TypeVar("T")
 
 
-def did_you_mean(name: str, known: Iterable[str]) -> str:
-    """`; did you mean 'l1'?` for a near miss, else the list of what there is."""
-    options = sorted(known)
-    near = difflib.get_close_matches(name, options, n=1, cutoff=0.5)
-    return f"; did you mean '{near[0]}'?" if near else f"; there are: {', '.join(options)}"
-
-
-def load_package(package: str) -> None:
-    """Import every module of `package`, then the plug-ins of its entry point group: they register themselves.
+def load_package(package: str, group: str) -> None:
+    """Import every module of `package` and of the packages in it, then the plug-ins of the entry point group `group`:
+    they register themselves. A group keeps its name wherever the package moves, for plug-ins name it.
 
     Raises OnnxpruneError with one line for a plug-in that fails.
     """
     root = importlib.import_module(package)
-    for module in sorted(info.name for info in pkgutil.iter_modules(root.__path__)):
-        importlib.import_module(f"{package}.{module}")
-    for entry in sorted(entry_points(group=package), key=lambda found: found.name):
+    for module in sorted(info.name for info in pkgutil.walk_packages(root.__path__, f"{package}.")):
+        importlib.import_module(module)
+    for entry in sorted(entry_points(group=group), key=lambda found: found.name):
         try:
             entry.load()
         except Exception as error:  # whatever a stranger's module raises
             said = (str(error).strip().splitlines() or [type(error).__name__])[0]
-            name = f"plug-in '{entry.name}' ({entry.value}) of {package}"
+            name = f"plug-in '{entry.name}' ({entry.value}) of {group}"
             raise OnnxpruneError(f"{name} cannot be loaded: {said}; update or uninstall it") from error
 
 
@@ -67,9 +61,10 @@ def imported_function(spec: str) -> Callable[..., Any]:
 class Registry(Generic[T]):
     """Names to entries of one family, with a guard against duplicates and a suggestion for misspelt names."""
 
-    def __init__(self, family: str, package: str) -> None:
+    def __init__(self, family: str, package: str, group: str) -> None:
         self.family = family
         self.package = package
+        self.group = group
         self._entries: dict[str, T] = {}
         self._loaded = False
 
@@ -99,4 +94,4 @@ class Registry(Generic[T]):
     def _load(self) -> None:
         if not self._loaded:
             self._loaded = True
-            load_package(self.package)
+            load_package(self.package, self.group)

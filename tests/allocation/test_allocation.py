@@ -13,11 +13,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from onnxprune.steps.prune.allocation.base import Curve, Problem, Scores, allocations, share, weakest
-from onnxprune.steps.prune.allocation._knapsack import choose, levels_of
-from onnxprune.analysis.coupling import Analysis
+from onnxprune.analysis.groups import Analysis
 from onnxprune.errors import UsageError
 from onnxprune.pipeline.run import inspect
+from onnxprune.steps.prune.allocation._knapsack import choose, levels_of
+from onnxprune.steps.prune.allocation.base import Curve, Problem, Scores, allocations, share, weakest
 from onnxprune.steps.prune.score import score_model
 from tests.conftest import Build
 

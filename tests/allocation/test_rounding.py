@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from onnxprune.steps.prune.allocation.rounding import round_up
 from onnxprune.dims import kept_size
 from onnxprune.pipeline.run import compress, inspect
+from onnxprune.steps.prune.allocation.rounding import round_up
 from tests.conftest import Build
 
 

@@ -8,13 +8,13 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-from onnxprune.report import benchmark_tables as tables
-from onnxprune.steps.prune.alignment import Alignment, Step, alignment
-from onnxprune.evaluation.benchmark.comparison import Comparison
-from onnxprune.evaluation.benchmark.suite import Request
 from onnxprune.cli import main
 from onnxprune.errors import UsageError
+from onnxprune.evaluation.benchmark.comparison import Comparison
+from onnxprune.evaluation.benchmark.suite import Request
+from onnxprune.report import benchmark_tables as tables
 from onnxprune.runtime.latency import Latency, Setting
+from onnxprune.steps.prune.alignment import Alignment, Step, alignment
 from tests.conftest import Build
 
 

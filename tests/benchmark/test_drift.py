@@ -6,8 +6,8 @@ import numpy as np
 import onnx
 import pytest
 
-from onnxprune.evaluation.benchmark.drift import drift
 from onnxprune.errors import UsageError
+from onnxprune.evaluation.benchmark.drift import drift
 from tests.conftest import Build
 
 NET = """

@@ -11,8 +11,8 @@ import pytest
 from onnxprune.evaluation.benchmark import profile as profiling
 from onnxprune.evaluation.benchmark.profile import NodeTime, Profile, layer_names, movers, profile
 from onnxprune.model.file import open_model
-from onnxprune.runtime.latency import Setting, made_inputs
 from onnxprune.model.signature import ports_of
+from onnxprune.runtime.latency import Setting, made_inputs
 from tests.conftest import Build
 
 BLOCK = """

@@ -11,13 +11,13 @@ import onnxruntime
 import pytest
 from click.testing import CliRunner, Result
 
+from onnxprune.cli import main
 from onnxprune.evaluation.benchmark import suite
-from onnxprune.report import benchmark_tables as tables
 from onnxprune.evaluation.benchmark.comparison import Comparison
 from onnxprune.evaluation.benchmark.suite import Request, benchmark
-from onnxprune.cli import main
-from onnxprune.support.quantities import show_time
+from onnxprune.report import benchmark_tables as tables
 from onnxprune.runtime.latency import Latency, Setting
+from onnxprune.support.quantities import show_time
 from tests.conftest import Build
 
 FAST = ("--rounds", "24", "--warmup", "1")

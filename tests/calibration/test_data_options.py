@@ -11,8 +11,9 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 
+from onnxprune.cli.data_options import data_options
 from onnxprune.data.base import Data
-from onnxprune.cli.data_options import data_from, data_options
+from onnxprune.data.options import data_from
 from onnxprune.errors import DataError, UsageError
 from onnxprune.model.file import open_model
 from tests.calibration.harness import gathered, labels_of, sizes

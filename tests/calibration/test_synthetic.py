@@ -15,8 +15,8 @@ from onnxprune.data.base import Data, Hints, ImageStatistics
 from onnxprune.data.sources.synthetic import SAMPLES, hints_of, match_batchnorm, natural_noise, vocabulary_limits
 from onnxprune.errors import DataError, ModelError
 from onnxprune.model.file import open_model
-from onnxprune.runtime.session import Session
 from onnxprune.model.signature import Port, ports_of
+from onnxprune.runtime.session import Session
 from tests.calibration.harness import IDS, IMAGES, MASK, assert_same_again, gathered, load, sizes
 from tests.conftest import Build
 

@@ -12,9 +12,9 @@ import pytest
 from click.testing import CliRunner, Result
 
 from onnxprune.cli import main
-from onnxprune.steps.prune.criteria.base import criteria
 from onnxprune.pipeline.run import score
 from onnxprune.runtime.providers import available
+from onnxprune.steps.prune.criteria.base import criteria
 
 
 @pytest.fixture

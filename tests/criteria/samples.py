@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
+from onnxprune.analysis.groups import Analysis
 from onnxprune.data.base import Batch, Data
-from onnxprune.analysis.coupling import Analysis
 from onnxprune.model.signature import ports_of
 
 SIZES = (13, 11)  # unequal batches

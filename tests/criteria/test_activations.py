@@ -15,10 +15,10 @@ from scipy import stats
 from torch.nn import functional
 
 from onnxprune.data.base import Batch, Data
-from onnxprune.steps.prune.criteria.base import Context, Scores, WeightReader, criteria, weight_sizes
 from onnxprune.errors import UsageError
 from onnxprune.pipeline.run import inspect
 from onnxprune.statistics.activations import Activations
+from onnxprune.steps.prune.criteria.base import Scores, ScoringContext, WeightReader, criteria, weight_sizes
 from onnxprune.steps.prune.score import score_model
 from tests.conftest import Build
 
@@ -254,7 +254,7 @@ def test_units_that_are_never_read_have_the_sizes_of_their_weights(build: Build,
     labels = np.arange(6) % 2
     data = Data("made up", True, lambda: iter([Batch({"x": every}, labels)]))
     found = score_model(analysis, analysis.groups, name, data)
-    context, activations = Context(analysis, WeightReader(analysis)), Activations(analysis, data)
+    context, activations = ScoringContext(analysis, WeightReader(analysis)), Activations(analysis, data)
     unread = [group for group in analysis.groups if not activations.places(group)]
     assert unread
     for group in unread if name != "obs" else ():
@@ -269,7 +269,9 @@ def test_sizes_of_weights(build: Build) -> None:
     analysis = inspect(path)
     expected = np.sqrt((w["w"] ** 2).sum(1) + w["b"] ** 2 + (w["v"] ** 2).sum(1))
     (group,) = analysis.groups
-    np.testing.assert_allclose(weight_sizes(group, Context(analysis, WeightReader(analysis))), expected, rtol=1e-6)
+    np.testing.assert_allclose(
+        weight_sizes(group, ScoringContext(analysis, WeightReader(analysis))), expected, rtol=1e-6
+    )
 
 
 @pytest.mark.parametrize("name", ON_ACTIVATIONS)

@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from onnxprune.analysis.coupling import Group
+from onnxprune.analysis.groups import Group
 from onnxprune.steps.prune.criteria import base
-from onnxprune.steps.prune.criteria.base import Context, Criterion, Scores, criteria, criterion
+from onnxprune.steps.prune.criteria.base import Criterion, Scores, ScoringContext, criteria, criterion
 from onnxprune.support.registry import Registry
 
 
@@ -20,7 +20,7 @@ def empty(monkeypatch: pytest.MonkeyPatch) -> Registry[Criterion]:
     return registry
 
 
-def ones(group: Group, context: Context) -> Scores:
+def ones(group: Group, context: ScoringContext) -> Scores:
     """All units are equal.
 
     More of it.

@@ -6,16 +6,16 @@ from pathlib import Path
 
 import numpy as np
 
-from onnxprune.analysis.coupling import Group
-from onnxprune.steps.prune.criteria.base import Context, WeightReader
-from onnxprune.steps.prune.criteria.random import random
+from onnxprune.analysis.groups import Group
 from onnxprune.dims import Atom
 from onnxprune.pipeline.run import inspect
+from onnxprune.steps.prune.criteria.base import ScoringContext, WeightReader
+from onnxprune.steps.prune.criteria.random import random
 
 
 def test_seed_and_name_decide(digits: dict[str, Path]) -> None:
     analysis = inspect(digits["lstm"])
-    context, other = (Context(analysis, WeightReader(analysis), seed) for seed in (1, 2))
+    context, other = (ScoringContext(analysis, WeightReader(analysis), seed) for seed in (1, 2))
     a, b = Group("a", Atom(50), []), Group("b", Atom(50), [])
     np.testing.assert_array_equal(random(a, context), random(Group("a", Atom(50), []), context))
     assert not np.array_equal(random(a, context), random(b, context))
@@ -24,7 +24,7 @@ def test_seed_and_name_decide(digits: dict[str, Path]) -> None:
 
 def test_uniform_between_0_and_1(digits: dict[str, Path]) -> None:
     analysis = inspect(digits["lstm"])
-    values = random(Group("a", Atom(10_000), []), Context(analysis, WeightReader(analysis)))
+    values = random(Group("a", Atom(10_000), []), ScoringContext(analysis, WeightReader(analysis)))
     assert values.min() >= 0
     assert values.max() < 1
     np.testing.assert_allclose(np.quantile(values, [0.1, 0.5, 0.9]), [0.1, 0.5, 0.9], atol=0.02)

@@ -11,10 +11,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from onnxprune.steps.prune.criteria.base import criteria
-from onnxprune.steps.prune.criteria.expression import parse, ranks, resolve
 from onnxprune.errors import UsageError
 from onnxprune.pipeline.run import score
+from onnxprune.steps.prune.criteria.base import criteria
+from onnxprune.steps.prune.criteria.expression import parse, ranks, resolve
 
 
 @pytest.mark.parametrize(

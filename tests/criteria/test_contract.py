@@ -16,11 +16,11 @@ import numpy.typing as npt
 import onnx
 import pytest
 
-from onnxprune.analysis.coupling import Analysis, Group
-from onnxprune.steps.prune.criteria.base import NEEDS, Scores, criteria
+from onnxprune.analysis.groups import Analysis, Group
 from onnxprune.dims import Atom, Concat, Dim, factors, resolve, terms
 from onnxprune.errors import MissingExtraError
 from onnxprune.pipeline.run import inspect
+from onnxprune.steps.prune.criteria.base import NEEDS, Scores, criteria
 from onnxprune.steps.prune.score import score_model
 from tests.conftest import Build
 from tests.criteria.samples import random_data

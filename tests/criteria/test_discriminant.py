@@ -8,10 +8,10 @@ from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
 from sklearn.feature_selection import f_classif
 
 from onnxprune.data.base import Batch, Data
-from onnxprune.steps.prune.criteria.base import Context, WeightReader, criteria
 from onnxprune.errors import UsageError
 from onnxprune.pipeline.run import inspect
 from onnxprune.statistics.activations import Activations
+from onnxprune.steps.prune.criteria.base import ScoringContext, WeightReader, criteria
 from onnxprune.steps.prune.score import score_model
 from tests.conftest import Build
 from tests.criteria.test_activations import (
@@ -83,6 +83,6 @@ def test_other_labels_are_refused(build: Build, labels: Array | None, message: s
     data, _ = inputs(5, labels=labels)
     with pytest.raises(UsageError, match=message):
         score_model(analysis, analysis.groups, "lda", data)
-    context = Context(analysis, WeightReader(analysis), observed=Activations(analysis, data))
+    context = ScoringContext(analysis, WeightReader(analysis), observed=Activations(analysis, data))
     with pytest.raises(UsageError, match=message):
         criteria["lda"](analysis.groups[0], context)

@@ -16,10 +16,10 @@ import torch
 from torch import Tensor
 
 from onnxprune.data.base import Batch, Data
-from onnxprune.steps.prune.criteria.base import Scores, criteria
 from onnxprune.errors import MissingExtraError, UsageError
 from onnxprune.pipeline.run import inspect
 from onnxprune.runtime.torch.losses import make_loss
+from onnxprune.steps.prune.criteria.base import Scores, criteria
 from onnxprune.steps.prune.score import score_model
 from tests.conftest import Build
 from tests.criteria.test_activations import SIZES, Array, inputs, only_scores
@@ -366,7 +366,7 @@ def test_device_that_is_not_there(build: Build, device: str) -> None:
 
 def test_without_torch_it_says_what_to_install(build: Build, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "torch", None)
-    monkeypatch.delitem(sys.modules, "onnxprune.runtime.torch_gradients", raising=False)
+    monkeypatch.delitem(sys.modules, "onnxprune.statistics.gradients", raising=False)
     analysis = inspect(build(PERCEPTRON))
     with pytest.raises(MissingExtraError, match=r"onnxprune\[torch\]"):
         score_model(analysis, analysis.groups, "synflow")

@@ -8,9 +8,9 @@ import numpy as np
 import onnx
 import pytest
 
-from onnxprune.steps.prune.criteria import base
 from onnxprune.dims import project
 from onnxprune.pipeline.run import inspect, score
+from onnxprune.steps.prune.criteria import base
 from tests.conftest import Build
 
 CONV = """

@@ -7,8 +7,8 @@ import pytest
 from sklearn.metrics.pairwise import cosine_similarity
 
 from onnxprune.data.base import Batch, Data
-from onnxprune.steps.prune.criteria.base import Scores
 from onnxprune.pipeline.run import inspect
+from onnxprune.steps.prune.criteria.base import Scores
 from onnxprune.steps.prune.score import score_model
 from tests.conftest import Build
 from tests.criteria.test_activations import Array, inputs, only_scores, weights

@@ -9,9 +9,9 @@ import numpy.typing as npt
 import pytest
 
 from onnxprune.data.base import Batch, Data
+from onnxprune.pipeline.run import inspect
 from onnxprune.steps.prune.criteria import obs as surgeon
 from onnxprune.steps.prune.criteria.obs import Problem, _greedy
-from onnxprune.pipeline.run import inspect
 from onnxprune.steps.prune.score import score_model
 from tests.conftest import Build
 

@@ -9,8 +9,8 @@ import numpy as np
 import onnx
 import pytest
 
-from onnxprune.steps.prune.criteria import base
 from onnxprune.pipeline.run import score
+from onnxprune.steps.prune.criteria import base
 from tests.conftest import Build
 
 Slices = list[np.ndarray]

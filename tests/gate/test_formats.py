@@ -8,8 +8,8 @@ from xml.etree import ElementTree
 
 import pytest
 
-from onnxprune.report import gate_formats as formats
 from onnxprune.evaluation.gate.run import Check, Checked, Verdict
+from onnxprune.report import gate_formats as formats
 
 VERDICT = Verdict(
     (

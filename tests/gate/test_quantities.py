@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 
-from onnxprune.evaluation.gate.limits import byte_limit, count_limit, opsets, seconds
+from onnxprune.evaluation.gate.limits import byte_limit, count_limit, opsets
+from onnxprune.support.quantities import seconds
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ import onnx
 import pytest
 
 from onnxprune.analysis import cost
-from onnxprune.cli.data_options import data_from
+from onnxprune.data.options import data_from
 from onnxprune.errors import UsageError
 from onnxprune.evaluation.gate.budgets import CHECKS
 from onnxprune.evaluation.gate.request import load_request

@@ -16,14 +16,14 @@ import numpy as np
 import onnx
 import onnx_ir as ir
 
-from onnxprune.analysis.coupling import Analysis
-from onnxprune.dims import keep_mask
 from onnxprune.analysis.constants import Constants
-from onnxprune.ops.constants.base import Known
+from onnxprune.analysis.groups import Analysis
+from onnxprune.dims import keep_mask
 from onnxprune.model.file import save
+from onnxprune.model.signature import Feed, synthetic_feed
+from onnxprune.ops.constants.base import Known
 from onnxprune.pipeline.run import Result, compress_lossless, inspect
 from onnxprune.runtime.session import Session
-from onnxprune.model.signature import Feed, synthetic_feed
 from tests.oracle import distance
 
 TOLERANCE = 1e-5

@@ -11,9 +11,9 @@ import pytest
 
 from onnxprune.errors import ModelError
 from onnxprune.model.file import check
+from onnxprune.model.signature import synthetic_feed
 from onnxprune.pipeline.run import inspect
 from onnxprune.runtime.session import Session
-from onnxprune.model.signature import synthetic_feed
 from tests.graph_net import RUNS
 from tests.graph_strategies import seeded_graph
 from tests.lossless.harness import TOLERANCE, check_facts, check_lossless, noise, plant

@@ -8,8 +8,8 @@ import numpy as np
 
 from onnxprune.analysis.layers import bias_of, layers, matrix_of
 from onnxprune.model.file import save
-from onnxprune.pipeline.run import compress_lossless, inspect
 from onnxprune.passes.write_back import set_bias, set_matrix
+from onnxprune.pipeline.run import compress_lossless, inspect
 from tests.conftest import Build
 from tests.recovery.pruned import feeds, outputs
 

@@ -9,9 +9,9 @@ import numpy as np
 import onnx
 import onnx_ir as ir
 
+from onnxprune.analysis.shapes import infer
 from onnxprune.model.file import open_model
 from onnxprune.passes.canonicalize import Canonicalize
-from onnxprune.analysis.shapes import infer
 from tests.conftest import Build
 
 

@@ -22,16 +22,16 @@ import pytest
 
 from onnxprune import passes
 from onnxprune.model.file import check, open_model, save
+from onnxprune.model.signature import synthetic_feed
 from onnxprune.passes.base import Pass, PassResult
-from onnxprune.steps.recover.bias import CompensateBias
 from onnxprune.passes.fold_batchnorm import FoldBatchNorm
 from onnxprune.passes.fold_constants import FoldConstants
-from onnxprune.steps.recover.fold import FoldUnits
-from onnxprune.steps.recover.batchnorm import RecalibrateBatchNorm
-from onnxprune.steps.recover.reconstruct import Reconstruct
 from onnxprune.passes.remove_units import RemoveUnits
 from onnxprune.runtime.session import Session
-from onnxprune.model.signature import synthetic_feed
+from onnxprune.steps.recover.batchnorm import RecalibrateBatchNorm
+from onnxprune.steps.recover.bias import CompensateBias
+from onnxprune.steps.recover.fold import FoldUnits
+from onnxprune.steps.recover.reconstruct import Reconstruct
 from tests.conftest import Build
 
 

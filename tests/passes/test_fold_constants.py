@@ -9,13 +9,13 @@ import numpy as np
 import pytest
 
 from onnxprune.analysis.constants import Constants
-from onnxprune.analysis.liveness import plan_lossless
 from onnxprune.model.file import check, open_model, save
 from onnxprune.passes.fold_constants import FoldConstants
 from onnxprune.passes.remove_units import RemoveUnits
 from onnxprune.pipeline.run import inspect
-from onnxprune.steps.plan import Plan
 from onnxprune.runtime.session import Session
+from onnxprune.steps.plan import Plan
+from onnxprune.steps.prune.lossless import plan_lossless
 from tests.conftest import Build
 from tests.lossless.harness import feeds, killing
 
@@ -62,7 +62,7 @@ def folded(path: Path) -> tuple[Constants, Plan]:
     constants = Constants(analysis)
     plan, _ = plan_lossless(constants, analysis.groups, {})
     assert [(removal.group, removal.remove) for removal in plan.removals] == [("w1[1]", (2,))]
-    assert FoldConstants(constants, plan)(analysis.model).modified
+    assert FoldConstants(constants, plan.keep(constants.analysis))(analysis.model).modified
     return constants, plan
 
 
@@ -72,7 +72,7 @@ def test_a_constant_moves_into_a_bias(build: Build, tmp_path: Path, reader: str)
     constants, plan = folded(path)
     small = constants.analysis.model
     assert READERS[reader] in small.graph.initializers
-    RemoveUnits(constants.analysis, plan)(small)
+    RemoveUnits(constants.analysis, plan.keep(constants.analysis))(small)
     save(small, tmp_path / "small.onnx")
     check(tmp_path / "small.onnx")
     for feed in feeds(path):
@@ -84,7 +84,7 @@ def test_values_keep_their_names_and_what_they_hold(build: Build, tmp_path: Path
     path = model(build, "m = MatMul(h, w2)  y = Relu(m)")
     constants, plan = folded(path)
     small = constants.analysis.model
-    RemoveUnits(constants.analysis, plan)(small)
+    RemoveUnits(constants.analysis, plan.keep(constants.analysis))(small)
     assert [node.op_type for node in small.graph] == ["Gemm", "Relu", "MatMul", "Add", "Relu"]
     original = open_model(path)
     for each, name in ((small, "small"), (original, "original")):
@@ -118,8 +118,8 @@ def test_a_new_bias_shrinks_with_its_axis(build: Build, tmp_path: Path) -> None:
     analysis = inspect(path)
     constants = Constants(analysis)
     plan, _ = plan_lossless(constants, analysis.groups, {})
-    FoldConstants(constants, plan)(analysis.model)
-    RemoveUnits(analysis, plan)(analysis.model)
+    FoldConstants(constants, plan.keep(constants.analysis))(analysis.model)
+    RemoveUnits(analysis, plan.keep(analysis))(analysis.model)
     (bias,) = (value for name, value in analysis.model.graph.initializers.items() if name.endswith("/bias"))
     assert bias.const_value.numpy().shape == (5,)
 
@@ -137,11 +137,11 @@ def test_zeros_leave_the_model_alone(build: Build) -> None:
     constants = Constants(analysis)
     plan, _ = plan_lossless(constants, analysis.groups, {})
     assert plan.removed_units == 1
-    assert not FoldConstants(constants, plan)(analysis.model).modified
+    assert not FoldConstants(constants, plan.keep(constants.analysis))(analysis.model).modified
     assert len(analysis.model.graph) == 3
 
 
 def test_another_model_than_the_analysed_one_is_refused(build: Build) -> None:
     path = model(build, "y = MatMul(h, w2)")
     with pytest.raises(ValueError, match="not the one that was analysed"):
-        FoldConstants(Constants(inspect(path)), Plan())(open_model(path))
+        FoldConstants(Constants(inspect(path)), {})(open_model(path))

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from onnxprune.model.file import save
-from onnxprune.steps.recover.fold import FoldUnits, _kernel
 from onnxprune.pipeline.run import inspect
+from onnxprune.steps.recover.fold import FoldUnits, _kernel
 from tests.conftest import Build
 from tests.recovery.pruned import error, feeds, outputs, pair
 

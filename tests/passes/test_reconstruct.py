@@ -10,10 +10,10 @@ import onnx
 import pytest
 
 from onnxprune.model.file import check, save
-from onnxprune.steps.recover.bias import CompensateBias
 from onnxprune.steps.recover.batchnorm import RecalibrateBatchNorm
-from onnxprune.steps.recover.reconstruct import Reconstruct
+from onnxprune.steps.recover.bias import CompensateBias
 from onnxprune.steps.recover.pairing import Pairing
+from onnxprune.steps.recover.reconstruct import Reconstruct
 from tests.recovery.pruned import Array, error, outputs, outputs_of, thinned
 
 PASSES = (CompensateBias, RecalibrateBatchNorm, Reconstruct)

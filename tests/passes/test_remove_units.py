@@ -8,7 +8,7 @@ import numpy as np
 import onnx
 import pytest
 
-from onnxprune.analysis.coupling import Analysis
+from onnxprune.analysis.groups import Analysis
 from onnxprune.errors import PlanError
 from onnxprune.model.file import open_model, save
 from onnxprune.passes.remove_units import RemoveUnits
@@ -33,7 +33,7 @@ def removed(analysis: Analysis, *removals: tuple[str, tuple[int, ...]]) -> dict[
     """The weights after a removal."""
     units = {group.id: group.units for group in analysis.groups}
     plan = Plan(tuple(Removal(group, "", units[group], gone) for group, gone in removals))
-    assert RemoveUnits(analysis, plan)(analysis.model).modified
+    assert RemoveUnits(analysis, plan.keep(analysis))(analysis.model).modified
     return {name: value.const_value.numpy() for name, value in analysis.model.graph.initializers.items()}
 
 
@@ -92,7 +92,7 @@ def test_symbol_of_a_size_that_changed_is_dropped(build: Build, tmp_path: Path) 
 def test_nothing_to_remove_changes_nothing(analysis: Analysis, tmp_path: Path) -> None:
     save(analysis.model, tmp_path / "before.onnx")
     for plan in (Plan(), Plan((Removal("w[1].0", "", 4, ()),))):
-        assert not RemoveUnits(analysis, plan)(analysis.model).modified
+        assert not RemoveUnits(analysis, plan.keep(analysis))(analysis.model).modified
     save(analysis.model, tmp_path / "after.onnx")
     assert (tmp_path / "after.onnx").read_bytes() == (tmp_path / "before.onnx").read_bytes()
 
@@ -101,14 +101,14 @@ def test_plan_that_does_not_fit_changes_nothing(analysis: Analysis, tmp_path: Pa
     save(analysis.model, tmp_path / "before.onnx")
     plan = Plan((Removal("w[1].0", "", 4, (0,)), Removal("w[1].1", "", 3, (7,))))
     with pytest.raises(PlanError):
-        RemoveUnits(analysis, plan)(analysis.model)
+        RemoveUnits(analysis, plan.keep(analysis))(analysis.model)
     save(analysis.model, tmp_path / "after.onnx")
     assert (tmp_path / "after.onnx").read_bytes() == (tmp_path / "before.onnx").read_bytes()
 
 
 def test_other_model_than_the_one_analysed_is_a_mistake(analysis: Analysis, build: Build) -> None:
     with pytest.raises(ValueError, match="not the one that was analysed"):
-        RemoveUnits(analysis, Plan())(open_model(build(HEADS)))
+        RemoveUnits(analysis, {})(open_model(build(HEADS)))
 
 
 def test_removing_in_two_steps_equals_removing_at_once(build: Build, tmp_path: Path) -> None:
@@ -124,7 +124,7 @@ def test_removing_in_two_steps_equals_removing_at_once(build: Build, tmp_path: P
 
 def test_weights_are_sliced_when_they_are_read(analysis: Analysis) -> None:
     """So that a model larger than memory passes through."""
-    removed_shapes = RemoveUnits(analysis, Plan((Removal("w[1].0", "", 4, (0,)),)))(analysis.model)
+    removed_shapes = RemoveUnits(analysis, Plan((Removal("w[1].0", "", 4, (0,)),)).keep(analysis))(analysis.model)
     assert removed_shapes.modified
     tensor = analysis.model.graph.initializers["w"].const_value
     assert type(tensor).__name__ == "LazyTensor"

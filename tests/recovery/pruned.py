@@ -8,14 +8,14 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from onnxprune.model.file import save
 from onnxprune.analysis.inspect import analyze_model
+from onnxprune.model.file import save
 from onnxprune.passes.remove_dead import RemoveDead
 from onnxprune.passes.remove_units import RemoveUnits
 from onnxprune.pipeline.run import inspect
+from onnxprune.runtime.session import Session
 from onnxprune.steps.plan import Plan, Removal
 from onnxprune.steps.recover.pairing import Pairing
-from onnxprune.runtime.session import Session
 
 Array = npt.NDArray[Any]
 
@@ -26,7 +26,7 @@ def pair(path: Path, remove: dict[str, tuple[int, ...]]) -> Pairing:
     units = {group.id: group.units for group in original.groups}
     plan = Plan(tuple(Removal(group, "", units[group], gone) for group, gone in remove.items()))
     keep = plan.keep(original)
-    RemoveUnits(pruned, plan)(pruned.model)
+    RemoveUnits(pruned, plan.keep(pruned))(pruned.model)
     RemoveDead()(pruned.model)
     return Pairing(original, analyze_model(pruned.model), keep)
 

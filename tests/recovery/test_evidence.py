@@ -12,10 +12,10 @@ import pytest
 
 from onnxprune.analysis.layers import read
 from onnxprune.model.file import save
-from onnxprune.steps.recover.evidence import Evidence
-from onnxprune.steps.recover.pairing import Pairing
-from onnxprune.steps.recover.layerwise import walk
 from onnxprune.runtime.session import Session
+from onnxprune.steps.recover.evidence import Evidence
+from onnxprune.steps.recover.layerwise import walk
+from onnxprune.steps.recover.pairing import Pairing
 from tests.conftest import Build
 from tests.recovery.pruned import feeds, pair
 

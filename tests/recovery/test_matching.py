@@ -9,10 +9,10 @@ import numpy as np
 import onnx
 import pytest
 
-from onnxprune.analysis.coupling import Analysis
+from onnxprune.analysis.groups import Analysis
+from onnxprune.analysis.inspect import analyze_model
 from onnxprune.errors import PlanError
 from onnxprune.model.file import save
-from onnxprune.analysis.inspect import analyze_model
 from onnxprune.passes.remove_dead import RemoveDead
 from onnxprune.passes.remove_units import RemoveUnits
 from onnxprune.pipeline.run import compress, inspect
@@ -31,7 +31,7 @@ def pruned(path: Path, folder: Path, seed: int = 0, share: float = 0.4) -> tuple
         mask[rng.integers(group.units)] = True
         masks.append((group, mask))
     plan = plan_from_masks(masks, {})
-    RemoveUnits(analysis, plan)(analysis.model)
+    RemoveUnits(analysis, plan.keep(analysis))(analysis.model)
     RemoveDead()(analysis.model)
     save(analysis.model, folder / "cut.onnx")
     return plan, inspect(folder / "cut.onnx")

@@ -5,10 +5,10 @@ from __future__ import annotations
 import numpy as np
 
 from onnxprune.analysis.inspect import analyze_model
-from onnxprune.steps.recover.reconstruct import BestFit
 from onnxprune.pipeline.run import inspect
-from onnxprune.steps.recover.pairing import Pairing
 from onnxprune.steps.recover.layerwise import walk
+from onnxprune.steps.recover.pairing import Pairing
+from onnxprune.steps.recover.reconstruct import BestFit
 from tests.conftest import Build
 from tests.recovery.pruned import feeds, pair
 

@@ -9,10 +9,10 @@ import onnx
 import pytest
 
 from onnxprune.model.file import save
-from onnxprune.steps.recover.reconstruct import BestFit
 from onnxprune.steps.recover.evidence import Evidence
-from onnxprune.steps.recover.pairing import Pairing
 from onnxprune.steps.recover.layerwise import walk
+from onnxprune.steps.recover.pairing import Pairing
+from onnxprune.steps.recover.reconstruct import BestFit
 from tests.conftest import Build
 from tests.recovery.pruned import error, feeds, outputs, outputs_of, pair
 

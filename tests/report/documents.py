@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from onnxprune.pipeline import run as pipeline
-from onnxprune.steps.recover.methods import Recovery
-from onnxprune.steps.recover.layerwise import LayerError
 from onnxprune.report.data import of_result
+from onnxprune.steps.recover.layerwise import LayerError
+from onnxprune.steps.recover.methods import Recovery
 
 HOSTILE = "</script><img src=x onerror=alert(1)>"
 

@@ -10,8 +10,8 @@ import onnx
 import onnx_ir as ir
 import pytest
 
-from onnxprune.pipeline import run as pipeline
 from onnxprune.model.file import open_model
+from onnxprune.pipeline import run as pipeline
 from onnxprune.report import data
 from tests.conftest import Build
 

@@ -8,8 +8,8 @@ from pathlib import Path
 import networkx as nx
 import pytest
 
-from onnxprune.pipeline import run as pipeline
 from onnxprune.errors import UsageError
+from onnxprune.pipeline import run as pipeline
 from onnxprune.report.graph_file import write_graph
 
 

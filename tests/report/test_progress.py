@@ -12,9 +12,9 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from onnxprune.support.progress import Counted
 from onnxprune.report.bars import line
 from onnxprune.report.progress import progress
+from onnxprune.support.progress import Counted
 
 
 def test_nothing_where_standard_error_is_no_terminal(capsys: pytest.CaptureFixture[str]) -> None:

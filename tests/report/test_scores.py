@@ -11,10 +11,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from onnxprune.steps.prune.criteria.base import criteria
+from onnxprune.pipeline.details import along, histogram
 from onnxprune.pipeline.run import inspect
 from onnxprune.report.score_plot import plot
-from onnxprune.report.scores import along, as_csv, histogram, of_criteria, of_scores, show_scores, sparkline
+from onnxprune.report.scores import as_csv, of_criteria, of_scores, show_scores, sparkline
+from onnxprune.steps.prune.criteria.base import criteria
 from onnxprune.steps.prune.score import score_model
 
 SVG = "{http://www.w3.org/2000/svg}"

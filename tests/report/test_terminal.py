@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from onnxprune.analysis.cost import Cost
+from onnxprune.pipeline.result import GroupReport, Report
 from onnxprune.report import terminal
-from onnxprune.report.data import GroupReport, Report
 
 GROUPS = (
     GroupReport("a" * 90 + "[0]", "channels", 64, 32, statistics=False),

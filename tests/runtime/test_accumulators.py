@@ -13,11 +13,22 @@ import torch
 from scipy import stats
 from sklearn.covariance import empirical_covariance
 
+from onnxprune.analysis.layers import Layer, layers
 from onnxprune.data.base import Batch
 from onnxprune.dims import Atom, Dim, concat, product
-from onnxprune.analysis.layers import Layer, layers
 from onnxprune.pipeline.run import inspect
-from onnxprune.statistics.accumulators import Classes, Covariance, Histogram, Ranks, Summary, columns, layer_rows, pooled, unit_maps, units
+from onnxprune.statistics.accumulators import (
+    Classes,
+    Covariance,
+    Histogram,
+    Ranks,
+    Summary,
+    columns,
+    layer_rows,
+    pooled,
+    unit_maps,
+    units,
+)
 from onnxprune.statistics.sites import Place
 from tests.conftest import Build
 
@@ -135,7 +146,7 @@ def test_values_that_are_not_finite_are_clipped() -> None:
 
 def test_blocks_give_what_the_whole_gives(monkeypatch: pytest.MonkeyPatch) -> None:
     whole = filled(Summary(columns(place(Atom(5), 1))), images())
-    monkeypatch.setattr("onnxprune.runtime.accumulators._BLOCK_ENTRIES", 17)
+    monkeypatch.setattr("onnxprune.statistics.accumulators._BLOCK_ENTRIES", 17)
     parts = filled(Summary(columns(place(Atom(5), 1))), images())
     np.testing.assert_allclose(parts.variance, whole.variance)
     assert parts.count == whole.count

@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 
 from onnxprune.errors import ModelError, UsageError
+from onnxprune.model.signature import Port
 from onnxprune.runtime import latency
 from onnxprune.runtime.latency import Latency, Setting, measure
-from onnxprune.model.signature import Port
 from tests.conftest import Build
 
 NET = """

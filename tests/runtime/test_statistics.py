@@ -8,8 +8,8 @@ import numpy as np
 import onnx
 import onnxruntime
 
+from onnxprune.analysis.groups import Analysis
 from onnxprune.data.base import Batch, Data
-from onnxprune.analysis.coupling import Analysis
 from onnxprune.pipeline.run import inspect
 from onnxprune.statistics.accumulators import Summary, columns, layer_rows, units
 from onnxprune.statistics.activations import Activations, Array

@@ -20,8 +20,8 @@ import torch
 
 from onnxprune.errors import ModelError, UsageError
 from onnxprune.model.file import check, open_model, save
-from onnxprune.runtime.torch import ops as torch_ops
 from onnxprune.runtime.session import Session
+from onnxprune.runtime.torch import ops as torch_ops
 from onnxprune.runtime.torch.module import TorchModel
 from onnxprune.runtime.torch.ops.base import TABLE, torch_op
 from tests.conftest import Build
@@ -398,7 +398,7 @@ def test_without_torch_it_is_said_what_to_install(module: str) -> None:
 def test_import_changes_no_global_state() -> None:
     code = (
         "import torch; a = torch.get_num_threads(), torch.is_grad_enabled(), torch.get_default_dtype();"
-        "import onnxprune.runtime.torch, onnxprune.runtime.torch_ops as ops; ops.known();"
+        "import onnxprune.runtime.torch.module, onnxprune.runtime.torch.ops as ops; ops.known();"
         "assert a == (torch.get_num_threads(), torch.is_grad_enabled(), torch.get_default_dtype())"
     )
     subprocess.run([sys.executable, "-c", code], check=True)

@@ -14,9 +14,9 @@ import onnxruntime
 import pytest
 import torch
 
+from onnxprune.model.signature import synthetic_feed
 from onnxprune.runtime.session import Session
 from onnxprune.runtime.torch.module import TorchModel
-from onnxprune.model.signature import synthetic_feed
 
 # Both exporters, old and new opsets, convolutions, attention, recurrence, windows, bodies, half precision.
 SPREAD = [

@@ -32,8 +32,8 @@ def command(
     """
     with told.progress() as progress:
         from onnxprune.pipeline import run as pipeline
-        from onnxprune.steps.plan import Plan
         from onnxprune.pipeline.result import default_output
+        from onnxprune.steps.plan import Plan
 
         target = output or default_output(model)
         told.check([model, plan], target)

@@ -10,12 +10,13 @@ import click
 
 from onnxprune.cli.base import Telling, examples, telling
 from onnxprune.cli.complete import metric_names, provider_names
-from onnxprune.cli.data_options import data_from, data_options_but_batch
+from onnxprune.cli.data_options import data_options_but_batch
+from onnxprune.data.options import data_from
 from onnxprune.errors import UsageError
 
 if TYPE_CHECKING:
-    from onnxprune.evaluation.benchmark.suite import Request
     from onnxprune.data.base import Data
+    from onnxprune.evaluation.benchmark.suite import Request
 
 
 def _list(_: click.Context, __: click.Parameter, values: tuple[str, ...]) -> tuple[str, ...]:
@@ -106,8 +107,9 @@ def _benchmark(
     progress: Callable[[str], None],
 ) -> Found:
     """The document, and what prints the tables."""
-    from onnxprune.report import benchmark_document as document, benchmark_tables as tables
     from onnxprune.evaluation.benchmark import suite
+    from onnxprune.report import benchmark_document as document
+    from onnxprune.report import benchmark_tables as tables
 
     result = suite.benchmark(models, request, data=data, metric=metric, progress=progress)
     return document.of_benchmark(result, request), lambda: tables.show_benchmark(result)
@@ -115,11 +117,12 @@ def _benchmark(
 
 def _alignment(model: Path, request: Request, progress: Callable[[str], None]) -> Found:
     """The same for --alignment."""
-    from onnxprune.steps.prune import alignment
+    from onnxprune.report import benchmark_document as document
     from onnxprune.report import benchmark_tables as tables
+    from onnxprune.steps.prune import alignment
 
     found = alignment.alignment(model, request, progress)
-    return alignment.of_alignment(found), lambda: tables.show_alignment(found)
+    return document.of_alignment(found), lambda: tables.show_alignment(found)
 
 
 def _check_alone(models: tuple[Path, ...], more: bool) -> None:

@@ -10,7 +10,8 @@ from click.core import ParameterSource
 
 from onnxprune.cli.base import KEEP_METADATA, MODEL, ONLY, OUTPUT, SEED, SKIP, Telling, examples, shared, telling
 from onnxprune.cli.complete import allocation_names, criterion_names
-from onnxprune.cli.data_options import DEVICE, LOSS, PROVIDERS, data_from, data_options, providers_from
+from onnxprune.cli.data_options import DEVICE, LOSS, PROVIDERS, data_options, providers_from
+from onnxprune.data.options import data_from
 from onnxprune.errors import UsageError
 
 
@@ -147,7 +148,7 @@ def _with_data(request: dict[str, Any], model: Path) -> dict[str, Any]:
     from onnxprune.model.file import open_model
     from onnxprune.runtime.latency import Setting
     from onnxprune.runtime.providers import CPU
-    from onnxprune.steps.prune.sensitivity import default_cache
+    from onnxprune.support.cache import default_cache
 
     opened = open_model(model) if request["data"] is not None else None
     data = data_from(request, opened, request["seed"])

@@ -11,8 +11,8 @@ from onnxprune.cli.base import JSON, VERBOSITY, examples, print_json, shared
 @shared(JSON, VERBOSITY)
 def command(as_json: bool, verbose: bool) -> None:  # noqa: ARG001 (-v prints tracebacks)
     """List the criteria: what each needs, what it costs, and where it comes from."""
-    from onnxprune.steps.prune.criteria.base import criteria
     from onnxprune.report import scores
+    from onnxprune.steps.prune.criteria.base import criteria
 
     found = [criteria[name] for name in criteria.names()]
     if as_json:

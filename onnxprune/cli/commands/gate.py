@@ -85,7 +85,7 @@ def command(
     Exit code 0: all hold, 1: one is broken, 2: one could not be checked, or wrong usage.
     """
     with _never_as_broken(), told.progress() as progress:
-        from onnxprune.cli.data_options import data_from
+        from onnxprune.data.options import data_from
         from onnxprune.evaluation.gate.request import load_request
         from onnxprune.evaluation.gate.run import matched, run
 
@@ -112,7 +112,7 @@ def _never_as_broken() -> Iterator[None]:
 def _write(verdict: Verdict, report: Path | None, markdown: Path | None, junit: Path | None) -> None:
     """The files that were asked for."""
     from onnxprune.report import gate_formats as formats
-    from onnxprune.model.file import staged_text
+    from onnxprune.support.files import staged_text
 
     write_reports(formats.to_dict(verdict), report, None)
     texts = ((markdown, formats.to_markdown), (junit, formats.to_junit))

@@ -43,7 +43,7 @@ def command(
 
     from onnxprune.pipeline import run as pipeline
     from onnxprune.steps.plan import Plan, compose
-    from onnxprune.pipeline.result import check_targets
+    from onnxprune.support.files import check_targets
 
     if output is not None:
         check_targets([model, *plans], output)

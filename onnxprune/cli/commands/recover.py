@@ -8,7 +8,8 @@ from typing import Any
 import click
 
 from onnxprune.cli.base import MODEL, SEED, Telling, examples, shared, telling
-from onnxprune.cli.data_options import PROVIDERS, data_from, data_options, providers_from
+from onnxprune.cli.data_options import PROVIDERS, data_options, providers_from
+from onnxprune.data.options import data_from
 
 
 @click.command(
@@ -58,11 +59,11 @@ def command(
     Without --data, inputs are made up from the model's signature, which is worth much less.
     """
     with told.progress() as progress:
-        from onnxprune.pipeline import run as pipeline
         from onnxprune.model.file import open_model
+        from onnxprune.pipeline import run as pipeline
         from onnxprune.steps.plan import Plan
         from onnxprune.steps.recover.methods import check_method
-        from onnxprune.pipeline.result import check_targets
+        from onnxprune.support.files import check_targets
 
         target = output or model.with_name(f"{model.stem}.recovered.onnx")
         check_targets([model, like, *filter(None, (plan,))], target)

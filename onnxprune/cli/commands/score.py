@@ -11,7 +11,8 @@ import click
 
 from onnxprune.cli.base import JSON, MODEL, ONLY, QUIET, SEED, SKIP, VERBOSITY, examples, print_json, shared
 from onnxprune.cli.complete import criterion_names
-from onnxprune.cli.data_options import DEVICE, LOSS, PROVIDERS, data_from, data_options
+from onnxprune.cli.data_options import DEVICE, LOSS, PROVIDERS, data_options
+from onnxprune.data.options import data_from
 from onnxprune.errors import UsageError
 
 _FORMATS = (".csv", ".json")
@@ -59,7 +60,7 @@ def command(
     _check(output, plot, both=as_csv and as_json)
     with reporting(quiet=quiet) as progress:
         from onnxprune.report import scores
-        from onnxprune.pipeline.result import check_targets
+        from onnxprune.support.files import check_targets
 
         check_targets([model], output, plot)
         found, notes = _score(model, criterion, options, progress)
@@ -80,12 +81,12 @@ def _score(
     model: Path, criterion: str, options: dict[str, Any], progress: Callable[[str], None]
 ) -> tuple[dict[str, Any], list[str]]:
     """The document with the scores, and what a person should be told."""
+    from onnxprune.analysis.select import select
     from onnxprune.pipeline import run as pipeline
-    from onnxprune.steps.prune import score as scoring
-    from onnxprune.steps.prune.criteria.expression import resolve
     from onnxprune.report.scores import of_scores
     from onnxprune.runtime.providers import choose
-    from onnxprune.analysis.select import select
+    from onnxprune.steps.prune import score as scoring
+    from onnxprune.steps.prune.criteria.expression import resolve
 
     chosen = resolve(criterion)
     if options["data"] is None:
@@ -114,10 +115,10 @@ def _check(output: Path | None, plot: Path | None, *, both: bool) -> None:
 
 def _write(found: dict[str, Any], output: Path | None, plot: Path | None) -> None:
     """Both files appear, or none."""
-    from onnxprune.model.file import staged_text
     from onnxprune.report.data import to_json
     from onnxprune.report.score_plot import plot as drawn
     from onnxprune.report.scores import as_csv
+    from onnxprune.support.files import staged_text
 
     with contextlib.ExitStack() as stack:
         if output is not None:

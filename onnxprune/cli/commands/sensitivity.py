@@ -8,11 +8,12 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from onnxprune.cli.base import MODEL, ONLY, SEED, SKIP, Telling, examples, shared, telling
-from onnxprune.cli.data_options import data_from, data_options
+from onnxprune.cli.data_options import data_options
+from onnxprune.data.options import data_from
+from onnxprune.report.sensitivity import document, show
 
 if TYPE_CHECKING:
-    from onnxprune.analysis.coupling import Group
-    from onnxprune.steps.prune.sensitivity import Sensitivity
+    pass
 
 
 def _ratios(_: click.Context, __: click.Parameter, text: str) -> list[float]:
@@ -63,10 +64,11 @@ def command(
     it stopped, and compress --scope sensitivity starts from it.
     """
     with told.progress() as progress:
-        from onnxprune.pipeline import run as pipeline
         from onnxprune.errors import UsageError
-        from onnxprune.model.file import open_model, staged_text
-        from onnxprune.steps.prune.sensitivity import default_cache
+        from onnxprune.model.file import open_model
+        from onnxprune.pipeline import run as pipeline
+        from onnxprune.support.cache import default_cache
+        from onnxprune.support.files import staged_text
 
         told.check([model], plot)
         data = data_from(options, open_model(model), options["seed"])
@@ -79,47 +81,4 @@ def command(
 
             with staged_text(to_svg(found.metric, groups, found.curves), plot):
                 pass
-    told.tell(_document(model, groups, found), lambda: _print(groups, found, options["ratios"]))
-
-
-def _document(model: Path, groups: list[Group], found: Sensitivity) -> dict[str, Any]:
-    from onnxprune.report.data import FORMAT
-
-    return {
-        "format": FORMAT,
-        "model": str(model),
-        "metric": found.metric,
-        "recover": found.recovery,
-        "samples": found.samples,
-        "whole": found.whole,
-        "higher_is_better": found.higher_is_better,
-        "groups": [
-            {
-                "id": group.id,
-                "kind": group.kind,
-                "units": group.units,
-                "lost": list(found.curves[group.id].lost),
-                "values": list(found.curves[group.id].values),
-            }
-            for group in groups
-        ],
-    }
-
-
-def _print(groups: list[Group], found: Sensitivity, ratios: list[float]) -> None:
-    from rich.console import Console
-    from rich.table import Table
-
-    from onnxprune.steps.prune.allocation.base import share
-
-    how = "" if found.recovery == "none" else f", after {found.recovery}"
-    title = f"{found.metric}{how}, {found.whole:.4g} when whole, on {found.samples} samples"
-    table = Table(box=None, pad_edge=False, title=title, title_justify="left")
-    table.add_column("group", overflow="fold")
-    for name in ("units", *(f"-{ratio:.4g}" for ratio in ratios)):
-        table.add_column(name, justify="right", overflow="fold")
-    for group in groups:
-        values = dict(zip(found.curves[group.id].lost, found.curves[group.id].values, strict=True))
-        cells = [f"{values[share(ratio, group.units)]:.3g}" for ratio in ratios]
-        table.add_row(group.id, f"{group.units:,}", *cells)
-    Console(markup=False, emoji=False, highlight=False).print(table)
+    told.tell(document(model, groups, found), lambda: show(groups, found, options["ratios"]))

@@ -15,8 +15,7 @@ import numpy as np
 
 from onnxprune.data.base import Array, Batch, Request, Start, source
 from onnxprune.errors import DataError
-from onnxprune.model.file import one_line
-from onnxprune.support.registry import did_you_mean
+from onnxprune.support.messages import did_you_mean, one_line
 
 _SUFFIXES = {".npy", ".npz"}
 # What numpy and zipfile raise at damaged files.

@@ -13,8 +13,7 @@ import numpy as np
 
 from onnxprune.data.base import Batch, Request, Start, source
 from onnxprune.errors import DataError
-from onnxprune.model.file import one_line
-from onnxprune.support.registry import did_you_mean
+from onnxprune.support.messages import did_you_mean, one_line
 
 _SPEC = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*")
 

@@ -11,8 +11,8 @@ import onnx_ir as ir
 
 from onnxprune.data.base import Array, Batch, Hints, ImageStatistics, Request, Start, source
 from onnxprune.data.pixels import channel_axis
-from onnxprune.ops.traits import convolves, look_ups, repeats, retypes, runs_on_statistics, statistics
 from onnxprune.model.signature import Feed, Port, ports_of, synthetic_feed
+from onnxprune.ops.traits import convolves, look_ups, repeats, retypes, runs_on_statistics, statistics
 
 SAMPLES = 128
 # Sizes for dynamic axes that no one gave: height and width of images, anything else.

@@ -13,9 +13,8 @@ import numpy as np
 from onnxprune.data import pixels
 from onnxprune.data.base import Array, Batch, Request, Start, source
 from onnxprune.errors import DataError, MissingExtraError
-from onnxprune.model.file import one_line
-from onnxprune.support.registry import did_you_mean
 from onnxprune.model.signature import Port
+from onnxprune.support.messages import did_you_mean, one_line
 
 _SUFFIXES = {".parquet", ".arrow"}
 # What `save_to_disk` leaves beside one table, and beside the folders of several.

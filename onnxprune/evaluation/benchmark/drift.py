@@ -11,8 +11,8 @@ import numpy.typing as npt
 
 from onnxprune.errors import UsageError
 from onnxprune.evaluation.metrics import METRICS, Answer, Metric
-from onnxprune.runtime.session import Session
 from onnxprune.model.signature import Feed
+from onnxprune.runtime.session import Session
 
 
 @dataclass(frozen=True)

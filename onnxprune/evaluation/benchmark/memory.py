@@ -10,8 +10,8 @@ from pathlib import Path
 
 import numpy as np
 
-from onnxprune.runtime.latency import Setting
 from onnxprune.model.signature import Feed
+from onnxprune.runtime.latency import Setting
 
 _PROBE = Path(__file__).with_name("memory_probe.py")
 

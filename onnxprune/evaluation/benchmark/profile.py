@@ -21,9 +21,9 @@ import onnx_ir as ir
 
 from onnxprune.errors import ModelError
 from onnxprune.model.file import open_model
+from onnxprune.model.signature import Feed
 from onnxprune.ops.traits import is_merged
 from onnxprune.runtime.latency import Setting, deployed_session
-from onnxprune.model.signature import Feed
 
 _RUNS = 30
 _KERNEL = "_kernel_time"

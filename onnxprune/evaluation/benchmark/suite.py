@@ -9,19 +9,19 @@ from pathlib import Path
 
 import numpy as np
 
+from onnxprune.analysis.inspect import inspect
+from onnxprune.data.base import Data
+from onnxprune.errors import UsageError
 from onnxprune.evaluation import metrics
-from onnxprune.pipeline import run as pipeline
+from onnxprune.evaluation.benchmark.comparison import Comparison, compare
 from onnxprune.evaluation.benchmark.drift import Drift, drift
 from onnxprune.evaluation.benchmark.memory import Memory, peak_memory
 from onnxprune.evaluation.benchmark.profile import Profile, profile
-from onnxprune.evaluation.benchmark.comparison import Comparison, compare
-from onnxprune.data.base import Data
-from onnxprune.errors import UsageError
 from onnxprune.model.file import file_bytes, open_model
-from onnxprune.support.progress import within
+from onnxprune.model.signature import Feed, Port, given_sizes, ports_of
 from onnxprune.runtime.latency import Latency, Setting, made_inputs, measure
 from onnxprune.runtime.providers import choose, short
-from onnxprune.model.signature import Feed, Port, given_sizes, ports_of
+from onnxprune.support.progress import within
 
 # Batches of made-up inputs on which outputs are compared where there is no data.
 _MADE = 16
@@ -217,7 +217,7 @@ def sizes_for(
     }
     if not open_axes or data is not None:
         return given, []
-    found = pipeline.inspect(path).shapes.bindings
+    found = inspect(path).shapes.bindings
     chosen = {name: found[name] for name in sorted(open_axes & found.keys())}
     listed = ", ".join(f"{name}={size}" for name, size in chosen.items())
     return {**chosen, **given}, [f"dynamic axes were given sizes that run ({listed}); choose them with --input-shape"]

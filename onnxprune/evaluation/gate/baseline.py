@@ -11,7 +11,8 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, StrictInt, StrictStr, ValidationError
 
 from onnxprune.errors import UsageError
-from onnxprune.model.file import one_line, staged_text
+from onnxprune.support.files import staged_text
+from onnxprune.support.messages import one_line
 
 FORMAT: Literal[1] = 1
 _ADVICE = "mend it, or delete it and write it again with --update-baseline"

@@ -11,11 +11,12 @@ from fnmatch import fnmatchcase
 from math import isinf
 from typing import Any
 
-from onnxprune.evaluation.benchmark.comparison import compare
 from onnxprune.errors import UsageError
+from onnxprune.evaluation.benchmark.comparison import compare
 from onnxprune.evaluation.gate.baseline import Entry
-from onnxprune.evaluation.gate.limits import Limit, Opsets, show_seconds
+from onnxprune.evaluation.gate.limits import Limit, Opsets
 from onnxprune.evaluation.gate.subject import Subject
+from onnxprune.support.quantities import show_seconds
 
 # Differences of two shares round: 0.995 - 0.985 is a little more than 0.01.
 _ROUNDING = 1e-9

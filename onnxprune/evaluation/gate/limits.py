@@ -7,15 +7,7 @@ from dataclasses import dataclass
 from decimal import Decimal
 from typing import Any
 
-_NUMBER = re.compile(r"\s*(\d+(?:\.\d*)?|\.\d+)\s*([A-Za-z%]*)\s*", re.ASCII)
-
-_BYTES = {"": 1, "b": 1} | {
-    f"{letter}{suffix}": base**power
-    for power, letter in enumerate("kmg", 1)
-    for suffix, base in (("b", 1000), ("ib", 1024))
-}
-_COUNTS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "b": 10**9, "t": 10**12}
-_SECONDS = {"us": Decimal("1e-6"), "ms": Decimal("1e-3"), "s": Decimal(1)}
+from onnxprune.support.quantities import BYTES, COUNTS, split
 
 
 @dataclass(frozen=True)
@@ -42,39 +34,19 @@ def byte_limit(value: Any) -> Limit:
 
     Raises ValueError, as all functions here do, with what is expected.
     """
-    return _limit(value, _BYTES, "a size like 5MB, 5MiB or 101%")
+    return _limit(value, BYTES, "a size like 5MB, 5MiB or 101%")
 
 
 def count_limit(value: Any) -> Limit:
     """`1.2M`, `3G`, a number, or `101%` of the baseline."""
-    return _limit(value, _COUNTS, "a number like 1.2M, 3G or 101%")
-
-
-def seconds(value: Any) -> float:
-    """`10ms`, `250us` or `1.5s`; a number without a unit says too little."""
-    number, unit = _split(value, "a time like 10ms or 1.5s")
-    if unit not in _SECONDS:
-        raise ValueError(f"expected a time with its unit, like 10ms or 1.5s, not {value!r}")
-    return float(number * _SECONDS[unit])
+    return _limit(value, COUNTS, "a number like 1.2M, 3G or 101%")
 
 
 def _limit(value: Any, units: dict[str, int], expected: str) -> Limit:
-    number, unit = _split(value, expected)
+    number, unit = split(value, expected)
     if unit != "%" and unit not in units:
         raise ValueError(f"expected {expected}, not {value!r}")
     return Limit(str(value), number if unit == "%" else number * units[unit], unit == "%")
-
-
-def _split(value: Any, expected: str) -> tuple[Decimal, str]:
-    match = None if isinstance(value, bool) else _NUMBER.fullmatch(str(value))
-    if match is None:
-        raise ValueError(f"expected {expected}, not {value!r}")
-    return Decimal(match[1]), match[2].lower()
-
-
-def show_seconds(value: float) -> str:
-    """Milliseconds, with three digits that say something."""
-    return f"{value * 1000:.3g} ms"
 
 
 @dataclass(frozen=True)

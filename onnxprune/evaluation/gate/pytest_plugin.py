@@ -49,11 +49,10 @@ def onnx_budget(request: pytest.FixtureRequest) -> Budgets:
 
 def _check(root: Path, *models: str | Path, **options: Any) -> Verdict:
     """Fails the test unless every budget could be checked and holds."""
-    from onnxprune.cli.data_options import data_from
+    from onnxprune.data.options import data_from
     from onnxprune.errors import OnnxpruneError
-    from onnxprune.report.gate_formats import to_lines
     from onnxprune.evaluation.gate.request import load_request
-    from onnxprune.evaluation.gate.run import run
+    from onnxprune.evaluation.gate.run import run, to_lines
 
     with contextlib.chdir(root):
         try:

@@ -20,9 +20,9 @@ from pydantic import (
 )
 
 from onnxprune.errors import UsageError
-from onnxprune.evaluation.gate.limits import Limit, Opsets, byte_limit, count_limit, opsets, seconds
-from onnxprune.model.file import one_line
-from onnxprune.support.registry import did_you_mean
+from onnxprune.evaluation.gate.limits import Limit, Opsets, byte_limit, count_limit, opsets
+from onnxprune.support.messages import did_you_mean, one_line
+from onnxprune.support.quantities import seconds
 
 _PLACES = (("onnxprune.toml", ("gate",)), ("pyproject.toml", ("tool", "onnxprune", "gate")))
 

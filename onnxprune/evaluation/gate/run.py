@@ -14,7 +14,7 @@ from onnxprune.evaluation.gate.baseline import Entry, key_of, read_baseline, wri
 from onnxprune.evaluation.gate.budgets import CHECKS, Finding, NoBaselineError
 from onnxprune.evaluation.gate.request import Request, is_baseline_file
 from onnxprune.evaluation.gate.subject import DataOf, Progress, Subject
-from onnxprune.model.file import check_target
+from onnxprune.support.files import check_target
 
 Status = Literal["ok", "broken", "unchecked", "new"]
 
@@ -175,3 +175,29 @@ def _of_finding(name: str, finding: Finding) -> Check:
 def _printable(text: str) -> str:
     """On one line, without control characters: names of operators come from the file, and CI reads what is printed."""
     return "".join(character for character in " ".join(text.split()) if character.isprintable())
+
+
+WORDS = {"ok": "holds", "broken": "broken", "unchecked": "could not be checked", "new": "new"}
+
+
+def to_lines(verdict: Verdict) -> list[str]:
+    """A line for each check that failed."""
+    return [f"{model.model}: {sentence(check)}" for model, check in failed(verdict)]
+
+
+def sentence(check: Check) -> str:
+    """`max-size broken: 5,100,000 bytes, at most 5,000,000 bytes`."""
+    said = ", ".join(part for part in (check.shown, check.limit) if part)
+    return f"{check.budget} {WORDS[check.status]}: {said}" + (f" ({check.note})" if check.note else "")
+
+
+def checks(verdict: Verdict) -> Iterator[tuple[Checked, Check]]:
+    """Every check with the model that it is of."""
+    for model in verdict.models:
+        for check in model.checks:
+            yield model, check
+
+
+def failed(verdict: Verdict) -> Iterator[tuple[Checked, Check]]:
+    """The checks that make the gate fail."""
+    return (pair for pair in checks(verdict) if pair[1].status in ("broken", "unchecked"))

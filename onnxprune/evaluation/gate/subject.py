@@ -12,20 +12,20 @@ from typing import Any
 import onnx_ir as ir
 
 from onnxprune.analysis import cost
-from onnxprune.evaluation import metrics
+from onnxprune.analysis.inspect import inspect
 from onnxprune.data.base import Data
 from onnxprune.errors import DataError, ModelError, UsageError
+from onnxprune.evaluation import metrics
 from onnxprune.evaluation.gate.baseline import Entry, LatencyEntry, MetricEntry
 from onnxprune.evaluation.gate.request import Request
 from onnxprune.evaluation.metrics import METRICS, Metric
 from onnxprune.model.file import file_bytes, open_model
-from onnxprune.analysis.inspect import inspect
-from onnxprune.ops.base import key_of
-from onnxprune.support.progress import within
-from onnxprune.runtime.latency import Latency, Setting, measure
-from onnxprune.runtime.session import Session
-from onnxprune.runtime.providers import choose
 from onnxprune.model.signature import given_sizes, ports_of
+from onnxprune.ops.base import key_of
+from onnxprune.runtime.latency import Latency, Setting, measure
+from onnxprune.runtime.providers import choose
+from onnxprune.runtime.session import Session
+from onnxprune.support.progress import within
 
 Progress = Callable[[str], None]
 DataOf = Callable[[ir.Model], Data | None]

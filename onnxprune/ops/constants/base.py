@@ -166,7 +166,7 @@ def constant(*names: str, domain: str = "") -> Callable[[Rule], Rule]:
 
 @cache
 def _load() -> None:
-    load_package(__package__)
+    load_package(__package__, "onnxprune.lossless")
 
 
 def find_constant_rule(key: Key) -> Rule | None:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from onnxprune.analysis.size_arithmetic import compute
 from onnxprune.dims import Mask
+from onnxprune.ops.compute import compute
 from onnxprune.ops.constants.base import Known, Site, constant, on_axis
 from onnxprune.ops.constants.linear import FORMS, linear_form
 
@@ -102,8 +102,10 @@ def product_of_values(site: Site) -> Known | None:
     return Known(np.zeros(zero.shape, site.dtypes[0]), zero)
 
 
-def terms_of_product(site: Site) -> Mask:
-    """Which of the K entries that a MatMul sums over may add something: bool, shape [K]."""
+def terms_of_product(site: Site) -> Mask | None:
+    """Which of the K entries a matrix product sums over may add something: bool, shape [K]; None for other operators."""
+    if site.node.op_type != "MatMul" or min(len(site.shapes[0]), len(site.shapes[1])) < 2:
+        return None
     a, b = _not_zero(site, 0), _not_zero(site, 1)
     terms = np.asarray(a.any(axis=-2) & b.any(axis=-1))
     return np.broadcast_to(terms.reshape(-1, terms.shape[-1]).any(axis=0), site.shapes[0][-1:])

@@ -7,8 +7,8 @@ from math import prod
 
 import numpy as np
 
-from onnxprune.ops.constants.base import Known, Site, constant
 from onnxprune.ops.base import Array
+from onnxprune.ops.constants.base import Known, Site, constant
 from onnxprune.ops.evaluate import slice_arguments
 
 

@@ -16,8 +16,8 @@ import numpy.typing as npt
 import onnx_ir as ir
 
 from onnxprune.dims import Mask
-from onnxprune.ops.constants.base import Known, Site, Vector
 from onnxprune.ops.base import Array, Key, key_of
+from onnxprune.ops.constants.base import Known, Site, Vector
 
 # Since this opset Add broadcasts as numpy does.
 _BROADCASTS = 7

@@ -8,9 +8,9 @@ from math import erf, pi, sqrt
 
 import numpy as np
 
+from onnxprune.ops.base import Array
 from onnxprune.ops.constants.base import Known, Site, Vector, constant, on_axis
 from onnxprune.ops.constants.linear import Linear, conv, gemm, linear, linear_form, matmul
-from onnxprune.ops.base import Array
 
 MICROSOFT = "com.microsoft"
 

@@ -10,9 +10,9 @@ from math import prod
 
 import numpy as np
 
+from onnxprune.ops.base import Array
 from onnxprune.ops.constants.base import Known, Site, constant
 from onnxprune.ops.constants.linear import Linear, linear
-from onnxprune.ops.base import Array
 from onnxprune.ops.dequantize import MICROSOFT, dequantized
 
 _REFUSAL = "sums integers"

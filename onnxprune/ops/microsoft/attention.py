@@ -9,8 +9,8 @@ from math import prod, sqrt
 import onnx_ir as ir
 
 from onnxprune.dims import Atom, Dim, concat, product
-from onnxprune.ops.matmul_view import FORMS, Form, affine
 from onnxprune.ops.base import CostView, Op, RefuseError, Typed, attribute, cost, rule, shape_rule
+from onnxprune.ops.matmul_view import FORMS, Form, affine
 
 MICROSOFT = "com.microsoft"
 _KEYS = "softmax runs over the keys, which are as many"

@@ -8,9 +8,9 @@ from math import prod
 import onnx_ir as ir
 
 from onnxprune.dims import Atom, Dim, concat, product
-from onnxprune.ops.matmul_view import FORMS, Form, affine, turned
 from onnxprune.ops.base import CostView, Dims, Op, Typed, attribute, cost, rule, shape_rule
 from onnxprune.ops.evaluate import shape_as
+from onnxprune.ops.matmul_view import FORMS, Form, affine, turned
 
 MICROSOFT = "com.microsoft"
 

@@ -21,8 +21,8 @@ try:
 except ImportError:
     raise MissingExtraError("torch", "torch") from None
 
-from onnxprune.model.file import one_line
-from onnxprune.support.registry import did_you_mean, imported_function
+from onnxprune.support.messages import did_you_mean, one_line
+from onnxprune.support.registry import imported_function
 
 Outputs = Mapping[str, Tensor]
 Loss = Callable[[Outputs, Tensor | None], Tensor]

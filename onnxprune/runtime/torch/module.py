@@ -19,10 +19,10 @@ except ImportError:
     raise MissingExtraError("torch", "torch") from None
 
 from onnxprune.model.graph import subgraphs
-from onnxprune.support.registry import did_you_mean
 from onnxprune.runtime.torch.ops.base import PRECISIONS, Settings
 from onnxprune.runtime.torch.program import Context, Program
 from onnxprune.runtime.torch.sizes import Sized, from_shapes
+from onnxprune.support.messages import did_you_mean
 
 # Integer constants of at most this many entries are sizes and axes: they stay on the host, where they are read.
 _MAX_HOST = 1024

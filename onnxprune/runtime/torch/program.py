@@ -15,10 +15,10 @@ from torch import Tensor
 
 from onnxprune.errors import ModelError
 from onnxprune.model.graph import reads
-from onnxprune.model.file import one_line
 from onnxprune.runtime.torch import functions as torch_functions
 from onnxprune.runtime.torch.ops import find
 from onnxprune.runtime.torch.ops.base import Entry, Op, Settings
+from onnxprune.support.messages import one_line
 
 Environment = dict[str, Any]  # values by key: tensors, lists of them for sequences, None for empty optionals
 

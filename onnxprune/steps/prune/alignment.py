@@ -7,21 +7,26 @@ same ratio several times, with its axes rounded up to multiples of 1, 2, 4, ...,
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-from onnxprune.pipeline import run as pipeline
+import onnx_ir as ir
+
+from onnxprune.analysis import cost
+from onnxprune.analysis.inspect import inspect
+from onnxprune.errors import NothingToPruneError, UsageError
 from onnxprune.evaluation.benchmark.comparison import Comparison, compare
 from onnxprune.evaluation.benchmark.suite import Inputs, Request, sizes_for
-from onnxprune.errors import UsageError
-from onnxprune.model.file import open_model
-from onnxprune.support.progress import Counted
-from onnxprune.report.data import FORMAT
+from onnxprune.model.file import open_model, save
+from onnxprune.model.signature import ports_of
+from onnxprune.passes.share_initializers import ShareInitializers
 from onnxprune.runtime.latency import Latency, Setting, measure
 from onnxprune.runtime.providers import choose, short
-from onnxprune.model.signature import ports_of
+from onnxprune.steps.prune.candidates import Trials, build
+from onnxprune.steps.prune.iterative import make_plan
+from onnxprune.steps.prune.options import PruneOptions
+from onnxprune.support.progress import Counted
 
 MULTIPLES = (1, 2, 4, 8, 16, 32)
 # Takes the usual widths (16, 32, 64, ...) to numbers with no factor but 2 in common: 11, 21, 42, ...
@@ -101,32 +106,22 @@ def _pruned(path: Path, folder: Path, progress: Callable[[str], None]) -> tuple[
     parameters: dict[int, int] = {}
     for done, multiple in enumerate(MULTIPLES):
         progress(Counted(f"pruning to multiples of {multiple}", done, len(MULTIPLES)))
-        result = pipeline.compress(path, ratio=RATIO, scope="uniform", round_to=multiple)
-        left = result.report.after.parameters
+        model = _cut(path, multiple)
+        left = cost.stored(model).parameters
         if left not in parameters.values():
             files[multiple], parameters[multiple] = folder / f"{multiple}.onnx", left
-            result.save(files[multiple])
+            save(model, files[multiple])
     return files, parameters
 
 
-def of_alignment(found: Alignment) -> dict[str, Any]:
-    """As a JSON document; times are seconds."""
-    return {
-        "format": FORMAT,
-        "model": found.model,
-        "setting": asdict(found.setting),
-        "ratio": RATIO,
-        "steps": [_step(step) for step in found.steps],
-        "best": found.best,
-        "words": found.words,
-    }
-
-
-def _step(step: Step) -> Mapping[str, Any]:
-    against = step.comparison
-    return {
-        "round_to": step.round_to,
-        "parameters": step.parameters,
-        "median": step.latency.median,
-        "comparison": None if against is None else {**asdict(against), "real": against.real, "words": against.words},
-    }
+def _cut(path: Path, multiple: int) -> ir.Model:
+    """The model without the RATIO weakest units of every group, its axes rounded up to a multiple."""
+    analysis = inspect(path)
+    if not analysis.groups:
+        raise NothingToPruneError(f"{path}: nothing can be pruned, so no rounding can be compared")
+    request = PruneOptions(ratio=RATIO, scope="uniform", round_to=multiple)
+    with Trials(path) as trials:
+        plan, _, _ = make_plan(analysis, analysis.groups, request, trials)
+    model = build(analysis, plan)
+    ShareInitializers()(model)
+    return model

@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import heapq
-from collections.abc import Callable, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import cache
 from math import prod
 
 from onnxprune.analysis import cost
-from onnxprune.steps.prune.allocation.base import Lost, Problem
 from onnxprune.dims import Dim, kept_size
 from onnxprune.errors import TargetError
-from onnxprune.model.file import file_bytes, is_parameter
+from onnxprune.model.file import file_bytes
+from onnxprune.model.weights import is_parameter
+from onnxprune.steps.prune.allocation.base import Lost, Problem
 from onnxprune.steps.prune.planner import Planner
+from onnxprune.steps.prune.targets import CHEAP, Met, Outcome, Target
 from onnxprune.support.progress import Progress, silent
-from onnxprune.steps.prune.targets import CHEAP, Outcome, Search, Target
+from onnxprune.support.quantities import amount
 
 # Kernels work on blocks of channels; for other machines see: onnxprune benchmark --alignment, and --round-to.
 _KERNELS_LIKE = 8
@@ -157,3 +159,132 @@ def frozen_text(planner: Planner) -> str:
     largest = sorted((name for name in sizes if name in reasons), key=lambda name: -sizes[name])[:3]
     named = "; ".join(f"'{name}' ({', '.join(reasons[name][:2])})" for name in largest)
     return f"; frozen: {named}" if named else "; nothing is frozen, but the last unit of each group has to stay"
+
+
+# Two careful measurements of the same pair of models differ by about this share.
+_SCATTER = 0.02
+
+
+# Strengths are told apart to this; where models are built and run for each, after so many steps.
+_STEPS = 20
+
+
+_COSTLY_STEPS = 7
+
+
+def _is_safe(met: Met) -> bool:
+    """Will it still be met when somebody measures again? Latencies scatter, so a search stops a little below."""
+    if met.target.kind == "latency" and met.limit < met.before:
+        return met.reached <= met.limit * (1 - _SCATTER)
+    return met.holds
+
+
+@dataclass
+class Search:
+    """Looks for the cut that meets targets in a family of cuts.
+
+    Attributes:
+        lost: the family: what every group loses at strength t.
+        before: what the original has of the CHEAP kinds.
+        cheap: what a cut leaves of them, computed.
+        costly: for "latency" and "drop", what the original has, and what a cut has, by building it; 0 for a drop.
+        frozen: says in words what stands in the way, for the message of a failure.
+        progress: told what is being tried.
+    """
+
+    lost: Callable[[float], Lost]
+    before: Mapping[str, float]
+    cheap: Callable[[Lost], Mapping[str, float]]
+    costly: Callable[[Lost, str], tuple[float, float]]
+    frozen: Callable[[], str] = lambda: ""
+    progress: Callable[[str], None] = lambda _: None
+    _known: dict[tuple[object, ...], tuple[float, float]] = field(default_factory=dict)
+
+    def meet(self, targets: Sequence[Target]) -> Outcome:
+        """The least cut that meets all targets, or the largest within `drop` where that is all that is asked for.
+
+        Raises TargetError, saying how far it gets and what is frozen, where there is none.
+        """
+        cheap = [target for target in targets if target.kind in CHEAP]
+        latency = [target for target in targets if target.kind == "latency"]
+        drop = [target for target in targets if target.kind == "drop"]
+        t = self._least(cheap, 0.0, _STEPS) if cheap else 0.0
+        if latency:
+            t = self._confirmed(latency, self._least(latency, t, _COSTLY_STEPS))
+        if drop and not cheap and not latency:
+            t = self._most(drop)
+        lost = self.lost(t)
+        met = tuple(self.met(target, lost) for target in targets)
+        for each in met:
+            if not each.holds:
+                raise TargetError(
+                    f"{each}: the cut that meets the other targets does more damage than that; recover with --data, "
+                    "allow a larger drop, or ask for less"
+                )
+        return Outcome(lost, t, met)
+
+    def met(self, target: Target, lost: Lost) -> Met:
+        """What a cut makes of a target."""
+        before, after = self._amounts(target.kind, lost)
+        return Met(target, before, target.limit * before if target.relative else target.limit, after)
+
+    def _amounts(self, kind: str, lost: Lost) -> tuple[float, float]:
+        """What the original has, and what the cut leaves."""
+        if kind in CHEAP:
+            return self.before[kind], self.cheap(lost)[kind]
+        key = (kind, *sorted(lost.items()))
+        if key not in self._known:
+            self._known[key] = self.costly(lost, kind)
+        return self._known[key]
+
+    def _hold(self, targets: Sequence[Target], t: float) -> bool:
+        lost = self.lost(t)
+        met = [self.met(target, lost) for target in targets]
+        if any(target.kind not in CHEAP for target in targets):
+            self.progress("tried: " + "; ".join(map(str, met)))
+        return all(_is_safe(each) for each in met)
+
+    def _least(self, targets: Sequence[Target], low: float, steps: int) -> float:
+        """The least strength from `low` on at which the targets hold."""
+        if self._hold(targets, low):
+            return low
+        high = 1.0
+        if not self._hold(targets, high):
+            lost = self.lost(high)
+            missed = next(each for each in (self.met(target, lost) for target in targets) if not _is_safe(each))
+            raise TargetError(
+                f"{missed.target.text} cannot be met: with everything gone that may go "
+                f"{amount(missed.target.kind, missed.reached)} are left, {amount(missed.target.kind, missed.limit)} "
+                f"are allowed{self.frozen()}"
+            )
+        for _ in range(steps):
+            middle = (low + high) / 2
+            if self.lost(middle) == self.lost(low):
+                low = middle
+            elif self._hold(targets, middle):
+                high = middle
+            else:
+                low = middle
+        return high
+
+    def _confirmed(self, targets: Sequence[Target], t: float) -> float:
+        """A strength from `t` on that meets the targets when it is measured once more: a lucky run does not count."""
+        while True:
+            self._known.clear()
+            if self._hold(targets, t):
+                return t
+            if t >= 1:
+                missed = self.met(targets[0], self.lost(t))
+                raise TargetError(f"{missed}: measured again it was missed, with everything gone{self.frozen()}")
+            t = min(1.0, t + 1 / 2**_COSTLY_STEPS)
+
+    def _most(self, targets: Sequence[Target]) -> float:
+        """The largest strength at which the targets hold; 0 always does."""
+        low, high = 0.0, 1.0
+        for _ in range(_COSTLY_STEPS):
+            middle = (low + high) / 2
+            if self._hold(targets, middle):
+                low = middle
+            else:
+                high = middle
+        return low

@@ -14,19 +14,20 @@ from types import TracebackType
 import numpy as np
 import onnx_ir as ir
 
-from onnxprune.steps.prune.allocation.base import Curve, Scores, weakest
-from onnxprune.analysis.coupling import Analysis, Group
+from onnxprune.analysis.groups import Analysis, Group
+from onnxprune.analysis.inspect import inspect
 from onnxprune.errors import DataError, UsageError
-from onnxprune.steps.base import Means
 from onnxprune.evaluation.metrics import Array, Metric, chosen_output, evaluate, metric, outputs_of
 from onnxprune.model.file import save
-from onnxprune.analysis.inspect import inspect
 from onnxprune.passes.remove_dead import RemoveDead
 from onnxprune.passes.remove_units import RemoveUnits
-from onnxprune.steps.plan import Plan, plan_from_masks
-from onnxprune.support.progress import Counted
 from onnxprune.runtime.latency import Latency, measure
 from onnxprune.runtime.session import Session
+from onnxprune.steps.base import Context
+from onnxprune.steps.plan import Plan, plan_from_masks
+from onnxprune.steps.prune.allocation.base import Curve, Scores, weakest
+from onnxprune.steps.recover.methods import recover_cut
+from onnxprune.support.progress import Counted
 
 # Seconds of measuring per model and trial.
 _SECONDS = 1.0
@@ -42,11 +43,11 @@ class Trials(AbstractContextManager["Trials"]):
 
     Attributes:
         path: the model.
-        means: with what a cut is recovered and measured.
+        context: with what a cut is recovered and measured.
     """
 
     path: Path
-    means: Means = field(default_factory=Means)
+    context: Context = field(default_factory=Context)
     _folder: tempfile.TemporaryDirectory[str] = field(
         default_factory=lambda: tempfile.TemporaryDirectory(prefix="onnxprune-")
     )
@@ -70,7 +71,7 @@ class Trials(AbstractContextManager["Trials"]):
 
     def compare(self, file: Path) -> tuple[float, float]:
         """Median seconds of the original and of a file, measured side by side."""
-        before, after = measure([self.path, file], self.means.setting, seconds=_SECONDS)
+        before, after = measure([self.path, file], self.context.setting, seconds=_SECONDS)
         return float(np.median(_seconds(before))), float(np.median(_seconds(after)))
 
     def seconds_saved(self, path: Path, groups: Sequence[Group], scores: Mapping[str, Scores]) -> dict[str, Curve]:
@@ -83,14 +84,16 @@ class Trials(AbstractContextManager["Trials"]):
         """
         curves = {}
         for number, group in enumerate(groups, 1):
-            self.means.progress(Counted(f"timing group {number} of {len(groups)}: {group.id}", number - 1, len(groups)))
+            self.context.progress(
+                Counted(f"timing group {number} of {len(groups)}: {group.id}", number - 1, len(groups))
+            )
             counts = sorted({group.units - kept for kept in _kept_counts(group.units)})
             files = []
             for lost in counts:
                 plan = plan_from_masks([(group, weakest(scores[group.id], lost))], {})
                 files.append(Path(self._folder.name) / f"level{lost}.onnx")
                 save(build(inspect(path), plan), files[-1])
-            whole, *cuts = measure([path, *files], self.means.setting, seconds=_SECONDS_OF_LEVEL)
+            whole, *cuts = measure([path, *files], self.context.setting, seconds=_SECONDS_OF_LEVEL)
             saved = [float(np.median(np.subtract(_seconds(whole), _seconds(cut)))) for cut in cuts]
             curves[group.id] = Curve((0, *counts), (0.0, *saved))
             for file in files:
@@ -99,7 +102,7 @@ class Trials(AbstractContextManager["Trials"]):
 
     def drop(self, plan: Plan) -> float:
         """How much worse a cut is than the original, in the metric; never less than 0."""
-        if self.means.measured is None:
+        if self.context.measured is None:
             raise UsageError("a target for drop needs data to measure the metric on: give --data, and --labels or none")
         sign = 1 if self._metric.higher_is_better else -1
         worse = sign * (self._before - self.value(self.built(plan, mended=True)))
@@ -108,7 +111,7 @@ class Trials(AbstractContextManager["Trials"]):
     @property
     def notes(self) -> tuple[str, ...]:
         """What a person should know of how the loss of the metric was measured."""
-        apart = self.means.apart
+        apart = self.context.apart
         if apart is None:
             return ()
         what = "kept apart" if apart.apart else "that recovery was fitted to as well, which flatters: give more"
@@ -117,25 +120,27 @@ class Trials(AbstractContextManager["Trials"]):
 
     def value(self, path: Path) -> float:
         """The metric of a file."""
-        data = self.means.measured
+        data = self.context.measured
         assert data is not None
-        return evaluate(path, data, self._metric, self._reference, providers=self.means.providers)
+        return evaluate(path, data, self._metric, self._reference, providers=self.context.providers)
 
     @cached_property
     def _metric(self) -> Metric:
-        data = self.means.measured
+        data = self.context.measured
         assert data is not None
-        output = chosen_output(Session(self.path, self.means.providers).outputs)
-        found = metric(self.means.metric, data.labelled, output)
+        output = chosen_output(Session(self.path, self.context.providers).outputs)
+        found = metric(self.context.metric, data.labelled, output)
         if found.perfect == float("inf"):
             raise UsageError(f"metric '{found.name}' of the original is infinite, so nothing can be a drop from it")
         return found
 
     @cached_property
     def _reference(self) -> list[Array]:
-        data = self.means.measured
+        data = self.context.measured
         assert data is not None
-        return list(outputs_of(self.path, data, providers=self.means.providers)) if self._metric.needs_reference else []
+        return (
+            list(outputs_of(self.path, data, providers=self.context.providers)) if self._metric.needs_reference else []
+        )
 
     @cached_property
     def _before(self) -> float:
@@ -150,7 +155,7 @@ class Trials(AbstractContextManager["Trials"]):
         """The file of a cut, recovered if asked for; the last one is kept."""
         key = (plan.removals, mended)
         if self._built != key:
-            self.means.progress("trying a cut")
+            self.context.progress("trying a cut")
             self._build(plan, mended, "cut")
             self._built = key
         return self._file("cut")
@@ -162,7 +167,7 @@ class Trials(AbstractContextManager["Trials"]):
     def _build(self, plan: Plan, mended: bool, name: str) -> Path:
         model = build(inspect(self.path), plan)
         if mended:
-            self.means.mend(self.path, plan, model)
+            recover_cut(self.context, self.path, plan, model)
         file = self._file(name)
         file.unlink(missing_ok=True)
         save(model, file)
@@ -185,6 +190,6 @@ def _kept_counts(units: int) -> set[int]:
 
 def build(analysis: Analysis, plan: Plan) -> ir.Model:
     """The model of an analysis without what a plan removes; it is changed in place."""
-    RemoveUnits(analysis, plan)(analysis.model)
+    RemoveUnits(analysis, plan.keep(analysis))(analysis.model)
     RemoveDead()(analysis.model)
     return analysis.model

@@ -24,23 +24,24 @@ import numpy as np
 import numpy.typing as npt
 
 from onnxprune.analysis import cost
-from onnxprune.steps.prune import schedule
-from onnxprune.steps.prune.allocation.base import Curve, Scores, allocations, weakest
-from onnxprune.analysis.coupling import Analysis, Group
-from onnxprune.steps.prune.criteria.expression import resolve
+from onnxprune.analysis.groups import Analysis, Group
+from onnxprune.analysis.inspect import inspect
 from onnxprune.dims import Atom, Dim, atoms
 from onnxprune.errors import TargetError, UsageError
-from onnxprune.steps.prune.budget_search import decide_aligned, never_slower
 from onnxprune.model.file import file_bytes
-from onnxprune.analysis.inspect import inspect
+from onnxprune.steps.base import NONE
 from onnxprune.steps.plan import Plan, plan_from_masks, structure_of
+from onnxprune.steps.prune import schedule, score
+from onnxprune.steps.prune.allocation.base import Curve, Scores, allocations, weakest
+from onnxprune.steps.prune.budget_search import decide_aligned, never_slower
+from onnxprune.steps.prune.candidates import Trials
+from onnxprune.steps.prune.criteria.expression import resolve
+from onnxprune.steps.prune.options import PruneOptions
 from onnxprune.steps.prune.planner import NOTHING, planner
-from onnxprune.support.progress import within
-from onnxprune.steps.recover.methods import NONE, added_biases
-from onnxprune.steps.prune.options import Request
 from onnxprune.steps.prune.sensitivity import measure as measure_sensitivity
 from onnxprune.steps.prune.targets import Outcome
-from onnxprune.steps.prune.candidates import Trials
+from onnxprune.steps.recover.methods import added_biases
+from onnxprune.support.progress import within
 
 _GONE = -np.inf
 Positions = npt.NDArray[np.int64]
@@ -83,7 +84,7 @@ class Stand:
 
 
 def make_plan(
-    analysis: Analysis, groups: Sequence[Group], request: Request, trials: Trials
+    analysis: Analysis, groups: Sequence[Group], request: PruneOptions, trials: Trials
 ) -> tuple[Plan, Outcome, dict[str, Scores]]:
     """Which units go.
 
@@ -101,8 +102,8 @@ def make_plan(
     stand = Stand(trials.path, analysis, {g.id: g for g in groups}, {g.id: np.arange(g.units) for g in groups})
     for number, way in enumerate(ways, 1):
         doing = trials if request.steps == 1 else _told(trials, f"step {number} of {request.steps}")
-        doing.means.progress("scoring")
-        own = doing.means.scores(stand.analysis, list(stand.groups.values()), request.criterion)
+        doing.context.progress("scoring")
+        own = score.scores(doing.context, stand.analysis, list(stand.groups.values()), request.criterion)
         scores = stand.of_original(own, groups)
         try:
             plan, outcome = _decide(analysis, groups, stand, own, scores, way, doing)
@@ -117,11 +118,11 @@ def make_plan(
 
 def _told(trials: Trials, where: str) -> Trials:
     """The same, with progress that says in which step it is."""
-    progress = trials.means.progress
-    return replace(trials, means=replace(trials.means, progress=lambda said: progress(within(where, said))))
+    progress = trials.context.progress
+    return replace(trials, context=replace(trials.context, progress=lambda said: progress(within(where, said))))
 
 
-def _ways(request: Request, analysis: Analysis, trials: Trials) -> list[Request]:
+def _ways(request: PruneOptions, analysis: Analysis, trials: Trials) -> list[PruneOptions]:
     """What each step comes down to, counted from the original; the last one's is what was asked for."""
     if request.steps == 1:
         return [request]
@@ -152,7 +153,7 @@ def _decide(
     stand: Stand,
     own: Mapping[str, Scores],
     scores: Mapping[str, Scores],
-    request: Request,
+    request: PruneOptions,
     trials: Trials,
 ) -> tuple[Plan, Outcome]:
     """The plan of one step, for the original; `own` scores the groups that are there, `scores` the original's."""
@@ -178,8 +179,8 @@ def _decide(
             plans,
             request.targets,
             lambda lost, kind: trials(plan_of(lost), kind),
-            trials.means.progress,
-            added_biases(analysis, trials.means.method),
+            trials.context.progress,
+            added_biases(analysis, trials.context.method),
         )
     elif seconds:
         outcome = never_slower(plans, request.ratio, lambda lost: trials.latency(plan_of(lost)))
@@ -189,16 +190,16 @@ def _decide(
 
 
 def _measured(
-    stand: Stand, own: Mapping[str, Scores], original: Sequence[Group], request: Request, trials: Trials
+    stand: Stand, own: Mapping[str, Scores], original: Sequence[Group], request: PruneOptions, trials: Trials
 ) -> tuple[Mapping[str, Curve], Mapping[str, Curve]]:
     """The measured damages and times that the strategy needs, of the original's groups."""
-    needs, means = allocations[request.scope].needs, trials.means
+    needs, context = allocations[request.scope].needs, trials.context
     groups = list(stand.groups.values())
     damages = seconds = NOTHING
     if "damages" in needs:
-        if means.data is None:
+        if context.data is None:
             raise UsageError(f"scope '{request.scope}' needs data to measure the groups on: give --data")
-        plain = replace(means, method=NONE, metric=None, apart=None)
+        plain = replace(context, method=NONE, metric=None, apart=None)
         found = measure_sensitivity(stand.path, groups, own, plain)
         damages = stand.curves(found.damages(), original)
     if "seconds" in needs:

@@ -4,52 +4,16 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from onnxprune.steps.prune import schedule
-from onnxprune.steps.prune.allocation.base import allocations, share
-from onnxprune.analysis.coupling import Group
-from onnxprune.steps.prune.criteria.expression import resolve
 from onnxprune.errors import UsageError
+from onnxprune.steps.prune import schedule
+from onnxprune.steps.prune.allocation.base import allocations
+from onnxprune.steps.prune.criteria.expression import resolve
+from onnxprune.steps.prune.planner import Constraints
 from onnxprune.steps.prune.targets import Target, parse
 
 
 @dataclass(frozen=True)
-class Constraints:
-    """What an allocation has to keep to.
-
-    Attributes:
-        round_to: axis sizes come out as multiples of this where they can.
-        max_ratio: no group loses more than this share of its units.
-        min_units: no group is left with fewer units than this, unless it has fewer.
-        ratios: (kind or pattern, ratio) pairs; the groups that one names lose just that, by the last one that does.
-    """
-
-    round_to: int = 1
-    max_ratio: float = 1.0
-    min_units: int = 1
-    ratios: tuple[tuple[str, float], ...] = ()
-
-    def check(self) -> None:
-        """Raises UsageError for a value that makes no sense."""
-        if self.round_to < 1:
-            raise UsageError(f"round-to {self.round_to} makes no sense: give a multiple for axis sizes, like 8")
-        if not 0 <= self.max_ratio <= 1:
-            raise UsageError(f"max-ratio {self.max_ratio:g} is outside [0, 1]: it is a share of the units, like 0.8")
-        if self.min_units < 1:
-            raise UsageError(f"min-units {self.min_units} makes no sense: give a number of units to keep, like 4")
-        for pattern, ratio in self.ratios:
-            if not 0 <= ratio < 1:
-                raise UsageError(f"ratio {ratio:g} for '{pattern}' is outside [0, 1): give a share of its units")
-
-    def most(self, group: Group) -> int:
-        """The most units that a group may lose."""
-        return max(0, min(share(self.max_ratio, group.units), group.units - self.min_units))
-
-
-NO_CONSTRAINTS = Constraints()
-
-
-@dataclass(frozen=True)
-class Request:
+class PruneOptions:
     """What to remove, as the command line says it.
 
     Attributes:

@@ -15,9 +15,9 @@ from typing import Any
 import numpy as np
 import onnx_ir as ir
 
-from onnxprune.analysis.coupling import Analysis
+from onnxprune.analysis.groups import Analysis
 from onnxprune.dims import Mask, keep_mask
-from onnxprune.model.file import is_parameter
+from onnxprune.model.weights import is_parameter
 from onnxprune.ops.traits import adds, parameters, turned_weight
 from onnxprune.steps.plan import Plan
 

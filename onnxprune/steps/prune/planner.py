@@ -7,13 +7,59 @@ from dataclasses import dataclass
 from types import MappingProxyType
 
 from onnxprune.analysis import cost
-from onnxprune.steps.prune.allocation.base import Curve, Family, Lost, Problem, Scores, allocations, at_least, gone_units, share
-from onnxprune.steps.prune.allocation.rounding import round_up
-from onnxprune.analysis.coupling import Analysis, Group
-from onnxprune.steps.prune.options import NO_CONSTRAINTS, Constraints
+from onnxprune.analysis.groups import Analysis, Group
 from onnxprune.analysis.select import select
+from onnxprune.errors import UsageError
+from onnxprune.steps.prune.allocation.base import (
+    Curve,
+    Family,
+    Lost,
+    Problem,
+    Scores,
+    allocations,
+    at_least,
+    gone_units,
+    share,
+)
+from onnxprune.steps.prune.allocation.rounding import round_up
 
 NOTHING: Mapping[str, Curve] = MappingProxyType({})
+
+
+@dataclass(frozen=True)
+class Constraints:
+    """What an allocation has to keep to.
+
+    Attributes:
+        round_to: axis sizes come out as multiples of this where they can.
+        max_ratio: no group loses more than this share of its units.
+        min_units: no group is left with fewer units than this, unless it has fewer.
+        ratios: (kind or pattern, ratio) pairs; the groups that one names lose just that, by the last one that does.
+    """
+
+    round_to: int = 1
+    max_ratio: float = 1.0
+    min_units: int = 1
+    ratios: tuple[tuple[str, float], ...] = ()
+
+    def check(self) -> None:
+        """Raises UsageError for a value that makes no sense."""
+        if self.round_to < 1:
+            raise UsageError(f"round-to {self.round_to} makes no sense: give a multiple for axis sizes, like 8")
+        if not 0 <= self.max_ratio <= 1:
+            raise UsageError(f"max-ratio {self.max_ratio:g} is outside [0, 1]: it is a share of the units, like 0.8")
+        if self.min_units < 1:
+            raise UsageError(f"min-units {self.min_units} makes no sense: give a number of units to keep, like 4")
+        for pattern, ratio in self.ratios:
+            if not 0 <= ratio < 1:
+                raise UsageError(f"ratio {ratio:g} for '{pattern}' is outside [0, 1): give a share of its units")
+
+    def most(self, group: Group) -> int:
+        """The most units that a group may lose."""
+        return max(0, min(share(self.max_ratio, group.units), group.units - self.min_units))
+
+
+NO_CONSTRAINTS = Constraints()
 
 
 @dataclass(frozen=True)

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 
 from onnxprune.errors import UsageError
-from onnxprune.support.registry import did_you_mean
 from onnxprune.steps.prune.targets import Target
+from onnxprune.support.messages import did_you_mean
 
 # Far beyond what helps; a mistyped number would run for days.
 _MOST_STEPS = 1000

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
+from onnxprune.analysis.groups import Analysis, Group
 from onnxprune.data.base import Data
-from onnxprune.analysis.coupling import Analysis, Group
-from onnxprune.steps.prune.criteria.base import Context, Criterion, Scores, WeightReader
-from onnxprune.steps.prune.criteria.expression import resolve
 from onnxprune.errors import UsageError
 from onnxprune.statistics.activations import Activations
+from onnxprune.steps.base import Context
+from onnxprune.steps.prune.criteria.base import Criterion, Scores, ScoringContext, WeightReader
+from onnxprune.steps.prune.criteria.expression import resolve
 
 
 def score_model(
@@ -44,7 +45,7 @@ def score_model(
     observed = (
         Activations(analysis, data, providers=providers, progress=progress) if data and found.needs_data else None
     )
-    context = Context(analysis, WeightReader(analysis), seed, observed, loss, device)
+    context = ScoringContext(analysis, WeightReader(analysis), seed, observed, loss, device)
     return {group.id: found(group, context) for group in groups}
 
 
@@ -55,3 +56,18 @@ def check_data(criterion: Criterion, data: Data | None) -> None:
         raise UsageError(f"criterion '{criterion.name}' needs {needs}: give --data (an .npz, a folder, or synthetic)")
     if "labels" in criterion.needs and data is not None and not data.labelled:
         raise UsageError(f"criterion '{criterion.name}' needs labels, and {data.source} has none: give --labels")
+
+
+def scores(context: Context, analysis: Analysis, groups: Sequence[Group], criterion: str) -> dict[str, Scores]:
+    """`score_model` with what the context has."""
+    return score_model(
+        analysis,
+        groups,
+        criterion,
+        context.data,
+        seed=context.seed,
+        providers=context.providers,
+        loss=context.loss,
+        device=context.device,
+        progress=context.progress,
+    )

@@ -6,10 +6,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from onnxprune.passes.base import Mending
 from onnxprune.steps.recover.evidence import Evidence
+from onnxprune.steps.recover.layerwise import Mend, Mending
 from onnxprune.steps.recover.least_squares import Matrix
-from onnxprune.steps.recover.layerwise import Mend
 
 # A channel that has next to nothing left of its variance is not blown up by more than this.
 _MAX_GAIN = 10.0

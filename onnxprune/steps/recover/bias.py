@@ -6,10 +6,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from onnxprune.passes.base import Mending
 from onnxprune.steps.recover.evidence import Evidence
+from onnxprune.steps.recover.layerwise import Mend, Mending
 from onnxprune.steps.recover.least_squares import Matrix
-from onnxprune.steps.recover.layerwise import Mend
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,16 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from onnxprune.analysis.layers import Array, Layer, Positions, bias_of, choose_positions, is_rectified, matrix_of, residual
+from onnxprune.analysis.layers import (
+    Array,
+    Layer,
+    Positions,
+    bias_of,
+    choose_positions,
+    is_rectified,
+    matrix_of,
+    residual,
+)
 from onnxprune.steps.recover.least_squares import Known, Matrix, Moments, merged, pooled
 from onnxprune.steps.recover.pairing import Pairing
 

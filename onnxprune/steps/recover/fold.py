@@ -9,14 +9,14 @@ import numpy as np
 import numpy.typing as npt
 import onnx_ir as ir
 
-from onnxprune.analysis.coupling import Analysis
-from onnxprune.dims import Atom, Mask, atoms, units_of
+from onnxprune.analysis.groups import Analysis
 from onnxprune.analysis.layers import Layer, bias_of, layers, matrix_of, read
+from onnxprune.dims import Atom, Mask, atoms, units_of
 from onnxprune.ops.traits import moves, rectifies
 from onnxprune.passes.base import PassResult
 from onnxprune.passes.write_back import set_matrix
-from onnxprune.steps.recover.pairing import Pairing
 from onnxprune.steps.recover.layerwise import LayerError
+from onnxprune.steps.recover.pairing import Pairing
 
 Matrix = npt.NDArray[np.float64]
 Vector = npt.NDArray[np.float64]

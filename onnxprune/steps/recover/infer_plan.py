@@ -14,12 +14,12 @@ from dataclasses import dataclass
 import numpy as np
 import onnx_ir as ir
 
-from onnxprune.model import graph as graphs
-from onnxprune.analysis.coupling import Analysis
+from onnxprune.analysis.groups import Analysis
+from onnxprune.analysis.layers import Array, read
 from onnxprune.dims import Atom, Dim, Mask, atoms, describe, keep_mask, kept_size, units_of
 from onnxprune.errors import PlanError
-from onnxprune.analysis.layers import Array, read
-from onnxprune.model.file import is_parameter
+from onnxprune.model import graph as graphs
+from onnxprune.model.weights import is_parameter
 from onnxprune.steps.plan import Plan, plan_from_masks
 
 _ADVICE = "give the plan that was used with --plan"

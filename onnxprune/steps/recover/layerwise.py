@@ -8,18 +8,21 @@ biases follow one by one.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
+import onnx_ir as ir
 
 from onnxprune.analysis.layers import Array
-from onnxprune.support.progress import Counted
+from onnxprune.passes.base import PassResult
 from onnxprune.passes.write_back import set_bias, set_matrix
+from onnxprune.runtime.stepper import Stepper
 from onnxprune.steps.recover.evidence import Evidence, Gathering, Values, gather, together
 from onnxprune.steps.recover.least_squares import Matrix
 from onnxprune.steps.recover.pairing import Pairing
-from onnxprune.runtime.stepper import Stepper
+from onnxprune.support.progress import Counted
 
 Progress = Callable[[str], None]
 
@@ -156,3 +159,42 @@ def _at_least_two(feeds: Iterable[dict[str, Array]]) -> list[dict[str, Array]]:
 def _samples(batch: dict[str, Array]) -> int:
     """How many samples a batch has; an input of rank 0 is the same for all of them."""
     return max((len(array) for array in batch.values() if array.ndim), default=1)
+
+
+@dataclass(frozen=True)
+class Mending(ABC):
+    """A pass that mends a pruned model layer after layer, on what the layers in front of each now give.
+
+    Layers in front of a Relu are mended `rounds` more times with negative targets set free. `errors` tells how far each
+    layer is off, before and after, once it has run.
+    """
+
+    pairing: Pairing
+    feeds: Iterable[dict[str, Array]]
+    seed: int = 0
+    providers: Sequence[str] = ("CPUExecutionProvider",)
+    progress: Progress = lambda _: None
+    errors: list[LayerError] = field(default_factory=list)
+    rounds: int = 0
+
+    @abstractmethod
+    def mend(self) -> Mend:
+        """What is done to each layer."""
+
+    def __call__(self, model: ir.Model) -> PassResult:
+        """Apply in place. Raises ModelError where a model cannot be run."""
+        if model is not self.pairing.pruned.model:
+            raise ValueError("the model is not the pruned one of the pairing")
+        left = self.pairing.left()
+        self.errors[:] = walk(
+            self.pairing,
+            self.feeds,
+            self.mend(),
+            rounds=self.rounds,
+            seed=self.seed,
+            providers=self.providers,
+            progress=self.progress,
+        )
+        counts = ", ".join(f"{operator} {count}" for operator, count in left.most_common())
+        notes = [f"layers with weights that recovery left as they are: {counts}"] if left else []
+        return PassResult(model, bool(self.errors), notes)

@@ -10,10 +10,10 @@ from functools import cached_property
 import numpy as np
 import onnx_ir as ir
 
-from onnxprune.model import graph as graphs
-from onnxprune.analysis.coupling import Analysis
-from onnxprune.dims import Atom, Mask, keep_mask
+from onnxprune.analysis.groups import Analysis
 from onnxprune.analysis.layers import Array, Layer, layers, matrix_of
+from onnxprune.dims import Atom, Mask, keep_mask
+from onnxprune.model import graph as graphs
 from onnxprune.ops import find_cost
 from onnxprune.ops.base import key_of
 

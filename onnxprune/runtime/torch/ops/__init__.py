@@ -8,13 +8,13 @@ from __future__ import annotations
 
 from functools import cache
 
-from onnxprune.support.registry import load_package
 from onnxprune.runtime.torch.ops.base import TABLE, Entry, Key
+from onnxprune.support.registry import load_package
 
 
 @cache
 def _load() -> None:
-    load_package(__name__)
+    load_package(__name__, "onnxprune.runtime.torch_ops")
 
 
 def find(key: Key) -> Entry | None:

@@ -10,8 +10,8 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import numpy.typing as npt
 
-from onnxprune.steps.prune.allocation.base import Curve, Lost, Problem, at_least
 from onnxprune.dims import Atom
+from onnxprune.steps.prune.allocation.base import Curve, Lost, Problem, at_least
 
 Table = npt.NDArray[np.float64]
 

@@ -6,8 +6,8 @@ from collections import Counter
 
 import numpy as np
 
-from onnxprune.steps.prune.allocation.base import Family, Lost, Problem, allocation
 from onnxprune.steps.prune.allocation._greedy import cheapest_first
+from onnxprune.steps.prune.allocation.base import Family, Lost, Problem, allocation
 
 
 @allocation("auto")

@@ -16,9 +16,9 @@ import numpy.typing as npt
 
 from onnxprune.analysis.cost import Cost
 from onnxprune.analysis.cost_model import CostTerms
-from onnxprune.analysis.coupling import Analysis, Group
+from onnxprune.analysis.groups import Analysis, Group
 from onnxprune.dims import Atom
-from onnxprune.model.file import is_parameter
+from onnxprune.model.weights import is_parameter
 from onnxprune.support.registry import Registry
 
 Scores = npt.NDArray[np.float64]
@@ -173,7 +173,7 @@ class Allocation:
         return (lambda t: at_least(gone, family(t))) if any(gone.values()) else family
 
 
-allocations: Registry[Allocation] = Registry("scope", "onnxprune.allocation")
+allocations: Registry[Allocation] = Registry("scope", __package__, "onnxprune.allocation")
 
 
 def allocation(

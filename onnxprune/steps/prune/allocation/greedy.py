@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from onnxprune.steps.prune.allocation.base import Family, Problem, allocation, in_order
 from onnxprune.steps.prune.allocation._greedy import cheapest_first
+from onnxprune.steps.prune.allocation.base import Family, Problem, allocation, in_order
 
 
 @allocation("greedy")

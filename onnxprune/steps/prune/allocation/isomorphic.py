@@ -9,8 +9,8 @@ from __future__ import annotations
 
 from collections import Counter
 
+from onnxprune.analysis.groups import Group
 from onnxprune.steps.prune.allocation.base import Family, Lost, Problem, allocation, in_order
-from onnxprune.analysis.coupling import Group
 
 Structure = frozenset[tuple[tuple[str, int], int]]
 

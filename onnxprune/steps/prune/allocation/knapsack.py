@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from onnxprune.steps.prune.allocation.base import Family, Problem, allocation
 from onnxprune.steps.prune.allocation._knapsack import as_small_as_uniform, damage_of_scores, levels_of
+from onnxprune.steps.prune.allocation.base import Family, Problem, allocation
 
 
 @allocation("knapsack")

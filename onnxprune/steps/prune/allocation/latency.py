@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from onnxprune.steps.prune.allocation.base import Family, Lost, Problem, allocation
-from onnxprune.steps.prune.allocation._knapsack import choose, damage_of_scores
 from onnxprune.errors import UsageError
+from onnxprune.steps.prune.allocation._knapsack import choose, damage_of_scores
+from onnxprune.steps.prune.allocation.base import Family, Lost, Problem, allocation
 
 # Seconds are added up in these.
 _TICK = 1e-9

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from math import gcd
 
-from onnxprune.analysis.coupling import Group
+from onnxprune.analysis.groups import Group
 from onnxprune.dims import Atom, Dim, Product, factors, kept_size, resolve, terms
 
 

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from onnxprune.steps.prune.allocation.base import Family, Problem, allocation
-from onnxprune.steps.prune.allocation._knapsack import as_small_as_uniform, levels_of, on_levels
 from onnxprune.errors import UsageError
+from onnxprune.steps.prune.allocation._knapsack import as_small_as_uniform, levels_of, on_levels
+from onnxprune.steps.prune.allocation.base import Family, Problem, allocation
 
 
 @allocation("sensitivity", needs=("damages",))

@@ -10,9 +10,9 @@ from collections.abc import Callable
 
 import numpy as np
 
-from onnxprune.analysis.coupling import Group
-from onnxprune.steps.prune.criteria.base import Context, Scores, criterion, one_by_one, weight_sizes
+from onnxprune.analysis.groups import Group
 from onnxprune.statistics.accumulators import Covariance, units
+from onnxprune.steps.prune.criteria.base import Scores, ScoringContext, criterion, one_by_one, weight_sizes
 
 _COST = "one pass over the data, units squared times values; memory of units squared per group"
 
@@ -23,7 +23,7 @@ _COST = "one pass over the data, units squared times values; memory of units squ
     cost=_COST,
     source='Mariet and Sra 2016, "Diversity Networks", section 3, with the cosine for a kernel',
 )
-def activation_similarity(group: Group, context: Context) -> Scores:
+def activation_similarity(group: Group, context: ScoringContext) -> Scores:
     """One minus the cosine between a unit's activations and those of the most similar unit that stays.
 
     A unit that gives a multiple of another's activations is redundant: the weights that read it could be added to the
@@ -38,7 +38,7 @@ def activation_similarity(group: Group, context: Context) -> Scores:
     cost=_COST,
     source='Suau et al. 2020, "Filter Distillation for Network Compression", section 3',
 )
-def correlation(group: Group, context: Context) -> Scores:
+def correlation(group: Group, context: ScoringContext) -> Scores:
     """One minus the correlation (Pearson) of a unit with the most correlated unit that stays.
 
     A shift does not matter: the biases of the readers could take it up. Negative correlation is no redundancy, the more
@@ -48,7 +48,7 @@ def correlation(group: Group, context: Context) -> Scores:
     return _redundancy(group, context, lambda found: found.covariance[0])
 
 
-def _redundancy(group: Group, context: Context, products: Callable[[Covariance], Scores]) -> Scores:
+def _redundancy(group: Group, context: ScoringContext, products: Callable[[Covariance], Scores]) -> Scores:
     """1 - similarity at removal, from the products of all pairs of units; 0 for units without a square."""
     found = context.activations.per_group("covariances", lambda each, place: Covariance(units(place, each.atom)))
     places = context.activations.places(group)

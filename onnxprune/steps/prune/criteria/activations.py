@@ -10,18 +10,18 @@ from collections.abc import Callable
 
 import numpy as np
 
-from onnxprune.analysis.coupling import Group
-from onnxprune.steps.prune.criteria.base import Context, Scores, criterion, weight_sizes
-from onnxprune.dims import atoms, project
+from onnxprune.analysis.groups import Group
 from onnxprune.analysis.layers import Layer, read
+from onnxprune.dims import atoms, project
 from onnxprune.statistics.accumulators import Histogram, Ranks, Summary, columns, layer_rows, pooled
 from onnxprune.statistics.sites import Place
+from onnxprune.steps.prune.criteria.base import Scores, ScoringContext, criterion, weight_sizes
 
 _ONE_PASS = "one pass over the data"
 _BINS = 32
 
 
-def _over_places(group: Group, context: Context, score: Callable[[Place], Scores]) -> Scores:
+def _over_places(group: Group, context: ScoringContext, score: Callable[[Place], Scores]) -> Scores:
     """The mean of what the places of a group give its units; the sizes of its weights where there is none."""
     places = context.activations.places(group)
     if not places:
@@ -30,7 +30,7 @@ def _over_places(group: Group, context: Context, score: Callable[[Place], Scores
     return np.nan_to_num(mean)
 
 
-def _per_unit(group: Group, context: Context, statistic: Callable[[Summary], Scores]) -> Scores:
+def _per_unit(group: Group, context: ScoringContext, statistic: Callable[[Summary], Scores]) -> Scores:
     """A statistic of every entry, as the mean over the entries of a unit and over places."""
 
     def score(place: Place) -> Scores:
@@ -47,7 +47,7 @@ def _per_unit(group: Group, context: Context, statistic: Callable[[Summary], Sco
     source='Molchanov et al. 2017, "Pruning Convolutional Neural Networks for Resource Efficient Inference", '
     "section 2.2",
 )
-def activation_mean(group: Group, context: Context) -> Scores:
+def activation_mean(group: Group, context: ScoringContext) -> Scores:
     """Mean absolute activation of a unit.
 
     Behind a ReLU that is the mean, as published; where activations can be negative, large negative ones count too.
@@ -62,7 +62,7 @@ def activation_mean(group: Group, context: Context) -> Scores:
     source='Polyak and Wolf 2015, "Channel-Level Acceleration of Deep Face Representations", section on inbound '
     "pruning",
 )
-def activation_variance(group: Group, context: Context) -> Scores:
+def activation_variance(group: Group, context: ScoringContext) -> Scores:
     """Variance of a unit's activations: what the biases of its readers cannot make up for.
 
     Where a unit has several entries (a channel that was flattened), it is the mean of their variances.
@@ -76,7 +76,7 @@ def activation_variance(group: Group, context: Context) -> Scores:
     cost=_ONE_PASS,
     source='Hu et al. 2016, "Network Trimming", equation 1',
 )
-def apoz(group: Group, context: Context) -> Scores:
+def apoz(group: Group, context: ScoringContext) -> Scores:
     """Share of a unit's activations that are not zero: one minus the average percentage of zeros.
 
     It tells units apart behind a ReLU and its like only; elsewhere all have 1.
@@ -90,7 +90,7 @@ def apoz(group: Group, context: Context) -> Scores:
     cost="two passes over the data",
     source='Luo and Wu 2017, "An Entropy-based Pruning Method for CNN Compression", section 3',
 )
-def activation_entropy(group: Group, context: Context) -> Scores:
+def activation_entropy(group: Group, context: ScoringContext) -> Scores:
     """Entropy, in nats, of a unit's mean activation per sample.
 
     The histogram has 32 bins over the range that the unit's means have on the data, so scale does not matter.
@@ -118,7 +118,7 @@ def activation_entropy(group: Group, context: Context) -> Scores:
     cost="one pass over the data, a singular value decomposition per sample and unit",
     source='Lin et al. 2020, "HRank", section 3',
 )
-def rank(group: Group, context: Context) -> Scores:
+def rank(group: Group, context: ScoringContext) -> Scores:
     """Mean matrix rank of a unit's feature maps.
 
     A channel's map is a matrix per sample, as published; so is a head's (tokens against entries). A neuron's values for
@@ -135,7 +135,7 @@ def rank(group: Group, context: Context) -> Scores:
     cost=_ONE_PASS,
     source='Sun et al. 2024, "A Simple and Effective Pruning Approach for Large Language Models", equation 1',
 )
-def wanda(group: Group, context: Context) -> Scores:
+def wanda(group: Group, context: ScoringContext) -> Scores:
     """Weights that read a unit, each times the norm of what it reads: sum of |W| * root mean square of X.
 
     The published score of a weight, added up over the affine layers that read the unit; a root mean square instead of
@@ -157,7 +157,7 @@ def wanda(group: Group, context: Context) -> Scores:
     source='An et al. 2024, "Fluctuation-based Adaptive Structured Pruning for Large Language Models", section on the '
     "fluctuation metric",
 )
-def fluctuation(group: Group, context: Context) -> Scores:
+def fluctuation(group: Group, context: ScoringContext) -> Scores:
     """Variance of what reads a unit sees, times the squared weights that it is read with (FLAP).
 
     Added up over the affine layers that read the unit: the output error that is left once biases have taken up the
@@ -173,7 +173,7 @@ def fluctuation(group: Group, context: Context) -> Scores:
 
 def _read_weights(
     group: Group,
-    context: Context,
+    context: ScoringContext,
     score: Callable[[Scores, Summary], Scores],
     unweighted: Callable[[Summary], Scores],
 ) -> Scores:
@@ -194,7 +194,7 @@ def _read_weights(
     return np.nan_to_num(total, posinf=np.finfo(np.float64).max)
 
 
-def _reads(layer: Layer, group: Group, context: Context) -> bool:
+def _reads(layer: Layer, group: Group, context: ScoringContext) -> bool:
     """Does it sum over the units? The products of a grouped convolution come and go with their channels."""
     dims, form = context.analysis.dims, layer.form
     comes_out = form.groups > 1 and group.atom in set(atoms(dims[layer.y][form.out_axis]))

@@ -14,14 +14,14 @@ import numpy as np
 import numpy.typing as npt
 import onnx_ir as ir
 
-from onnxprune.analysis.coupling import Analysis, Group, Occurrence
+from onnxprune.analysis.groups import Analysis, Group, Occurrence
+from onnxprune.analysis.producers import producing
 from onnxprune.dims import Atom, project, units_of
 from onnxprune.errors import MissingExtraError, UsageError
-from onnxprune.analysis.producers import producing
-from onnxprune.model.file import is_parameter, reading
+from onnxprune.model.weights import is_parameter, reading
 from onnxprune.ops.dequantize import entries_each, is_scale, real_weights
-from onnxprune.support.registry import Registry
 from onnxprune.statistics.activations import Activations
+from onnxprune.support.registry import Registry
 
 if TYPE_CHECKING:
     from onnxprune.statistics.gradients import Gradients
@@ -155,7 +155,7 @@ def _middle(dtype: np.dtype[Any]) -> int:
 
 
 @dataclass(frozen=True)
-class Context:
+class ScoringContext:
     """What a criterion may use besides the group.
 
     Attributes:
@@ -195,7 +195,7 @@ class Context:
         return Gradients(self.analysis, data, loss=self.loss, seed=self.seed, device=self.device, progress=progress)
 
 
-Score = Callable[[Group, Context], Scores]
+Score = Callable[[Group, ScoringContext], Scores]
 NEEDS = ("weights", "activations", "gradients", "labels", "hessian")
 
 
@@ -219,7 +219,7 @@ class Criterion:
     source: str
     comparable: bool
 
-    def __call__(self, group: Group, context: Context) -> Scores:
+    def __call__(self, group: Group, context: ScoringContext) -> Scores:
         """Score the units of a group."""
         return self.score(group, context)
 
@@ -234,7 +234,7 @@ class Criterion:
         return any(need != "weights" for need in self.needs)
 
 
-criteria: Registry[Criterion] = Registry("criterion", "onnxprune.criteria")
+criteria: Registry[Criterion] = Registry("criterion", __package__, "onnxprune.criteria")
 
 
 def criterion(
@@ -287,7 +287,7 @@ def one_by_one(similar: Scores, sizes: Scores) -> Scores:
     return result
 
 
-def weight_sizes(group: Group, context: Context) -> Scores:
+def weight_sizes(group: Group, context: ScoringContext) -> Scores:
     """Root of the summed squares of a unit's weights: what criteria on data score a group by that no data reaches."""
     total = np.zeros(group.units)
     for place in group.occurrences:

@@ -16,9 +16,9 @@ from typing import NoReturn
 
 import numpy as np
 
-from onnxprune.analysis.coupling import Group
-from onnxprune.steps.prune.criteria.base import NEEDS, Context, Criterion, Scores, criteria
+from onnxprune.analysis.groups import Group
 from onnxprune.errors import UsageError
+from onnxprune.steps.prune.criteria.base import NEEDS, Criterion, Scores, ScoringContext, criteria
 
 _SIGN = re.compile(r"\s*([+-]?)\s*")
 _NAME = re.compile(r"[A-Za-z]\w*(-[A-Za-z]\w*)*")
@@ -37,7 +37,7 @@ def resolve(expression: str) -> Criterion:
     terms = [(weight, _known(name)) for weight, name in parse(expression)]
     parts = list(dict.fromkeys(part for _, part in terms))
 
-    def score(group: Group, context: Context) -> Scores:
+    def score(group: Group, context: ScoringContext) -> Scores:
         """Weighted sum of the ranks that several criteria give."""
         return np.asarray(sum(weight * ranks(part(group, context)) for weight, part in terms))
 

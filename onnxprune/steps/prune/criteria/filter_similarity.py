@@ -9,13 +9,13 @@ from __future__ import annotations
 
 import numpy as np
 
-from onnxprune.analysis.coupling import Group
-from onnxprune.steps.prune.criteria.base import Context, Scores, criterion, one_by_one
+from onnxprune.analysis.groups import Group
+from onnxprune.steps.prune.criteria.base import Scores, ScoringContext, criterion, one_by_one
 
 _COST = "one read of the weights, units squared times entries"
 
 
-def gram(group: Group, context: Context) -> Scores:
+def gram(group: Group, context: ScoringContext) -> Scores:
     """Inner products of the filters of all units: float64, shape [units, units]."""
     products = np.zeros((group.units, group.units))
     for place in context.weights.filters(group):
@@ -29,7 +29,7 @@ def gram(group: Group, context: Context) -> Scores:
     cost=_COST,
     source='He et al. 2019, "Filter Pruning via Geometric Median", section on FPGM',
 )
-def geometric_median(group: Group, context: Context) -> Scores:
+def geometric_median(group: Group, context: ScoringContext) -> Scores:
     """Mean distance of a unit's filter to those of all other units (FPGM).
 
     The filter with the least lies next to the geometric median, so the others can stand in for it best. As published,
@@ -49,7 +49,7 @@ def geometric_median(group: Group, context: Context) -> Scores:
     source='Ayinde and Zurada 2018, "Building Efficient ConvNets Using Redundant Feature Pruning", section on '
     "clustering",
 )
-def cosine(group: Group, context: Context) -> Scores:
+def cosine(group: Group, context: ScoringContext) -> Scores:
     """One minus the cosine between a unit's filter and the most similar one that stays.
 
     Units are taken out one by one: of the two most similar ones the smaller goes, and the other is from then on

@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from onnxprune.analysis.coupling import Group
-from onnxprune.steps.prune.criteria.base import Context, Scores, criterion, weight_sizes
+from onnxprune.analysis.groups import Group
 from onnxprune.dims import project
+from onnxprune.steps.prune.criteria.base import Scores, ScoringContext, criterion, weight_sizes
 
 if TYPE_CHECKING:
     from onnxprune.statistics.gradients import AxisSums
@@ -32,7 +32,7 @@ _ONE_PASS = "one pass over the data, forward and backward"
     "absolute values, averaged over samples, as in Molchanov et al. 2017",
     comparable=True,
 )
-def taylor1(group: Group, context: Context) -> Scores:
+def taylor1(group: Group, context: ScoringContext) -> Scores:
     """Mean over samples of the absolute change of the loss, to first order.
 
     |sum of activation * gradient| over everything that reads the unit. Molchanov et al. 2019 square the same quantity;
@@ -50,7 +50,7 @@ def taylor1(group: Group, context: Context) -> Scores:
     "absolute values, averaged over samples",
     comparable=True,
 )
-def taylor2(group: Group, context: Context) -> Scores:
+def taylor2(group: Group, context: ScoringContext) -> Scores:
     """Mean over samples of the absolute change of the loss, to second order.
 
     |h / 2 - d| with the derivative d of a sample's loss by the unit's gate and the second derivative h of the
@@ -69,7 +69,7 @@ def taylor2(group: Group, context: Context) -> Scores:
     "layers summed before squaring as in Liu et al. 2021, Group Fisher Pruning",
     comparable=True,
 )
-def fisher(group: Group, context: Context) -> Scores:
+def fisher(group: Group, context: ScoringContext) -> Scores:
     """Half the mean squared derivative of a sample's loss by the unit's gate: the diagonal of the Fisher information.
 
     It is the true Fisher information: labels are drawn from the model's predictions even where the data has some.
@@ -85,7 +85,7 @@ def fisher(group: Group, context: Context) -> Scores:
     source='Lee et al. 2019, "SNIP: Single-shot Network Pruning Based on Connection Sensitivity", section 4',
     comparable=True,
 )
-def snip(group: Group, context: Context) -> Scores:
+def snip(group: Group, context: ScoringContext) -> Scores:
     """Sum of |weight * gradient| over the weights of a unit, the mean over batches.
 
     The published sensitivity of a connection before it is divided by the sum of all, added up over a unit.
@@ -100,7 +100,7 @@ def snip(group: Group, context: Context) -> Scores:
     source='Wang et al. 2020, "Picking Winning Tickets before Training by Preserving Gradient Flow", section 4',
     comparable=True,
 )
-def grasp(group: Group, context: Context) -> Scores:
+def grasp(group: Group, context: ScoringContext) -> Scores:
     """Sum of weight * (Hessian * gradient) over the weights of a unit: how much of the gradient flow rests on it.
 
     The published score with its sign turned, since that removes the highest. It may be negative. Meant for networks
@@ -116,7 +116,7 @@ def grasp(group: Group, context: Context) -> Scores:
     "section on the synaptic flow",
     comparable=True,
 )
-def synflow(group: Group, context: Context) -> Scores:
+def synflow(group: Group, context: ScoringContext) -> Scores:
     """Sum over the weights of a unit of weight * gradient of the summed outputs, with absolute weights and inputs of 1.
 
     How much passes through the unit on all paths from input to output. Exact for networks of sums and ReLUs; what else
@@ -133,7 +133,7 @@ def synflow(group: Group, context: Context) -> Scores:
     source='Le Cun et al. 1989, "Optimal Brain Damage", section 2',
     comparable=True,
 )
-def obd(group: Group, context: Context) -> Scores:
+def obd(group: Group, context: ScoringContext) -> Scores:
     """Sum of h * weight^2 / 2 over the weights of a unit, with the diagonal h of the Hessian.
 
     As Le Cun et al. take it: off-diagonal entries are left out, also between the weights of one unit, and h is that of
@@ -143,7 +143,7 @@ def obd(group: Group, context: Context) -> Scores:
     return _sum(group, context, context.gradients.curvature()) / 2
 
 
-def _sum(group: Group, context: Context, sums: AxisSums) -> Scores:
+def _sum(group: Group, context: ScoringContext, sums: AxisSums) -> Scores:
     """Of a score per weight, over all weights that belong to a unit; their sizes where none can be differentiated."""
     places = [place for place in group.occurrences if (place.tensor, place.axis) in sums]
     if not places:

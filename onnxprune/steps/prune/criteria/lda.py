@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 
-from onnxprune.analysis.coupling import Group
-from onnxprune.steps.prune.criteria.base import Context, Scores, criterion, weight_sizes
+from onnxprune.analysis.groups import Group
 from onnxprune.errors import UsageError
 from onnxprune.statistics.accumulators import Classes, pooled
+from onnxprune.steps.prune.criteria.base import Scores, ScoringContext, criterion, weight_sizes
 
 
 @criterion(
@@ -16,7 +16,7 @@ from onnxprune.statistics.accumulators import Classes, pooled
     cost="one pass over the data",
     source='Tian et al. 2021, "Task Dependent Deep LDA Pruning of Neural Networks", section 3',
 )
-def lda(group: Group, context: Context) -> Scores:
+def lda(group: Group, context: ScoringContext) -> Scores:
     """Share of the variance of a unit's mean activation per sample that lies between classes.
 
     b / (b + w) with the scatter between classes b and within them w: it ranks as Fisher's ratio b / w, which Tian et
@@ -38,7 +38,7 @@ def lda(group: Group, context: Context) -> Scores:
     return np.asarray(np.mean(shares, axis=0))
 
 
-def _check_labels(context: Context) -> None:
+def _check_labels(context: ScoringContext) -> None:
     first = next(context.activations.data.batches())
     if first.labels is None:
         raise UsageError(f"lda needs labels, and {context.activations.data.source} has none: give --labels")

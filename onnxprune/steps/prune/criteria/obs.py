@@ -23,14 +23,14 @@ import numpy as np
 import numpy.typing as npt
 import onnx_ir as ir
 
-from onnxprune.data.base import Batch
-from onnxprune.analysis.coupling import Group
-from onnxprune.steps.prune.criteria.base import Context, Scores, criterion, weight_sizes
-from onnxprune.dims import atoms, units_of
+from onnxprune.analysis.groups import Group
 from onnxprune.analysis.layers import Array, Layer, choose_positions, layers, matrix_of, residual
+from onnxprune.data.base import Batch
+from onnxprune.dims import atoms, units_of
 from onnxprune.statistics.accumulators import Covariance, Summary, View, columns
-from onnxprune.statistics.sites import Place
 from onnxprune.statistics.activations import Accumulator
+from onnxprune.statistics.sites import Place
+from onnxprune.steps.prune.criteria.base import Scores, ScoringContext, criterion, weight_sizes
 
 Matrix = npt.NDArray[np.float64]
 
@@ -54,7 +54,7 @@ class Observed:
     output: Summary
 
 
-def observe(context: Context) -> list[Observed]:
+def observe(context: ScoringContext) -> list[Observed]:
     """One run over the data for all layers."""
     analysis = context.analysis
     found, watch = [], dict[str, list[Accumulator]]()
@@ -107,7 +107,7 @@ def _some_rows(layer: Layer, x_shape: tuple[int, ...], y_shape: tuple[int, ...],
     source="Hassibi et al. 1993, Optimal Brain Surgeon, equation 5; structured as in ZipLM (Kurtic et al. 2023)",
     comparable=True,
 )
-def obs(group: Group, context: Context) -> Scores:
+def obs(group: Group, context: ScoringContext) -> Scores:
     """Error of the layers behind when a unit goes and the weights left make up for it.
 
     The error is relative to the variance of the layer's output, or of the residual stream that it is added to: what is
@@ -173,7 +173,7 @@ class Problem:
         self.left = self.left[self.left]
 
 
-def problems_of(observed: Observed, group: Group, context: Context) -> Iterator[Problem]:
+def problems_of(observed: Observed, group: Group, context: ScoringContext) -> Iterator[Problem]:
     """The products of a layer that read units of the group."""
     if isinstance(observed.rows, Covariance):
         variance = float(observed.output.variance.sum())
@@ -181,7 +181,7 @@ def problems_of(observed: Observed, group: Group, context: Context) -> Iterator[
             yield Problem(observed.rows.covariance[number], matrix, unit_of, group.units, variance)
 
 
-def _own_errors(observed: Observed, group: Group, context: Context) -> Scores:
+def _own_errors(observed: Observed, group: Group, context: ScoringContext) -> Scores:
     """What the removal of each unit costs in a layer of very many features, where no other makes up for it."""
     total = np.zeros(group.units)
     if isinstance(observed.rows, Summary):
@@ -193,7 +193,7 @@ def _own_errors(observed: Observed, group: Group, context: Context) -> Scores:
 
 
 def _readings(
-    observed: Observed, group: Group, context: Context
+    observed: Observed, group: Group, context: ScoringContext
 ) -> Iterator[tuple[int, npt.NDArray[np.int64], Matrix]]:
     """The products of a layer that read units of the group: number, unit of each feature (-1: none), and matrix.
 
@@ -231,7 +231,7 @@ def _greedy(problems: list[Problem], fixed: Scores) -> Scores:
     return scores
 
 
-def _product_shares(group: Group, context: Context) -> Scores:
+def _product_shares(group: Group, context: ScoringContext) -> Scores:
     """Each unit's share of the mean square of every product of activations that sums over the units, added up."""
     analysis, shares = context.analysis, np.zeros(group.units)
     squares = context.activations.per_place("summary", lambda place: Summary(columns(place)))

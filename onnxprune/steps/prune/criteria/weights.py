@@ -11,16 +11,18 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from onnxprune.analysis.coupling import Analysis, Group, Occurrence
-from onnxprune.steps.prune.criteria.base import Context, Scores, criterion
+from onnxprune.analysis.groups import Analysis, Group, Occurrence
 from onnxprune.dims import project
+from onnxprune.steps.prune.criteria.base import Scores, ScoringContext, criterion
 
 _ONE_READ = "one read of the weights"
 _TWO_READS = "two reads of the weights"
 _BINS = 32
 
 
-def _power_mean(group: Group, context: Context, power: int, places: Sequence[Occurrence] | None = None) -> Scores:
+def _power_mean(
+    group: Group, context: ScoringContext, power: int, places: Sequence[Occurrence] | None = None
+) -> Scores:
     """The mean of |w|^power over all entries that belong to each unit (or those in `places`), shape [units]."""
     total, entries = np.zeros(group.units), np.zeros(group.units)
     for place in group.occurrences if places is None else places:
@@ -39,7 +41,7 @@ def _power_mean(group: Group, context: Context, power: int, places: Sequence[Occ
     source='Louizos et al. 2018, "Learning Sparse Neural Networks through L0 Regularization", section 2; '
     "the threshold as in Han et al. 2015, section 4",
 )
-def l0(group: Group, context: Context) -> Scores:
+def l0(group: Group, context: ScoringContext) -> Scores:
     """Share of a unit's weights that are not negligible.
 
     Negligible are those of at most a hundredth of their tensor's root mean square: scaling a tensor changes nothing.
@@ -49,7 +51,7 @@ def l0(group: Group, context: Context) -> Scores:
 
 
 @criterion("l1", cost=_ONE_READ, source='Li et al. 2017, "Pruning Filters for Efficient ConvNets", section 3.1')
-def l1(group: Group, context: Context) -> Scores:
+def l1(group: Group, context: ScoringContext) -> Scores:
     """Mean absolute weight of a unit.
 
     Li et al. rank filters by sum |w|; units of a group own equally many entries, so the mean ranks the same.
@@ -58,7 +60,7 @@ def l1(group: Group, context: Context) -> Scores:
 
 
 @criterion("l2", cost=_ONE_READ, source='He et al. 2018, "Soft Filter Pruning", equation 2 with p = 2')
-def l2(group: Group, context: Context) -> Scores:
+def l2(group: Group, context: ScoringContext) -> Scores:
     """Root mean square weight of a unit."""
     return np.sqrt(_power_mean(group, context, 2))
 
@@ -69,7 +71,7 @@ def l2(group: Group, context: Context) -> Scores:
     source='Lee et al. 2021, "Layer-adaptive Sparsity for the Magnitude-based Pruning", section on the LAMP score',
     comparable=True,
 )
-def lamp(group: Group, context: Context) -> Scores:
+def lamp(group: Group, context: ScoringContext) -> Scores:
     """Squared weights of a unit over those of all units of its group that are at least as large.
 
     Within a group it ranks as l2. Between groups it says how much of what would be left goes, so a global ranking takes
@@ -88,7 +90,7 @@ def lamp(group: Group, context: Context) -> Scores:
     source='Liu et al. 2017, "Learning Efficient Convolutional Networks through Network Slimming", section 3',
     comparable=True,
 )
-def bn_scale(group: Group, context: Context) -> Scores:
+def bn_scale(group: Group, context: ScoringContext) -> Scores:
     """Mean absolute scale (gamma) of the normalizations of a unit.
 
     The scales of batch, layer, group, instance and root-mean-square normalizations all count; as in Liu et al., a
@@ -122,7 +124,7 @@ def _scales(analysis: Analysis) -> dict[tuple[str, int], tuple[Group, Occurrence
     cost=_TWO_READS,
     source='Tang et al. 2023, "Filter Pruning based on Information Capacity and Independence", section on capacity',
 )
-def entropy(group: Group, context: Context) -> Scores:
+def entropy(group: Group, context: ScoringContext) -> Scores:
     """Entropy of the distribution of a unit's filter weights, in nats.
 
     The histogram has 32 bins over the range of each weight tensor, the same for all units, so that a filter with

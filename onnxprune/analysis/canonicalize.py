@@ -1,0 +1,124 @@
+"""One form of each thing, so that the analysis sees few forms and numbers that depended on sizes are fixed."""
+
+from __future__ import annotations
+
+import numpy as np
+import onnx_ir as ir
+import onnx_ir.passes.common as common
+
+from onnxprune.analysis.shape_inference import Shapes
+from onnxprune.analysis.shapes import Observe, infer
+from onnxprune.model.graph import subgraphs
+from onnxprune.ops.base import Array
+from onnxprune.ops.evaluate import constant_tensor
+
+# A folded array of more entries than this would weigh more than the nodes that compute it.
+_MAX_FOLDED = 1024
+
+
+def canonicalize(model: ir.Model, observe: Observe | None = None) -> tuple[bool, Shapes]:
+    """Bring a model into canonical form, in place; see `passes.canonicalize.Canonicalize` for what that is.
+
+    Returns whether anything changed, and the shapes inferred on the way, which hold for the result.
+    """
+    modified = False
+    if model.functions:
+        modified |= common.InlinePass()(model).modified
+    modified |= _open_bodies(model)
+    shapes = infer(model, observe)
+    modified |= _fold(model, shapes)
+    modified |= _split_fillers(model, shapes)
+    return modified, shapes
+
+
+def _open_bodies(model: ir.Model) -> bool:
+    """Weights inside bodies become weights of the model, and each value gets a name of its own, so all can be cut."""
+    if not any(list(subgraphs(node)) for node in model.graph):
+        return False
+    passes = (
+        common.LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0),
+        common.LiftSubgraphInitializersToMainGraphPass(),
+        common.NameFixPass(),
+    )
+    changed = [each(model).modified for each in passes]
+    return any(changed)
+
+
+def _fold(model: ir.Model, shapes: Shapes) -> bool:
+    """Replace values that are known and were computed by initializers, and drop the nodes that computed them.
+
+    Backwards, so that what only fed folded nodes is simply dropped.
+    """
+    folded = False
+    for node in reversed(list(model.graph)):
+        outputs = [value for value in node.outputs if value.name]
+        if not all(_is_foldable(node, value, shapes) for value in outputs):
+            continue
+        for value in outputs:
+            if value.uses():
+                _replace(model, value, constant_tensor(node) or _tensor(shapes.known[value.name or ""]))
+        model.graph.remove(node, safe=False)
+        folded = True
+    return folded
+
+
+def _is_foldable(node: ir.Node, value: ir.Value, shapes: Shapes) -> bool:
+    if value.is_graph_output():
+        return False
+    array = shapes.known.get(value.name or "")
+    return constant_tensor(node) is not None or (array is not None and array.size <= _MAX_FOLDED)
+
+
+def _tensor(array: Array) -> ir.TensorProtocol:
+    return ir.Tensor(np.ascontiguousarray(array).reshape(array.shape))
+
+
+def _replace(model: ir.Model, value: ir.Value, tensor: ir.TensorProtocol) -> None:
+    name = value.name
+    tensor.name = name
+    shape = ir.Shape(tensor.shape.numpy())
+    initializer = ir.Value(name=name, shape=shape, type=ir.TensorType(tensor.dtype), const_value=tensor)
+    value.name = f"{name}/folded"
+    model.graph.register_initializer(initializer)
+    value.replace_all_uses_with(initializer)
+
+
+def _split_fillers(model: ir.Model, shapes: Shapes) -> bool:
+    split = False
+    for value in list(model.graph.initializers.values()):
+        uses = list(value.uses())
+        if len(uses) < 2 or value.is_graph_input() or value.is_graph_output() or not _is_filler(value):
+            continue
+        assert value.const_value is not None
+        for index, (node, position) in enumerate(uses[1:], start=1):
+            name = _free_name(model, f"{value.name}/{index}")
+            copy = ir.Value(name=name, shape=value.shape, type=value.type)
+            copy.const_value = _renamed(value.const_value, name)
+            model.graph.register_initializer(copy)
+            node.replace_input_with(position, copy)
+            shapes.shapes[name] = shapes.shapes[value.name or ""]
+            if value.name in shapes.known:
+                shapes.known[name] = shapes.known[value.name]
+            split = True
+    return split
+
+
+def _renamed(tensor: ir.TensorProtocol, name: str) -> ir.LazyTensor:
+    """The same data under another name, read when it is needed."""
+    shape = ir.Shape(tensor.shape.numpy())
+    return ir.LazyTensor(lambda: tensor, dtype=tensor.dtype, shape=shape, name=name)
+
+
+def _is_filler(value: ir.Value) -> bool:
+    """All entries equal: the zeros of a bias, the ones of a scale."""
+    tensor = value.const_value
+    if tensor is None or tensor.size < 2 or tensor.dtype == ir.DataType.STRING:
+        return False
+    array = tensor.numpy()
+    return bool((array == array.flat[0]).all())
+
+
+def _free_name(model: ir.Model, name: str) -> str:
+    while name in model.graph.initializers:
+        name += "'"
+    return name

@@ -1,0 +1,1 @@
+"""The ONNX file in memory: bytes, graph, weights, signature."""

@@ -1,0 +1,1 @@
+"""Steps in a row, from a file to a result; recipes."""

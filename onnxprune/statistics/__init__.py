@@ -1,0 +1,1 @@
+"""What the units of a model do on data: values and gradients."""

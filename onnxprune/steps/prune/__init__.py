@@ -1,0 +1,1 @@
+"""Remove the weakest units."""
