@@ -103,7 +103,7 @@ def product_of_values(site: Site) -> Known | None:
 
 
 def terms_of_product(site: Site) -> Mask | None:
-    """Which of the K entries a matrix product sums over may add something: bool, shape [K]; None for other operators."""
+    """Which of the K terms of a matrix product may add something: bool, shape [K]; None for other operators."""
     if site.node.op_type != "MatMul" or min(len(site.shapes[0]), len(site.shapes[1])) < 2:
         return None
     a, b = _not_zero(site, 0), _not_zero(site, 1)
