@@ -28,7 +28,7 @@ def spices(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Registry[int]:
         monkeypatch.delitem(sys.modules, name, raising=False)
     import kitchen
 
-    kitchen.rack = Registry("spice", "kitchen")
+    kitchen.rack = Registry("spice", "kitchen", "kitchen")
     return kitchen.rack
 
 

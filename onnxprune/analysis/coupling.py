@@ -6,6 +6,8 @@ This file names no operator: it reads the tables of `ops` and drives their rules
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Mapping
+from types import MappingProxyType
 
 import onnx_ir as ir
 
@@ -25,17 +27,20 @@ from onnxprune.model.weights import is_parameter
 from onnxprune.ops import find_rule
 from onnxprune.ops.base import Dims, Op, Reason, RefuseError, key_of
 
+NO_DIMS: Mapping[str, Dims] = MappingProxyType({})
 
-def analyze(model: ir.Model, shapes: Shapes | None = None) -> Analysis:
+
+def analyze(model: ir.Model, shapes: Shapes | None = None, start: Mapping[str, Dims] = NO_DIMS) -> Analysis:
     """Find the groups of a model in canonical form (see passes.canonicalize).
 
     Args:
         model: the model; it is not changed.
         shapes: its shapes where they are known already.
+        start: what is known of the dimensions of weights before the walk, by name. A model that units were removed from
+            starts with what is left of the dimensions that it had, so which unit is which is known afterwards.
     """
-    graph = graphs.view(model)
     shapes = infer(model) if shapes is None else shapes
-    analysis = Analysis(model, graph, shapes, _fresh_dims(shapes))
+    analysis = Analysis(model, shapes, _first_dims(shapes, start))
     freeze_interface(analysis)
     _walk(analysis)
     freeze_sizes_given_by_data(analysis)
@@ -47,9 +52,13 @@ def analyze(model: ir.Model, shapes: Shapes | None = None) -> Analysis:
     return analysis
 
 
-def _fresh_dims(shapes: Shapes) -> dict[str, Dims]:
-    """An atom for every axis of every value."""
-    return {name: [Atom(size) for size in shape] for name, shape in shapes.shapes.items()}
+def _first_dims(shapes: Shapes, start: Mapping[str, Dims]) -> dict[str, Dims]:
+    """An atom for every axis of every value, but for those that are known."""
+    found = {name: [Atom(size) for size in shape] for name, shape in shapes.shapes.items()}
+    for name, dims in start.items():
+        if tuple(dim.size for dim in dims) == shapes.shapes.get(name):
+            found[name] = list(dims)
+    return found
 
 
 def _walk(analysis: Analysis) -> None:

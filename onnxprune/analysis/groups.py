@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass, field
+from functools import cached_property
 
 import networkx as nx
 import onnx_ir as ir
 
 from onnxprune.analysis.shape_inference import Shapes
-from onnxprune.dims import Atom, Dim
+from onnxprune.dims import Atom, Dim, atoms, resolve
+from onnxprune.model import graph as graphs
 from onnxprune.ops.base import Dims, Findings, Reason, SizeRef
 
 
@@ -62,7 +64,6 @@ class Analysis:
 
     Attributes:
         model: the model analysed (canonical form).
-        graph: its networkx view.
         shapes: concrete shapes and known constants.
         dims: per value the dimension of each axis.
         groups: what can be pruned, in topological order.
@@ -73,7 +74,6 @@ class Analysis:
     """
 
     model: ir.Model
-    graph: nx.DiGraph
     shapes: Shapes
     dims: dict[str, Dims]
     groups: list[Group] = field(default_factory=list)
@@ -81,6 +81,39 @@ class Analysis:
     findings: Findings = field(default_factory=Findings)
     unruled: Counter[str] = field(default_factory=Counter)
     activations: set[str] = field(default_factory=set)
+
+    @cached_property
+    def graph(self) -> nx.DiGraph:
+        """The networkx view of the model."""
+        return graphs.view(self.model)
+
+    def note(self, value: ir.Value, dims: Dims) -> None:
+        """Take in a weight that was put into the model after the walk; `dims` are those of its axes.
+
+        The view of the graph is made anew when it is asked for.
+        """
+        name, tensor = value.name or "", value.const_value
+        assert tensor is not None
+        self.dims[name] = dims
+        self.shapes.shapes[name] = tuple(dim.size for dim in dims)
+        self.shapes.dtypes[name] = tensor.dtype
+        by_atom = {group.atom: group for group in self.groups}
+        for axis, handle in enumerate(dims):
+            dim = resolve(handle)
+            for atom in dict.fromkeys(atoms(dim)):
+                if atom in by_atom:
+                    by_atom[atom].occurrences.append(Occurrence(name, axis, dim))
+        self.__dict__.pop("graph", None)
+
+    def note_like(self, name: str, like: str) -> None:
+        """Take in a value that was put into the model after the walk, and has the shape and dimensions of another."""
+        self.dims[name] = self.dims[like]
+        self.shapes.shapes[name] = self.shapes.shapes[like]
+        self.shapes.dtypes[name] = self.shapes.dtypes[like]
+        self.shapes.dynamic.update((name, axis) for value, axis in set(self.shapes.dynamic) if value == like)
+        if like in self.activations:
+            self.activations.add(name)
+        self.__dict__.pop("graph", None)
 
     def names(self) -> dict[Atom, str]:
         """The id of each group by its atom, for printing dimensions."""

@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import contextlib
 import gc
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import onnx_ir as ir
 
 from onnxprune.analysis import cost
 from onnxprune.analysis.canonicalize import canonicalize
-from onnxprune.analysis.coupling import analyze
+from onnxprune.analysis.coupling import NO_DIMS, analyze
 from onnxprune.analysis.groups import Analysis
 from onnxprune.errors import ModelError, PlanError, UsageError
 from onnxprune.model.file import check, check_references, open_model
 from onnxprune.model.graph import remove_dead
+from onnxprune.ops.base import Dims
 from onnxprune.runtime.shape_probe import observe
 
 
@@ -46,12 +47,12 @@ def blaming(path: str | Path) -> Iterator[None]:
         raise
 
 
-def analyze_model(model: ir.Model) -> Analysis:
-    """Bring an opened model into canonical form, in place, and find its groups."""
+def analyze_model(model: ir.Model, start: Mapping[str, Dims] = NO_DIMS) -> Analysis:
+    """Bring an opened model into canonical form, in place, and find its groups; `start` as for `coupling.analyze`."""
     with _garbage_kept():
         _, shapes = canonicalize(model, observe)
         remove_dead(model)
-        return analyze(model, shapes)
+        return analyze(model, shapes, start)
 
 
 @contextlib.contextmanager

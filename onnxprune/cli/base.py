@@ -124,7 +124,7 @@ class Telling:
         from onnxprune.report import data, terminal
 
         verbose = verbose or self.verbose
-        document = data.of_result(result.report, result.plan, model, output)
+        document = data.of_result(result, model, output)
         self.tell(document, lambda: terminal.show_result(result.report, model, output, verbose=verbose))
 
 

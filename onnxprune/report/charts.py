@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from onnxprune.pipeline.details import along, histogram
+from onnxprune.report.details import along, histogram
 
 _DENSITY_BINS = 80
 

@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from onnxprune.pipeline.details import along, histogram
 from onnxprune.report.charts import columns
+from onnxprune.report.details import along, histogram
 
 _WIDTH, _ROW, _HEAD = 960, 44, 64
 _LEFT, _RIGHT = 320, 840  # between these lie the bars

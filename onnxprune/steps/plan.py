@@ -44,14 +44,16 @@ class Plan:
 
     Attributes:
         removals: what goes, in the order of the model's groups.
-        request: what it came from, for people; replay ignores it.
+        recipe: the recipe that it came from, as `pipeline.recipe.Recipe.document` writes it; replay does not read it.
+        folds: constants that the removed units give go into the biases of what reads them, as in lossless removal.
         structure: id, kind and units of all groups of the model; so the plan is known to fit a model that was trained
             and exported again, although the names in it have changed.
     """
 
     removals: tuple[Removal, ...] = ()
-    request: dict[str, Any] = field(default_factory=dict)
+    recipe: dict[str, Any] = field(default_factory=dict)
     structure: tuple[tuple[str, str, int], ...] = ()
+    folds: bool = False
 
     @property
     def removed_units(self) -> int:
@@ -61,7 +63,7 @@ class Plan:
     def to_json(self) -> str:
         """The plan as JSON, one group per line."""
         lines = ",\n".join("    " + json.dumps(asdict(removal)) for removal in self.removals)
-        head = json.dumps({"format": FORMAT, "request": self.request})[:-1]
+        head = json.dumps({"format": FORMAT, "kind": "plan", "folds": self.folds, "recipe": self.recipe})[:-1]
         structure = f',\n  "structure": {json.dumps(self.structure)}' if self.structure else ""
         return f'{head},\n  "groups": [\n{lines}\n  ]{structure}\n}}\n'
 
@@ -82,8 +84,9 @@ class Plan:
                 for g in data["groups"]
             )
             structure = tuple((str(name), str(kind), _whole(units)) for name, kind, units in data.get("structure", ()))
-            return Plan(removals, dict(data.get("request", {})), structure)
-        except (KeyError, TypeError, ValueError):
+            folds = data.get("folds", data.get("request", {}).get("lossless", False))  # plans of 0.1 said it there
+            return Plan(removals, dict(data.get("recipe", {})), structure, bool(folds))
+        except (AttributeError, KeyError, TypeError, ValueError):
             raise PlanError(f"not a complete plan of onnxprune; {_ADVICE}") from None
 
     @staticmethod
@@ -164,7 +167,7 @@ def compose(first: Plan, then: Plan) -> Plan:
         removals[before.group] = Removal(before.group, before.kind, before.units, together)
     order = {name: place for place, (name, _, _) in enumerate(first.structure)}
     ordered = sorted(removals.values(), key=lambda removal: order.get(removal.group, len(order)))
-    return Plan(tuple(ordered), then.request or first.request, first.structure)
+    return Plan(tuple(ordered), then.recipe or first.recipe, first.structure, first.folds or then.folds)
 
 
 def _same_places(first: Plan, then: Plan) -> dict[str, str]:
@@ -216,11 +219,11 @@ def _mask(group: Group, removal: Removal) -> Mask:
     return mask
 
 
-def plan_from_masks(keep: Iterable[tuple[Group, Mask]], request: dict[str, Any]) -> Plan:
+def plan_from_masks(keep: Iterable[tuple[Group, Mask]], recipe: dict[str, Any] | None = None) -> Plan:
     """A plan that removes what the masks do not keep; groups that lose nothing are left out."""
     removals = [
         Removal(group.id, group.kind, group.units, tuple(int(unit) for unit in np.flatnonzero(~mask)))
         for group, mask in keep
         if not mask.all()
     ]
-    return Plan(tuple(removals), request)
+    return Plan(tuple(removals), recipe or {})

@@ -10,7 +10,7 @@ import importlib
 import os
 import pkgutil
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from importlib.metadata import entry_points
 from typing import Any, Generic, TypeVar
 
@@ -20,14 +20,15 @@ from onnxprune.support.messages import did_you_mean
 T = TypeVar("T")
 
 
-def load_package(package: str, group: str) -> None:
+def load_package(package: str, group: str, leaf: str = "") -> None:
     """Import every module of `package` and of the packages in it, then the plug-ins of the entry point group `group`:
     they register themselves. A group keeps its name wherever the package moves, for plug-ins name it.
 
-    Raises OnnxpruneError with one line for a plug-in that fails.
+    With `leaf`, of the packages inside only the modules of that name are imported. Raises OnnxpruneError with one line
+    for a plug-in that fails.
     """
     root = importlib.import_module(package)
-    for module in sorted(info.name for info in pkgutil.walk_packages(root.__path__, f"{package}.")):
+    for module in sorted(_modules(list(root.__path__), f"{package}.", leaf)):
         importlib.import_module(module)
     for entry in sorted(entry_points(group=group), key=lambda found: found.name):
         try:
@@ -36,6 +37,18 @@ def load_package(package: str, group: str) -> None:
             said = (str(error).strip().splitlines() or [type(error).__name__])[0]
             name = f"plug-in '{entry.name}' ({entry.value}) of {group}"
             raise OnnxpruneError(f"{name} cannot be loaded: {said}; update or uninstall it") from error
+
+
+def _modules(folders: list[str], prefix: str, leaf: str) -> Iterator[str]:
+    """The modules in folders and below, without importing any."""
+    for info in pkgutil.iter_modules(folders, prefix):
+        name = info.name.rpartition(".")[2]
+        if info.ispkg:
+            inside = [os.path.join(folder, name) for folder in folders]
+            below = _modules(inside, f"{info.name}.", leaf)
+            yield from (each for each in below if not leaf or each.rpartition(".")[2] == leaf)
+        else:
+            yield info.name
 
 
 def imported_function(spec: str) -> Callable[..., Any]:
@@ -61,10 +74,11 @@ def imported_function(spec: str) -> Callable[..., Any]:
 class Registry(Generic[T]):
     """Names to entries of one family, with a guard against duplicates and a suggestion for misspelt names."""
 
-    def __init__(self, family: str, package: str, group: str) -> None:
+    def __init__(self, family: str, package: str, group: str, leaf: str = "") -> None:
         self.family = family
         self.package = package
         self.group = group
+        self.leaf = leaf
         self._entries: dict[str, T] = {}
         self._loaded = False
 
@@ -94,4 +108,4 @@ class Registry(Generic[T]):
     def _load(self) -> None:
         if not self._loaded:
             self._loaded = True
-            load_package(self.package, self.group)
+            load_package(self.package, self.group, self.leaf)

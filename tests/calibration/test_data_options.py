@@ -10,8 +10,8 @@ import click
 import numpy as np
 import pytest
 from click.testing import CliRunner
-
 from onnxprune.cli.data_options import data_options
+
 from onnxprune.data.base import Data
 from onnxprune.data.options import data_from
 from onnxprune.errors import DataError, UsageError

@@ -14,7 +14,7 @@ from onnxprune.support.registry import Registry
 @pytest.fixture
 def empty(monkeypatch: pytest.MonkeyPatch) -> Registry[Criterion]:
     """A registry of its own."""
-    registry: Registry[Criterion] = Registry("criterion", "onnxprune.criteria")
+    registry: Registry[Criterion] = Registry("criterion", "onnxprune.steps.prune.criteria", "onnxprune.criteria")
     registry._loaded = True
     monkeypatch.setattr(base, "criteria", registry)
     return registry

@@ -11,8 +11,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from onnxprune.pipeline.details import along, histogram
 from onnxprune.pipeline.run import inspect
+from onnxprune.report.details import along, histogram
 from onnxprune.report.score_plot import plot
 from onnxprune.report.scores import as_csv, of_criteria, of_scores, show_scores, sparkline
 from onnxprune.steps.prune.criteria.base import criteria

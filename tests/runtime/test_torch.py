@@ -206,7 +206,7 @@ def test_operators_without_any_are_named(build: Build) -> None:
 def test_families_of_operators_do_not_know_each_other() -> None:
     for path in (Path(torch_ops.__file__).parent).glob("*.py"):
         imported = re.findall(r"from onnxprune\.(\S+) import", path.read_text(encoding="utf-8"))
-        allowed = {"errors", "runtime.torch_ops.base", *(["registry"] if path.stem == "__init__" else [])}
+        allowed = {"errors", "runtime.torch.ops.base", *(["support.registry"] if path.stem == "__init__" else [])}
         assert set(imported) <= allowed, path.name
 
 

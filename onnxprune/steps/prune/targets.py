@@ -8,10 +8,10 @@ largest cut within it, beside others it has to hold for the cut that they need.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from onnxprune.errors import UsageError
-from onnxprune.steps.prune.allocation.base import Lost
 from onnxprune.support.messages import did_you_mean
 from onnxprune.support.quantities import VALUE, amount, unit_factor
 
@@ -63,7 +63,7 @@ class Met:
 class Outcome:
     """The cut that was found, at which strength, and what it makes of each target."""
 
-    lost: Lost
+    lost: Mapping[str, int]
     strength: float
     met: tuple[Met, ...] = ()
     remarks: tuple[str, ...] = ()

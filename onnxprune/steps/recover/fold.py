@@ -78,7 +78,7 @@ def _write(pairing: Pairing, ours: Layer, twin: Layer, matrix: Matrix) -> bool:
     inputs, outputs = pairing.kept(twin.x, twin.form.axis), pairing.kept(twin.y, twin.form.out_axis)
     features = inputs[twin.feature_channels(len(inputs))[0]]
     before = read(ours.stored)
-    set_matrix(pairing.pruned.model, ours, matrix[:, features][:, :, outputs])
+    set_matrix(pairing.pruned.model, ours, matrix[:, features][:, :, outputs], pairing.pruned)
     return not np.array_equal(before, read(ours.stored))
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,22 +9,23 @@ import numpy as np
 import numpy.typing as npt
 
 from onnxprune.analysis.groups import Analysis
-from onnxprune.analysis.stages import stages_of
-from onnxprune.steps.plan import Plan
+from onnxprune.pipeline.result import Result
+from onnxprune.report.stages import stages_of
 from onnxprune.steps.prune.criteria.base import Scores
 
 BINS = 32
 
 
-def details_of(analysis: Analysis, plan: Plan, scores: Mapping[str, Scores] | None) -> Details:
-    """The details of a plan; `analysis` is that of the whole model, `scores` None where nothing was scored."""
-    keep = plan.keep(analysis)
-    kept = {atom: int(mask.sum()) for atom, mask in keep.items()}
+def details_of(result: Result) -> Details:
+    """The details of a result: what its last cut was made from."""
+    analysis, state = result.before, result.state
+    cut = analysis is state.original
+    kept = {atom: int(mask.sum()) for atom, mask in state.left.items()} if cut else {}
+    prunes = [record.numbers for record in state.records if "scores" in record.numbers]
     spread = []
-    for group in analysis.groups:
-        if scores is not None and group.id in scores:
-            mask = keep.get(group.atom, np.ones(group.units, dtype=np.bool_))
-            spread.append(_spread(group.id, scores[group.id], mask))
+    for group in analysis.groups if len(prunes) == 1 else ():
+        if group.id in prunes[0]["scores"]:
+            spread.append(_spread(group.id, prunes[0]["scores"][group.id], state.mask(group)))
     return Details(tuple(stages_of(analysis, kept)), tuple(frozen(analysis)), tuple(spread))
 
 
