@@ -61,7 +61,7 @@ Step = Callable[[], Any]
 def ours(case: Case) -> tuple[Step, Callable[[Any], None]]:
     from onnxprune.pipeline import run as pipeline
 
-    return lambda: pipeline.compress(case.original, "l1", RATIO), lambda result: result.save(case.target(OURS))
+    return lambda: pipeline.compress(case.original, criterion="l1", RATIO), lambda result: result.save(case.target(OURS))
 
 
 def torch_pruning(case: Case) -> tuple[Step, Callable[[Any], None]]:

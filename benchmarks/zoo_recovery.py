@@ -170,7 +170,7 @@ def _compressed(path: Path, folder: Path, data: Any, options: dict[str, Any]) ->
     if options.pop("lossless", False):
         return pipeline.compress_lossless(path), None
     if options.pop("later", False):
-        pipeline.compress(path, "l2", 0.3).save(folder / "cut.onnx")
+        pipeline.compress(path, criterion="l2", ratio=0.3).save(folder / "cut.onnx")
         return pipeline.recover(folder / "cut.onnx", path, data=data), folder / "cut.onnx"
     return pipeline.compress(path, data=data, **options), None
 

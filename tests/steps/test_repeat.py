@@ -6,16 +6,17 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
+import onnx_ir as ir
 import pytest
 
 from onnxprune.data.base import Batch, Data, load_data
 from onnxprune.errors import TargetError, UsageError
 from onnxprune.evaluation.metrics import evaluate, metric, outputs_of
-from onnxprune.model.file import open_model
+from onnxprune.model.file import estimated_bytes, open_model
 from onnxprune.model.signature import ports_of
 from onnxprune.pipeline.run import apply, compress, inspect
 from onnxprune.steps.plan import Plan
-from onnxprune.steps.prune import candidates as trials
+from onnxprune.steps.prune import candidates
 from onnxprune.steps.prune.allocation.base import allocations
 
 
@@ -43,7 +44,7 @@ def test_the_plan_replays_what_went(digits: dict[str, Path], tmp_path: Path) -> 
     data = Data("made", False, lambda: iter([Batch({"input": x})]))
     first = next(outputs_of(tmp_path / "once.onnx", data))
     np.testing.assert_allclose(first, next(outputs_of(tmp_path / "steps.onnx", data)), rtol=1e-4, atol=1e-5)
-    assert result.plan.request["steps"] == 3
+    assert result.plan.recipe["step"][0]["times"] == 3
 
 
 def test_every_step_recovers_towards_the_original(digits: dict[str, Path], tmp_path: Path) -> None:
@@ -52,12 +53,12 @@ def test_every_step_recovers_towards_the_original(digits: dict[str, Path], tmp_p
     data = Data("digits", False, lambda: (Batch({"input": x[i : i + 64]}) for i in range(0, 192, 64)))
     values = []
     for recover in ("none", "reconstruct"):
-        result = compress(digits["resnet"], "l1", 0.4, steps=2, data=data, recover=recover)
+        result = compress(digits["resnet"], criterion="l1", ratio=0.4, steps=2, data=data, recover=recover)
         result.save(tmp_path / f"{recover}.onnx")
         reference = outputs_of(digits["resnet"], data)
         values.append(evaluate(tmp_path / f"{recover}.onnx", data, metric("snr", False), reference))
     assert values[1] > values[0] + 3
-    assert result.report.recovery.method == "reconstruct"
+    assert result.report.recovery == "reconstruct"
 
 
 def test_groups_keep_their_names_where_recovery_gives_biases_new_ones(digits: dict[str, Path]) -> None:
@@ -77,7 +78,7 @@ COMPUTED = [name for name in allocations.names() if not allocations[name].needs]
 
 
 def lost(path: Path, **options: object) -> dict[str, int]:
-    plan = compress(path, "l1", **options).plan  # type: ignore[arg-type]
+    plan = compress(path, criterion="l1", **options).plan  # type: ignore[arg-type]
     return {removal.group: len(removal.remove) for removal in plan.removals}
 
 
@@ -102,7 +103,7 @@ def test_steps_end_at_the_size_of_one(digits: dict[str, Path], name: str, scope:
     """The size is the mean of the shares of parameters and MACs; no more is left than uniform leaves in one step."""
 
     def size(**options: object) -> float:
-        report = compress(digits[name], "l1", 0.45, **options).report  # type: ignore[arg-type]
+        report = compress(digits[name], criterion="l1", ratio=0.45, **options).report  # type: ignore[arg-type]
         before, after = report.before, report.after
         return (after.parameters / before.parameters + after.macs / before.macs) / 2
 
@@ -137,10 +138,10 @@ def test_groups_whose_neighbours_are_down_to_a_unit_are_found(digits: dict[str, 
 def test_what_has_gone_stays_away_and_is_scored_on_what_is_left(digits: dict[str, Path]) -> None:
     """After the first step's units the weakest of the rest go, by the scores that they have then."""
     path = digits["resnet"]
-    first = {r.group: set(r.remove) for r in compress(path, "l1", 0.2, scope="uniform").plan.removals}
-    both = compress(path, "l1", 0.4, scope="uniform", steps=2, schedule="linear").plan
+    first = {r.group: set(r.remove) for r in compress(path, criterion="l1", ratio=0.2, scope="uniform").plan.removals}
+    both = compress(path, criterion="l1", ratio=0.4, scope="uniform", steps=2, schedule="linear").plan
     assert all(first.get(removal.group, set()) <= set(removal.remove) for removal in both.removals)
-    once = {r.group: set(r.remove) for r in compress(path, "l1", 0.4, scope="uniform").plan.removals}
+    once = {r.group: set(r.remove) for r in compress(path, criterion="l1", ratio=0.4, scope="uniform").plan.removals}
     assert any(set(removal.remove) != once[removal.group] for removal in both.removals)
 
 
@@ -156,7 +157,7 @@ def test_a_drop_holds_at_the_end(digits: dict[str, Path]) -> None:
         "the drop is of accuracy, on 21 samples kept apart",
     ]
     with pytest.raises(TargetError, match=r"drop=0: .* allowed: the cut that meets the other targets"):
-        compress(path, "random", target=["macs=0.1", "drop=0"], steps=2, data=data, recover="none")
+        compress(path, criterion="random", target=["macs=0.1", "drop=0"], steps=2, data=data, recover="none")
     with pytest.raises(UsageError, match="alone does not say how far"):
         compress(path, target=["drop=0.1"], steps=2, data=data)
 
@@ -164,10 +165,11 @@ def test_a_drop_holds_at_the_end(digits: dict[str, Path]) -> None:
 def test_seconds_are_split_over_the_steps(digits: dict[str, Path], monkeypatch: pytest.MonkeyPatch) -> None:
     """Where the time is that of the file's size, a time of half of it is met at half the size."""
 
-    def measure(paths: list[Path], *_: object, **__: object) -> list[SimpleNamespace]:
-        return [SimpleNamespace(seconds=(path.stat().st_size * 1e-6,) * 3, processor_seconds=()) for path in paths]
+    def measure(models: list[Path | ir.Model], *_: object, **__: object) -> list[SimpleNamespace]:
+        sizes = [model.stat().st_size if isinstance(model, Path) else estimated_bytes(model) for model in models]
+        return [SimpleNamespace(seconds=(size * 1e-6,) * 3, processor_seconds=()) for size in sizes]
 
-    monkeypatch.setattr(trials, "measure", measure)
+    monkeypatch.setattr(candidates, "measure", measure)
     size = digits["resnet"].stat().st_size
     result = compress(digits["resnet"], target=[f"latency={size * 0.5e-3}ms"], steps=2)
     assert 0.4 < result.report.file_bytes[1] / size < 0.52

@@ -101,7 +101,7 @@ def test_inspect_reads_only(digits: dict[str, Path]) -> None:
 
 
 def test_plan_is_replayed_byte_for_byte(digits: dict[str, Path], tmp_path: Path) -> None:
-    result = op.compress(digits["transformer"], "random", 0.3, scope="global", seed=7)
+    result = op.compress(digits["transformer"], criterion="random", ratio=0.3, scope="global", seed=7)
     result.save(tmp_path / "first.onnx")
     result.plan.save(tmp_path / "plan.json")
     plan = op.Plan.read(tmp_path / "plan.json")

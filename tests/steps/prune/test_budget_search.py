@@ -195,11 +195,11 @@ def test_biases_that_recovery_brings_are_counted(build: Build, tmp_path: Path) -
     )
     rows = np.random.default_rng(0).standard_normal((40, 5), np.float32)
     data = Data("made up", False, lambda: iter([Batch({"x": rows[:20]}), Batch({"x": rows[20:]})]))
-    result = compress(path, "l2", target=["params=0.5"], data=data)
+    result = compress(path, criterion="l2", target=["params=0.5"], data=data)
     result.save(tmp_path / "half.onnx")
     shapes = sorted(tuple(array.dims) for array in onnx.load(tmp_path / "half.onnx").graph.initializer)
     assert shapes == [(4,), (5, 27), (27,), (27, 4)]
-    small = compress(path, "l2", target=["size=0.6"], data=data).save(tmp_path / "small.onnx")
+    small = compress(path, criterion="l2", target=["size=0.6"], data=data).save(tmp_path / "small.onnx")
     assert 0.4 * path.stat().st_size < small.file_bytes[1] <= 0.6 * path.stat().st_size
 
 
