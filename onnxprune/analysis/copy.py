@@ -13,7 +13,7 @@ from onnxprune.ops.base import Findings
 def copy_model(model: ir.Model) -> ir.Model:
     """A model with nodes and values of its own; the tensors of its weights are shared, for nothing changes a tensor."""
     copy = model.clone()
-    copy.meta.update(model.meta)
+    copy.meta.update(model.meta, from_file=False)
     return copy
 
 

@@ -12,9 +12,10 @@ import onnx_ir as ir
 from onnxprune.analysis.groups import Analysis, Group
 from onnxprune.analysis.inspect import blaming, inspect
 from onnxprune.analysis.select import select
-from onnxprune.data.base import Data
+from onnxprune.data.base import Data, load_data
 from onnxprune.data.options import DataOptions
 from onnxprune.errors import NothingToPruneError
+from onnxprune.model.file import runnable
 from onnxprune.model.signature import ports_of
 from onnxprune.pipeline.recipe import Recipe
 from onnxprune.pipeline.result import Result
@@ -38,7 +39,7 @@ def samples_of(data: Any, model: ir.Model, seed: int) -> Data | None:
         return data
     if isinstance(data, DataOptions):
         return data.open(lambda: model, seed)
-    return as_data(data, ports_of(model))
+    return load_data(str(data), ports_of(model))
 
 
 @dataclass(frozen=True)
@@ -57,7 +58,7 @@ def opened(model: Any, progress: Progress = silent) -> Given:
         progress: is called with what is being done.
     """
     progress("analysing")
-    source = Path(model) if isinstance(model, str | Path) else as_model(model)
+    source = runnable(model)
     return Given(source, inspect(source))
 
 

@@ -29,7 +29,8 @@ from onnxprune.data.base import Data
 from onnxprune.data.stored import store, stored
 from onnxprune.errors import UsageError
 from onnxprune.evaluation.metrics import Metric, chosen_output, evaluate, metric, outputs_of
-from onnxprune.model.file import open_model, save, skeleton
+from onnxprune.model.file import digest as content_of
+from onnxprune.model.file import save
 from onnxprune.model.signature import ports_of
 from onnxprune.runtime.session import Session
 from onnxprune.steps.base import Context
@@ -129,7 +130,7 @@ def measure(
         folder = Path(name)
         digest, samples = store(measured, folder / MEASURED)
         found = _metric(state.source, measured, context.metric)
-        what = [digest_of(state.source), digest, found.name]
+        what = [content_of(state.original.model), digest, found.name]
         if recover is not None:
             what += [str(recover), str(context.seed)]
         if fitted is not measured:
@@ -257,18 +258,3 @@ def _deaf_to_ctrl_c() -> Iterator[None]:
         yield
     finally:
         signal.signal(signal.SIGINT, before or signal.SIG_DFL)
-
-
-def digest_of(source: Path | ir.Model) -> str:
-    """Of a model's files, or of one in memory, its weights included."""
-    total = hashlib.sha256()
-    if isinstance(source, Path):
-        for file in open_model(source).meta["files"]:
-            with Path(file).open("rb") as stream:
-                total.update(hashlib.file_digest(stream, "sha256").digest())
-        return total.hexdigest()
-    total.update(skeleton(source).SerializeToString(deterministic=True))
-    for name, value in sorted(source.graph.initializers.items()):
-        if value.const_value is not None:
-            total.update(name.encode() + value.const_value.tobytes())
-    return total.hexdigest()
