@@ -168,7 +168,7 @@ def _compressed(path: Path, folder: Path, data: Any, options: dict[str, Any]) ->
     from onnxprune.pipeline import run as pipeline
 
     if options.pop("lossless", False):
-        return pipeline.compress_lossless(path), None
+        return pipeline.compress(path, lossless=True), None
     if options.pop("later", False):
         pipeline.compress(path, criterion="l2", ratio=0.3).save(folder / "cut.onnx")
         return pipeline.recover(folder / "cut.onnx", path, data=data), folder / "cut.onnx"

@@ -16,7 +16,7 @@ from click.testing import CliRunner, Result
 
 from onnxprune.cli import main
 from tests.conftest import Build
-from tests.test_api import HEAVY, modules_after
+from tests.pipeline.test_api import HEAVY, modules_after
 
 COMMANDS = main.list_commands(click.Context(main))
 

@@ -13,6 +13,10 @@ from onnxprune.analysis.shape_inference import Shapes
 from onnxprune.dims import Atom, Dim, atoms, resolve
 from onnxprune.model import graph as graphs
 from onnxprune.ops.base import Dims, Findings, Reason, SizeRef
+from onnxprune.support.notebook import html_table
+
+# Groups that a print of an analysis lists.
+_SHOWN = 6
 
 
 @dataclass(frozen=True)
@@ -24,7 +28,7 @@ class Occurrence:
     dim: Dim
 
 
-@dataclass
+@dataclass(repr=False)
 class Group:
     """`units` independent units that are removed one by one, everywhere at once.
 
@@ -47,6 +51,9 @@ class Group:
         """How many units there are."""
         return self.atom.size
 
+    def __repr__(self) -> str:
+        return f"Group({self.id!r}, {self.kind}, {self.units} units in {len(self.occurrences)} weight axes)"
+
 
 @dataclass(frozen=True)
 class Frozen:
@@ -58,7 +65,7 @@ class Frozen:
     reason: Reason
 
 
-@dataclass
+@dataclass(repr=False)
 class Analysis:
     """Everything that is known about the dimensions of a model.
 
@@ -105,6 +112,14 @@ class Analysis:
                     by_atom[atom].occurrences.append(Occurrence(name, axis, dim))
         self.__dict__.pop("graph", None)
 
+    def remove_dead(self) -> None:
+        """Remove what nothing reads any more from the model, and forget it."""
+        graphs.remove_dead(self.model)
+        weights = self.model.graph.initializers
+        for group in self.groups:
+            group.occurrences = [place for place in group.occurrences if place.tensor in weights]
+        self.__dict__.pop("graph", None)
+
     def note_like(self, name: str, like: str) -> None:
         """Take in a value that was put into the model after the walk, and has the shape and dimensions of another."""
         self.dims[name] = self.dims[like]
@@ -114,6 +129,19 @@ class Analysis:
         if like in self.activations:
             self.activations.add(name)
         self.__dict__.pop("graph", None)
+
+    def __repr__(self) -> str:
+        units = sum(group.units for group in self.groups)
+        lines = [
+            f"Analysis: {len(self.groups)} groups of {units:,} units, {len(self.frozen)} weight axes keep their size"
+        ]
+        lines += [f"  {group.id}: {group.units} {group.kind}" for group in self.groups[:_SHOWN]]
+        lines += [f"  ... and {len(self.groups) - _SHOWN} more"] if len(self.groups) > _SHOWN else []
+        return "\n".join(lines)
+
+    def _repr_html_(self) -> str:
+        rows = ((group.id, group.kind, group.units) for group in self.groups)
+        return html_table(("group", "kind", "units"), rows)
 
     def names(self) -> dict[Atom, str]:
         """The id of each group by its atom, for printing dimensions."""

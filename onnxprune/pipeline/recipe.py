@@ -140,7 +140,7 @@ def find(name: str) -> tuple[Any, Option]:
     wanted = name.replace("-", "_")
     for kind in KINDS:
         for each in options_of(kind).values():
-            if wanted == each.flag.replace("-", "_"):
+            if wanted in (each.name, each.flag.replace("-", "_")):
                 return kind, each
     known = [each.flag.replace("-", "_") for kind in KINDS for each in options_of(kind).values()]
     raise UsageError(f"unknown option '{name}'{did_you_mean(wanted, known)}")

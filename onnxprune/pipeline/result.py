@@ -23,8 +23,8 @@ from onnxprune.steps.recover.layerwise import LayerError
 from onnxprune.steps.recover.step import NONE
 from onnxprune.steps.state import State
 from onnxprune.support.files import check_targets
+from onnxprune.support.notebook import html_table
 from onnxprune.support.progress import Progress, silent
-from onnxprune.support.quantities import show_bytes
 
 if TYPE_CHECKING:
     import onnx
@@ -41,7 +41,7 @@ class GroupReport:
     statistics: bool
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Report:
     """What a run did, in numbers.
 
@@ -69,8 +69,28 @@ class Report:
     recovery: str = NONE
     errors: tuple[LayerError, ...] = ()
 
+    def _rows(self) -> list[tuple[str, int, int, str]]:
+        rows = [
+            ("parameters", self.before.parameters, self.after.parameters),
+            ("MACs", self.before.macs, self.after.macs),
+            ("file bytes", *self.file_bytes),
+        ]
+        return [(name, old, new, f"{new / old:.1%}" if old else "-") for name, old, new in rows]
 
-@dataclass
+    def __repr__(self) -> str:
+        smaller = [group for group in self.groups if group.kept < group.units]
+        removed = sum(group.units - group.kept for group in smaller)
+        lines = [f"Report: {removed:,} units of {len(smaller)} groups removed"]
+        lines += [f"  {name:<11}{old:>15,} -> {new:>15,}  {left:>7} left" for name, old, new, left in self._rows()]
+        if self.errors:
+            lines.append(f"  recovered by {self.recovery}, {len(self.errors)} layers")
+        return "\n".join(lines)
+
+    def _repr_html_(self) -> str:
+        return html_table(("", "before", "after", "left"), self._rows())
+
+
+@dataclass(repr=False)
 class Result:
     """A model in memory, the recipe that made it, and the numbers. `save` checks and writes it.
 
@@ -87,7 +107,7 @@ class Result:
     source: Path | ir.Model
     before: Analysis
     seed: int = 0
-    _written: tuple[int, tuple[str, ...]] | None = field(default=None, repr=False)
+    _saved: Report | None = field(default=None, repr=False)
 
     @property
     def model(self) -> ir.Model:
@@ -105,13 +125,8 @@ class Result:
 
     @property
     def report(self) -> Report:
-        """The numbers."""
-        if self._written is None:
-            return self._counted
-        size, notes = self._written
-        counted = self._counted
-        sizes = (counted.file_bytes[0], size)
-        return replace(counted, file_bytes=sizes, estimated=False, notes=(*counted.notes, *notes))
+        """The numbers; those of the file, once it is saved."""
+        return self._saved or self._counted
 
     @cached_property
     def _counted(self) -> Report:
@@ -165,30 +180,16 @@ class Result:
         with blaming(self.source), plan_written, staged(self.model, path, external=external) as written:
             notes = verify.verify(written, original)
             size = sum(file.stat().st_size for file in written.parent.iterdir())
-        self._written = (size, tuple(notes))
-        return self.report
-
-    def _rows(self) -> list[tuple[str, str, str, str]]:
-        report = self.report
-        rows = [
-            ("parameters", report.before.parameters, report.after.parameters),
-            ("MACs", report.before.macs, report.after.macs),
-            ("file bytes", *report.file_bytes),
-        ]
-        return [(name, f"{old:,}", f"{new:,}", f"{new / old:.1%}" if old else "-") for name, old, new in rows]
+        counted = self._counted
+        sizes = (counted.file_bytes[0], size)
+        self._saved = replace(counted, file_bytes=sizes, estimated=False, notes=(*counted.notes, *notes))
+        return self._saved
 
     def __repr__(self) -> str:
-        removed, groups = self.plan.removed_units, sum(group.kept < group.units for group in self.report.groups)
-        lines = [f"Result: {removed:,} units of {groups} groups removed, about {show_bytes(self.report.file_bytes[1])}"]
-        lines += [f"  {name:<11}{old:>14} -> {new:>14}  {left:>7} left" for name, old, new, left in self._rows()]
-        if self.report.errors:
-            lines.append(f"  recovered by {self.report.recovery}, {len(self.report.errors)} layers")
-        return "\n".join(lines)
+        return f"Result, {self.report!r}"
 
     def _repr_html_(self) -> str:
-        cells = ("<tr>" + "".join(f"<td>{cell}</td>" for cell in row) + "</tr>" for row in self._rows())
-        head = "<tr><th></th><th>before</th><th>after</th><th>left</th></tr>"
-        return f"<table>{head}{''.join(cells)}</table>"
+        return self.report._repr_html_()
 
 
 def default_output(source: Path) -> Path:

@@ -16,8 +16,11 @@ from onnxprune.dims import Atom, Mask
 from onnxprune.errors import PlanError
 from onnxprune.support.files import staged_text
 from onnxprune.support.messages import one_line
+from onnxprune.support.notebook import html_table
 
 FORMAT = 1
+# Groups that a print of a plan lists.
+_SHOWN = 6
 _ADVICE = "write one with: onnxprune compress MODEL --plan FILE"
 
 
@@ -38,7 +41,7 @@ class Removal:
     remove: tuple[int, ...]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Plan:
     """Everything that is removed from a model.
 
@@ -59,6 +62,15 @@ class Plan:
     def removed_units(self) -> int:
         """How many units go in all."""
         return sum(len(removal.remove) for removal in self.removals)
+
+    def __repr__(self) -> str:
+        shown = [f"  {each.group}: {len(each.remove)} of {each.units} {each.kind}" for each in self.removals[:_SHOWN]]
+        more = [f"  ... and {len(self.removals) - _SHOWN} more groups"] if len(self.removals) > _SHOWN else []
+        return "\n".join([f"Plan: {self.removed_units:,} units of {len(self.removals)} groups go", *shown, *more])
+
+    def _repr_html_(self) -> str:
+        rows = ((each.group, each.kind, each.units, each.units - len(each.remove)) for each in self.removals)
+        return html_table(("group", "kind", "units", "kept"), rows)
 
     def to_json(self) -> str:
         """The plan as JSON, one group per line."""

@@ -10,10 +10,10 @@ import click
 import numpy as np
 import pytest
 from click.testing import CliRunner
-from onnxprune.cli.data_options import data_options
 
+from onnxprune.cli.options import fields
 from onnxprune.data.base import Data
-from onnxprune.data.options import data_from
+from onnxprune.data.options import DataOptions, data_from
 from onnxprune.errors import DataError, UsageError
 from onnxprune.model.file import open_model
 from tests.calibration.harness import gathered, labels_of, sizes
@@ -32,7 +32,7 @@ def parse(model: Path, *args: str, seed: int = 0) -> tuple[Data | None, dict[str
     found: list[Any] = []
 
     @click.command()
-    @data_options
+    @fields(DataOptions)
     @click.option("--other")
     def command(**options: Any) -> None:
         found.append((data_from(options, open_model(model), seed), options))

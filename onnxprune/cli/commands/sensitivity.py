@@ -37,7 +37,7 @@ def _ratios(_: click.Context, __: click.Parameter, text: str) -> list[float]:
 @MODEL
 @fields(DataOptions, "data")
 @fields(Context, "metric")
-@click.option("--points", default="0.125,0.25,0.5,0.75", show_default=True, callback=_ratios, help="Shares to remove.")
+@click.option("--ratios", default="0.125,0.25,0.5,0.75", show_default=True, callback=_ratios, help="Shares to remove.")
 @fields(Prune, "criterion")
 @fields(Recover)
 @click.option("--plot", type=click.Path(path_type=Path), help="Also write the curves as an SVG picture.")
@@ -49,7 +49,7 @@ def _ratios(_: click.Context, __: click.Parameter, text: str) -> list[float]:
 def command(
     model: Path,
     plot: Path | None,
-    points: list[float],
+    ratios: list[float],
     criterion: str | None,
     recover: str | None,
     only: tuple[str, ...],
@@ -77,7 +77,7 @@ def command(
         groups, found = sensitivity(
             model,
             data,
-            ratios=points,
+            ratios=ratios,
             criterion=criterion or "l1",
             recover=recover,
             only=only,
@@ -90,4 +90,4 @@ def command(
 
             with staged_text(to_svg(found.metric, groups, found.curves), plot):
                 pass
-    told.tell(document(model, groups, found), lambda: show(groups, found, points))
+    told.tell(document(model, groups, found), lambda: show(groups, found, ratios))

@@ -51,6 +51,7 @@ class PruneOptions:
         high=1,
         below=True,
         metavar="PATTERN=RATIO",
+        flag="group-ratio",
         section=_HOW_MUCH,
     )
     max_ratio: float = option(

@@ -85,13 +85,12 @@ def planner(
     already = {group.id: int(removed[group.id].sum()) if removed else 0 for group in groups}
     wanted = _decided(analysis, groups, options)
     decided = {name: max(count, already[name]) for name, count in wanted.items()}
-    decided |= {group.id: already[group.id] for group in groups if group.id in closed}
     free = [group for group in groups if group.id not in decided]
     problem = Problem(
         analysis,
         free,
         {group.id: scores[group.id] for group in free},
-        {group.id: max(options.most(group), already[group.id]) for group in free},
+        {group.id: max(0 if group.id in closed else options.most(group), already[group.id]) for group in free},
         {group.atom: group.units - decided[group.id] for group in groups if group.id in decided},
         comparable,
         options.resource if options.resource != "macs" or cost.measure(analysis).macs else "parameters",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 from onnxprune.analysis.groups import Analysis, Group
 from onnxprune.data.base import Data
@@ -42,3 +43,10 @@ def score_with(
         observed = Activations(analysis, context.data, providers=context.execution, progress=context.progress)
     scoring = ScoringContext(analysis, WeightReader(analysis), context.seed, observed, context.loss, context.device)
     return {group.id: found(group, scoring) for group in groups}
+
+
+def score_model(
+    analysis: Analysis, groups: Sequence[Group], criterion: str | Criterion, data: Data | None = None, **settings: Any
+) -> dict[str, Scores]:
+    """`score_with` for whoever has data and settings, but no context."""
+    return score_with(Context(data=data, **settings), analysis, groups, criterion)

@@ -61,7 +61,9 @@ class Prune(PruneOptions, Step):
         context.progress("removing")
         made = decision.made or state.cut(decision.left)
         later = made.records[len(state.records) :]
-        return replace(made, records=(*state.records, self.record(_numbers(decision), decision.outcome.notes), *later))
+        last = context.loop.number == context.loop.rounds  # what a round on the way comes to is of no interest
+        record = self.record(_numbers(decision), decision.outcome.notes if last else ())
+        return replace(made, records=(*state.records, record, *later))
 
     def _without_loss(self, state: State, groups: list[Group], context: Context) -> State:
         from onnxprune.analysis.constants import Constants

@@ -62,6 +62,7 @@ class Recover(Step):
             providers=context.execution,
             progress=context.progress,
         )
+        pruned.remove_dead()
         numbers = {"method": found.method, "errors": found.errors}
         return replace(state.with_weights(pruned), recovered=self).noted(self.record(numbers, found.notes))
 

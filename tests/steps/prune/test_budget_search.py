@@ -260,7 +260,7 @@ def test_rounding_is_kept_to(digits: dict[str, Path]) -> None:
     ("options", "message"),
     [
         ({"max_ratio": 1.5}, "max-ratio 1.5 is outside"),
-        ({"min_units": 0}, "min-units 0 makes no sense"),
+        ({"min_units": 0}, "min-units 0 is outside 1 or more"),
         ({"target": ["macs=0.5", "macs=1M"]}, "two targets for macs"),
     ],
 )

@@ -27,6 +27,8 @@ from onnxprune.steps.plan import Plan, Removal
 from onnxprune.steps.prune import sensitivity
 from onnxprune.steps.prune.allocation.base import Curve
 from onnxprune.steps.prune.sensitivity import Sensitivity
+from onnxprune.steps.state import State
+from onnxprune.support.cache import default_cache
 from tests.conftest import Build
 
 
@@ -94,16 +96,16 @@ def test_what_is_in_the_cache_is_not_measured_again(
 ) -> None:
     """Interrupted after three cuts, it goes on with the fourth."""
     cache, cuts = tmp_path / "cache", []
-    original = sensitivity.Task.__call__
+    original = sensitivity.Task.measure
 
-    def counting(self: sensitivity.Task, point: sensitivity.Point) -> float:
+    def counting(self: sensitivity.Task, state: State, point: sensitivity.Point) -> float:
         if len(cuts) == 3:
             cuts.append("interrupted")
             raise KeyboardInterrupt
         cuts.append(point.group)
-        return original(self, point)
+        return original(self, state, point)
 
-    monkeypatch.setattr(sensitivity.Task, "__call__", counting)
+    monkeypatch.setattr(sensitivity.Task, "measure", counting)
     with pytest.raises(KeyboardInterrupt):
         measured(path, data, cache=cache)
     assert len(cuts) == 4
@@ -220,9 +222,9 @@ def test_where_nothing_can_be_kept(path: Path, data: Data, tmp_path: Path, monke
     with pytest.raises(UsageError, match=r"nothing can be kept in .*file: File exists; name another folder"):
         pipeline.sensitivity(path, data, ratios=[0.5], cache=tmp_path / "file")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file" / "deeper"))
-    assert sensitivity.default_cache() is None
+    assert default_cache() is None
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "new" / "deeper"))
-    assert sensitivity.default_cache() == tmp_path / "new" / "deeper" / "onnxprune"
+    assert default_cache() == tmp_path / "new" / "deeper" / "onnxprune"
 
 
 def test_the_table_cuts_no_number_short(path: Path, tmp_path: Path) -> None:
