@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import gc
 from collections.abc import Iterator
-from pathlib import Path
 
 import onnx_ir as ir
 
@@ -14,33 +13,34 @@ from onnxprune.analysis.canonicalize import canonicalize
 from onnxprune.analysis.coupling import analyze
 from onnxprune.analysis.groups import Analysis
 from onnxprune.errors import ModelError, PlanError, UsageError
-from onnxprune.model.file import check, check_references, open_model
+from onnxprune.model.file import Given, as_model, check, check_references
 from onnxprune.model.graph import remove_dead
 from onnxprune.runtime.shape_probe import observe
 
 
-def inspect(path: str | Path) -> Analysis:
-    """Open a model and find what can be pruned; the file is only read.
+def inspect(given: Given) -> Analysis:
+    """Find what can be pruned of a model: a path, an `onnx.ModelProto`, its bytes, or an `onnx_ir.Model`.
 
-    Raises ModelError with one line when the file cannot be worked on.
+    What was given is only read. Raises ModelError with one line when it cannot be worked on, WrongTypeError when it is
+    something else.
     """
-    with blaming(path):
-        model = open_model(path)
+    with blaming(given):
+        model = as_model(given)
         model.meta["stored"] = cost.stored(model)
         return analyze_model(model)
 
 
 @contextlib.contextmanager
-def blaming(path: str | Path) -> Iterator[None]:
-    """Where the block fails over a file that breaks the rules of ONNX, say that; for a valid file the fault is ours."""
+def blaming(given: Given) -> Iterator[None]:
+    """Where the block fails over a model that breaks the rules of ONNX, say that; for a valid one the fault is ours."""
     try:
         yield
     except (ModelError, PlanError, UsageError, MemoryError):
         raise
     except Exception as error:
         try:
-            check(Path(path))
-            check_references(Path(path))
+            check(given)
+            check_references(given)
         except ModelError as invalid:
             raise ModelError(f"not a valid ONNX model, export it again: {invalid}") from error
         raise

@@ -7,19 +7,20 @@ mostly the first sum divided by the second. All sums are float64, and only one b
 from __future__ import annotations
 
 import operator
+import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from math import log10
-from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
+import onnx_ir as ir
 
 from onnxprune.data.base import Batch, Data
 from onnxprune.errors import DataError, UsageError
 from onnxprune.model.signature import Port
-from onnxprune.runtime.session import Session
+from onnxprune.runtime.session import Runnable, Session
 from onnxprune.support.messages import did_you_mean, one_line
 from onnxprune.support.registry import imported_function
 
@@ -31,7 +32,7 @@ _FLOATS = ("tensor(float)", "tensor(float16)", "tensor(double)", "tensor(bfloat1
 
 
 class Runs(Protocol):
-    """What a model is to a metric; a `runtime.ort.Session` is one."""
+    """What a model is to a metric; a `runtime.session.Session` is one."""
 
     outputs: list[Port]
 
@@ -127,7 +128,7 @@ def metric(name: str | None, labelled: bool, output: Port | None = None) -> Metr
 
 
 def evaluate(
-    model: Path | Runs,
+    model: Runnable | Runs,
     data: Data,
     metric: Metric,
     reference: Iterable[Array] | None = None,
@@ -138,7 +139,7 @@ def evaluate(
     """The value of a metric over all of the data.
 
     Args:
-        model: a file, or a session that is loaded already.
+        model: a file, a model in memory, or a session that is loaded already.
         data: what to run it on.
         metric: from `metric()`.
         reference: the outputs of the original on the same data, batch by batch; see `outputs_of`.
@@ -167,7 +168,7 @@ def evaluate(
 
 
 def outputs_of(
-    model: Path | Runs, data: Data, *, output: str | None = None, providers: Sequence[str] = CPU
+    model: Runnable | Runs, data: Data, *, output: str | None = None, providers: Sequence[str] = CPU
 ) -> Iterator[Array]:
     """One output of a model, batch by batch, as a reference for others; `list` it to use it for many of them.
 
@@ -191,8 +192,10 @@ def chosen_output(outputs: Sequence[Port], name: str | None = None) -> Port:
     return known[name]
 
 
-def _session(model: Path | Runs, providers: Sequence[str]) -> Runs:
-    return Session(model, providers, optimized=True) if isinstance(model, Path) else model
+def _session(model: Runnable | Runs, providers: Sequence[str]) -> Runs:
+    if isinstance(model, str | os.PathLike | ir.Model):
+        return Session(model, providers, optimized=True)
+    return model
 
 
 def _outputs(session: Runs, batch: Batch, names: Sequence[str] | None) -> dict[str, Array]:

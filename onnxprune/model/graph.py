@@ -6,7 +6,8 @@ walks it (order, reachability, what is dead, stages); it is derived from the mod
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import contextlib
+from collections.abc import Iterable, Iterator
 from typing import Any, TypeAlias
 
 import networkx as nx
@@ -42,6 +43,19 @@ def view(model: ir.Model) -> Graph:
         if value in source:
             _connect(graph, source[value], f"output/{value.name}", value)
     return graph
+
+
+@contextlib.contextmanager
+def with_outputs(model: ir.Model, names: Iterable[str]) -> Iterator[ir.Model]:
+    """The model with these values of the main graph as further outputs, for the length of the block."""
+    values = {value.name: value for node in model.graph for value in node.outputs}
+    extra = [values[name] for name in names if name in values and not values[name].is_graph_output()]
+    count = len(model.graph.outputs)
+    model.graph.outputs.extend(extra)
+    try:
+        yield model
+    finally:
+        model.graph.outputs[count:] = []  # unlike del, this tells the values
 
 
 def _connect(graph: Graph, start: str, end: str, value: ir.Value) -> None:
