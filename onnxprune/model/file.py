@@ -116,26 +116,25 @@ def _parsed(content: bytes, what: str) -> ir.Model:
 def _cloned(given: ir.Model) -> ir.Model:
     """A copy of a model in memory. Raises ModelError where it cannot be copied, or weights of it are not there."""
     what = name_of(given)
-    try:
-        model = given.clone()
-        proto = skeleton(model)
-    except Exception as error:
-        raise ModelError(f"{what} is not well formed: {one_line(error)}") from error
-    _check_proto(proto, what)
-    _open_negative_sizes(model)
-    files, size = set(), proto.ByteSize()
-    for value in model.graph.initializers.values():
-        tensor = value.const_value
-        if tensor is None:
+    files: set[Path] = set()
+    for value in given.graph.initializers.values():
+        if value.const_value is None:
             raise ModelError(f"{what} has a weight '{value.name}' without a value")
-        size += tensor.nbytes
-        if isinstance(tensor, ir.ExternalTensor):
-            files.add(Path(tensor.path).absolute())
+        if isinstance(value.const_value, ir.ExternalTensor):
+            files.add(Path(value.const_value.path).absolute())
     for file in files:
         if not file.is_file():
             raise ModelError(f"{what} has weights in {file}, which is missing")
+    try:
+        model = given.clone()
+        _check_proto(skeleton(model), what)
+    except ModelError:
+        raise
+    except Exception as error:
+        raise ModelError(f"{what} is not well formed: {one_line(error)}") from error
+    _open_negative_sizes(model)
     external = given.meta.get("external", bool(files))
-    model.meta.update(files=tuple(sorted(files)), from_file=False, bytes=size, external=external)
+    model.meta.update(files=tuple(sorted(files)), from_file=False, bytes=estimated_bytes(model), external=external)
     return model
 
 

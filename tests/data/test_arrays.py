@@ -12,7 +12,7 @@ import pytest
 from onnxprune.data.base import Data
 from onnxprune.errors import DataError
 from onnxprune.model.signature import Port
-from tests.calibration.harness import IDS, MASK, ROWS, assert_same_again, gathered, labels_of, load, sizes
+from tests.data.harness import IDS, MASK, ROWS, assert_same_again, gathered, labels_of, load, sizes
 
 X = np.random.default_rng(0).standard_normal((10, 3)).astype(np.float32)
 Y = np.arange(10)

@@ -14,7 +14,7 @@ import pytest
 from onnxprune.data.pixels import ImageOptions
 from onnxprune.errors import DataError
 from onnxprune.model.signature import Port
-from tests.calibration.harness import IDS, IMAGES, MASK, ROWS, assert_same_again, gathered, labels_of, load, sizes
+from tests.data.harness import IDS, IMAGES, MASK, ROWS, assert_same_again, gathered, labels_of, load, sizes
 
 pa = pytest.importorskip("pyarrow", reason="pyarrow is not installed; it comes with the extra 'data'")
 pytest.importorskip("pyarrow.parquet")

@@ -10,7 +10,7 @@ import pytest
 
 from onnxprune.errors import DataError
 from onnxprune.model.signature import Port
-from tests.calibration.harness import FIXED, ROWS, assert_same_again, gathered, labels_of, load, sizes
+from tests.data.harness import FIXED, ROWS, assert_same_again, gathered, labels_of, load, sizes
 
 Module = Callable[[str], str]
 

@@ -12,7 +12,7 @@ from onnxprune.data.base import Array
 from onnxprune.data.pixels import IMAGENET_MEAN, IMAGENET_STD, ImageOptions
 from onnxprune.errors import DataError
 from onnxprune.model.signature import Port
-from tests.calibration.harness import IDS, IMAGES, MASK, assert_same_again, gathered, labels_of, load
+from tests.data.harness import IDS, IMAGES, MASK, assert_same_again, gathered, labels_of, load
 
 Image = pytest.importorskip("PIL.Image", reason="pillow is not installed; it comes with the extra 'data'")
 

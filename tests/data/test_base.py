@@ -13,7 +13,7 @@ from onnxprune.data.base import SOURCES
 from onnxprune.data.pixels import ImageOptions
 from onnxprune.errors import DataError, MissingExtraError, UsageError
 from onnxprune.model.signature import Port
-from tests.calibration.harness import (
+from tests.data.harness import (
     FIXED,
     IDS,
     IMAGES,

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from onnxprune.errors import DataError
-from tests.calibration.harness import ROWS, gathered, load
+from tests.data.harness import ROWS, gathered, load
 
 X = np.random.default_rng(0).standard_normal((20, 3)).astype(np.float32)
 

@@ -10,7 +10,7 @@ import pytest
 
 from onnxprune.errors import DataError
 from onnxprune.model.signature import Port
-from tests.calibration.harness import IDS, MASK, assert_same_again, load, sizes
+from tests.data.harness import IDS, MASK, assert_same_again, load, sizes
 
 tokenizers = pytest.importorskip("tokenizers", reason="tokenizers is not installed; it comes with the extra 'data'")
 
