@@ -26,7 +26,7 @@ class Removal:
     """The units that one group loses.
 
     Attributes:
-        group: its id, like `conv1.weight[0]`.
+        group: its name, like `layer1.0.conv1`; in plans of older versions its first weight axis.
         kind: what the units are.
         units: how many there were.
         remove: the positions that go, ascending.
@@ -45,7 +45,7 @@ class Plan:
     Attributes:
         removals: what goes, in the order of the model's groups.
         request: what it came from, for people; replay ignores it.
-        structure: id, kind and units of all groups of the model; so the plan is known to fit a model that was trained
+        structure: name, kind and units of all groups of the model; so the plan is known to fit a model that was trained
             and exported again, although the names in it have changed.
     """
 
@@ -123,8 +123,9 @@ class Plan:
         return keep
 
     def _groups(self, analysis: Analysis) -> dict[str, Group]:
-        """The model's groups by the names that the plan uses: its ids, or those of the groups at the same places."""
-        groups = {group.id: group for group in analysis.groups}
+        """The model's groups by the names that the plan uses: theirs, or those of the groups at the same places."""
+        groups = {group.first_axis: group for group in analysis.groups}
+        groups.update((group.id, group) for group in analysis.groups)
         if all(removal.group in groups for removal in self.removals):
             return groups
         here = [(group.kind, group.units) for group in analysis.groups]
@@ -198,7 +199,7 @@ def _before(removals: Mapping[str, Removal], removal: Removal) -> Removal | None
 
 
 def structure_of(analysis: Analysis) -> tuple[tuple[str, str, int], ...]:
-    """Id, kind and units of all groups."""
+    """Name, kind and units of all groups."""
     return tuple((group.id, group.kind, group.units) for group in analysis.groups)
 
 
