@@ -30,7 +30,7 @@ def analysis(build: Build) -> Analysis:
     )
 
 
-CONV, FIRST, SECOND = "conv_w[0]", "head_w0[1]", "head_w1[1]"
+CONV, FIRST, SECOND = "conv_w", "head_w0", "head_w1"
 
 
 @pytest.mark.parametrize(

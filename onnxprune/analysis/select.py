@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from difflib import get_close_matches
 from fnmatch import fnmatchcase
 
 from onnxprune.analysis.groups import Analysis, Group
@@ -31,8 +32,8 @@ def _named(analysis: Analysis, pattern: str) -> list[Group]:
     found = [group for group in analysis.groups if group.first_axis == pattern or _matches({group.id}, pattern)]
     found = found or [group for group in analysis.groups if _matches(_touched(analysis, group), pattern)]
     if not found:
-        known = (*KINDS, *(group.id for group in analysis.groups))
-        hint = "" if set(pattern) & set("*?[") else did_you_mean(pattern, known)
+        near = get_close_matches(pattern, [group.id for group in analysis.groups], n=1)
+        hint = "" if set(pattern) & set("*?[") else did_you_mean(pattern, (*KINDS, *near))
         raise UsageError(f"nothing in this model matches '{pattern}'{hint}; for all names: onnxprune inspect -v")
     return found
 

@@ -61,7 +61,7 @@ def folded(path: Path) -> tuple[Constants, Plan]:
     analysis = inspect(path)
     constants = Constants(analysis)
     plan, _ = plan_lossless(constants, analysis.groups, {})
-    assert [(removal.group, removal.remove) for removal in plan.removals] == [("w1[1]", (2,))]
+    assert [(removal.group, removal.remove) for removal in plan.removals] == [("w1", (2,))]
     assert FoldConstants(constants, plan.keep(constants.analysis))(analysis.model).modified
     return constants, plan
 

@@ -37,7 +37,7 @@ def test_result_document(digits: dict[str, Path], tmp_path: Path) -> None:
     assert read["after"]["file_bytes"] == (tmp_path / "out.onnx").stat().st_size
     assert read["request"]["ratio"] == 0.5
     assert read["groups"][0] == {
-        "id": "stem.0.weight[0]", "kind": "channels", "units": 16, "kept": 8, "statistics": False,
+        "id": "stem.0", "kind": "channels", "units": 16, "kept": 8, "statistics": False,
     }  # fmt: skip
 
 

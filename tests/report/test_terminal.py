@@ -12,8 +12,8 @@ from onnxprune.report import terminal
 
 GROUPS = (
     GroupReport("a" * 90 + "[0]", "channels", 64, 32, statistics=False),
-    GroupReport("b[0]", "channels", 36, 18, statistics=False),
-    GroupReport("c[1]", "neurons", 1000, 1000, statistics=False),
+    GroupReport("b", "channels", 36, 18, statistics=False),
+    GroupReport("c", "neurons", 1000, 1000, statistics=False),
 )
 REPORT = Report(
     before=Cost(2_000_000, 10_000_000, 8_000_000, 50),
