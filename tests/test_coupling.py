@@ -108,7 +108,7 @@ def test_dimensions_as_text_name_their_groups(build: Build) -> None:
         { h = Conv(x, w)  k = Conv(x, u)  c = Concat<axis = 1>(h, k)  flat = Flatten(c)  y = MatMul(flat, v) }
     """)
     analysis = inspect(path)
-    assert dims_text(analysis, "v") == ["(w[0]:6+u[0]:2)*4*5", "7"]
+    assert dims_text(analysis, "v") == ["(w:6+u:2)*4*5", "7"]
     assert dims_text(analysis, "no such value") == []
 
 

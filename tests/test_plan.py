@@ -224,7 +224,7 @@ def test_a_plan_of_a_recovered_model_goes_with_the_one_before(digits: dict[str, 
     first = compress(path, "l1", 0.3, data=data)
     first.save(tmp_path / "first.onnx")
     then = compress(tmp_path / "first.onnx", "l1", 0.3)
-    assert {removal.group for removal in then.plan.removals} - {group.id for group in inspect(path).groups}
+    assert {removal.group for removal in then.plan.removals} <= {group.id for group in inspect(path).groups}
     together = compose(first.plan, then.plan)
     assert apply(path, together).report.after.macs == then.report.after.macs
 

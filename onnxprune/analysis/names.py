@@ -137,8 +137,7 @@ def layer_name(node: ir.Node, activations: Set[str]) -> str:
         module,
         *(_owner(name, node) for name in names),
         _path(node.name or ""),
-        *map(_path, names),
-        *(name for name in names if "/" not in name and not _INVENTED.fullmatch(name)),
+        *(_path(name) if "/" in name else name for name in names if not _INVENTED.fullmatch(name)),
         (node.name or "").strip("/"),
     )
     return next(filter(None, candidates), "")

@@ -29,7 +29,7 @@ def _named(analysis: Analysis, pattern: str) -> list[Group]:
     """The groups that an entry names."""
     if pattern in KINDS:
         return [group for group in analysis.groups if group.kind == pattern]
-    found = [group for group in analysis.groups if group.first_axis == pattern or _matches({group.id}, pattern)]
+    found = [group for group in analysis.groups if _matches({group.id}, pattern)]
     found = found or [group for group in analysis.groups if _matches(_touched(analysis, group), pattern)]
     if not found:
         near = get_close_matches(pattern, [group.id for group in analysis.groups], n=1)
@@ -43,11 +43,11 @@ def _matches(names: set[str], pattern: str) -> bool:
 
 
 def _touched(analysis: Analysis, group: Group) -> set[str]:
-    """The tensors of a group, and the nodes that read them."""
+    """The tensors of a group, the nodes that read them, and how older versions called it."""
     tensors = {occurrence.tensor for occurrence in group.occurrences}
     readers = {
         name
         for node, name in operator_names(analysis.model)
         if any(v is not None and v.name in tensors for v in node.inputs)
     }
-    return tensors | readers
+    return {group.first_axis} | tensors | readers

@@ -192,7 +192,7 @@ def test_queries_and_keys(build: Build) -> None:
 
     data, _ = inputs(7, 5, labels=LABELS)
     analysis = inspect(path)
-    found = score_model(analysis, analysis.groups, "taylor1", data)["q"]
+    found = score_model(analysis, analysis.groups, "taylor1", data)["q:head-dim"]
     each = derivatives(path, data, network, 4, drawn=False)
     np.testing.assert_allclose(found, np.abs(each).mean(0), rtol=1e-4)
 

@@ -99,7 +99,7 @@ def test_what_cannot_be_folded_is_dropped_and_said(body: str, build: Build, tmp_
     dropped = folded(path, "a", (4, 5), tmp_path, fold=False)[0].read_bytes()
     after, notes = folded(path, "a", (4, 5), tmp_path, fold=True)
     assert after.read_bytes() == dropped
-    assert notes == ["a[1]: nothing of the removed units could be folded into others"]
+    assert notes == ["a: nothing of the removed units could be folded into others"]
 
 
 def test_kernel_is_the_mean_product_under_white_noise() -> None:

@@ -124,7 +124,7 @@ def both_ways(pairing: Pairing, path: Path, folder: Path, shape: tuple[int, ...]
     [
         (LINEAR, {"a": WIDE, "p": WIDE_BIAS}, {"a": (4, 5)}, (4,)),
         (CONVOLUTIONS, {"a": WIDE.T[:, :, None, None]}, {"a": (4, 5)}, (4, 6, 5)),
-        (GROUPED, {"a": np.concatenate([WIDE.T, WIDE.T])[:, :, None]}, {"a[0].1": (4, 5)}, (4, 6)),
+        (GROUPED, {"a": np.concatenate([WIDE.T, WIDE.T])[:, :, None]}, {"a#2": (4, 5)}, (4, 6)),
         (NORMED, {"a": WIDE.T[:, :, None], "var": [1.0, 2.0, 0.5, 1.0, 3.0]}, {"a": (4, 5)}, (4, 6)),
         (LSTM, {"a": WIDE}, {"a": (4, 5)}, (5, 4)),
         (GRU, {"a": WIDE}, {"a": (4, 5)}, (5, 4)),
