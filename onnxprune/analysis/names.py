@@ -44,11 +44,17 @@ def name_groups(analysis: Analysis) -> None:
     for group in sorted(analysis.groups, key=lambda group: makers[group.atom][0]):
         name = layer_name(makers[group.atom][1], analysis.activations) or group.first_axis
         name += f":{group.kind}" if group.kind in _PARTS else ""
-        group.id, count = name, 1
-        while group.id in taken:
-            count += 1
-            group.id = f"{name}#{count}"
-        taken.add(group.id)
+        group.id = distinct(name, taken)
+
+
+def distinct(name: str, taken: set[str]) -> str:
+    """The name, or the first of `name#2`, `name#3`, ... that is not taken; it is now."""
+    found, count = name, 1
+    while found in taken:
+        count += 1
+        found = f"{name}#{count}"
+    taken.add(found)
+    return found
 
 
 def _makers(analysis: Analysis) -> dict[Atom, tuple[int, ir.Node]]:
