@@ -86,7 +86,7 @@ def declared(model: onnx.ModelProto) -> None:
 def test_unknown_operator_freezes_what_it_touches_and_nothing_else(build: Build) -> None:
     analysis = inspect(build(NET, opsets=DOMAINS))
     assert analysis.unruled == {"com.example.ScaledRelu": 1}
-    assert [group.id for group in analysis.groups] == ["a[0]"]
+    assert [group.id for group in analysis.groups] == ["a"]
     reasons = {(each.tensor, each.axis): each.reason for each in analysis.frozen}
     assert str(reasons["b", 0]).startswith("no rule for this operator (ScaledRelu '")
     assert str(reasons["scale", 0]) == str(reasons["b", 0])
@@ -96,15 +96,15 @@ def test_what_lies_behind_it_is_pruned_where_the_file_declares_shapes(build: Bui
     net = NET.replace("y = Conv(s, c) }", "t = Conv(s, c)  y = Conv(t, d) }").replace("> \n", ">")
     net = net.replace("float[5, 6, 1] c", "float[7, 6, 1] c, float[5, 7, 1] d")
     plain, annotated = inspect(build(net, opsets=DOMAINS)), inspect(build(net, opsets=DOMAINS, edit=declared))
-    assert [group.id for group in plain.groups] == ["a[0]"]
-    assert [group.id for group in annotated.groups] == ["a[0]", "c[0]"]
+    assert [group.id for group in plain.groups] == ["a"]
+    assert [group.id for group in annotated.groups] == ["a", "c"]
     assert annotated.shapes.dynamic >= {("s", 0), ("t", 0)}
 
 
 def test_report_counts_and_names_it(build: Build) -> None:
     result = compress(build(NET, opsets=DOMAINS), ratio=0.5)
     assert result.report.unruled == {"com.example.ScaledRelu": 1}
-    assert [removal.group for removal in result.plan.removals] == ["a[0]"]
+    assert [removal.group for removal in result.plan.removals] == ["a"]
 
 
 # -- with the example
@@ -126,7 +126,7 @@ def test_example_is_found_through_its_entry_point(installed: None, build: Build)
     assert [entry.name for entry in entry_points(group="onnxprune.ops") if entry.value == MODULE] == ["example"]
     analysis = inspect(build(NET, opsets=DOMAINS))
     assert not analysis.unruled
-    assert {group.id: group.units for group in analysis.groups} == {"a[0]": 8, "b[0]": 6}
+    assert {group.id: group.units for group in analysis.groups} == {"a": 8, "b": 6}
     places = [(place.tensor, place.axis) for place in analysis.groups[1].occurrences]
     assert places == [("b", 0), ("scale", 0), ("c", 1)]
 
@@ -166,7 +166,7 @@ def test_operator_with_a_body_of_its_own_needs_no_rule(build: Build, tmp_path: P
         """,
     )
     analysis = inspect(path)
-    assert {group.id: group.units for group in analysis.groups} == {"a[0]": 8, "b[0]": 6}
+    assert {group.id: group.units for group in analysis.groups} == {"a": 8, "b": 6}
     feed = {"x": np.random.default_rng(0).standard_normal((3, 4, 9), np.float32)}
     verdict = judge(path, every_other_unit(analysis), feed, tmp_path)
     assert verdict.difference < 1e-4 < verdict.effect
@@ -196,7 +196,7 @@ def test_new_rule_is_exact_in_onnx_runtime(tables: None, build: Build, tmp_path:
     assert inspect(path).unruled == {"com.microsoft.CDist": 1}
     rule("CDist", domain="com.microsoft")(distances)
     analysis = inspect(path)
-    assert {group.id: group.units for group in analysis.groups} == {"w[1]": 8}
+    assert {group.id: group.units for group in analysis.groups} == {"w": 8}
     rng = np.random.default_rng(0)
     feed = {"x": rng.standard_normal((3, 4), np.float32), "z": rng.standard_normal((2, 4), np.float32)}
     verdict = judge(path, every_other_unit(analysis), feed, tmp_path)
@@ -239,7 +239,7 @@ def test_installed_with_pip_it_is_seen_by_the_command_line(build: Build, tmp_pat
     said = [_run({**os.environ, "PYTHONPATH": path}, "inspect", model, "--json") for path in ("", str(site))]
     assert "com.example.ScaledRelu" in said[0]
     assert "com.example.ScaledRelu" not in said[1]
-    assert "b[0]" in said[1]
+    assert "b" in said[1]
     _run({**os.environ, "PYTHONPATH": str(site)}, "compress", model, "--criterion", "peak", "--dry-run")
 
 

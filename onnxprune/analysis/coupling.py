@@ -19,6 +19,7 @@ from onnxprune.analysis.freezing import (
     freeze_sizes_used_as_data,
 )
 from onnxprune.analysis.groups import Analysis, Frozen, Group, Occurrence
+from onnxprune.analysis.names import name_groups
 from onnxprune.analysis.shape_inference import Shapes
 from onnxprune.analysis.shapes import infer
 from onnxprune.dims import Atom, atoms, describe, freeze, resolve
@@ -49,6 +50,7 @@ def analyze(model: ir.Model, shapes: Shapes | None = None, start: Mapping[str, D
     freeze_sizes_used_as_data(analysis)
     _collect_groups(analysis)
     _label(analysis)
+    name_groups(analysis)
     return analysis
 
 
@@ -123,7 +125,8 @@ def _collect_groups(analysis: Analysis) -> None:
                     analysis.frozen.append(Frozen(tensor, axis, atom.size, reason))
                     continue
                 if atom not in found:
-                    found[atom] = Group(_group_id(tensor, axis, len(inside), position), atom, [])
+                    name = _first_axis(tensor, axis, len(inside), position)
+                    found[atom] = Group(name, atom, [], first_axis=name)
                 found[atom].occurrences.append(Occurrence(tensor, axis, dim))
     initializers = analysis.model.graph.initializers
     analysis.groups = [
@@ -131,7 +134,8 @@ def _collect_groups(analysis: Analysis) -> None:
     ]
 
 
-def _group_id(tensor: str, axis: int, siblings: int, position: Counter[tuple[str, int]]) -> str:
+def _first_axis(tensor: str, axis: int, siblings: int, position: Counter[tuple[str, int]]) -> str:
+    """`conv1.weight[0]`, with `.0`, `.1`, ... where several groups share the axis."""
     position[tensor, axis] += 1
     return f"{tensor}[{axis}]" + (f".{position[tensor, axis] - 1}" if siblings > 1 else "")
 

@@ -33,11 +33,12 @@ class Group:
     """`units` independent units that are removed one by one, everywhere at once.
 
     Attributes:
-        id: stable name, the first weight axis that holds the group, like `conv1.weight[0]`.
+        id: its name, that of the layer that makes it, like `layer1.0.conv1`; see `analysis.names`.
         atom: the dimension that the units enumerate.
         occurrences: every weight axis that holds it, in topological order.
         kind: what the units are: channels, neurons, heads, kv-heads, head-dim, hidden, recurrent.
         statistics: a normalization takes statistics over the units, so removing some changes the others' values.
+        first_axis: the first weight axis that holds it, like `conv1.weight[0]`; plans of older versions call it so.
     """
 
     id: str
@@ -45,6 +46,7 @@ class Group:
     occurrences: list[Occurrence]
     kind: str = ""
     statistics: bool = False
+    first_axis: str = ""
 
     @property
     def units(self) -> int:

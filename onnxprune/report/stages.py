@@ -14,6 +14,7 @@ from typing import Any
 import networkx as nx
 
 from onnxprune.analysis.groups import Analysis
+from onnxprune.analysis.names import layer_name
 from onnxprune.dims import Atom, atoms, kept_size
 from onnxprune.model import graph as graphs
 from onnxprune.model.weights import is_parameter
@@ -83,6 +84,7 @@ def _visit_operator(drawing: _Drawing, name: str, node: Mapping[str, Any]) -> No
         drawing.weights[name] = weights
     elif any(_is_matrix(drawing.analysis, weight) for weight in weights):
         _draw(drawing, name, "layer", node, sources, weights)
+        drawing.entries[-1]["name"] = layer_name(node["node"], drawing.analysis.activations) or name
     elif len(sources) > 1:
         _draw(drawing, name, "join", node, sources, weights)
     else:

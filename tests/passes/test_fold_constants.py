@@ -69,7 +69,7 @@ def folded(path: Path) -> tuple[Constants, Plan]:
     analysis = inspect(path)
     constants = Constants(analysis)
     plan = unneeded(constants)
-    assert [(removal.group, removal.remove) for removal in plan.removals] == [("w1[1]", (2,))]
+    assert [(removal.group, removal.remove) for removal in plan.removals] == [("w1", (2,))]
     assert FoldConstants(constants, plan.keep(constants.analysis))(analysis.model).modified
     return constants, plan
 

@@ -102,8 +102,8 @@ def sensitivity() -> dict[str, Any]:
         "samples": 128,
         "higher_is_better": False,
         "groups": [
-            {"id": "a[0]", "kind": "channels", "units": 8, "lost": [0, 2, 4], "values": [0.0, 0.5, 2.0]},
-            {"id": "b[0]", "kind": "channels", "units": 8, "lost": [0, 2, 4], "values": [0.0, float("inf"), 0.1]},
+            {"id": "a", "kind": "channels", "units": 8, "lost": [0, 2, 4], "values": [0.0, 0.5, 2.0]},
+            {"id": "b", "kind": "channels", "units": 8, "lost": [0, 2, 4], "values": [0.0, float("inf"), 0.1]},
         ],
     }
 

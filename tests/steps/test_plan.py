@@ -21,7 +21,7 @@ from onnxprune.steps.plan import Plan, Removal, compose, plan_from_masks
 from tests.conftest import Build
 
 PLAN = Plan(
-    (Removal("w1[1]", "neurons", 8, (0, 3)), Removal("w2[1]", "neurons", 6, (5,))),
+    (Removal("w1", "neurons", 8, (0, 3)), Removal("w2", "neurons", 6, (5,))),
     {"step": [{"step": "prune", "ratio": 0.25}]},
 )
 
@@ -49,8 +49,8 @@ def test_json_has_one_line_per_group() -> None:
     assert PLAN.to_json() == (
         '{"format": 1, "kind": "plan", "folds": false, "recipe": {"step": [{"step": "prune", "ratio": 0.25}]},\n'
         '  "groups": [\n'
-        '    {"group": "w1[1]", "kind": "neurons", "units": 8, "remove": [0, 3]},\n'
-        '    {"group": "w2[1]", "kind": "neurons", "units": 6, "remove": [5]}\n'
+        '    {"group": "w1", "kind": "neurons", "units": 8, "remove": [0, 3]},\n'
+        '    {"group": "w2", "kind": "neurons", "units": 6, "remove": [5]}\n'
         "  ]\n"
         "}\n"
     )
@@ -63,7 +63,7 @@ def test_file_round_trip(tmp_path: Path) -> None:
 
 
 def test_names_outside_ascii_survive(tmp_path: Path) -> None:
-    plan = Plan((Removal("größe/重み[0]", "neurons", 8, (1,)),))
+    plan = Plan((Removal("größe/重み", "neurons", 8, (1,)),))
     plan.save(tmp_path / "plan.json")
     assert Plan.read(tmp_path / "plan.json") == plan
 
@@ -80,7 +80,7 @@ def test_names_outside_ascii_survive(tmp_path: Path) -> None:
         ('{"format": 1}', "not a plan of onnxprune"),
         ('{"format": 2, "groups": []}', "a plan of format 2, this version reads format 1"),
         ('{"format": 1, "groups": 3}', "not a complete plan"),
-        ('{"format": 1, "groups": [{"group": "w1[1]"}]}', "not a complete plan"),
+        ('{"format": 1, "groups": [{"group": "w1"}]}', "not a complete plan"),
         ('{"format": 1, "groups": [{"group": "a", "kind": "b", "units": "x", "remove": []}]}', "not a complete plan"),
         ('{"format": 1, "groups": [{"group": "a", "kind": "b", "units": 3, "remove": [null]}]}', "not a complete plan"),
         ('{"format": 1, "groups": [{"group": "a", "kind": "b", "units": 1e999, "remove": []}]}', "not a complete plan"),
@@ -118,19 +118,19 @@ def test_masks_of_what_stays(analysis: Analysis) -> None:
 def test_plan_from_masks_leaves_out_groups_that_lose_nothing(analysis: Analysis) -> None:
     first, second = analysis.groups
     plan = plan_from_masks([(first, np.ones(8, bool)), (second, np.arange(6) > 1)], {"ratio": 0.3})
-    assert plan == Plan((Removal("w2[1]", "neurons", 6, (0, 1)),), {"ratio": 0.3})
+    assert plan == Plan((Removal("w2", "neurons", 6, (0, 1)),), {"ratio": 0.3})
     assert plan.removed_units == 2
 
 
 @pytest.mark.parametrize(
     ("removals", "message"),
     [
-        ([Removal("other[0]", "neurons", 8, (0,))], r"names group 'other\[0\]', which this model does not have"),
-        ([Removal("w1[1]", "neurons", 9, (0,))], "has 8 units, the plan is for 9"),
-        ([Removal("w1[1]", "neurons", 8, (8,))], "removes units that group .* does not have"),
-        ([Removal("w1[1]", "neurons", 8, (-1,))], "removes units that group .* does not have"),
-        ([Removal("w1[1]", "neurons", 8, tuple(range(8)))], "removes every unit .* at least one must stay"),
-        ([Removal("w1[1]", "neurons", 8, (0,)), Removal("w1[1]", "neurons", 8, (1,))], "twice"),
+        ([Removal("other", "neurons", 8, (0,))], "names group 'other', which this model does not have"),
+        ([Removal("w1", "neurons", 9, (0,))], "has 8 units, the plan is for 9"),
+        ([Removal("w1", "neurons", 8, (8,))], "removes units that group .* does not have"),
+        ([Removal("w1", "neurons", 8, (-1,))], "removes units that group .* does not have"),
+        ([Removal("w1", "neurons", 8, tuple(range(8)))], "removes every unit .* at least one must stay"),
+        ([Removal("w1", "neurons", 8, (0,)), Removal("w1", "neurons", 8, (1,))], "twice"),
     ],
 )
 def test_plan_that_does_not_fit_is_refused(path: Path, removals: list[Removal], message: str) -> None:
@@ -233,7 +233,7 @@ def test_a_plan_of_a_recovered_model_goes_with_the_one_before(digits: dict[str, 
     first = compress(path, criterion="l1", ratio=0.3, data=data)
     first.save(tmp_path / "first.onnx")
     then = compress(tmp_path / "first.onnx", criterion="l1", ratio=0.3)
-    assert {removal.group for removal in then.plan.removals} - {group.id for group in inspect(path).groups}
+    assert {removal.group for removal in then.plan.removals} <= {group.id for group in inspect(path).groups}
     together = compose(first.plan, then.plan)
     assert apply(path, together).report.after.macs == then.report.after.macs
 
@@ -266,6 +266,6 @@ def test_a_plan_fits_a_model_that_was_trained_again(build: Build) -> None:
     old, new, other = (build(graph.format(*names), name=names[0]) for names in (("w", 6), ("v", 6), ("u", 7)))
     plan = Plan.from_json(compress(old, ratio=0.5, scope="uniform").plan.to_json())
     result = apply(new, plan)
-    assert [(group.id, group.kept) for group in result.report.groups] == [("v1[1]", 4), ("v2[1]", 3)]
+    assert [(group.id, group.kept) for group in result.report.groups] == [("v1", 4), ("v2", 3)]
     with pytest.raises(PlanError, match="which this model does not have"):
         apply(other, plan)

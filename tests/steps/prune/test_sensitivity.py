@@ -59,11 +59,11 @@ def measured(path: Path, data: Data, **options: object) -> Sensitivity:
 
 def test_curves_are_what_cut_models_give(path: Path, data: Data, tmp_path: Path) -> None:
     found = measured(path, data, metric="snr")
-    assert found.curves["w1[1]"].lost == found.curves["w2[1]"].lost == (0, 2, 4)
-    plan = Plan((Removal("w2[1]", "neurons", 8, (4, 5, 6, 7)),))
+    assert found.curves["w1"].lost == found.curves["w2"].lost == (0, 2, 4)
+    plan = Plan((Removal("w2", "neurons", 8, (4, 5, 6, 7)),))
     save(pipeline.apply(path, plan).model, tmp_path / "cut.onnx")
     due = evaluate(tmp_path / "cut.onnx", data, metric("snr", False), outputs_of(path, data))
-    assert found.curves["w2[1]"].values[2] == pytest.approx(due)
+    assert found.curves["w2"].values[2] == pytest.approx(due)
     assert found.whole == float("inf")
 
 
@@ -74,7 +74,7 @@ def test_classes_are_compared_by_kl_and_damage_grows(path: Path, data: Data) -> 
     for curve in damages.values():
         assert curve.values[0] == 0
         assert list(curve.values) == sorted(curve.values)
-    assert damages["w2[1]"].values[2] < 1e-6 < damages["w1[1]"].values[1]
+    assert damages["w2"].values[2] < 1e-6 < damages["w1"].values[1]
 
 
 @pytest.mark.parametrize(
@@ -176,12 +176,12 @@ def test_with_recovery_every_cut_is_mended_first_and_measured_on_other_samples(
     def batches() -> Iterator[tuple[np.ndarray, np.ndarray]]:
         return zip(whole.reshape(3, 20, 5), apart.reshape(3, 20), strict=True)
 
-    scores = pipeline.score(path)["w1[1]"]
-    plan = Plan((Removal("w1[1]", "neurons", 8, tuple(sorted(int(unit) for unit in np.argsort(scores)[:4]))),))
+    scores = pipeline.score(path)["w1"]
+    plan = Plan((Removal("w1", "neurons", 8, tuple(sorted(int(unit) for unit in np.argsort(scores)[:4]))),))
     save(pipeline.apply(path, plan).model, tmp_path / "cut.onnx")
     save(pipeline.recover(tmp_path / "cut.onnx", path, plan=plan, data=seen).model, tmp_path / "mended.onnx")
     due = evaluate(tmp_path / "mended.onnx", others, metric("snr", False), outputs_of(path, others))
-    assert found.curves["w1[1]"].values[2] == pytest.approx(due, rel=1e-3)
+    assert found.curves["w1"].values[2] == pytest.approx(due, rel=1e-3)
 
 
 @pytest.mark.parametrize(
@@ -203,7 +203,7 @@ def test_curves_with_recovery_lie_above_those_without(digits: dict[str, Path], n
 def test_recovery_is_part_of_the_key_of_the_cache(path: Path, data: Data, tmp_path: Path) -> None:
     found = [measured(path, data, cache=tmp_path, recover=how) for how in ("none", "bias", "reconstruct", "fold")]
     assert len(list(tmp_path.glob("*.json"))) == 4
-    assert len({each.curves["w1[1]"].values for each in found}) == 4
+    assert len({each.curves["w1"].values for each in found}) == 4
     again = [measured(path, data, cache=tmp_path, recover=how) for how in ("none", "bias", "reconstruct", "fold")]
     assert again == found
 
