@@ -41,6 +41,7 @@ BASES = {
     "ops/microsoft": set(),
     "ops/constants": {"base", "linear"},
     "data/sources": set(),
+    "evaluation/metrics": {"base"},
     "runtime/torch/ops": {"base"},
     "runtime/torch/ops/microsoft": set(),
     "steps/prune/criteria": {"base"},

@@ -116,6 +116,9 @@ class Registry(Generic[K, T]):
     def __iter__(self) -> Iterator[K]:
         return iter(self.names())
 
+    def __len__(self) -> int:
+        return len(self.names())
+
     def __getitem__(self, name: K) -> T:
         """The member called `name`. Raises UsageError with the nearest name when there is none."""
         found = self.get(name)
