@@ -46,6 +46,7 @@ BASES = {
     "runtime/torch/ops/microsoft": set(),
     "steps/prune/criteria": {"base"},
     "steps/prune/allocation": {"base", "_knapsack", "_greedy"},
+    "steps/prune/schedules": set(),
     "passes": {"base", "write_back"},
 }
 
