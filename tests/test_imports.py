@@ -42,6 +42,7 @@ BASES = {
     "ops/constants": {"base", "linear"},
     "data/sources": set(),
     "evaluation/metrics": {"base"},
+    "runtime/torch/losses": {"base"},
     "runtime/torch/ops": {"base"},
     "runtime/torch/ops/microsoft": set(),
     "steps/prune/criteria": {"base"},
