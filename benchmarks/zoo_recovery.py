@@ -41,7 +41,7 @@ from onnxprune.model.signature import ports_of
 from onnxprune.pipeline import run as pipeline
 from onnxprune.steps.prune.allocation.base import allocations
 from onnxprune.steps.prune.criteria.base import criteria
-from onnxprune.steps.recover.methods import METHODS
+from onnxprune.steps.recover.base import METHODS
 
 sys.path.insert(0, str(SHARED / "zoo"))
 FORK = multiprocessing.get_context("fork")  # what is imported here is there already

@@ -128,7 +128,7 @@ class Source:
     batched: bool
 
 
-SOURCES: Registry[Source] = Registry("data source", "onnxprune.data.sources", "onnxprune.calibration")
+SOURCES: Registry[str, Source] = Registry("data source", "onnxprune.data.sources", "onnxprune.calibration")
 
 
 def source(

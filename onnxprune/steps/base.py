@@ -164,7 +164,7 @@ class Step(ABC):
         return Record(self.name, changed(self), numbers or {}, tuple(notes))
 
 
-steps: Registry[type[Step]] = Registry("step", "onnxprune.steps", "onnxprune.steps", leaf="step")
+steps: Registry[str, type[Step]] = Registry("step", "onnxprune.steps", "onnxprune.steps", leaf="step")
 S = TypeVar("S", bound=type[Step])
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -10,18 +9,15 @@ from onnxprune.steps.base import Context, Step, step
 from onnxprune.support.options import option
 
 if TYPE_CHECKING:
-    from onnxprune.passes.base import Pass
     from onnxprune.steps.state import State
 
 _SECTION = "The file"
 
 
-def cleaners() -> Mapping[str, Callable[[], Pass]]:
-    """The clean-ups that are asked for by name, in the order in which they are applied."""
-    from onnxprune.passes.equalize import Equalize
-    from onnxprune.passes.fold_batchnorm import FoldBatchNorm
+def _names() -> list[str]:
+    from onnxprune.passes.base import CLEAN_UPS
 
-    return {"fold-batchnorm": FoldBatchNorm, "equalize": Equalize}
+    return CLEAN_UPS.names()
 
 
 @step("clean")
@@ -31,8 +27,8 @@ class Clean(Step):
 
     passes: tuple[str, ...] = option(
         (),
-        "Also fold-batchnorm (into the weights) or equalize (channel ranges, for quantization): outputs stay.",
-        choices=lambda: cleaners(),
+        "Also these clean-ups, which leave the outputs as they are, see: onnxprune list clean-ups.",
+        choices=_names,
         metavar="NAME",
         flag="clean",
         section=_SECTION,
@@ -44,12 +40,12 @@ class Clean(Step):
     def __call__(self, state: State, context: Context) -> State:  # noqa: ARG002
         """The same model, tidier."""
         from onnxprune.analysis.copy import copy_model
+        from onnxprune.passes.base import in_order
         from onnxprune.passes.share_initializers import ShareInitializers
         from onnxprune.passes.strip_metadata import StripMetadata
 
-        model, known = copy_model(state.model), cleaners()
-        chosen = [name for name in known if name in self.passes]
-        notes = [f"{name}: nothing to do" for name in chosen if not known[name]()(model).modified]
+        model, found = copy_model(state.model), in_order(set(self.passes))
+        notes = [f"{each.name}: nothing to do" for each in found if not each.make()(model).modified]
         ShareInitializers()(model)
         if not self.keep_metadata:
             StripMetadata()(model)

@@ -15,6 +15,7 @@ from onnxprune.dims import Atom, Mask, atoms, units_of
 from onnxprune.ops.traits import moves, rectifies
 from onnxprune.passes.base import PassResult
 from onnxprune.passes.write_back import set_matrix
+from onnxprune.steps.recover.base import recovery
 from onnxprune.steps.recover.layerwise import LayerError
 from onnxprune.steps.recover.pairing import Pairing
 
@@ -25,6 +26,7 @@ Vector = npt.NDArray[np.float64]
 _RIDGE = 1e-3
 
 
+@recovery("fold", on_data=False)
 @dataclass(frozen=True)
 class FoldUnits:
     """Add the weights that read a removed unit to those that read similar units, in the best proportions.

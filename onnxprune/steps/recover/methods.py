@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 import onnx_ir as ir
 
@@ -15,58 +15,15 @@ from onnxprune.data.sources.synthetic import hints_of
 from onnxprune.dims import Atom, Dim, Mask
 from onnxprune.errors import UsageError
 from onnxprune.model.signature import ports_of
-from onnxprune.passes.base import PassResult
-from onnxprune.steps.recover.batchnorm import RecalibrateBatchNorm
-from onnxprune.steps.recover.bias import CompensateBias
-from onnxprune.steps.recover.fold import FoldUnits
+from onnxprune.steps.recover.base import METHODS
 from onnxprune.steps.recover.layerwise import LayerError, Progress
 from onnxprune.steps.recover.pairing import Pairing
-from onnxprune.steps.recover.reconstruct import Reconstruct
 from onnxprune.steps.recover.step import NONE
-from onnxprune.support.messages import did_you_mean
 
 # Of the calibration data, this much is used at most: more says little more and takes its time.
 MAX_SAMPLES = 1024
 MAX_BYTES = 1 << 30
 _SYNTHETIC_SAMPLES = 256
-
-
-class RecoveryPass(Protocol):
-    """A pass on the pruned model of a pairing that notes the error of each layer."""
-
-    @property
-    def errors(self) -> list[LayerError]:
-        """How far each layer is off, before and after."""
-
-    def __call__(self, model: ir.Model) -> PassResult:
-        """Apply in place."""
-
-
-@dataclass(frozen=True)
-class Method:
-    """A way to recover.
-
-    Attributes:
-        summary: one line for people.
-        make: the pass; called with pairing, feeds, seed, providers and progress.
-        on_data: does it need inputs?
-    """
-
-    summary: str
-    make: Callable[..., RecoveryPass]
-    on_data: bool = True
-
-
-METHODS: Mapping[str, Method] = {
-    "reconstruct": Method("least squares of every layer towards the original's outputs", Reconstruct),
-    "batchnorm": Method("mean and standard deviation of every channel as in the original", RecalibrateBatchNorm),
-    "bias": Method("what removed units gave on average goes into the biases behind them", CompensateBias),
-    "fold": Method(
-        "without data: what read removed units goes to similar ones",
-        lambda pairing, *_, **__: FoldUnits(pairing),
-        False,
-    ),
-}
 
 
 @dataclass(frozen=True)
@@ -86,8 +43,8 @@ class Recovery:
 
 def check_method(name: str) -> None:
     """Raises UsageError for a method that does not exist."""
-    if name not in (*METHODS, NONE):
-        raise UsageError(f"unknown recovery '{name}'{did_you_mean(name, [*METHODS, NONE])}")
+    if name != NONE and name not in METHODS:
+        raise UsageError(METHODS.unknown(name, NONE))
 
 
 def added_biases(analysis: Analysis, method: str | None) -> list[tuple[Dim, int]]:

@@ -18,7 +18,7 @@ BEST = "reconstruct"
 
 
 def _names() -> list[str]:
-    from onnxprune.steps.recover.methods import METHODS
+    from onnxprune.steps.recover.base import METHODS
 
     return [*METHODS, NONE]
 
@@ -70,7 +70,7 @@ class Recover(Step):
 def keep_apart(context: Context, recovery: Recover | None, ports: Sequence[Port]) -> Context:
     """The same, with every third sample kept for measurements where recovery is fitted to the others."""
     from onnxprune.data.split import split
-    from onnxprune.steps.recover.methods import METHODS
+    from onnxprune.steps.recover.base import METHODS
 
     method = NONE if recovery is None else recovery.chosen(data=context.data is not None)
     if context.data is None or context.apart is not None or method == NONE or not METHODS[method].on_data:

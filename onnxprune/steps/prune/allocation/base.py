@@ -19,7 +19,7 @@ from onnxprune.analysis.cost_model import CostTerms
 from onnxprune.analysis.groups import Analysis, Group
 from onnxprune.dims import Atom, Mask
 from onnxprune.model.weights import is_parameter
-from onnxprune.support.registry import Registry
+from onnxprune.support.registry import Registry, summary
 
 Scores = npt.NDArray[np.float64]
 Lost = dict[str, int]
@@ -173,13 +173,18 @@ class Allocation:
     decide: Callable[[Problem], Family]
     needs: tuple[str, ...] = ()
 
+    @property
+    def summary(self) -> str:
+        """The first line of the function's docstring."""
+        return summary(self.decide)
+
     def __call__(self, problem: Problem) -> Family:
         """The family of cuts; what earlier steps have removed is in all of them."""
         family, already = self.decide(problem), problem.already
         return (lambda t: at_least(already, family(t))) if any(already.values()) else family
 
 
-allocations: Registry[Allocation] = Registry("scope", __package__, "onnxprune.allocation")
+allocations: Registry[str, Allocation] = Registry("scope", __package__, "onnxprune.allocation")
 
 
 def allocation(

@@ -10,7 +10,6 @@ import operator
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from math import log10
 from typing import Any, Protocol
 
 import numpy as np
@@ -22,7 +21,7 @@ from onnxprune.errors import DataError, UsageError
 from onnxprune.model.signature import Port
 from onnxprune.runtime.session import Runnable, Session
 from onnxprune.support.messages import did_you_mean, one_line
-from onnxprune.support.registry import imported_function
+from onnxprune.support.registry import Registry, imported_function, summary
 
 Array = npt.NDArray[Any]
 CPU = ("CPUExecutionProvider",)
@@ -61,6 +60,23 @@ Score = Callable[[Answer], tuple[float, float]]
 
 
 @dataclass(frozen=True)
+class MetricSample:
+    """One case with a known value, for the contract tests.
+
+    Attributes:
+        output: what a model says, samples along axis 0.
+        value: of the metric.
+        labels: where it needs them.
+        reference: the outputs of the original, where it needs them.
+    """
+
+    output: Sequence[Any]
+    value: float
+    labels: Sequence[Any] | None = None
+    reference: Sequence[Any] | None = None
+
+
+@dataclass(frozen=True)
 class Metric:
     """A registered metric, or a function of the user.
 
@@ -73,6 +89,7 @@ class Metric:
         perfect: the value of the original itself, where it does not depend on the data.
         finish: makes the value from both sums.
         all_outputs: looks at every output of the model rather than at one.
+        sample: a case with a known value.
     """
 
     name: str
@@ -83,21 +100,25 @@ class Metric:
     perfect: float | None = None
     finish: Callable[[float, float], float] = operator.truediv
     all_outputs: bool = False
+    sample: MetricSample | None = None
 
     @property
     def summary(self) -> str:
         """The first line of the function's docstring."""
-        return next(iter((self.score.__doc__ or "").strip().splitlines()), "")
+        return summary(self.score)
 
 
-METRICS: dict[str, Metric] = {}
+METRICS: Registry[str, Metric] = Registry("metric", __package__, "onnxprune.metrics")
 
 
 def register(name: str, **properties: Any) -> Callable[[Score], Score]:
-    """Decorator: make a function known as metric `name`; see Metric for the properties."""
+    """Decorator: make a function known as metric `name`; see Metric for the properties.
+
+    Raises ValueError when the name is taken.
+    """
 
     def add(score: Score) -> Score:
-        METRICS[name] = Metric(name, score, **properties)
+        METRICS.register(name)(Metric(name, score, **properties))
         return score
 
     return add
@@ -119,9 +140,9 @@ def metric(name: str | None, labelled: bool, output: Port | None = None) -> Metr
         name = "accuracy" if labelled else "agreement" if classifier else "snr"
     if ":" in name:
         return Metric(name, _user_score(name, imported_function(name)), all_outputs=True)
-    if name not in METRICS:
-        raise UsageError(f"unknown metric '{name}'{did_you_mean(name, METRICS)}, or module:function")
-    found = METRICS[name]
+    found = METRICS.get(name)
+    if found is None:
+        raise UsageError(f"{METRICS.unknown(name)}, or module:function")
     if found.needs_labels and not labelled:
         raise UsageError(f"metric '{name}' needs labels, but the data has none: give --labels, or use agreement")
     return found
@@ -231,124 +252,7 @@ def _user_score(spec: str, function: Callable[..., Any]) -> Score:
     return score
 
 
-# -- with labels
-
-
-@register("accuracy", needs_labels=True)
-def accuracy(answer: Answer) -> tuple[float, float]:
-    """Share of the labels that the model gives."""
-    assert answer.labels is not None
-    if answer.output.dtype.kind in "iub" and answer.output.shape == answer.labels.shape:  # classes, not their scores
-        counted = answer.labels != IGNORED
-        return float(np.count_nonzero((answer.output == answer.labels) & counted)), float(np.count_nonzero(counted))
-    return _hits(answer, 1)
-
-
-@register("top5", needs_labels=True)
-def top5(answer: Answer) -> tuple[float, float]:
-    """Share of the labels that are among the model's first five."""
-    return _hits(answer, 5)
-
-
-def _hits(answer: Answer, places: int) -> tuple[float, float]:
-    """Labels within the first `places`, of equal scores those first that come first; a sample with NaN has no hit."""
-    scores, labels = _scores_and_labels(answer)
-    classes = scores.shape[-1]
-    if classes <= places:
-        raise DataError(f"an output of {classes} classes is always right within {places}: use another metric")
-    counted = labels != IGNORED
-    scores, labels = scores[counted], labels[counted]
-    if labels.size and (labels.min() < 0 or labels.max() >= classes):
-        raise DataError(f"labels go from {labels.min()} to {labels.max()}, but the output has {classes} classes")
-    own = np.take_along_axis(scores, labels[:, None], axis=-1)
-    before = (scores == own) & (np.arange(classes) < labels[:, None])
-    rank = ((scores > own) | before).sum(axis=-1)
-    hits = (rank < places) & ~np.isnan(scores).any(axis=-1)
-    return float(np.count_nonzero(hits)), float(len(labels))
-
-
-def _scores_and_labels(answer: Answer) -> tuple[Array, npt.NDArray[np.int64]]:
-    """Scores [..., classes] and labels [...]. Raises DataError where they do not fit."""
-    output, labels = answer.output, answer.labels
-    assert labels is not None
-    whole = labels.astype(np.int64)
-    if not np.array_equal(whole, labels):
-        raise DataError("labels are fractions, not classes: use a metric of your own, module:function")
-    if output.dtype.kind == "f" and whole.shape == output.shape[:-1]:
-        return output, whole
-    if output.dtype.kind == "f" and whole.shape == (*output.shape[:1], *output.shape[2:]):
-        return np.moveaxis(output, 1, -1), whole
-    raise DataError(f"labels of shape {whole.shape} do not fit an output {output.dtype.name} of shape {output.shape}")
-
-
-# -- beside the original
-
-
-@register("agreement", needs_reference=True, perfect=1.0)
-def agreement(answer: Answer) -> tuple[float, float]:
-    """Share of the samples with the same arg-max as the original; of outputs that are no floats, of equal entries.
-
-    Classes lie along the last axis, from four axes on (segmentation) along axis 1. A sample with NaN does not agree.
-    """
-    output, original = answer.output, _original(answer)
-    if output.dtype.kind == "f":
-        output, original = _classes_last(output), _classes_last(original)
-        same = output.argmax(axis=-1) == original.argmax(axis=-1)
-        same &= ~(np.isnan(output).any(axis=-1) | np.isnan(original).any(axis=-1))
-    else:
-        same = np.asarray(output == original)
-    return float(np.count_nonzero(same)), float(same.size)
-
-
-@register("kl", needs_reference=True, higher_is_better=False, perfect=0.0)
-def kl(answer: Answer) -> tuple[float, float]:
-    """Mean Kullback-Leibler divergence of the softmax from that of the original, in nats; less is better.
-
-    Classes lie as for agreement. Where the original's outputs are probabilities already, both are taken as they are.
-    """
-    output, original = map(_classes_last, _floats(answer))
-    ready = bool((original >= 0).all() and np.allclose(original.sum(axis=-1), 1.0, atol=1e-3))
-    log_p, log_q = (_log_probabilities(scores, ready) for scores in (original, output))
-    p = np.exp(log_p)
-    with np.errstate(invalid="ignore"):
-        terms = np.where(p > 0, p * (log_p - log_q), 0.0)
-    return float(terms.sum()), float(np.prod(output.shape[:-1]))
-
-
-def _log_probabilities(scores: npt.NDArray[np.float64], ready: bool) -> npt.NDArray[np.float64]:
-    if ready:
-        with np.errstate(invalid="ignore"):  # what underflowed to 0 in float32 is as small as float32 gets
-            return np.log(np.where(np.isnan(scores), scores, np.maximum(scores, np.finfo(np.float32).tiny)))
-    shifted = scores - scores.max(axis=-1, keepdims=True)
-    logs: npt.NDArray[np.float64] = shifted - np.log(np.exp(shifted).sum(axis=-1, keepdims=True))
-    return logs
-
-
-@register("cosine", needs_reference=True, perfect=1.0)
-def cosine(answer: Answer) -> tuple[float, float]:
-    """Mean cosine between the outputs for a sample and those of the original."""
-    output, original = (array.reshape(len(array), -1) for array in _floats(answer))
-    norms = np.linalg.norm(output, axis=1) * np.linalg.norm(original, axis=1)
-    products = (output * original).sum(axis=1)
-    both_zero = ~output.any(axis=1) & ~original.any(axis=1)
-    cosines = np.where(both_zero, 1.0, products / np.where(norms == 0, 1.0, norms))
-    return float(cosines.sum()), float(len(cosines))
-
-
-def _decibel(signal: float, noise: float) -> float:
-    if not noise:
-        return float("inf")
-    return 10 * log10(signal / noise) if signal else float("-inf")
-
-
-@register("snr", needs_reference=True, perfect=float("inf"), finish=_decibel)
-def snr(answer: Answer) -> tuple[float, float]:
-    """Signal to noise in dB: the original's power over that of the difference from it, of all samples together."""
-    output, original = _floats(answer)
-    return float(np.square(original).sum()), float(np.square(output - original).sum())
-
-
-def _classes_last(scores: Array) -> Array:
+def classes_last(scores: Array) -> Array:
     """Scores with their classes on the last axis. Raises DataError where there are none."""
     if scores.ndim > 3:
         scores = np.moveaxis(scores, 1, -1)
@@ -357,13 +261,14 @@ def _classes_last(scores: Array) -> Array:
     return scores
 
 
-def _original(answer: Answer) -> Array:
+def original_of(answer: Answer) -> Array:
+    """The same output of the original."""
     assert answer.reference is not None
     return answer.reference
 
 
-def _floats(answer: Answer) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+def floats(answer: Answer) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
     """Output and reference in float64. Raises DataError for texts."""
     if answer.output.dtype.kind not in "fiub":
         raise DataError("the output is not of numbers: use metric agreement, or name another output")
-    return answer.output.astype(np.float64), _original(answer).astype(np.float64)
+    return answer.output.astype(np.float64), original_of(answer).astype(np.float64)
