@@ -14,6 +14,8 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING
 
+from onnxprune.support.lazy import put_off_sympy
+
 if TYPE_CHECKING:
     from onnxprune.analysis.groups import Analysis, Group
     from onnxprune.analysis.inspect import inspect
@@ -31,6 +33,8 @@ if TYPE_CHECKING:
     from onnxprune.steps.plan import Plan
 
     __version__: str
+
+put_off_sympy()
 
 _HOMES = {
     "analysis.groups": ("Analysis", "Group"),

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import onnx_ir as ir
-
-from onnxprune.data.base import Data
 from onnxprune.errors import UsageError
+
+if TYPE_CHECKING:  # the command line shows its help without them
+    import onnx_ir as ir
+
+    from onnxprune.data.base import Data
 
 _IMAGES = ("resize", "crop", "scale", "mean", "std", "layout", "channel_order")
 

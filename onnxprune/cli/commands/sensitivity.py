@@ -3,17 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
 from onnxprune.cli.base import MODEL, ONLY, SEED, SKIP, Telling, examples, shared, telling
 from onnxprune.cli.data_options import data_options
 from onnxprune.data.options import data_from
-from onnxprune.report.sensitivity import document, show
-
-if TYPE_CHECKING:
-    pass
 
 
 def _ratios(_: click.Context, __: click.Parameter, text: str) -> list[float]:
@@ -67,6 +63,7 @@ def command(
         from onnxprune.errors import UsageError
         from onnxprune.model.file import open_model
         from onnxprune.pipeline import run as pipeline
+        from onnxprune.report.sensitivity import document, show
         from onnxprune.support.cache import default_cache
         from onnxprune.support.files import staged_text
 
