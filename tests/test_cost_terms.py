@@ -99,6 +99,7 @@ def test_polynomials_compute_as_numbers_do(amount: object, counts: list[int]) ->
 def test_polynomials_refuse_what_depends_on_the_counts() -> None:
     units = Polynomial({(0,): 2, (): 4})
     assert (units // 2).terms == {(0,): 1, (): 2}
+    assert (units * Polynomial({(1,): 1})).terms == (Polynomial({(1,): 1}) * units).terms
     assert (units - 4).terms == {(0,): 2, (): 0}
     for refused in (
         lambda: units // 4,
