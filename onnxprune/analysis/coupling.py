@@ -35,7 +35,7 @@ def analyze(model: ir.Model, shapes: Shapes | None = None) -> Analysis:
     """
     graph = graphs.view(model)
     shapes = infer(model) if shapes is None else shapes
-    analysis = Analysis(model, graph, shapes, _fresh_dims(shapes))
+    analysis = Analysis(model, graph, graphs.operators(graph), shapes, _fresh_dims(shapes))
     freeze_interface(analysis)
     _walk(analysis)
     freeze_sizes_given_by_data(analysis)
@@ -55,15 +55,14 @@ def _fresh_dims(shapes: Shapes) -> dict[str, Dims]:
 def _walk(analysis: Analysis) -> None:
     """One pass over the operators in topological order."""
     reached = graphs.data_dependent(analysis.graph)
-    operators = graphs.operators(analysis.graph)
     activations: set[ir.Value] = set(analysis.model.graph.inputs) - set(analysis.model.graph.initializers.values())
-    for name, node in operators:
+    for name, node in analysis.operators:
         if name in reached or name not in analysis.graph:  # inside a body the difference is not worth a search
             activations.update(node.outputs)
         activations.update(value for body in graphs.subgraphs(node) for value in body.inputs)
     analysis.activations = {value.name or "" for value in activations}
     opsets = analysis.model.graph.opset_imports
-    for name, node in operators:
+    for name, node in analysis.operators:
         op = Op(node, name, analysis.dims, analysis.shapes.known, activations, _opset(opsets, node), analysis.findings)
         _apply_rule(op, analysis)
         for value in graphs.captured(node) if find_rule(key_of(node)) is None else ():
@@ -131,7 +130,7 @@ def _weights_in_order(analysis: Analysis) -> list[str]:
     """Initializers in the order in which operators first read them."""
     initializers = analysis.model.graph.initializers
     ordered: dict[str, None] = {}
-    for _, node in graphs.operators(analysis.graph):
+    for _, node in analysis.operators:
         for value in graphs.reads(node):
             if value.name in initializers:
                 ordered[value.name or ""] = None

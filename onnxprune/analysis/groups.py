@@ -63,6 +63,7 @@ class Analysis:
     Attributes:
         model: the model analysed (canonical form).
         graph: its networkx view.
+        operators: name and node of every operator in topological order, see `model.graph.operators`.
         shapes: concrete shapes and known constants.
         dims: per value the dimension of each axis.
         groups: what can be pruned, in topological order.
@@ -74,6 +75,7 @@ class Analysis:
 
     model: ir.Model
     graph: nx.DiGraph
+    operators: list[tuple[str, ir.Node]]
     shapes: Shapes
     dims: dict[str, Dims]
     groups: list[Group] = field(default_factory=list)

@@ -115,13 +115,6 @@ def data_dependent(graph: Graph) -> set[str]:
     return set(nx.bfs_tree(_with_root(graph, inputs), "")) - {""} if inputs else set()
 
 
-def dead(graph: Graph) -> set[str]:
-    """Operators and weights that no graph output depends on."""
-    outputs = [name for name, kind in graph.nodes(data="kind") if kind == "output"]
-    alive = set(nx.bfs_tree(_with_root(graph.reverse(copy=False), outputs), "")) - {""}
-    return {name for name, kind in graph.nodes(data="kind") if name not in alive and kind in ("operator", "weight")}
-
-
 def _with_root(graph: Graph, targets: list[str]) -> Graph:
     """A light copy of the structure with one extra node "" that points at all targets."""
     rooted = nx.DiGraph(graph.edges())
@@ -158,15 +151,19 @@ def exportable(graph: Graph, edges: dict[str, dict[str, Any]]) -> Graph:
 
 def remove_dead(model: ir.Model) -> bool:
     """Remove operators that no graph output depends on, and weights that nothing reads; were there any?"""
-    graph = view(model)
-    unread = dead(graph)
-    operators = [graph.nodes[name]["node"] for name in unread if graph.nodes[name]["kind"] == "operator"]
-    model.graph.remove(operators, safe=False)
+    needed: set[ir.Value] = set()
+    waiting = list(model.graph.outputs)
+    while waiting:
+        value = waiting.pop()
+        maker = value.producer()
+        if value not in needed and maker is not None:
+            waiting.extend(reads(maker))
+        needed.add(value)
+    operators = [node for node in model.graph if needed.isdisjoint(node.outputs)]
     weights = [
-        value
-        for value in model.graph.initializers.values()
-        if f"weight/{value.name}" in unread and not value.is_graph_input()
+        value for value in model.graph.initializers.values() if value not in needed and not value.is_graph_input()
     ]
+    model.graph.remove(operators, safe=False)
     for value in weights:
         del model.graph.initializers[value.name or ""]
     return bool(operators or weights)
