@@ -33,9 +33,8 @@ def analyze(model: ir.Model, shapes: Shapes | None = None) -> Analysis:
         model: the model; it is not changed.
         shapes: its shapes where they are known already.
     """
-    graph = graphs.view(model)
     shapes = infer(model) if shapes is None else shapes
-    analysis = Analysis(model, graph, graphs.operators(graph), shapes, _fresh_dims(shapes))
+    analysis = Analysis(model, graphs.operators(model), shapes, _fresh_dims(shapes))
     freeze_interface(analysis)
     _walk(analysis)
     freeze_sizes_given_by_data(analysis)
@@ -54,10 +53,10 @@ def _fresh_dims(shapes: Shapes) -> dict[str, Dims]:
 
 def _walk(analysis: Analysis) -> None:
     """One pass over the operators in topological order."""
-    reached = graphs.data_dependent(analysis.graph)
     activations: set[ir.Value] = set(analysis.model.graph.inputs) - set(analysis.model.graph.initializers.values())
-    for name, node in analysis.operators:
-        if name in reached or name not in analysis.graph:  # inside a body the difference is not worth a search
+    for _, node in analysis.operators:
+        inside = node.graph is not analysis.model.graph  # of a body, where the difference is not worth a search
+        if inside or not activations.isdisjoint(graphs.reads(node)):
             activations.update(node.outputs)
         activations.update(value for body in graphs.subgraphs(node) for value in body.inputs)
     analysis.activations = {value.name or "" for value in activations}

@@ -4,13 +4,18 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass, field
+from functools import cached_property
+from typing import TYPE_CHECKING
 
-import networkx as nx
 import onnx_ir as ir
 
 from onnxprune.analysis.shape_inference import Shapes
 from onnxprune.dims import Atom, Dim
+from onnxprune.model.graph import view
 from onnxprune.ops.base import Dims, Findings, Reason, SizeRef
+
+if TYPE_CHECKING:
+    import networkx as nx
 
 
 @dataclass(frozen=True)
@@ -62,7 +67,6 @@ class Analysis:
 
     Attributes:
         model: the model analysed (canonical form).
-        graph: its networkx view.
         operators: name and node of every operator in topological order, see `model.graph.operators`.
         shapes: concrete shapes and known constants.
         dims: per value the dimension of each axis.
@@ -74,7 +78,6 @@ class Analysis:
     """
 
     model: ir.Model
-    graph: nx.DiGraph
     operators: list[tuple[str, ir.Node]]
     shapes: Shapes
     dims: dict[str, Dims]
@@ -83,6 +86,11 @@ class Analysis:
     findings: Findings = field(default_factory=Findings)
     unruled: Counter[str] = field(default_factory=Counter)
     activations: set[str] = field(default_factory=set)
+
+    @cached_property
+    def graph(self) -> nx.DiGraph:
+        """The networkx view of the model, see `model.graph.view`."""
+        return view(self.model)
 
     def names(self) -> dict[Atom, str]:
         """The id of each group by its atom, for printing dimensions."""
