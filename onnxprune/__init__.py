@@ -15,6 +15,8 @@ from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from onnxprune.support.lazy import put_off_sympy
+
 if TYPE_CHECKING:
     from onnxprune.analysis.groups import Analysis, Group
     from onnxprune.analysis.inspect import inspect
@@ -44,6 +46,8 @@ if TYPE_CHECKING:
     from onnxprune.steps.state import State
 
     __version__: str
+
+put_off_sympy()
 
 _HOMES = {
     "analysis.groups": ("Analysis", "Group"),

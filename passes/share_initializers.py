@@ -22,18 +22,25 @@ class ShareInitializers:
 
     def __call__(self, model: ir.Model) -> PassResult:
         """Apply in place; a second time changes nothing."""
-        first: dict[tuple[object, ...], ir.Value] = {}
-        merged = False
-        for value in list(model.graph.initializers.values()):
+        alike: dict[tuple[object, ...], list[ir.Value]] = {}
+        for value in model.graph.initializers.values():
             tensor = value.const_value
             if tensor is None or tensor.nbytes > _SMALL or value.is_graph_input() or value.is_graph_output():
                 continue
-            if tensor.dtype == ir.DataType.STRING:
-                continue
-            digest = hashlib.blake2b(tensor.tobytes(), digest_size=16).digest()
-            kept = first.setdefault((tensor.dtype, tuple(tensor.shape.numpy()), digest), value)
-            if kept is not value:
-                ir.convenience.replace_all_uses_with(value, kept)
-                del model.graph.initializers[value.name or ""]
-                merged = True
-        return PassResult(model, merged)
+            if tensor.dtype != ir.DataType.STRING:
+                alike.setdefault((tensor.dtype, tuple(tensor.shape.numpy())), []).append(value)
+        merged = [_merge(model.graph, values) for values in alike.values() if len(values) > 1]
+        return PassResult(model, any(merged))
+
+
+def _merge(graph: ir.Graph, values: list[ir.Value]) -> bool:
+    """Keep the first of each content; were there equal ones?"""
+    first: dict[bytes, ir.Value] = {}
+    for value in values:
+        assert value.const_value is not None
+        digest = hashlib.blake2b(value.const_value.tobytes(), digest_size=16).digest()
+        kept = first.setdefault(digest, value)
+        if kept is not value:
+            ir.convenience.replace_all_uses_with(value, kept)
+            del graph.initializers[value.name or ""]
+    return len(first) < len(values)

@@ -10,6 +10,8 @@ from __future__ import annotations
 import contextlib
 import importlib.util
 import os
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import ModuleType
@@ -152,3 +154,15 @@ def _add_weights(graph: onnx.GraphProto, arrays: dict[str, Any]) -> None:
         graph.initializer.append(onnx.numpy_helper.from_array(np.asarray(array, dtype).reshape(shape), value.name))
         graph.value_info.remove(value)
     assert not arrays, f"the graph declares no {sorted(arrays)}"
+
+
+def modules_after(code: str) -> set[str]:
+    """Top-level modules that a fresh interpreter holds after `code`, however that ends."""
+    script = (
+        "import atexit, sys\n"
+        "atexit.register(lambda: print('\\n', *{name.partition('.')[0] for name in sys.modules}))\n"
+        f"{code}"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
+    assert "Traceback" not in done.stderr, done.stderr
+    return set(done.stdout.splitlines()[-1].split())

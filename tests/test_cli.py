@@ -15,8 +15,8 @@ import pytest
 from click.testing import CliRunner, Result
 
 from onnxprune.cli import main
-from tests.conftest import Build
-from tests.pipeline.test_api import HEAVY, modules_after
+from tests.conftest import Build, modules_after
+from tests.pipeline.test_api import HEAVY
 
 COMMANDS = main.list_commands(click.Context(main))
 

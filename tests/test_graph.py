@@ -1,4 +1,4 @@
-"""The networkx view of a model: what depends on what."""
+"""What depends on what: order, what is dead, and the networkx view."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ from pathlib import Path
 import networkx as nx
 import pytest
 
+from onnxprune.analysis.inspect import inspect
+from onnxprune.errors import ModelError
 from onnxprune.model import graph as graphs
 from onnxprune.model.file import open_model
 from tests.conftest import Build
@@ -65,9 +67,37 @@ def test_two_tensors_between_the_same_nodes_share_an_edge_and_one_read_twice_is_
 
 def test_operators_come_in_topological_order(digits: dict[str, Path]) -> None:
     for path in digits.values():
-        graph = graphs.view(open_model(path))
-        position = {name: index for index, (name, _) in enumerate(graphs.operators(graph))}
-        assert all(position[a] < position[b] for a, b in graph.edges if a in position and b in position)
+        model = open_model(path)
+        found = graphs.operators(model)
+        position = {name: index for index, (name, _) in enumerate(found)}
+        assert all(position[a] < position[b] for a, b in graphs.view(model).edges if a in position and b in position)
+        assert {node for _, node in found} == set(model.graph)
+
+
+def test_operators_are_sorted_whatever_the_order_in_the_file(build: Build) -> None:
+    model = open_model(build(DIAMOND))
+    nodes = list(model.graph)
+    model.graph.remove(nodes)
+    model.graph.extend(nodes[::-1])
+    names = [name for name, _ in graphs.operators(model)]
+    assert names.index("join") > max(names.index("left"), names.index("right"))
+    assert sorted(names) == ["constant", "join", "left", "right", "waste"]
+
+
+def test_operators_inside_a_body_come_before_the_node_that_runs_it(build: Build) -> None:
+    names = [name for name, _ in graphs.operators(open_model(build(IF)))]
+    assert names[0] == "before"
+    assert names[-1] == "choose"
+    assert len(names) == 7
+    assert all(name.startswith("choose/") for name in names[1:-1])
+
+
+def test_a_circle_is_refused(build: Build) -> None:
+    model = open_model(build("net (float[2] x) => (float[2] y) { [a] h = Add(x, x)  [b] y = Relu(h) }"))
+    first, second = model.graph
+    first.replace_input_with(1, second.outputs[0])
+    with pytest.raises(ModelError, match="operator 'a' waits for its own result"):
+        graphs.operators(model)
 
 
 def test_nodes_of_equal_or_no_name_are_told_apart(build: Build) -> None:
@@ -75,27 +105,24 @@ def test_nodes_of_equal_or_no_name_are_told_apart(build: Build) -> None:
     assert [name for _, name in graphs.operator_names(open_model(path))] == ["twin", "twin#1", "Relu_2"]
 
 
-def test_what_computes_on_weights_alone_does_not_depend_on_data(diamond: nx.DiGraph) -> None:
-    assert graphs.data_dependent(diamond) == {"input/x", "left", "right", "join", "waste", "output/y"}
+def test_what_computes_on_weights_alone_is_no_activation(build: Build) -> None:
+    path = build("""
+        net (float[2, 4] x) => (float[2, 4] y)
+        <float[4, 4] w, float[4, 4] v>
+        { a = MatMul(x, w)  c = Relu(v)  d = Neg(c)  y = MatMul(a, d) }
+    """)
+    assert inspect(path).activations == {"x", "a", "y"}
 
 
 def test_model_without_inputs_depends_on_no_data(build: Build) -> None:
-    path = build("net () => (float[4] y) <float[4] w> { y = Relu(w) }")
-    assert graphs.data_dependent(graphs.view(open_model(path))) == set()
+    assert inspect(build("net () => (float[4] y) <float[4] w> { y = Relu(w) }")).activations == set()
 
 
-def test_dead_is_what_no_output_needs(diamond: nx.DiGraph) -> None:
-    assert graphs.dead(diamond) == {"waste", "constant", "weight/v", "weight/unread"}
-
-
-def test_stages_count_the_longest_way(diamond: nx.DiGraph) -> None:
-    stages = graphs.stages(diamond)
-    assert {name: stages[name] for name in ("left", "right", "waste", "join")} == {
-        "left": 0,
-        "right": 0,
-        "waste": 0,
-        "join": 1,
-    }
+def test_dead_is_what_no_output_needs(build: Build) -> None:
+    model = open_model(build(DIAMOND))
+    assert graphs.remove_dead(model)
+    assert [node.name for node in model.graph] == ["left", "right", "join"]
+    assert list(model.graph.initializers) == ["w"]
 
 
 IF = """
@@ -123,7 +150,7 @@ def test_bodies_read_what_they_capture_at_any_depth(build: Build) -> None:
     choose = graph.nodes["choose"]["node"]
     assert {value.name for value in graphs.captured(choose)} == {"h", "outer", "x", "flag"}
     assert graphs.captured(graph.nodes["before"]["node"]) == []
-    assert graphs.dead(graph) == set()
+    assert not graphs.remove_dead(model)
 
 
 def test_exportable_has_plain_attributes_only(diamond: nx.DiGraph) -> None:

@@ -6,14 +6,14 @@ A new module finds its place in ROOMS: it may import what stands above it, never
 from __future__ import annotations
 
 import ast
-import subprocess
-import sys
 import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 
 import onnx.defs
 import pytest
+
+from tests.conftest import modules_after
 
 PACKAGE = Path(__file__).resolve().parents[1] / "onnxprune"
 
@@ -141,11 +141,33 @@ def test_torch_is_imported_where_it_is_needed_only() -> None:
             assert path.relative_to(PACKAGE).as_posix().startswith(allowed)
 
 
+HEAVY = {"torch", "onnxruntime", "networkx", "sympy", "onnx", "onnx_ir", "numpy", "rich", "pydantic"}
+
+
+def run_by_hand(*arguments: str) -> str:
+    """The code that does what the command line does."""
+    return f"import sys; sys.argv = {['onnxprune', *arguments]!r}; from onnxprune.cli import main; main()"
+
+
 def test_importing_the_package_loads_nothing_heavy() -> None:
-    heavy = "{'torch', 'onnxruntime', 'networkx', 'onnx', 'onnx_ir', 'numpy'}"
-    code = f"import sys, onnxprune; print(sorted(set(sys.modules) & {heavy}))"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout.strip() == "[]"
+    assert not modules_after("import onnxprune") & HEAVY
+
+
+COMMANDS = sorted(path.stem for path in (PACKAGE / "cli" / "commands").glob("[!_]*.py"))
+QUICK = [["--help"], ["--version"], ["--halp"], ["compess"], ["compress", "--retio", "1", "model.onnx"], ["compress"]]
+
+
+@pytest.mark.parametrize("arguments", [*QUICK, *([command, "--help"] for command in COMMANDS)], ids=" ".join)
+def test_what_needs_no_model_loads_nothing_heavy(arguments: list[str]) -> None:
+    assert "click" in (loaded := modules_after(run_by_hand(*arguments)))
+    assert not loaded & HEAVY
+
+
+def test_the_main_job_loads_what_it_needs(digits: dict[str, Path], tmp_path: Path) -> None:
+    """sympy takes as long to load as the rest together, see support/lazy.py; networkx is for who looks at the graph."""
+    job = run_by_hand("compress", str(digits["transformer"]), "-o", str(tmp_path / "small.onnx"), "-q")
+    assert modules_after(job) & HEAVY == {"onnxruntime", "onnx", "onnx_ir", "numpy"}
+    assert (tmp_path / "small.onnx").exists()
 
 
 def test_every_package_is_in_the_wheel() -> None:

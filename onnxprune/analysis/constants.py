@@ -9,7 +9,6 @@ import numpy.typing as npt
 import onnx_ir as ir
 
 from onnxprune.analysis.groups import Analysis
-from onnxprune.model import graph as graphs
 from onnxprune.model.weights import reading
 from onnxprune.ops import find_rule
 from onnxprune.ops.base import Array, is_frozen, key_of
@@ -34,7 +33,7 @@ class Constants:
         self._opsets = dict(analysis.model.graph.opset_imports)
         self._overridable = analysis.model.ir_version >= _DEFAULTS
         self._found: dict[ir.Value, Known] = {}
-        for _, node in graphs.operators(analysis.graph):
+        for _, node in analysis.operators:
             if any(value.name in analysis.activations for value in node.outputs):
                 results = self._apply(node)
                 self._found.update((value, known) for value, known in zip(node.outputs, results, strict=True) if known)

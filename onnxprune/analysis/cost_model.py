@@ -1,112 +1,181 @@
-"""The exact cost of many cuts of one model: a sum of terms, each of which depends on a few groups.
+"""The exact cost of many cuts of one model, as a polynomial in the numbers of units that are kept.
 
-`cost.measure` looks at every node; an allocation asks thousands of times and changes one group at a time. Here every
-weight and every node is a term that remembers what it costs for the counts of its own groups, so that a question looks
-at what has changed only. Nothing is linearized: what a unit saves depends on what is left of its neighbours.
+`cost.measure` looks at every node; an allocation asks thousands of times and changes one group at a time. Axes are sums
+and products of groups, and costs are sums of products of axes. So the rules of cost are run once, on polynomials in
+place of numbers, and what a unit saves is read from the products that its group is in. Nothing is linearized: what a
+unit saves depends on what is left of its neighbours.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from functools import cache
 from math import prod
 
 import onnx_ir as ir
 
-from onnxprune.analysis.cost import Cost, node_macs
+from onnxprune.analysis.cost import Cost, ShapeOf, node_macs, shapes_after
 from onnxprune.analysis.groups import Analysis
-from onnxprune.dims import Atom, Dim, atoms, kept_size
+from onnxprune.dims import Atom, atoms
 from onnxprune.model.weights import is_parameter
 from onnxprune.ops import find_cost
 from onnxprune.ops.base import key_of
 
 Counts = Mapping[Atom, int]
 Amounts = tuple[int, int, int]  # parameters, MACs, bytes of weights
+Monomial = tuple[int, ...]  # groups that are multiplied, by their numbers, ascending; a square has one twice
+NOTHING: Amounts = (0, 0, 0)
 
 
 class CostTerms:
     """Costs of an analysed model by how many units are kept in each atom; equal to `cost.measure`."""
 
     def __init__(self, analysis: Analysis) -> None:
-        prunable = {group.atom for group in analysis.groups}
         self._nodes = len(analysis.model.graph)
-        self._terms: list[_Term] = []
-        self._by_atom: dict[Atom, list[_Term]] = {atom: [] for atom in prunable}
-        self._constant: Amounts = (0, 0, 0)
-        shapes = _Shapes(analysis, prunable)
-        for names, amounts in (*_weights(analysis, shapes), *_operators(analysis, shapes)):
-            inside = {atom for name in names for dim in analysis.dims.get(name, ()) for atom in atoms(dim)}
-            term = _Term(tuple(inside & prunable), amounts)
-            if term.atoms:
-                self._terms.append(term)
-                for atom in term.atoms:
-                    self._by_atom[atom].append(term)
-            else:
-                self._constant = _sum(self._constant, term({}))
+        groups = [group.atom for group in analysis.groups]
+        unknown = {atom: Polynomial({(number,): 1}) for number, atom in enumerate(groups)}
+        amounts: dict[Monomial, Amounts] = {}
+        self._others: list[_Other] = []
+        shape_of = cache(shapes_after(analysis, unknown))  # type: ignore[arg-type]  # polynomials in place of numbers
+        for names, cost in (*_weights(analysis), *_operators(analysis)):
+            try:
+                found = [Polynomial.of(amount).terms for amount in cost(shape_of)]
+            except TypeError:
+                self._others.append(_Other(analysis, names, cost))
+                continue
+            for monomial in {monomial for terms in found for monomial in terms}:
+                parameters, macs, weight_bytes = (terms.get(monomial, 0) for terms in found)
+                amounts[monomial] = _plus(amounts.get(monomial, NOTHING), (parameters, macs, weight_bytes))
+        self._products = [_Product(tuple(groups[i] for i in monomial), each) for monomial, each in amounts.items()]
+        self._by_atom: dict[Atom, dict[int, list[_Product]]] = {atom: {} for atom in groups}
+        for product in self._products:
+            for atom in set(product.atoms):
+                power = product.atoms.count(atom)
+                self._by_atom[atom].setdefault(power, []).append(product.without(atom))
 
     def measure(self, kept: Counts) -> Cost:
         """The cost with `kept` units left in each atom; atoms that are not named stay whole."""
-        parameters, macs, weight_bytes = _sum(self._constant, *(term(kept) for term in self._terms))
-        return Cost(parameters, macs, weight_bytes, self._nodes)
+        total = _total(self._products, kept)
+        for other in self._others:
+            total = _plus(total, other(kept))
+        return Cost(*total, self._nodes)
 
     def saved(self, kept: Counts, atom: Atom, count: int) -> Amounts:
         """Parameters, MACs and bytes that go when `atom` comes down to `count` units, all else being as in `kept`."""
-        after = {**kept, atom: count}
-        parameters = macs = weight_bytes = 0
-        for term in self._by_atom[atom]:
-            now, then = term(kept), term(after)
-            parameters, macs, weight_bytes = (
-                parameters + now[0] - then[0],
-                macs + now[1] - then[1],
-                weight_bytes + now[2] - then[2],
-            )
-        return parameters, macs, weight_bytes
-
-    def neighbours(self, atom: Atom) -> set[Atom]:
-        """The atoms that change what a unit of `atom` saves, itself included."""
-        return {other for term in self._by_atom[atom] for other in term.atoms}
+        now, saved = kept.get(atom, atom.size), NOTHING
+        for power, products in self._by_atom[atom].items():
+            saved = _plus(saved, _total(products, kept), now**power - count**power)
+        for other in self._others:
+            if atom in other.atoms:
+                saved = _plus(_plus(saved, other(kept)), other({**kept, atom: count}), -1)
+        return saved
 
 
-class _Term:
-    """What one weight or node costs, by the counts of its atoms; remembered."""
+class Polynomial:
+    """A sum of products of unit counts, which a rule of cost adds and multiplies as it does with numbers.
 
-    def __init__(self, inside: tuple[Atom, ...], amounts: Callable[[Counts], Amounts]) -> None:
-        self.atoms = inside
-        self._amounts = amounts
+    Whatever else a rule does with it (compare, round) raises TypeError.
+    """
+
+    __slots__ = ("terms",)
+
+    def __init__(self, terms: dict[Monomial, int]) -> None:
+        self.terms = terms
+
+    @classmethod
+    def of(cls, number: Polynomial | int) -> Polynomial:
+        """A number as a polynomial."""
+        return number if isinstance(number, Polynomial) else cls({(): number})
+
+    def __add__(self, other: Polynomial | int) -> Polynomial:
+        terms = dict(self.terms)
+        for monomial, factor in self.of(other).terms.items():
+            terms[monomial] = terms.get(monomial, 0) + factor
+        return Polynomial(terms)
+
+    def __mul__(self, other: Polynomial | int) -> Polynomial:
+        terms: dict[Monomial, int] = {}
+        others = self.of(other).terms.items()
+        for mine, factor in self.terms.items():
+            for its, times in others:
+                monomial = tuple(sorted(mine + its))
+                terms[monomial] = terms.get(monomial, 0) + factor * times
+        return Polynomial(terms)
+
+    __radd__, __rmul__ = __add__, __mul__
+
+    def __sub__(self, other: Polynomial | int) -> Polynomial:
+        return self + self.of(other) * -1
+
+    def __floordiv__(self, number: int) -> Polynomial:
+        if any(factor % number for factor in self.terms.values()):
+            raise TypeError("not a polynomial")
+        return Polynomial({monomial: factor // number for monomial, factor in self.terms.items()})
+
+    def __eq__(self, other: object) -> bool:
+        raise TypeError("whether it is equal depends on the counts")
+
+    def __bool__(self) -> bool:
+        raise TypeError("whether it is zero depends on the counts")
+
+    __hash__ = None  # type: ignore[assignment]
+
+
+class _Product:
+    """Amounts that are there once for every way to take a unit from each of some atoms."""
+
+    __slots__ = ("amounts", "atoms")
+
+    def __init__(self, atoms_: tuple[Atom, ...], amounts: Amounts) -> None:
+        self.atoms, self.amounts = atoms_, amounts
+
+    def without(self, atom: Atom) -> _Product:
+        """What it is that all powers of an atom are multiplied with."""
+        return _Product(tuple(other for other in self.atoms if other is not atom), self.amounts)
+
+
+def _total(products: Iterable[_Product], kept: Counts) -> Amounts:
+    parameters = macs = weight_bytes = 0
+    for product in products:
+        ways = 1
+        for atom in product.atoms:
+            ways *= kept.get(atom, atom.size)
+        each = product.amounts
+        parameters, macs, weight_bytes = (
+            parameters + ways * each[0],
+            macs + ways * each[1],
+            weight_bytes + ways * each[2],
+        )
+    return parameters, macs, weight_bytes
+
+
+def _plus(one: Amounts, other: Amounts, times: int = 1) -> Amounts:
+    return one[0] + times * other[0], one[1] + times * other[1], one[2] + times * other[2]
+
+
+class _Other:
+    """What a weight or node costs that is not a polynomial, by the counts of its atoms; remembered."""
+
+    def __init__(self, analysis: Analysis, names: Iterable[str], cost: Callable[[ShapeOf], Amounts]) -> None:
+        dims = [dim for name in names for dim in analysis.dims.get(name, ())]
+        inside = {atom for dim in dims for atom in atoms(dim)}
+        self.atoms = tuple(group.atom for group in analysis.groups if group.atom in inside)
+        self._analysis, self._cost = analysis, cost
         self._known: dict[tuple[int, ...], Amounts] = {}
 
     def __call__(self, kept: Counts) -> Amounts:
         key = tuple(kept.get(atom, atom.size) for atom in self.atoms)
         if key not in self._known:
-            self._known[key] = self._amounts(kept)
+            own = dict(zip(self.atoms, key, strict=True))
+            self._known[key] = self._cost(shapes_after(self._analysis, own))
         return self._known[key]
 
 
-def _sum(*amounts: Amounts) -> Amounts:
-    return sum(each[0] for each in amounts), sum(each[1] for each in amounts), sum(each[2] for each in amounts)
-
-
-class _Shapes:
-    """Shapes of values by how many units are kept; axes that no group is in are looked at once."""
-
-    def __init__(self, analysis: Analysis, prunable: set[Atom]) -> None:
-        self._dims, self._prunable = analysis.dims, prunable
-        self._axes: dict[str, list[int | Dim]] = {}
-
-    def __call__(self, name: str, kept: Counts) -> tuple[int, ...] | None:
-        """The shape; None where it is not known."""
-        dims = self._dims.get(name)
-        if dims is None:
-            return None
-        if name not in self._axes:
-            self._axes[name] = [kept_size(dim, {}) if self._prunable.isdisjoint(atoms(dim)) else dim for dim in dims]
-        return tuple(axis if isinstance(axis, int) else kept_size(axis, kept) for axis in self._axes[name])
-
-
-def _weights(analysis: Analysis, shapes: _Shapes) -> list[tuple[list[str], Callable[[Counts], Amounts]]]:
-    def of(name: str, bits: int) -> Callable[[Counts], Amounts]:
-        def amounts(kept: Counts) -> Amounts:
-            size = prod(shapes(name, kept) or ())
-            return size, 0, (size * bits + 7) // 8
+def _weights(analysis: Analysis) -> list[tuple[list[str], Callable[[ShapeOf], Amounts]]]:
+    def of(name: str, bits: int) -> Callable[[ShapeOf], Amounts]:
+        def amounts(shape_of: ShapeOf) -> Amounts:
+            size = prod(shape_of(name) or ())
+            return size, 0, size * (bits // 8) if bits % 8 == 0 else (size * bits + 7) // 8
 
         return amounts
 
@@ -114,9 +183,9 @@ def _weights(analysis: Analysis, shapes: _Shapes) -> list[tuple[list[str], Calla
     return [([v.name or ""], of(v.name or "", v.const_value.dtype.bitwidth)) for v in weights if v.const_value]
 
 
-def _operators(analysis: Analysis, shapes: _Shapes) -> list[tuple[list[str], Callable[[Counts], Amounts]]]:
-    def of(node: ir.Node) -> Callable[[Counts], Amounts]:
-        return lambda kept: (0, node_macs(node, lambda name: shapes(name, kept)), 0)
+def _operators(analysis: Analysis) -> list[tuple[list[str], Callable[[ShapeOf], Amounts]]]:
+    def of(node: ir.Node) -> Callable[[ShapeOf], Amounts]:
+        return lambda shape_of: (0, node_macs(node, shape_of), 0)
 
     nodes = ir.traversal.RecursiveGraphIterator(analysis.model.graph)
     return [

@@ -65,16 +65,15 @@ def _first_dims(shapes: Shapes, start: Mapping[str, Dims]) -> dict[str, Dims]:
 
 def _walk(analysis: Analysis) -> None:
     """One pass over the operators in topological order."""
-    reached = graphs.data_dependent(analysis.graph)
-    operators = graphs.operators(analysis.graph)
     activations: set[ir.Value] = set(analysis.model.graph.inputs) - set(analysis.model.graph.initializers.values())
-    for name, node in operators:
-        if name in reached or name not in analysis.graph:  # inside a body the difference is not worth a search
+    for _, node in analysis.operators:
+        inside = node.graph is not analysis.model.graph  # of a body, where the difference is not worth a search
+        if inside or not activations.isdisjoint(graphs.reads(node)):
             activations.update(node.outputs)
         activations.update(value for body in graphs.subgraphs(node) for value in body.inputs)
     analysis.activations = {value.name or "" for value in activations}
     opsets = analysis.model.graph.opset_imports
-    for name, node in operators:
+    for name, node in analysis.operators:
         op = Op(node, name, analysis.dims, analysis.shapes.known, activations, _opset(opsets, node), analysis.findings)
         _apply_rule(op, analysis)
         for value in graphs.captured(node) if find_rule(key_of(node)) is None else ():
@@ -144,7 +143,7 @@ def _weights_in_order(analysis: Analysis) -> list[str]:
     """Initializers in the order in which operators first read them."""
     initializers = analysis.model.graph.initializers
     ordered: dict[str, None] = {}
-    for _, node in graphs.operators(analysis.graph):
+    for _, node in analysis.operators:
         for value in graphs.reads(node):
             if value.name in initializers:
                 ordered[value.name or ""] = None

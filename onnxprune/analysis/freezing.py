@@ -10,7 +10,6 @@ import onnx_ir as ir
 from onnxprune.analysis.groups import Analysis
 from onnxprune.analysis.size_arithmetic import Scaling, SizeArithmetic
 from onnxprune.dims import Atom, atoms, freeze, resolve, terms
-from onnxprune.model import graph as graphs
 from onnxprune.ops.base import Array, Reason, SizeRef
 
 
@@ -110,7 +109,7 @@ def freeze_sizes_used_as_data(analysis: Analysis) -> None:
         SizeArithmetic(analysis.model, analysis.dims, {}),
         SizeArithmetic(analysis.model, analysis.dims, halved),
     )
-    for name, node in graphs.operators(analysis.graph):
+    for name, node in analysis.operators:
         if not node.inputs or all(after.value(value) is not None for value in node.outputs):
             continue
         for slot, value in enumerate(node.inputs):

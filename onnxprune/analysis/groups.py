@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import dataclass, field
 from functools import cached_property
+from typing import TYPE_CHECKING
 
-import networkx as nx
 import onnx_ir as ir
 
 from onnxprune.analysis.shape_inference import Shapes
@@ -17,6 +17,9 @@ from onnxprune.support.notebook import html_table
 
 # Groups that a print of an analysis lists.
 _SHOWN = 6
+
+if TYPE_CHECKING:
+    import networkx as nx
 
 
 @dataclass(frozen=True)
@@ -96,11 +99,18 @@ class Analysis:
         """The networkx view of the model."""
         return graphs.view(self.model)
 
-    def note(self, value: ir.Value, dims: Dims) -> None:
-        """Take in a weight that was put into the model after the walk; `dims` are those of its axes.
+    @cached_property
+    def operators(self) -> list[tuple[str, ir.Node]]:
+        """Name and node of every operator in topological order, see `model.graph.operators`."""
+        return graphs.operators(self.model)
 
-        The view of the graph is made anew when it is asked for.
-        """
+    def _forget_order(self) -> None:
+        """The model has changed: what was read off it is read anew when it is asked for."""
+        self.__dict__.pop("graph", None)
+        self.__dict__.pop("operators", None)
+
+    def note(self, value: ir.Value, dims: Dims) -> None:
+        """Take in a weight that was put into the model after the walk; `dims` are those of its axes."""
         name, tensor = value.name or "", value.const_value
         assert tensor is not None
         self.dims[name] = dims
@@ -112,7 +122,7 @@ class Analysis:
             for atom in dict.fromkeys(atoms(dim)):
                 if atom in by_atom:
                     by_atom[atom].occurrences.append(Occurrence(name, axis, dim))
-        self.__dict__.pop("graph", None)
+        self._forget_order()
 
     def remove_dead(self) -> None:
         """Remove what nothing reads any more from the model, and forget it."""
@@ -120,7 +130,7 @@ class Analysis:
         weights = self.model.graph.initializers
         for group in self.groups:
             group.occurrences = [place for place in group.occurrences if place.tensor in weights]
-        self.__dict__.pop("graph", None)
+        self._forget_order()
 
     def note_like(self, name: str, like: str) -> None:
         """Take in a value that was put into the model after the walk, and has the shape and dimensions of another."""
@@ -130,7 +140,7 @@ class Analysis:
         self.shapes.dynamic.update((name, axis) for value, axis in set(self.shapes.dynamic) if value == like)
         if like in self.activations:
             self.activations.add(name)
-        self.__dict__.pop("graph", None)
+        self._forget_order()
 
     def __repr__(self) -> str:
         units = sum(group.units for group in self.groups)

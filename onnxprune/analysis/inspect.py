@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import gc
 from collections.abc import Iterator, Mapping
 
 import onnx_ir as ir
@@ -17,6 +16,7 @@ from onnxprune.model.file import Given, as_model, check, check_references
 from onnxprune.model.graph import remove_dead
 from onnxprune.ops.base import Dims
 from onnxprune.runtime.shape_probe import observe
+from onnxprune.support.garbage import no_garbage_collection
 
 
 def inspect(given: Given) -> Analysis:
@@ -49,19 +49,7 @@ def blaming(given: Given) -> Iterator[None]:
 
 def analyze_model(model: ir.Model, start: Mapping[str, Dims] = NO_DIMS) -> Analysis:
     """Bring an opened model into canonical form, in place, and find its groups; `start` as for `coupling.analyze`."""
-    with _garbage_kept():
+    with no_garbage_collection():  # of all that is made here nothing is thrown away
         _, shapes = canonicalize(model, observe)
         remove_dead(model)
         return analyze(model, shapes, start)
-
-
-@contextlib.contextmanager
-def _garbage_kept() -> Iterator[None]:
-    """The analysis makes many small objects and keeps them all: collecting in between halves its speed for nothing."""
-    enabled = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if enabled:
-            gc.enable()

@@ -91,7 +91,7 @@ def layers(analysis: Analysis, *, hidden: bool = False) -> Iterator[Layer]:
 
     With `hidden` those too whose results are no values of the graph (see `Form.hidden`), as inside recurrent cells.
     """
-    nodes = ((name, node) for name, node in graphs.operators(analysis.graph) if node.graph is analysis.model.graph)
+    nodes = ((name, node) for name, node in analysis.operators if node.graph is analysis.model.graph)
     taken: set[str] = set()
     for layer in _layers(nodes, lambda value: analysis.shapes.shapes.get(value.name or ""), hidden=hidden):
         if layer.x in analysis.activations:

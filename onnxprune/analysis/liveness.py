@@ -18,7 +18,6 @@ import onnx_ir as ir
 from onnxprune.analysis.constants import Constants
 from onnxprune.analysis.groups import Group
 from onnxprune.dims import Mask, atoms, keep_mask, project
-from onnxprune.model import graph as graphs
 from onnxprune.ops.base import Contraction
 from onnxprune.ops.constants.computing import terms_of_product
 from onnxprune.ops.constants.linear import linear_form
@@ -101,7 +100,7 @@ class Liveness:
 
     def refusals(self) -> Iterator[str]:
         """Constant units that stay because of who reads them."""
-        names = {node: name for name, node in graphs.operators(self.analysis.graph)}
+        names = {node: name for name, node in self.analysis.operators}
         for contraction in self.analysis.findings.contractions:
             inside = [atom for atom in dict.fromkeys(atoms(contraction.dim)) if atom in self.removable]
             (slot, axis), node = contraction.operand, contraction.node

@@ -13,7 +13,6 @@ import onnx_ir as ir
 
 from onnxprune.analysis.groups import Analysis
 from onnxprune.dims import Atom, atoms
-from onnxprune.model import graph as graphs
 from onnxprune.ops import find_rule
 from onnxprune.ops.base import Dims, Findings, Op, RefuseError, canonical_domain, key_of
 
@@ -24,7 +23,7 @@ def producing(analysis: Analysis) -> set[tuple[str, int]]:
     An operator without a rule, or with one that refuses, says nothing. A weight that one operator reads and another is
     made by (a tied embedding) counts as making.
     """
-    operators = graphs.operators(analysis.graph)
+    operators = analysis.operators
     data = {value for _, node in operators for value in node.outputs if value.name in analysis.activations}
     data.update(value for value in analysis.model.graph.inputs if value.name in analysis.activations)
     found: set[tuple[str, int]] = set()

@@ -121,11 +121,14 @@ class Telling:
 
     def tell_result(self, result: Result, model: Path, output: Path | None, *, verbose: bool = False) -> None:
         """The same for what was removed from a model."""
-        from onnxprune.report import data, terminal
+        from onnxprune.report import data
 
-        verbose = verbose or self.verbose
-        document = data.of_result(result, model, output)
-        self.tell(document, lambda: terminal.show_result(result.report, model, output, verbose=verbose))
+        def show() -> None:
+            from onnxprune.report import terminal
+
+            terminal.show_result(result.report, model, output, verbose=verbose or self.verbose)
+
+        self.tell(data.of_result(result, model, output), show)
 
 
 def telling(

@@ -1,28 +1,33 @@
-"""The networkx view of a model: what depends on what.
+"""What depends on what: the order of the operators, what they read, what is dead; and all of it as a networkx graph.
 
-One node per operator, graph input, weight and graph output; one edge per pair that a tensor connects. The analysis
-walks it (order, reachability, what is dead, stages); it is derived from the model and never written back.
+The graph has one node per operator, graph input, weight and graph output, and one edge per pair that a tensor connects.
+It is made for who looks at it (`analysis.graph`, `inspect --graph`), from the same names and the same `reads` that the
+analysis walks on: loading networkx takes longer than analysing most models.
 """
 
 from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterable, Iterator
-from typing import Any, TypeAlias
+from typing import TYPE_CHECKING, Any
 
-import networkx as nx
 import onnx_ir as ir
 
-Graph: TypeAlias = nx.DiGraph  # type: ignore[valid-type, unused-ignore]
+from onnxprune.errors import ModelError
+
+if TYPE_CHECKING:
+    import networkx as nx
 
 
-def view(model: ir.Model) -> Graph:
+def view(model: ir.Model) -> nx.DiGraph:
     """Build the DiGraph of a model.
 
     Node attributes: `kind` ("operator", "input", "weight", "output"), `op_type` and `node` (the ir.Node) for operators.
     Edge attribute: `tensors`, the names of the values that flow along it. Operators read values captured by their
     subgraphs like any other input.
     """
+    import networkx as nx
+
     graph = nx.DiGraph()
     source: dict[ir.Value, str] = {}
     for value in model.graph.inputs:
@@ -58,7 +63,7 @@ def with_outputs(model: ir.Model, names: Iterable[str]) -> Iterator[ir.Model]:
         model.graph.outputs[count:] = []  # unlike del, this tells the values
 
 
-def _connect(graph: Graph, start: str, end: str, value: ir.Value) -> None:
+def _connect(graph: nx.DiGraph, start: str, end: str, value: ir.Value) -> None:
     known = graph.edges[start, end]["tensors"] if graph.has_edge(start, end) else ()
     if value.name not in known:
         graph.add_edge(start, end, tensors=(*known, value.name))
@@ -109,11 +114,32 @@ def subgraphs(node: ir.Node) -> Iterator[ir.Graph]:
             yield from attribute.as_graphs()
 
 
-def operators(graph: Graph) -> list[tuple[str, ir.Node]]:
-    """Name and node of every operator in topological order, those inside bodies before the node that runs them."""
-    nodes = graph.nodes
-    order = [name for name in nx.topological_sort(graph) if nodes[name]["kind"] == "operator"]
-    return [inner for name in order for inner in _with_bodies(name, nodes[name]["node"])]
+def operators(model: ir.Model) -> list[tuple[str, ir.Node]]:
+    """Name and node of every operator in topological order, those inside bodies before the node that runs them.
+
+    An operator comes when the last thing that it reads has come, inputs and weights first (Kahn 1962, "Topological
+    sorting of large networks").
+    """
+    readers: dict[ir.Node | ir.Value, list[ir.Node]] = {}
+    missing: dict[ir.Node, int] = {}
+    for node in model.graph:
+        sources = {value.producer() or value for value in reads(node)}
+        missing[node] = len(sources)
+        for source in sources:
+            readers.setdefault(source, []).append(node)
+    given = [value for value in model.graph.inputs if not value.is_initializer()]
+    given += [*model.graph.initializers.values(), *(source for source in readers if isinstance(source, ir.Value))]
+    queue: list[ir.Node | ir.Value] = [*dict.fromkeys(given), *(node for node in model.graph if not missing[node])]
+    for source in queue:  # grows on the way
+        for reader in readers.get(source, ()):
+            missing[reader] -= 1
+            if not missing[reader]:
+                queue.append(reader)
+    if any(missing.values()):
+        stuck = next(node for node, count in missing.items() if count)
+        raise ModelError(f"operator '{stuck.name or stuck.op_type}' waits for its own result: the graph has a circle")
+    names = dict(operator_names(model))
+    return [inner for node in queue if isinstance(node, ir.Node) for inner in _with_bodies(names[node], node)]
 
 
 def _with_bodies(name: str, node: ir.Node) -> Iterator[tuple[str, ir.Node]]:
@@ -123,39 +149,9 @@ def _with_bodies(name: str, node: ir.Node) -> Iterator[tuple[str, ir.Node]]:
     yield name, node
 
 
-def data_dependent(graph: Graph) -> set[str]:
-    """The operators that some graph input reaches; the rest computes on weights alone."""
-    inputs = [name for name, kind in graph.nodes(data="kind") if kind == "input"]
-    return set(nx.bfs_tree(_with_root(graph, inputs), "")) - {""} if inputs else set()
-
-
-def dead(graph: Graph) -> set[str]:
-    """Operators and weights that no graph output depends on."""
-    outputs = [name for name, kind in graph.nodes(data="kind") if kind == "output"]
-    alive = set(nx.bfs_tree(_with_root(graph.reverse(copy=False), outputs), "")) - {""}
-    return {name for name, kind in graph.nodes(data="kind") if name not in alive and kind in ("operator", "weight")}
-
-
-def _with_root(graph: Graph, targets: list[str]) -> Graph:
-    """A light copy of the structure with one extra node "" that points at all targets."""
-    rooted = nx.DiGraph(graph.edges())
-    rooted.add_edges_from(("", target) for target in targets)
-    return rooted
-
-
-def stages(graph: Graph) -> dict[str, int]:
-    """The depth of every operator: the number of operators on the longest way to it from an input."""
-    stage: dict[str, int] = {}
-    for name in nx.topological_sort(graph):
-        before = [stage[other] for other in graph.predecessors(name) if other in stage]
-        if graph.nodes[name]["kind"] == "operator":
-            stage[name] = max(before, default=-1) + 1
-    return stage
-
-
-def exportable(graph: Graph, edges: dict[str, dict[str, Any]]) -> Graph:
+def exportable(graph: nx.DiGraph, edges: dict[str, dict[str, Any]]) -> nx.DiGraph:
     """A copy for GraphML or JSON: plain attributes only, `edges[tensor]` on the edges that carry the tensor."""
-    plain = nx.DiGraph()
+    plain = type(graph)()
     for name, data in graph.nodes(data=True):
         plain.add_node(name, kind=data["kind"], op_type=data.get("op_type", ""))
     for start, end, tensors in graph.edges(data="tensors"):
@@ -172,15 +168,19 @@ def exportable(graph: Graph, edges: dict[str, dict[str, Any]]) -> Graph:
 
 def remove_dead(model: ir.Model) -> bool:
     """Remove operators that no graph output depends on, and weights that nothing reads; were there any?"""
-    graph = view(model)
-    unread = dead(graph)
-    operators = [graph.nodes[name]["node"] for name in unread if graph.nodes[name]["kind"] == "operator"]
-    model.graph.remove(operators, safe=False)
+    needed: set[ir.Value] = set()
+    waiting = list(model.graph.outputs)
+    while waiting:
+        value = waiting.pop()
+        maker = value.producer()
+        if value not in needed and maker is not None:
+            waiting.extend(reads(maker))
+        needed.add(value)
+    operators = [node for node in model.graph if needed.isdisjoint(node.outputs)]
     weights = [
-        value
-        for value in model.graph.initializers.values()
-        if f"weight/{value.name}" in unread and not value.is_graph_input()
+        value for value in model.graph.initializers.values() if value not in needed and not value.is_graph_input()
     ]
+    model.graph.remove(operators, safe=False)
     for value in weights:
         del model.graph.initializers[value.name or ""]
     return bool(operators or weights)

@@ -12,7 +12,6 @@ from typing import cast as cast_type
 
 import numpy as np
 import onnx
-import onnx.reference
 import onnx.shape_inference
 import onnx_ir as ir
 
@@ -233,6 +232,8 @@ def shape_of(node: ir.Node, shape: tuple[int, ...]) -> Array | None:
 
 def by_reference(node: ir.Node, arrays: list[Array | None], opsets: dict[str, int]) -> list[Array]:
     """Any operator through onnx's reference implementation. Raises whatever that raises."""
+    import onnx.reference  # takes a while to load, and most models have no such operator
+
     proto = ir.serde.serialize_node(node)
     inputs = {value.name or "": array for value, array in zip(node.inputs, arrays, strict=True) if value is not None}
     graph = onnx.helper.make_graph(

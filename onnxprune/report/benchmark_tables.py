@@ -16,7 +16,7 @@ from onnxprune.evaluation.benchmark.suite import Measured, Result
 from onnxprune.report.terminal import console
 from onnxprune.runtime.providers import short
 from onnxprune.steps.prune.alignment import RATIO, Alignment
-from onnxprune.support.quantities import show_bytes, show_share, show_time
+from onnxprune.support.quantities import show_bytes, show_seconds, show_share
 
 _OPERATORS_SHOWN = 8
 _MOVERS_SHOWN = 10
@@ -51,7 +51,7 @@ def show_alignment(found: Alignment) -> None:
     table = _table(title, ">multiple", ">parameters", ">median", "against widths as they come")
     for step in found.steps:
         words = Text("") if step.comparison is None else Text(step.comparison.words, style=_style(step.comparison))
-        table.add_row(str(step.round_to), f"{step.parameters:,}", show_time(step.latency.median), words)
+        table.add_row(str(step.round_to), f"{step.parameters:,}", show_seconds(step.latency.median), words)
     out.print(table)
     out.print(found.words, style="bold", soft_wrap=True)
 
@@ -100,7 +100,7 @@ def _times(measured: Sequence[Measured], labels: Sequence[str], sizes: Sequence[
         latency = each.latency
         loads = sorted(latency.load_seconds)
         times = (latency.median, latency.p90, latency.p99)
-        row = (*map(show_time, times), f"{latency.throughput:,.1f}", show_time(loads[len(loads) // 2]))
+        row = (*map(show_seconds, times), f"{latency.throughput:,.1f}", show_seconds(loads[len(loads) // 2]))
         table.add_row(label, *row, _memory(each.memory), show_bytes(size))
     return table
 
@@ -141,7 +141,7 @@ def _show_profiles(out: Console, profiles: Sequence[Profile], labels: Sequence[s
     for name in ranked[:_OPERATORS_SHOWN]:
         table.add_row(name, *(_of_run(each.operators.get(name, 0.0), each) for each in profiles))
     table.add_row("between nodes", *(_of_run(each.between_nodes, each) for each in profiles))
-    table.add_row("whole run", *(show_time(each.run_seconds) for each in profiles))
+    table.add_row("whole run", *(show_seconds(each.run_seconds) for each in profiles))
     out.print(table)
     out.print()
     for label, each in zip(labels[1:], profiles[1:], strict=True):
@@ -150,13 +150,17 @@ def _show_profiles(out: Console, profiles: Sequence[Profile], labels: Sequence[s
 
 
 def _of_run(seconds: float, profile: Profile) -> str:
-    return f"{show_time(seconds)} {seconds / profile.run_seconds:4.0%}" if profile.run_seconds else show_time(seconds)
+    return (
+        f"{show_seconds(seconds)} {seconds / profile.run_seconds:4.0%}"
+        if profile.run_seconds
+        else show_seconds(seconds)
+    )
 
 
 def _movers(found: Sequence[Mover], title: str) -> Table:
     table = _table(title, "node", "operator", ">before", ">after", ">change")
     for mover in found[:_MOVERS_SHOWN]:
-        before, after = ("-" if each is None else show_time(each) for each in (mover.before, mover.after))
+        before, after = ("-" if each is None else show_seconds(each) for each in (mover.before, mover.after))
         sign = "-" if mover.change < 0 else "+"
-        table.add_row(mover.name, mover.operator, before, after, f"{sign}{show_time(abs(mover.change))}")
+        table.add_row(mover.name, mover.operator, before, after, f"{sign}{show_seconds(abs(mover.change))}")
     return table

@@ -8,7 +8,7 @@ from typing import Any
 from onnxprune.report.charts import bar, pair, spread
 from onnxprune.report.flow import flow
 from onnxprune.report.page import Card, Cell, Chart, Number, Page, Section, Table, asked, count, counted, file_name
-from onnxprune.support.quantities import show_bytes
+from onnxprune.support.quantities import show_bytes, show_count
 
 Document = Mapping[str, Any]
 
@@ -48,7 +48,7 @@ def _cards(found: Document) -> Iterator[Card]:
     before, after = found["before"], found["after"]
     for key, label in (("parameters", "parameters"), ("macs", "MACs"), ("file_bytes", "file size")):
         old, new = before[key], after[key]
-        show = show_bytes if key == "file_bytes" else _short
+        show = show_bytes if key == "file_bytes" else show_count
         yield Card(
             label, _times(old, new), f"{show(old)} → {show(new)}", "good" if new < (1 - _NO_CHANGE) * old else ""
         )
@@ -69,13 +69,6 @@ def _times(old: float, new: float) -> str:
     if old and abs(new / old - 1) < _NO_CHANGE:
         return "as before"
     return f"{old / new:.2f}x smaller" if new and old >= new else f"{new / old:.2f}x larger" if new and old else "-"
-
-
-def _short(value: float) -> str:
-    for unit, factor in (("G", 1e9), ("M", 1e6), ("k", 1e3)):
-        if value >= factor:
-            return f"{value / factor:.3g} {unit}" if value < 1000 * factor else f"{value / factor:,.0f} {unit}"
-    return f"{value:,}"
 
 
 def _before_after(found: Document) -> Section:

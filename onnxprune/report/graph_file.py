@@ -5,8 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from pathlib import Path
-
-import networkx as nx
+from typing import TYPE_CHECKING
 
 from onnxprune.analysis.groups import Analysis
 from onnxprune.dims import describe
@@ -14,8 +13,13 @@ from onnxprune.errors import UsageError
 from onnxprune.model.graph import exportable
 from onnxprune.support.files import check_target, staged_text
 
+if TYPE_CHECKING:
+    import networkx as nx
+
 
 def _graphml(graph: nx.DiGraph) -> str:
+    import networkx as nx
+
     return "\n".join(nx.generate_graphml(graph)) + "\n"
 
 

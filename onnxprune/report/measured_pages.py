@@ -23,7 +23,7 @@ from onnxprune.report.page import (
     file_name,
     maybe,
 )
-from onnxprune.support.quantities import show_bytes, show_share, show_time
+from onnxprune.support.quantities import show_bytes, show_seconds, show_share
 
 Document = Mapping[str, Any]
 
@@ -43,7 +43,7 @@ def benchmark_page(found: Document) -> Page:
     sections += [*_drift(found, labels), *_quality(found, labels), *_profile(found, labels)]
     return Page(
         title=f"Benchmark of {labels[0]}" + (f" and {counted(len(labels) - 1, 'other')}" if len(labels) > 1 else ""),
-        lead=("; ".join(said) or f"{show_time(first['models'][0]['median'])} a run") + f" ({_title(first)}).",
+        lead=("; ".join(said) or f"{show_seconds(first['models'][0]['median'])} a run") + f" ({_title(first)}).",
         cards=tuple(_cards(found, labels)),
         sections=tuple(sections),
         notes=tuple(found["notes"]),
@@ -83,7 +83,7 @@ def _cards(found: Document, labels: Sequence[str]) -> Iterator[Card]:
         yield Card(f"size of {label}", f"{size / sizes[0]:.1%}", detail, "good" if size < sizes[0] else "")
     if len(labels) == 1:
         measured = found["settings"][0]["models"][0]
-        yield Card("median", show_time(measured["median"]), f"p99 {show_time(measured['p99'])}")
+        yield Card("median", show_seconds(measured["median"]), f"p99 {show_seconds(measured['p99'])}")
         yield Card("throughput", f"{measured['throughput']:,.0f}", "samples per second")
         yield Card("size", show_bytes(sizes[0]))
     for each in found["metric"][:3]:
@@ -96,12 +96,12 @@ def _setting(setting: Document, found: Document, labels: Sequence[str]) -> Secti
     high = max(each["percentiles"][_SHOWN_UP_TO] for each in models)
     spread, rows = [], []
     for label, each, model in zip(labels, models, found["models"], strict=True):
-        times = tuple(maybe(each[key], show_time) for key in ("median", "p90", "p99"))
-        quartiles = f"middle half {show_time(each['percentiles'][25])} to {show_time(each['percentiles'][75])}"
+        times = tuple(maybe(each[key], show_seconds) for key in ("median", "p90", "p99"))
+        quartiles = f"middle half {show_seconds(each['percentiles'][25])} to {show_seconds(each['percentiles'][75])}"
         spread.append((label, Chart(distribution(each["percentiles"], (low, high)), quartiles, each["median"])))
         others = (
             maybe(each["throughput"], "{:,.1f}".format),
-            maybe(each["load"], show_time),
+            maybe(each["load"], show_seconds),
             maybe(each["memory"]["added"] if each["memory"] else None, show_bytes),
             maybe(model["file_bytes"], show_bytes),
         )
@@ -109,7 +109,7 @@ def _setting(setting: Document, found: Document, labels: Sequence[str]) -> Secti
         rows.append((label, *times, *others, words))
     columns = ("model", ">median", ">p90", ">p99", ">samples/s", ">load", ">memory", ">file", "compared")
     rounds = f"{models[0]['rounds']:,} rounds in {counted(models[0]['sessions'], 'session')}"
-    ends = f"from {show_time(low)} on the left to {show_time(high)} (the highest p{_SHOWN_UP_TO}) on the right"
+    ends = f"from {show_seconds(low)} on the left to {show_seconds(high)} (the highest p{_SHOWN_UP_TO}) on the right"
     caption = f"How the times of a run are spread, {ends}; the line is the median"
     return Section(
         f"setting-{setting['provider']}-{setting['batch']}-{setting['threads']}",
@@ -160,7 +160,7 @@ def _profile(found: Document, labels: Sequence[str]) -> Iterator[Section]:
     rows = tuple(
         (
             label,
-            Number(show_time(model["run"]), model["run"]),
+            Number(show_seconds(model["run"]), model["run"]),
             Chart(shares({name: model["operators"].get(name, 0.0) for name in shown}, model["run"]), _top(model)),
         )
         for label, model in zip(labels, models, strict=True)
@@ -172,8 +172,8 @@ def _profile(found: Document, labels: Sequence[str]) -> Iterator[Section]:
             (
                 node["name"],
                 node["operator"],
-                *(maybe(node[key], show_time) for key in ("before", "after")),
-                Number(f"{'-' if node['change'] < 0 else '+'}{show_time(abs(node['change']))}", node["change"]),
+                *(maybe(node[key], show_seconds) for key in ("before", "after")),
+                Number(f"{'-' if node['change'] < 0 else '+'}{show_seconds(abs(node['change']))}", node["change"]),
             )
             for node in moved["nodes"][:_MOVERS_SHOWN]
         )
@@ -197,7 +197,7 @@ def alignment_page(found: Document) -> Page:
         (
             Number(str(step["round_to"]), step["round_to"]),
             count(step["parameters"]),
-            Chart(shares({"": step["median"]}, largest), show_time(step["median"]), step["median"]),
+            Chart(shares({"": step["median"]}, largest), show_seconds(step["median"]), step["median"]),
             step["comparison"]["words"] if step["comparison"] else "widths as they come",
         )
         for step in found["steps"]

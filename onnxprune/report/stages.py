@@ -6,17 +6,17 @@ normalizations, reshapes) is left out, and where several ways meet stands a join
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from math import prod
 from typing import Any
 
-import networkx as nx
+import onnx_ir as ir
 
 from onnxprune.analysis.groups import Analysis
 from onnxprune.analysis.names import layer_name
 from onnxprune.dims import Atom, atoms, kept_size
-from onnxprune.model import graph as graphs
+from onnxprune.model.graph import operator_names, reads
 from onnxprune.model.weights import is_parameter
 
 
@@ -26,15 +26,16 @@ class _Drawing:
 
     Attributes:
         entries: what is drawn, in topological order.
-        ends: per node of the graph what its result comes from, by index of the entry.
-        weights: per node that is computed from weights alone, those that it reads and no layer has taken yet.
+        ends: per value what it comes from, by index of the entry.
+        weights: per value that is computed from weights alone, those that it comes from.
+        taken: the weights that a layer has counted.
     """
 
     analysis: Analysis
     kept: Mapping[Atom, int]
     entries: list[dict[str, Any]] = field(default_factory=list)
-    ends: dict[str, tuple[int, ...]] = field(default_factory=dict)
-    weights: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    ends: dict[ir.Value, tuple[int, ...]] = field(default_factory=dict)
+    weights: dict[ir.Value, tuple[str, ...]] = field(default_factory=dict)
     taken: set[str] = field(default_factory=set)
 
 
@@ -45,61 +46,43 @@ def stages_of(analysis: Analysis, kept: Mapping[Atom, int]) -> list[dict[str, An
     between it and an input), `from` (the indices of what it reads), `width` (units before and after on the axis that
     its weights or a group share with its result; None where there is none) and `parameters` before and after.
     """
-    drawing = _Drawing(analysis, kept)
-    for name in nx.lexicographical_topological_sort(analysis.graph, _order(analysis)):
-        _visit(drawing, name, analysis.graph.nodes[name])
-    reduced = nx.DiGraph()
-    for index, entry in enumerate(drawing.entries):
-        reduced.add_node(str(index), kind="operator")
-        reduced.add_edges_from((str(before), str(index)) for before in entry["from"])
-    stages = graphs.stages(reduced)
-    return [{**entry, "stage": stages[str(index)]} for index, entry in enumerate(drawing.entries)]
+    drawing, model = _Drawing(analysis, kept), analysis.model
+    for value in model.graph.inputs:
+        if not value.is_initializer():
+            drawing.ends[value] = (_draw(drawing, value.name or "", "input", None, ()),)
+    drawing.weights = {value: (value.name or "",) for value in model.graph.initializers.values()}
+    for node, name in operator_names(model):
+        _visit(drawing, name, node)
+    for value in model.graph.outputs:
+        if value in drawing.ends:
+            _draw(drawing, value.name or "", "output", None, drawing.ends[value])
+    return drawing.entries
 
 
-def _order(analysis: Analysis) -> Any:
-    """Ties are broken as the file orders its nodes."""
-    place = {name: index for index, name in enumerate(analysis.graph)}
-    return place.__getitem__
-
-
-def _visit(drawing: _Drawing, name: str, node: Mapping[str, Any]) -> None:
-    kind = node["kind"]
-    if kind == "weight":
-        drawing.weights[name] = (name.removeprefix("weight/"),)
-    elif kind == "input":
-        _draw(drawing, name, "input", None, ())
-    elif kind == "output":
-        sources = _sources(drawing, name)
-        if sources:
-            _draw(drawing, name, "output", None, sources)
-    else:
-        _visit_operator(drawing, name, node)
-
-
-def _visit_operator(drawing: _Drawing, name: str, node: Mapping[str, Any]) -> None:
-    sources = _sources(drawing, name)
-    before = drawing.analysis.graph.predecessors(name)
-    weights = _unique(weight for each in before for weight in drawing.weights.get(each, ()))
+def _visit(drawing: _Drawing, name: str, node: ir.Node) -> None:
+    read = list(reads(node))
+    sources = _sources(drawing, read)
+    weights = _unique(weight for value in read for weight in drawing.weights.get(value, ()))
     if not sources:
-        drawing.weights[name] = weights
-    elif any(_is_matrix(drawing.analysis, weight) for weight in weights):
-        _draw(drawing, name, "layer", node, sources, weights)
-        drawing.entries[-1]["name"] = layer_name(node["node"], drawing.analysis.activations) or name
+        drawing.weights.update(dict.fromkeys(node.outputs, weights))
+        return
+    if any(_is_matrix(drawing.analysis, weight) for weight in weights):
+        sources = (_draw(drawing, name, "layer", node, sources, weights),)
+        drawing.entries[-1]["name"] = layer_name(node, drawing.analysis.activations) or name
     elif len(sources) > 1:
-        _draw(drawing, name, "join", node, sources, weights)
-    else:
-        drawing.ends[name] = sources
+        sources = (_draw(drawing, name, "join", node, sources, weights),)
+    drawing.ends.update(dict.fromkeys(node.outputs, sources))
 
 
-def _sources(drawing: _Drawing, name: str) -> tuple[int, ...]:
+def _sources(drawing: _Drawing, read: Iterable[ir.Value]) -> tuple[int, ...]:
     """The drawn entries that a node reads; sizes and masks do not count where there is something else."""
-    graph, types = drawing.analysis.graph, drawing.analysis.shapes.dtypes
+    types = drawing.analysis.shapes.dtypes
     real: list[int] = []
     others: list[int] = []
-    for before in graph.predecessors(name):
-        tensors = graph.edges[before, name]["tensors"]
-        is_real = any(types[tensor].is_floating_point() for tensor in tensors if tensor in types)
-        (real if is_real else others).extend(drawing.ends.get(before, ()))
+    for value in read:
+        dtype = types.get(value.name or "")
+        is_real = dtype is not None and dtype.is_floating_point()
+        (real if is_real else others).extend(drawing.ends.get(value, ()))
     return _unique(real) or _unique(others)
 
 
@@ -114,37 +97,34 @@ def _is_matrix(analysis: Analysis, weight: str) -> bool:
 
 
 def _draw(
-    drawing: _Drawing,
-    name: str,
-    kind: str,
-    node: Mapping[str, Any] | None,
-    sources: tuple[int, ...],
-    weights: tuple[str, ...] = (),
-) -> None:
-    drawing.ends[name] = (len(drawing.entries),)
+    drawing: _Drawing, name: str, kind: str, node: ir.Node | None, sources: Sequence[int], weights: Sequence[str] = ()
+) -> int:
+    """The index of a new entry."""
+    stages = [drawing.entries[before]["stage"] for before in sources]
     drawing.entries.append(
         {
-            "name": name.partition("/")[2] if node is None else name,
-            "operator": None if node is None else node["op_type"],
+            "name": name,
+            "operator": None if node is None else node.op_type,
             "kind": kind,
             "from": list(sources),
             "width": None if node is None else _width(drawing, node, weights),
             "parameters": _parameters(drawing, weights),
+            "stage": max(stages, default=-1) + 1,
         }
     )
+    return len(drawing.entries) - 1
 
 
-def _width(drawing: _Drawing, node: Mapping[str, Any], weights: tuple[str, ...]) -> list[int] | None:
+def _width(drawing: _Drawing, node: ir.Node, weights: Sequence[str]) -> list[int] | None:
     """Before and after of the last axis of the result that is an axis of the weights or holds a group."""
     dims = drawing.analysis.dims
     own = {atom for weight in weights for dim in dims.get(weight, ()) for atom in atoms(dim) if atom.size > 1}
     wanted = own or set(drawing.analysis.names())
-    result = node["node"].outputs[0].name or ""
-    found = [dim for dim in dims.get(result, ()) if wanted & set(atoms(dim))]
+    found = [dim for dim in dims.get(node.outputs[0].name or "", ()) if wanted & set(atoms(dim))]
     return [found[-1].size, kept_size(found[-1], drawing.kept)] if found else None
 
 
-def _parameters(drawing: _Drawing, weights: tuple[str, ...]) -> list[int]:
+def _parameters(drawing: _Drawing, weights: Sequence[str]) -> list[int]:
     """Entries of the weights that no layer before has counted."""
     values = drawing.analysis.model.graph.initializers
     new = [name for name in weights if name not in drawing.taken and name in values and is_parameter(values[name])]

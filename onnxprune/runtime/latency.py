@@ -13,8 +13,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import gc
 import random
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -31,6 +29,7 @@ from onnxprune.errors import ModelError, UsageError
 from onnxprune.model.file import name_of
 from onnxprune.model.signature import Feed, Port, synthetic_feed
 from onnxprune.runtime.session import Runnable, load, reason, session_options
+from onnxprune.support.garbage import no_garbage_collection
 from onnxprune.support.progress import Counted
 
 # Sessions per model. Differences between sessions are what the interval has to cover, a dozen shows them.
@@ -148,7 +147,7 @@ def measure(
             feed = made_inputs(turns[0].inputs, setting.batch, sizes, seed)
         for turn in turns:
             _check_inputs(turn, turns[0], feed)
-        with _no_garbage_collection():
+        with no_garbage_collection():
             for turn in rng.sample(turns, len(turns)):
                 turn.warm_up(feed, setting, seconds / sessions)
             share = None if rounds is None else rounds // sessions + (session < rounds % sessions)
@@ -187,17 +186,6 @@ def _rounds(count: int | None, seconds: float) -> Iterator[None]:
     yield
     while perf_counter() < end:
         yield
-
-
-@contextlib.contextmanager
-def _no_garbage_collection() -> Iterator[None]:
-    enabled = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if enabled:
-            gc.enable()
 
 
 def made_inputs(ports: Sequence[Port], batch: int, sizes: Mapping[str, int] = _NO_SIZES, seed: int = 0) -> Feed:

@@ -124,8 +124,6 @@ class Registry(Generic[K, T]):
         load_package(self.package, self.group, self.leaf)
         return self._members.get(name)
 
-        self.leaf = leaf
-
     def __contains__(self, name: object) -> bool:
         load_package(self.package, self.group, self.leaf)
         return name in self._members

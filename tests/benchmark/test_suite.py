@@ -17,7 +17,6 @@ from onnxprune.evaluation.benchmark.comparison import Comparison
 from onnxprune.evaluation.benchmark.suite import Request, benchmark
 from onnxprune.report import benchmark_tables as tables
 from onnxprune.runtime.latency import Latency, Setting
-from onnxprune.support.quantities import show_time
 from tests.conftest import Build
 
 FAST = ("--rounds", "24", "--warmup", "1")
@@ -151,14 +150,6 @@ def test_labels_tell_models_apart() -> None:
     assert tables._labels(["a/x.onnx", "b/y.onnx"]) == ["x.onnx", "y.onnx"]
     assert tables._labels(["a/x.onnx", "b/x.onnx"]) == ["a/x.onnx", "b/x.onnx"]
     assert tables._labels(["a/x.onnx", "a/x.onnx"]) == ["x.onnx", "x.onnx (2)"]
-
-
-@pytest.mark.parametrize(
-    ("seconds", "text"),
-    [(0, "0"), (2.5, "2.5 s"), (0.0123, "12.3 ms"), (45e-6, "45 us"), (3e-9, "3 ns"), (1234.5, "1,234 s")],
-)
-def test_times_have_units(seconds: float, text: str) -> None:
-    assert show_time(seconds) == text
 
 
 def test_styles() -> None:

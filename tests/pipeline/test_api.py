@@ -13,7 +13,7 @@ import onnx_ir as ir
 import pytest
 
 import onnxprune as op
-from tests.conftest import Build
+from tests.conftest import Build, modules_after
 
 HEAVY = ("torch", "onnx", "onnx_ir", "numpy", "networkx", "rich", "onnxruntime")
 
@@ -31,13 +31,6 @@ def test_public_names() -> None:
         assert getattr(op, name) is not None
     with pytest.raises(AttributeError, match="has no attribute 'prune'"):
         op.prune  # type: ignore[attr-defined]  # noqa: B018
-
-
-def modules_after(code: str) -> set[str]:
-    """Top-level modules that a fresh interpreter holds after running `code`."""
-    script = f"{code}\nimport sys; print(*{{name.partition('.')[0] for name in sys.modules}}, file=sys.stderr)"
-    run = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
-    return set(run.stderr.splitlines()[-1].split())
 
 
 def test_import_is_light() -> None:

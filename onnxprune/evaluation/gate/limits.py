@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from decimal import Decimal
 from typing import Any
 
-from onnxprune.support.quantities import BYTES, COUNTS, split
+from onnxprune.support.quantities import BYTES, COUNTS, SECONDS, split
 
 
 @dataclass(frozen=True)
@@ -42,11 +43,18 @@ def count_limit(value: Any) -> Limit:
     return _limit(value, COUNTS, "a number like 1.2M, 3G or 101%")
 
 
-def _limit(value: Any, units: dict[str, int], expected: str) -> Limit:
-    number, unit = split(value, expected)
-    if unit != "%" and unit not in units:
-        raise ValueError(f"expected {expected}, not {value!r}")
-    return Limit(str(value), number if unit == "%" else number * units[unit], unit == "%")
+def time_limit(value: Any) -> float:
+    """`10ms`, `250us` or `1.5s`, in seconds; a number without a unit says too little."""
+    return float(_limit(value, SECONDS, "a time with its unit, like 10ms or 1.5s", relative=False).amount)
+
+
+def _limit(value: Any, units: Mapping[str, Decimal], expected: str, *, relative: bool = True) -> Limit:
+    try:
+        number, unit = split(value)
+        share = relative and unit == "%"
+        return Limit(str(value), number if share else number * units[unit], share)
+    except (KeyError, ValueError):
+        raise ValueError(f"expected {expected}, not {value!r}") from None
 
 
 @dataclass(frozen=True)

@@ -20,9 +20,8 @@ from pydantic import (
 )
 
 from onnxprune.errors import UsageError
-from onnxprune.evaluation.gate.limits import Limit, Opsets, byte_limit, count_limit, opsets
+from onnxprune.evaluation.gate.limits import Limit, Opsets, byte_limit, count_limit, opsets, time_limit
 from onnxprune.support.messages import did_you_mean, one_line
-from onnxprune.support.quantities import seconds
 
 _PLACES = (("onnxprune.toml", ("gate",)), ("pyproject.toml", ("tool", "onnxprune", "gate")))
 
@@ -55,7 +54,7 @@ class Budgets(BaseModel):
     max_size: Annotated[Limit, PlainValidator(byte_limit)] | None = None
     max_params: Annotated[Limit, PlainValidator(count_limit)] | None = None
     max_macs: Annotated[Limit, PlainValidator(count_limit)] | None = None
-    max_latency: Annotated[float, PlainValidator(seconds)] | None = None
+    max_latency: Annotated[float, PlainValidator(time_limit)] | None = None
     max_latency_ratio: Annotated[Real, Field(gt=0)] | None = None
     min_metric: Real | None = None
     max_drop: Annotated[Real, Field(ge=0)] | None = None

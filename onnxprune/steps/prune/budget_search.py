@@ -15,9 +15,8 @@ from onnxprune.model.file import file_bytes
 from onnxprune.model.weights import is_parameter
 from onnxprune.steps.prune.allocation.base import Lost, Problem
 from onnxprune.steps.prune.planner import Planner
-from onnxprune.steps.prune.targets import CHEAP, Met, Outcome, Target
+from onnxprune.steps.prune.targets import CHEAP, Met, Outcome, Target, shown
 from onnxprune.support.progress import Progress, silent
-from onnxprune.support.quantities import amount
 
 # Kernels work on blocks of channels; for other machines see: onnxprune benchmark --alignment, and --round-to.
 _KERNELS_LIKE = 8
@@ -254,7 +253,7 @@ class Search:
             missed = next(each for each in (self.met(target, lost) for target in targets) if not _is_safe(each))
             raise TargetError(
                 f"{missed.target.text} cannot be met: with everything gone that may go "
-                f"{amount(missed.target.kind, missed.reached)} are left, {amount(missed.target.kind, missed.limit)} "
+                f"{shown(missed.target.kind, missed.reached)} are left, {shown(missed.target.kind, missed.limit)} "
                 f"are allowed{self.frozen()}"
             )
         for _ in range(steps):

@@ -8,16 +8,25 @@ largest cut within it, beside others it has to hold for the cut that they need.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from decimal import Decimal
 
 from onnxprune.errors import UsageError
 from onnxprune.support.messages import did_you_mean
-from onnxprune.support.quantities import VALUE, amount, unit_factor
+from onnxprune.support.quantities import BYTES, COUNTS, SECONDS, show_bytes, show_count, show_seconds, split
 
 KINDS = ("params", "macs", "size", "latency", "drop")
 CHEAP = ("params", "macs", "size")
 
+_UNITS = {"params": COUNTS, "macs": COUNTS, "size": BYTES, "latency": SECONDS}
+_SHOW: Mapping[str, Callable[[float], str]] = {
+    "params": show_count,
+    "macs": show_count,
+    "size": show_bytes,
+    "latency": lambda seconds: show_seconds(seconds, digits=4),
+    "drop": "{:.4f}".format,
+}
 _EXAMPLES = "params=0.5, macs=20M, size=5MB, latency=0.6, latency=2ms or drop=0.01"
 
 
@@ -56,7 +65,7 @@ class Met:
         """`macs=0.4: 15.9M of 16.4M allowed (0.389 of the original)`."""
         kind = self.target.kind
         share = "" if kind == "drop" or not self.before else f" ({self.reached / self.before:.3f} of the original)"
-        return f"{self.target.text}: {amount(kind, self.reached)} of {amount(kind, self.limit)} allowed{share}"
+        return f"{self.target.text}: {shown(kind, self.reached)} of {shown(kind, self.limit)} allowed{share}"
 
 
 @dataclass(frozen=True)
@@ -80,17 +89,32 @@ def parse(text: str) -> Target:
     kind = {"parameters": "params"}.get(kind, kind)
     if kind not in KINDS:
         raise UsageError(f"target '{text}': unknown quantity '{kind}'{did_you_mean(kind, KINDS)}; write {_EXAMPLES}")
-    match = VALUE.fullmatch(value)
-    if match is None:
-        raise UsageError(f"target '{text}': '{value}' is no amount; write {_EXAMPLES}")
-    number, unit = float(match[1]), match[2].lower()
+    try:
+        number, unit = split(value)
+    except ValueError:
+        raise UsageError(f"target '{text}': '{value}' is no amount; write {_EXAMPLES}") from None
     if unit == "%":
         number, unit = number / 100, ""
     if kind == "drop":
         if unit or number >= 1:
             raise UsageError(f"target '{text}': a drop is a difference of the metric, like 0.01 or 1%")
-        return Target(kind, number, False, text.strip())
+        return Target(kind, float(number), False, text.strip())
     relative = not unit and (number <= 1 or "%" in value or kind == "latency")
     if number <= 0 or (relative and number > 1):
         raise UsageError(f"target '{text}': give a share in (0, 1] or an amount; write {_EXAMPLES}")
-    return Target(kind, number if relative else number * unit_factor(kind, unit, text), relative, text.strip())
+    limit = number if relative else number * _factor(kind, unit, text)
+    return Target(kind, float(limit), relative, text.strip())
+
+
+def _factor(kind: str, unit: str, text: str) -> Decimal:
+    """What a unit stands for. Raises UsageError for one that the quantity does not have."""
+    units = _UNITS[kind]
+    if unit not in units:
+        known = ", ".join(name.upper() if kind != "latency" else name for name in units if name)
+        raise UsageError(f"target '{text}': unknown unit '{unit}' for {kind}; there are: {known}")
+    return units[unit]
+
+
+def shown(kind: str, value: float) -> str:
+    """A quantity for people: `15.9M`, `4.98 MB`, `1.234 ms`."""
+    return _SHOW[kind](value)

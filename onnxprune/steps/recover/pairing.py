@@ -13,7 +13,6 @@ import onnx_ir as ir
 from onnxprune.analysis.groups import Analysis
 from onnxprune.analysis.layers import Array, Layer, layers, matrix_of
 from onnxprune.dims import Atom, Mask, keep_mask
-from onnxprune.model import graph as graphs
 from onnxprune.ops import find_cost
 from onnxprune.ops.base import key_of
 
@@ -52,7 +51,7 @@ class Pairing:
     def left(self) -> Counter[str]:
         """How many nodes that multiply with weights are no part of `pairs`, by operator."""
         mended = {layer.node for layer, _ in self.pairs()}
-        nodes = (node for _, node in graphs.operators(self.pruned.graph) if node not in mended)
+        nodes = (node for _, node in self.pruned.operators if node not in mended)
         return Counter(node.op_type for node in nodes if find_cost(key_of(node)) and self._has_weight(node))
 
     def _has_weight(self, node: ir.Node) -> bool:

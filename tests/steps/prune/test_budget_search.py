@@ -21,8 +21,7 @@ from onnxprune.errors import TargetError, UsageError
 from onnxprune.pipeline.run import compress, inspect
 from onnxprune.steps.prune.allocation.base import Lost, allocations
 from onnxprune.steps.prune.budget_search import Search
-from onnxprune.steps.prune.targets import Target, parse
-from onnxprune.support.quantities import amount
+from onnxprune.steps.prune.targets import Target, parse, shown
 from tests.conftest import Build
 
 COMPUTED = [name for name in allocations.names() if not allocations[name].needs]
@@ -88,7 +87,7 @@ def test_what_is_no_target_is_refused(text: str, message: str) -> None:
     ],
 )
 def test_amounts_for_people(kind: str, value: float, text: str) -> None:
-    assert amount(kind, value) == text
+    assert shown(kind, value) == text
 
 
 # -- the search, with a model of 100 units that costs what the units do
