@@ -23,6 +23,12 @@ def cell(shapes: str, width: float, height: float, kind: str) -> str:
     )
 
 
+def shortened(name: str, length: int) -> str:
+    """A name in at most `length` letters: of a longer one the middle is left out."""
+    start = length // 3
+    return name if len(name) <= length else f"{name[:start]}…{name[start + 1 - length :]}"
+
+
 def columns(counts: Sequence[int] | Any, highest: int, left: float, step: float, base: float, height: float) -> str:
     """The path of a histogram's columns that stand on `base`, the `highest` count as high as `height`."""
     gap = min(1.0, step / 6)

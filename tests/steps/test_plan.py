@@ -227,6 +227,22 @@ def test_plans_are_put_together_where_recovery_has_renamed_groups() -> None:
     ]
 
 
+def test_plans_are_put_together_where_a_part_of_a_layer_has_no_number_any_more() -> None:
+    """The groups of `a` are down to one, so what was `a#2` is `a` in the second model."""
+    structure = (("a", "channels", 2), ("a#2", "channels", 6), ("b:heads", "heads", 3))
+    first = Plan((Removal("a", "channels", 2, (0,)), Removal("a#2", "channels", 6, (0,))), {}, structure)
+    then = Plan(
+        (Removal("a", "channels", 5, (0,)), Removal("b:heads", "heads", 3, (1,))),
+        {},
+        (("a", "channels", 5), ("b:heads", "heads", 3)),
+    )
+    assert [(each.group, each.units, each.remove) for each in compose(first, then).removals] == [
+        ("a", 2, (0,)),
+        ("a#2", 6, (0, 1)),
+        ("b:heads", 3, (1,)),
+    ]
+
+
 def test_a_plan_of_a_recovered_model_goes_with_the_one_before(digits: dict[str, Path], tmp_path: Path) -> None:
     path = digits["resnet"]
     data = load_data(str(path.with_name("digits_calibration.npz")), ports_of(open_model(path)), samples=32)
