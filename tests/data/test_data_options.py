@@ -16,8 +16,8 @@ from onnxprune.data.base import Data
 from onnxprune.data.options import data_from
 from onnxprune.errors import DataError, UsageError
 from onnxprune.model.file import open_model
-from tests.data.harness import gathered, labels_of, sizes
 from tests.conftest import Build
+from tests.data.harness import gathered, labels_of, sizes
 
 GRAPH = "net (float[batch, 3, height, width] pixels) => (float[batch, 3, height, width] y) { y = Relu(pixels) }"
 

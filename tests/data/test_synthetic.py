@@ -17,8 +17,8 @@ from onnxprune.errors import DataError, ModelError
 from onnxprune.model.file import open_model
 from onnxprune.model.signature import Port, ports_of
 from onnxprune.runtime.session import Session
-from tests.data.harness import IDS, IMAGES, MASK, assert_same_again, gathered, load, sizes
 from tests.conftest import Build
+from tests.data.harness import IDS, IMAGES, MASK, assert_same_again, gathered, load, sizes
 
 
 def test_shapes_types_and_number() -> None:
