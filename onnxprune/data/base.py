@@ -176,7 +176,7 @@ def load_data(
     request = request_for(spec, ports, labels, samples, batch, seed, sizes, images, tokenizer, hints)
     found = _source_of(request)
     _check_options(request, found)
-    return opened(request, found.open(request), whole=found.batched)
+    return opened(request, passes(request, found.open(request), whole=found.batched))
 
 
 def request_for(
@@ -202,15 +202,20 @@ def request_for(
     return replace(request, batch=max(request.fixed, default=batch))
 
 
-def opened(request: Request, start: Start, *, whole: bool) -> Data:
-    """Data from chunks, whose first batch is checked.
+def opened(request: Request, start: Start) -> Data:
+    """Data from what starts a pass over its batches; the first one is looked at."""
+    return Data(request.spec, next(start()).labels is not None, start)
+
+
+def passes(request: Request, start: Start, *, whole: bool) -> Start:
+    """What starts a pass over batches, from what starts one over chunks.
 
     Args:
         request: what was asked for.
         start: starts a pass over the chunks.
         whole: the chunks are the batches, as long as the model takes batches of any size.
 
-    Raises DataError for chunks that do not fit.
+    Raises DataError for inputs that cannot be cut alike; a pass raises it for chunks that do not fit.
     """
     fixed = request.fixed
     regroup = len(fixed) == 1 or not whole
@@ -225,8 +230,7 @@ def opened(request: Request, start: Start, *, whole: bool) -> Data:
         chunks = (checked(chunk, request.ports, request.spec, whole=not regroup) for chunk in start())
         return _batches(chunks, request, exact=bool(fixed), regroup=regroup)
 
-    data = Data(request.spec, False, batches)
-    return replace(data, labelled=next(data.batches()).labels is not None)
+    return batches
 
 
 def _source_of(request: Request) -> Source:
@@ -289,7 +293,7 @@ def _regrouped(chunks: Iterator[Batch], size: int, exact: bool, spec: str) -> It
         if not chunk.lengths:  # all that is fed at a time is one sample
             yield chunk
             continue
-        waiting = chunk if waiting is None else joined(waiting, chunk, spec)
+        waiting = chunk if waiting is None else joined([waiting, chunk], spec)
         length, start = length_of(waiting), 0
         while length - start >= size:
             yield waiting.take(slice(start, start + size))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -62,28 +62,31 @@ def length_of(batch: Batch) -> int:
     return next(iter(batch.lengths.values()), 1)
 
 
-def joined(first: Batch, second: Batch, source: str) -> Batch:
-    """The samples of both. Raises DataError for samples of different shapes; `source` is what the message names."""
-    feed = {}
-    for name, array in first.feed.items():
-        axis, other = first.axis(name), second.feed[name]
-        if axis is None:
-            if not np.array_equal(array, other):
-                raise DataError(
-                    f"{source}: input '{name}' is one array for all samples, but it changes on the way; give the "
-                    f"samples singly with --batch 1, {WAY_OUT}"
-                )
-            feed[name] = array
-            continue
-        shapes = [[*each.shape[:axis], *each.shape[axis + 1 :]] for each in (array, other)]
-        if shapes[0] != shapes[1]:
-            found = " and ".join("x".join(map(str, shape)) for shape in shapes)
-            raise DataError(
-                f"{source}: samples for '{name}' are {found}, apart from axis {axis}; bring them to one size, use "
-                f"--batch 1, {WAY_OUT}"
-            )
-        feed[name] = np.concatenate([array, other], axis)
-    labels = None
-    if first.labels is not None and second.labels is not None:
-        labels = np.concatenate([first.labels, second.labels])
-    return replace(first, feed=feed, labels=labels)
+def joined(batches: Sequence[Batch], source: str) -> Batch:
+    """The samples of all. Raises DataError for samples of different shapes; `source` is what the message names."""
+    first = batches[0]
+    if len(batches) == 1:
+        return first
+    feed = {
+        name: _joined(name, first.axis(name), [batch.feed[name] for batch in batches], source) for name in first.feed
+    }
+    labels = [batch.labels for batch in batches if batch.labels is not None]
+    return replace(first, feed=feed, labels=np.concatenate(labels) if len(labels) == len(batches) else None)
+
+
+def _joined(name: str, axis: int | None, arrays: Sequence[Array], source: str) -> Array:
+    """The arrays of one input."""
+    if axis is None:
+        if all(np.array_equal(arrays[0], other) for other in arrays[1:]):
+            return arrays[0]
+        raise DataError(
+            f"{source}: input '{name}' is one array for all samples, but it changes; use --batch 1, {WAY_OUT}"
+        )
+    shapes = list(dict.fromkeys((*each.shape[:axis], *each.shape[axis + 1 :]) for each in arrays))
+    if len(shapes) > 1:
+        found = " and ".join("x".join(map(str, shape)) for shape in shapes[:2])
+        raise DataError(
+            f"{source}: samples for '{name}' are {found}, apart from axis {axis}; bring them to one size, use "
+            f"--batch 1, {WAY_OUT}"
+        )
+    return np.concatenate(arrays, axis)

@@ -60,6 +60,8 @@ def _array(port: Port, feed: Feed, source: str, whole: bool) -> Array:
     if port.name not in feed:
         raise DataError(f"{source} has nothing for input '{port.name}' ({port}){did_you_mean(port.name, feed)}")
     array = np.asarray(feed[port.name])
+    if array.ndim == 1 and len(port.shape) == 2 and port.batch_axis == 0 and port.shape[1] == 1:
+        array = array[:, None]  # a column of numbers
     _check_shape(array, port, source, whole)
     if array.dtype.kind == "f" and not np.isfinite(array).all():
         wrong = array.size - int(np.count_nonzero(np.isfinite(array)))

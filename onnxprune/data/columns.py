@@ -12,6 +12,7 @@ from onnxprune.data.base import Request
 from onnxprune.data.batch import Array, Batch
 from onnxprune.data.checks import check_lengths, shared
 from onnxprune.errors import DataError
+from onnxprune.model.signature import Port
 from onnxprune.support.messages import did_you_mean
 
 
@@ -91,11 +92,14 @@ def labels_of(columns: Mapping[str, C], request: Request) -> C | None:
 
 
 def is_sample(shapes: Mapping[str, tuple[int, ...]], request: Request) -> bool:
-    """Are these the arrays of one sample: does one of them lack just the batch axis?"""
-    return any(
-        port.batch_axis is not None and len(shapes[port.name]) + 1 == len(port.shape)
-        for port in request.ports
-        if port.name in shapes
+    """Are these the arrays of one sample: does one of them fit but for the batch axis, which it lacks?"""
+    return any(_lacks_batch(shapes[port.name], port) for port in request.ports if port.name in shapes)
+
+
+def _lacks_batch(shape: tuple[int, ...], port: Port) -> bool:
+    due = [size for axis, size in enumerate(port.shape) if axis != port.batch_axis]
+    return len(shape) == len(due) < len(port.shape) and all(
+        size == expected or not isinstance(expected, int) for size, expected in zip(shape, due, strict=True)
     )
 
 

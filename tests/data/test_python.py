@@ -72,8 +72,8 @@ def test_inputs_whose_first_axis_is_something_else(module: Module) -> None:
         ("def feed():\n    return 3", "cannot be called for data: TypeError"),
         ("def feed(path):\n    yield {}", "cannot be called for data: TypeError"),
         ("def feed():\n    yield {'x': np.ones((1, 3))}\n    raise RuntimeError('disk\\nfull')", "RuntimeError: disk"),
-        ("def feed():\n    yield np.ones((1, 3))", r"yields ndarray; expected \{'x': array\}"),
-        ("def feed():\n    yield {'y': np.ones((1, 3))}", r"nothing for input 'x' \(float\[batch, 3\]\); there are: y"),
+        ("def feed():\n    yield 'text'", r"item 0 of .* is a str; expected \{'x': array\}, an array, or a pair"),
+        ("def feed():\n    yield {'y': 1, 'z': 2}", r"nothing for input 'x' \(float\[batch, 3\]\); there are: y, z"),
         ("def feed():\n    yield {'x': np.ones((1, 4))}", "but the data is 1x4"),
         (
             "def feed():\n    yield {'x': np.ones((2, 3))}, [1]",
