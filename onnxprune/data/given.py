@@ -97,14 +97,14 @@ def as_data(
             hints=hints,
         )
     request = request_for(_name(given), ports, _LABELS if apart else labels, samples, batch, seed, sizes, images)
-    columns = _columns(given, request)
+    columns = None if _is_table(given) else _columns(given, request)
     if apart:
         if columns is None:
             raise UsageError(f"labels of {request.spec} come with its items, as (input, label) pairs or in dicts")
         columns[_LABELS] = array_of(labels, "what is given as labels")
     if columns is not None:
         return opened(request, passes(request, lambda: _cut(columns, request), whole=False))
-    if hasattr(given, "__arrow_c_stream__"):
+    if _is_table(given):
         return opened(request, passes(request, _rows(given, request), whole=False))
     if isinstance(given, tuple):
         return opened(request, passes(request, lambda: batches_of(iter([given]), request), whole=False))
@@ -118,7 +118,13 @@ def _name(given: Any) -> str:
     """How messages and reports call it."""
     if isinstance(given, Mapping):
         return "the dict of arrays"
-    return "the array" if is_array(given) else f"the {type(given).__name__} that was given"
+    is_one = is_array(given) and not _is_table(given)
+    return "the array" if is_one else f"the {type(given).__name__} that was given"
+
+
+def _is_table(given: Any) -> bool:
+    """Has it columns, and does it give them in the way of Arrow?"""
+    return hasattr(given, "__arrow_c_stream__") and (hasattr(given, "columns") or hasattr(given, "schema"))
 
 
 def _columns(given: Any, request: Request) -> dict[str, Array] | None:

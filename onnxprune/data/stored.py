@@ -38,12 +38,8 @@ def stored(folder: Path) -> Data:
     return Data("stored samples", next(batches()).labels is not None, batches)
 
 
-def kept(batches: Iterator[Batch], memory: int = MEMORY_BYTES) -> Start:
-    """Go through batches once and keep them: the first ones in memory, the others in a temporary folder.
-
-    Args:
-        batches: those of one pass.
-        memory: bytes that may be held.
+def kept(batches: Iterator[Batch]) -> Start:
+    """Go through the batches of one pass and keep them: the first ones in memory, the others in a temporary folder.
 
     Returns what starts a pass over them; the folder goes with it.
     """
@@ -52,7 +48,7 @@ def kept(batches: Iterator[Batch], memory: int = MEMORY_BYTES) -> Start:
     size = written = 0
     for batch in batches:
         size += sum(array.nbytes for array in batch.feed.values())
-        if size <= memory:
+        if size <= MEMORY_BYTES:
             held.append(batch)
             continue
         folder = folder or tempfile.TemporaryDirectory(prefix="onnxprune-", ignore_cleanup_errors=True)
