@@ -15,6 +15,7 @@ from onnxprune.errors import DataError, UsageError
 from onnxprune.evaluation.metrics import METRICS, chosen_output, evaluate, metric, outputs_of, register
 from onnxprune.model.signature import Port
 from onnxprune.runtime.session import Session
+from tests.conftest import Build
 
 RNG = np.random.default_rng(0)
 LOGITS = RNG.standard_normal((7, 6)).astype(np.float32)
@@ -321,3 +322,28 @@ def test_data_of_a_file(digits: dict[str, Path], tmp_path: Path) -> None:
     session = Session(digits["lstm"])
     data = load_data(str(tmp_path / "data.npz"), session.inputs, labels="label", batch=8)
     assert evaluate(session, data, metric(None, data.labelled)) >= 0.95
+
+
+TIME_MAJOR = """
+    net (float[time, batch, 6] x) => (float[time, batch, 6] y, float[batch, 6] z)
+    { y = Identity(x)  z = ReduceMean<axes = [0], keepdims = 0>(x) }
+"""
+
+
+def test_samples_along_another_axis(build: Build) -> None:
+    """Scores and cosines are per sample, wherever the model has the samples; labels are [samples, ...]."""
+    path = build(TIME_MAJOR)
+    scores = RNG.standard_normal((5, 7, 6)).astype(np.float32)
+    labels = scores.argmax(-1).T.copy()
+    labels[2] = (labels[2] + 1) % 6
+    data = Data("test", True, lambda: iter([Batch({"x": scores}, labels, {"x": 1})]))
+    assert evaluate(path, data, metric("accuracy", True)) == pytest.approx(6 / 7)
+    (found,) = outputs_of(path, data)
+    assert found.shape == (7, 5, 6)
+    (other,) = outputs_of(path, data, output="z")
+    assert other.shape == (7, 6)
+    other_scores = scores + np.array([0, 0, 3, 0, 0, 0, 0], np.float32)[None, :, None]
+    original = [np.moveaxis(other_scores, 1, 0)]
+    flat = [np.moveaxis(each, 1, 0).reshape(7, -1) for each in (scores, other_scores)]
+    cosines = [float(a @ b / np.linalg.norm(a) / np.linalg.norm(b)) for a, b in zip(*flat, strict=True)]
+    assert evaluate(path, data, metric("cosine", True), original) == pytest.approx(np.mean(cosines), rel=1e-5)

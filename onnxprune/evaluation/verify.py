@@ -33,8 +33,7 @@ def run_original(model: Runnable, sizes: Mapping[str, int], seed: int = 0) -> Or
     """
     try:
         session = Session(model)
-        firsts = [port.shape[0] or f"{port.name}[0]" for port in session.inputs if port.shape]
-        one = {symbol: 1 for symbol in firsts if isinstance(symbol, str)}
+        one = {port.batch_symbol: 1 for port in session.inputs if port.batch_symbol is not None}
         try:
             return _answer(model, session, {**sizes, **one}, seed)
         except ModelError:

@@ -28,7 +28,7 @@ import numpy as np
 from onnxprune.errors import ModelError, UsageError
 from onnxprune.model.file import name_of
 from onnxprune.model.signature import Feed, Port, synthetic_feed
-from onnxprune.runtime.session import Runnable, load, reason, session_options
+from onnxprune.runtime.session import Runnable, load, reason, session_options, session_ports
 from onnxprune.support.garbage import no_garbage_collection
 from onnxprune.support.progress import Counted
 
@@ -53,7 +53,7 @@ class Setting:
 
     Attributes:
         provider: execution provider of ONNX Runtime, by its full name.
-        batch: size of the inputs' first axis where that is dynamic.
+        batch: size of the inputs' batch axis where that is dynamic.
         threads: that one operator may use; 0 lets ONNX Runtime decide.
         warmup: runs of a new session before it is timed.
     """
@@ -103,7 +103,7 @@ class Latency:
 
     @property
     def throughput(self) -> float:
-        """Samples (entries of the first axis) per second at the median."""
+        """Samples (entries of the batch axis) per second at the median."""
         return self.setting.batch / self.median
 
 
@@ -189,16 +189,21 @@ def _rounds(count: int | None, seconds: float) -> Iterator[None]:
 
 
 def made_inputs(ports: Sequence[Port], batch: int, sizes: Mapping[str, int] = _NO_SIZES, seed: int = 0) -> Feed:
-    """Inputs from the signature, with a dynamic first axis as the batch unless `sizes` says something else.
+    """Inputs from the signature, with a dynamic batch axis of that size unless `sizes` says something else.
 
     Raises UsageError where the batch is asked for and no input has such an axis.
     """
-    symbols = {port.symbol(0) for port in ports if port.shape and not isinstance(port.shape[0], int)}
+    symbols = [port.batch_symbol for port in ports if port.batch_symbol is not None]
     feed = synthetic_feed(ports, {**dict.fromkeys(symbols, batch), **sizes}, seed)
-    if batch > 1 and batch not in {array.shape[0] for array in feed.values() if array.ndim}:
+    if batch > 1 and batch not in _batch_sizes(ports, feed):
         shapes = ", ".join(f"'{port.name}' {port}" for port in ports)
         raise UsageError(f"batch {batch} cannot be run: the model's inputs have fixed sizes ({shapes}); leave it out")
     return feed
+
+
+def _batch_sizes(ports: Sequence[Port], feed: Feed) -> list[int]:
+    """The sizes of the batch axes of the inputs that have one."""
+    return [feed[port.name].shape[port.batch_axis] for port in ports if port.shape and port.batch_axis is not None]
 
 
 def _check_inputs(turn: _Turn, first: _Turn, feed: Feed) -> None:
@@ -230,7 +235,7 @@ class _Turn:
         self._session = deployed_session(self._model, setting.provider, setting.threads)
         self._loads.append(perf_counter() - start)
         self.provider = self._session.get_providers()[0]
-        self.inputs = [Port(port.name, port.type, tuple(port.shape)) for port in self._session.get_inputs()]
+        self.inputs = session_ports(self._session)[0]
 
     def close(self) -> None:
         self._session, self._run = None, lambda: None
@@ -270,7 +275,7 @@ class _Turn:
         return (perf_counter() - start) / repeat, on_processor / repeat
 
     def result(self, setting: Setting, feed: Feed) -> Latency:
-        batches = [feed[port.name].shape[0] for port in self.inputs if port.shape]
+        batches = _batch_sizes(self.inputs, feed)
         used = replace(setting, provider=self.provider, batch=batches[0] if batches else 1)
         sizes = {
             port.symbol(axis): feed[port.name].shape[axis]

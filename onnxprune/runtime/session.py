@@ -18,7 +18,7 @@ import onnx_ir as ir
 from onnxprune.errors import MissingExtraError, ModelError
 from onnxprune.model.file import save, skeleton
 from onnxprune.model.protobuf import BIG
-from onnxprune.model.signature import Port
+from onnxprune.model.signature import Port, with_batch_axes
 from onnxprune.model.weights import reading
 from onnxprune.runtime.page_cache import returned
 from onnxprune.support.messages import one_line
@@ -54,8 +54,7 @@ class Session:
             options.graph_optimization_level = type(options.graph_optimization_level).ORT_DISABLE_ALL
         self._session = load(model, options, providers, lean=True)
         self._folder = _folder_of(model, self._session)
-        self.inputs = [Port(p.name, p.type, tuple(p.shape)) for p in self._session.get_inputs()]
-        self.outputs = [Port(p.name, p.type, tuple(p.shape)) for p in self._session.get_outputs()]
+        self.inputs, self.outputs = session_ports(self._session)
 
     def run(self, feed: Mapping[str, npt.NDArray[Any]], names: Sequence[str] | None = None) -> dict[str, Any]:
         """Outputs by name, all or those in `names`. Raises ModelError with one line when the run fails."""
@@ -66,6 +65,12 @@ class Session:
         except Exception as error:
             raise ModelError(f"ONNX Runtime cannot run the model: {reason(error)}") from error
         return dict(zip(wanted, results, strict=True))
+
+
+def session_ports(session: Any) -> tuple[list[Port], list[Port]]:
+    """Inputs and outputs of an `onnxruntime.InferenceSession`."""
+    both = session.get_inputs(), session.get_outputs()
+    return with_batch_axes(*([Port(each.name, each.type, tuple(each.shape)) for each in side] for side in both))
 
 
 def session_options() -> Any:

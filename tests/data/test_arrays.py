@@ -87,7 +87,9 @@ def test_a_folder_of_npz_files(tmp_path: Path, each: int) -> None:
 def test_samples_of_different_shapes(tmp_path: Path) -> None:
     np.save(tmp_path / "a.npy", np.ones((1, 4), np.int64))
     np.save(tmp_path / "b.npy", np.ones((1, 5), np.int64))
-    with pytest.raises(DataError, match=r"samples for 'input_ids' are 4 and 5; .* --batch 1"):
+    with pytest.raises(
+        DataError, match=r"'input_ids' are 4 and 5, apart from axis 0; .* --batch 1, .* module:function"
+    ):
         load(tmp_path, IDS)
     assert [batch.feed["input_ids"].shape for batch in load(tmp_path, IDS, batch=1).batches()] == [(1, 4), (1, 5)]
 
@@ -100,7 +102,7 @@ def test_missing_labels(tmp_path: Path) -> None:
 
 def test_different_lengths(tmp_path: Path) -> None:
     np.savez(tmp_path / "data.npz", x=X, y=Y[:7])
-    with pytest.raises(DataError, match="different numbers of samples: 10 for 'x', 7 for 'labels'"):
+    with pytest.raises(DataError, match=r"10 for 'x' along axis 0, 7 for 'labels' along axis 0; .* module:function"):
         load(tmp_path / "data.npz", ROWS, labels="y")
 
 

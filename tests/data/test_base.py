@@ -143,7 +143,10 @@ def test_fewer_samples_than_the_model_takes(tmp_path: Path) -> None:
 
 def test_first_axes_that_are_no_samples(tmp_path: Path) -> None:
     state = Port("state", "tensor(float)", (2, 3))
-    with pytest.raises(DataError, match=r"first axes of the inputs differ .* module:function"):
+    with pytest.raises(
+        DataError,
+        match=r"axis 0 of 'x' .* axis 0 of 'state' .* module:function",
+    ):
         load(saved(tmp_path, x=X, state=X), FIXED, state)
 
 

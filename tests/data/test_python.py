@@ -72,12 +72,12 @@ def test_inputs_whose_first_axis_is_something_else(module: Module) -> None:
         ("def feed():\n    return 3", "cannot be called for data: TypeError"),
         ("def feed(path):\n    yield {}", "cannot be called for data: TypeError"),
         ("def feed():\n    yield {'x': np.ones((1, 3))}\n    raise RuntimeError('disk\\nfull')", "RuntimeError: disk"),
-        ("def feed():\n    yield np.ones((1, 3))", r"yields ndarray; expected \{'x': array\}"),
-        ("def feed():\n    yield {'y': np.ones((1, 3))}", r"nothing for input 'x' \(float\[batch, 3\]\); there are: y"),
+        ("def feed():\n    yield 'text'", r"item 0 of .* is a str; expected \{'x': array\}, an array, or a pair"),
+        ("def feed():\n    yield {'y': 1, 'z': 2}", r"nothing for input 'x' \(float\[batch, 3\]\); there are: y, z"),
         ("def feed():\n    yield {'x': np.ones((1, 4))}", "but the data is 1x4"),
         (
             "def feed():\n    yield {'x': np.ones((2, 3))}, [1]",
-            "different numbers of samples: 2 for 'x', 1 for 'labels'",
+            "samples: 2 for 'x' along axis 0, 1 for 'labels' along axis 0",
         ),
         ("def feed():\n    return []", "no samples"),
         ("rows = iter([{'x': np.ones((1, 3))}])\ndef feed():\n    return rows", "no samples"),
@@ -95,10 +95,13 @@ def test_functions_that_do_not_give_data(module: Module, code: str, says: str) -
     assert f"{name}:feed" in str(caught.value)
 
 
-def test_a_static_first_axis_has_to_fit(module: Module) -> None:
-    name = module("def feed():\n    yield {'x': np.ones((3, 3))}")
-    with pytest.raises(DataError, match=r"'x' is float\[4, 3\], but the data is 3x3"):
-        load(f"{name}:feed", FIXED)
+def test_batches_are_cut_where_the_model_fixes_their_size(module: Module) -> None:
+    name = module("def feed():\n    for n in (3, 6): yield {'x': np.full((n, 3), n, 'f')}")
+    assert gathered(load(f"{name}:feed", FIXED))[:, 0].tolist() == [3, 3, 3, 6, 6, 6, 6, 6]
+    few = module("def few():\n    yield {'x': np.ones((3, 3))}")
+    del sys.modules[name]
+    with pytest.raises(DataError, match="fewer samples than the 4 that the model takes at a time"):
+        load(f"{few}:few", FIXED)
 
 
 def test_a_module_that_is_not_there() -> None:

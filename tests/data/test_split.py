@@ -72,3 +72,30 @@ def test_what_cannot_be_parted_serves_for_both(lengths: list[int], port: Port) -
     found = split(data(lengths), [port])
     assert samples(found.fitting) == samples(found.measuring) == list(range(sum(lengths)))
     assert (found.samples, found.apart) == (sum(lengths), False)
+
+
+def test_samples_are_parted_along_their_axes() -> None:
+    """[time, batch, features] and [layers, batch, hidden]: no step and no layer goes to the other part."""
+    numbers = np.arange(6.0)
+    whole = Batch(
+        {"x": np.tile(numbers[None, :, None], (4, 1, 2)), "h": np.tile(numbers[None, :, None], (6, 1, 3))},
+        numbers,
+        {"x": 1, "h": 1},
+    )
+    ports = [Port("x", "tensor(float)", ("time", "b", 2), 1), Port("h", "tensor(float)", (6, "b", 3), 1)]
+    found = split(Data("made", True, lambda: iter([whole])), ports)
+    for part, expected in ((found.measuring, [2, 5]), (found.fitting, [0, 1, 3, 4])):
+        (batch,) = part.batches()
+        assert batch.feed["x"].shape == (4, len(expected), 2)
+        assert batch.feed["h"].shape == (6, len(expected), 3)
+        assert (batch.feed["x"][0, :, 0] == expected).all()
+        assert batch.labels is not None
+        assert batch.labels.tolist() == expected
+    assert (found.samples, found.apart) == (2, True)
+
+
+def test_static_batches_along_another_axis_are_not_cut() -> None:
+    whole = [Batch({"x": np.full((4, 2, 3), n)}, None, {"x": 1}) for n in range(3)]
+    found = split(Data("made", False, lambda: iter(whole)), [Port("x", "tensor(float)", ("time", 2, 3), 1)])
+    assert [batch.feed["x"].shape for batch in found.measuring.batches()] == [(4, 2, 3)]
+    assert found.samples == 2

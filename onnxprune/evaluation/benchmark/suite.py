@@ -216,7 +216,7 @@ def sizes_for(
         port.symbol(axis)
         for port in ports
         for axis, size in enumerate(port.shape)
-        if axis and not isinstance(size, int) and port.symbol(axis) not in given
+        if axis != port.batch_axis and not isinstance(size, int) and port.symbol(axis) not in given
     }
     if not open_axes or data is not None:
         return given, []
@@ -245,11 +245,12 @@ class Inputs:
         made = made_inputs(self.ports, batch, self.sizes, self.seed)
         if self.data is None:
             return made
-        samples = next(self.data.batches()).feed
-        return {
-            name: np.take(array, np.arange(len(made[name])) % len(array), axis=0) if array.ndim else array
-            for name, array in samples.items()
-        }
+        samples = next(self.data.batches())
+        feed = dict(samples.feed)
+        for name, length in samples.lengths.items():
+            axis = samples.axis(name) or 0
+            feed[name] = np.take(feed[name], np.arange(made[name].shape[axis]) % length, axis)
+        return feed
 
     def feeds(self, batch: int) -> Iterator[Feed]:
         """What outputs are compared on."""

@@ -130,7 +130,8 @@ def metric(name: str | None, labelled: bool, output: Port | None = None) -> Metr
     Without a name: accuracy where the data has labels, else agreement where `output` is that of a classifier (two
     axes of floats), else snr.
 
-    A function of the user is called with the outputs of a batch, by name, and its labels or None. It returns one score
+    A function of the user is called with the outputs of a batch, by name, their samples along axis 0, and its labels or
+    None. It returns one score
     per sample, or one number for the batch; their mean over the samples is the value, and more is better.
 
     Raises UsageError for an unknown name, a function that is not there, and missing labels.
@@ -220,11 +221,16 @@ def _session(model: Runnable | Runs, providers: Sequence[str]) -> Runs:
 
 
 def _outputs(session: Runs, batch: Batch, names: Sequence[str] | None) -> dict[str, Array]:
+    """Outputs whose first axis enumerates the samples, whatever axis does so in the model."""
     outputs = session.run(batch.feed, names)
     for name, value in outputs.items():
         if not isinstance(value, np.ndarray):
             raise DataError(f"output '{name}' is a {type(value).__name__}, not a tensor: name another one")
-    return {name: np.atleast_1d(value) for name, value in outputs.items()}
+    axes = {port.name: port.batch_axis or 0 for port in session.outputs}
+    return {
+        name: np.moveaxis(value, axes[name], 0) if axes[name] < value.ndim else np.atleast_1d(value)
+        for name, value in outputs.items()
+    }
 
 
 def _check_reference(output: Array, original: Array | None, name: str) -> None:
