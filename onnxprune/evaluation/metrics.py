@@ -19,12 +19,12 @@ import numpy.typing as npt
 from onnxprune.data.base import Batch, Data
 from onnxprune.errors import DataError, UsageError
 from onnxprune.model.signature import Port
+from onnxprune.runtime.providers import CPU_ONLY
 from onnxprune.runtime.session import Session
 from onnxprune.support.messages import did_you_mean, one_line
 from onnxprune.support.registry import imported_function
 
 Array = npt.NDArray[Any]
-CPU = ("CPUExecutionProvider",)
 # Labels of this value are left out, as torch and the tools around it do.
 IGNORED = -100
 _FLOATS = ("tensor(float)", "tensor(float16)", "tensor(double)", "tensor(bfloat16)")
@@ -133,7 +133,7 @@ def evaluate(
     reference: Iterable[Array] | None = None,
     *,
     output: str | None = None,
-    providers: Sequence[str] = CPU,
+    providers: Sequence[str] = CPU_ONLY,
 ) -> float:
     """The value of a metric over all of the data.
 
@@ -167,7 +167,7 @@ def evaluate(
 
 
 def outputs_of(
-    model: Path | Runs, data: Data, *, output: str | None = None, providers: Sequence[str] = CPU
+    model: Path | Runs, data: Data, *, output: str | None = None, providers: Sequence[str] = CPU_ONLY
 ) -> Iterator[Array]:
     """One output of a model, batch by batch, as a reference for others; `list` it to use it for many of them.
 

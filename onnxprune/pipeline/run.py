@@ -21,7 +21,8 @@ from onnxprune.passes.share_initializers import ShareInitializers
 from onnxprune.pipeline.details import details_of
 from onnxprune.pipeline.result import GroupReport, Report, Result, remove_units
 from onnxprune.runtime.latency import Setting
-from onnxprune.steps.base import CPU, NONE, Context
+from onnxprune.runtime.providers import CPU_ONLY
+from onnxprune.steps.base import NONE, Context
 from onnxprune.steps.clean import check_cleaners
 from onnxprune.steps.plan import Plan
 from onnxprune.steps.prune import iterative as iterate
@@ -56,7 +57,7 @@ def compress(
     ratios: Sequence[tuple[str, float]] = (),
     steps: int = 1,
     schedule: str = "cubic",
-    providers: Sequence[str] = CPU,
+    providers: Sequence[str] = CPU_ONLY,
     loss: str = "auto",
     device: str = "cpu",
     metric: str | None = None,
@@ -273,7 +274,7 @@ def recover(
     data: Data | None = None,
     method: str = recovering.BEST,
     seed: int = 0,
-    providers: Sequence[str] = CPU,
+    providers: Sequence[str] = CPU_ONLY,
     progress: Progress = silent,
 ) -> Result:
     """Change the weights of a pruned file so that its layers do what those of the original do; no training.

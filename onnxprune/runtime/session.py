@@ -12,6 +12,7 @@ import numpy.typing as npt
 from onnxprune.errors import MissingExtraError, ModelError
 from onnxprune.model.signature import Port
 from onnxprune.runtime.page_cache import returned
+from onnxprune.runtime.providers import CPU_ONLY
 from onnxprune.support.messages import one_line
 
 
@@ -26,9 +27,7 @@ class Session:
     Raises ModelError with one line when ONNX Runtime refuses it.
     """
 
-    def __init__(
-        self, path: Path, providers: Sequence[str] = ("CPUExecutionProvider",), *, optimized: bool = False
-    ) -> None:
+    def __init__(self, path: Path, providers: Sequence[str] = CPU_ONLY, *, optimized: bool = False) -> None:
         try:
             import onnxruntime
         except ImportError:

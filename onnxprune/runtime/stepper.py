@@ -14,6 +14,7 @@ import onnx_ir as ir
 
 from onnxprune.errors import MissingExtraError, ModelError
 from onnxprune.model.graph import reads
+from onnxprune.runtime.providers import CPU_ONLY
 from onnxprune.support.messages import one_line
 
 Array = npt.NDArray[Any]
@@ -41,7 +42,7 @@ class Stepper:
         model: ir.Model,
         dtypes: Mapping[str, ir.DataType],
         feeds: Iterable[Mapping[str, Array]],
-        providers: Sequence[str] = ("CPUExecutionProvider",),
+        providers: Sequence[str] = CPU_ONLY,
         memory: int = MEMORY_BYTES,
     ) -> None:
         self._model = model

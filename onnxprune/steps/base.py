@@ -9,9 +9,9 @@ from pathlib import Path
 from onnxprune.data.base import Data
 from onnxprune.data.split import Split
 from onnxprune.runtime.latency import Setting
+from onnxprune.runtime.providers import CPU_ONLY
 from onnxprune.support.progress import Progress, silent
 
-CPU = ("CPUExecutionProvider",)
 NONE = "none"
 
 
@@ -37,7 +37,7 @@ class Context:
     data: Data | None = None
     method: str = NONE
     seed: int = 0
-    providers: Sequence[str] = CPU
+    providers: Sequence[str] = CPU_ONLY
     loss: str = "auto"
     device: str = "cpu"
     metric: str | None = None

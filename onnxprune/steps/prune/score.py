@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from onnxprune.analysis.groups import Analysis, Group
 from onnxprune.data.base import Data
 from onnxprune.errors import UsageError
+from onnxprune.runtime.providers import CPU_ONLY
 from onnxprune.statistics.activations import Activations
 from onnxprune.steps.base import Context
 from onnxprune.steps.prune.criteria.base import Criterion, Scores, ScoringContext, WeightReader
@@ -20,7 +21,7 @@ def score_model(
     data: Data | None = None,
     *,
     seed: int = 0,
-    providers: Sequence[str] = ("CPUExecutionProvider",),
+    providers: Sequence[str] = CPU_ONLY,
     loss: str = "auto",
     device: str = "cpu",
     progress: Callable[[str], None] = lambda _: None,

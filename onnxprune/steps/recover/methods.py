@@ -19,6 +19,7 @@ from onnxprune.dims import Atom, Dim, Mask
 from onnxprune.errors import UsageError
 from onnxprune.model.signature import Port, ports_of
 from onnxprune.passes.base import PassResult
+from onnxprune.runtime.providers import CPU_ONLY
 from onnxprune.steps.base import NONE, Context
 from onnxprune.steps.plan import Plan
 from onnxprune.steps.recover.batchnorm import RecalibrateBatchNorm
@@ -128,7 +129,7 @@ def recover(
     data: Data | None,
     *,
     seed: int = 0,
-    providers: Sequence[str] = ("CPUExecutionProvider",),
+    providers: Sequence[str] = CPU_ONLY,
     progress: Progress = lambda _: None,
 ) -> Recovery:
     """Change the weights of a pruned model so that its layers do what the original's did.
