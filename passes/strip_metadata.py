@@ -15,6 +15,7 @@ class StripMetadata:
     """Clear doc strings and metadata of nodes and inner values: stack traces with local paths, in dynamo exports.
 
     The model's own metadata (labels, licences) and the descriptions of inputs and outputs stay.
+    `onnx_ir.passes.common.ClearMetadataAndDocStringPass` leaves that of values, which has the paths too.
 
     Before:  Conv {pkg.torch.onnx.stack_trace: 'File "/home/ann/net.py", line 7'}     After:  Conv
     """
