@@ -20,6 +20,7 @@ from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import median
+from typing import TextIO
 
 import click
 
@@ -127,8 +128,8 @@ def to_markdown(rows: list[Row]) -> str:
 @click.command()
 @click.option("--match", default="*", help="shell pattern on model names")
 @click.option("--jobs", default=1, help="processes")
-@click.option("-o", "--output", type=Path, help="where to write the table (default: the terminal)")
-def main(match: str, jobs: int, output: Path | None) -> None:
+@click.option("-o", "--output", type=click.File("w"), default="-", help="where to write the table; -: here")
+def main(match: str, jobs: int, output: TextIO) -> None:
     """Compress the zoo and write the table."""
     sys.path.insert(0, str(SHARED / "zoo"))
     import zoo
@@ -140,10 +141,7 @@ def main(match: str, jobs: int, output: Path | None) -> None:
             rows.append(row)
             print(f"{row.model:48} {row.error or f'{row.parameters:.3f} left, {row.seconds:.1f} s'}", file=sys.stderr)
     text = to_markdown(rows)
-    if output:
-        output.write_text(text)
-    else:
-        print(text)
+    output.write(text)
 
 
 if __name__ == "__main__":

@@ -24,7 +24,7 @@ from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import mean
-from typing import Any
+from typing import Any, TextIO
 
 import click
 import numpy as np
@@ -207,8 +207,8 @@ def measured(task: tuple[str, bool, Sequence[str], bool]) -> Row:
 @click.option("--criteria", "wanted", default="", help="names, with commas (default: all)")
 @click.option("--recover", is_flag=True, help="measure after reconstruction, too: four times as long")
 @click.option("--jobs", default=1, help="processes")
-@click.option("-o", "--output", type=Path, help="where to write the table (default: the terminal)")
-def main(models: str, wanted: str, recover: bool, jobs: int, output: Path | None) -> None:
+@click.option("-o", "--output", type=click.File("w"), default="-", help="where to write the table; -: here")
+def main(models: str, wanted: str, recover: bool, jobs: int, output: TextIO) -> None:
     """Measure every criterion on every model and write the table."""
     from onnxprune.steps.prune.criteria.base import criteria
 
@@ -226,10 +226,7 @@ def main(models: str, wanted: str, recover: bool, jobs: int, output: Path | None
             cells = (f"{name} {shown(row.accuracy[name], row.recovered[name])}" for name in names)
             print(row.criterion, *cells, sep="  ", file=sys.stderr)
     text = to_markdown(rows, whole, recovered=recover)
-    if output:
-        output.write_text(text)
-    else:
-        print(text)
+    output.write(text)
 
 
 if __name__ == "__main__":

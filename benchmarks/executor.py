@@ -18,7 +18,7 @@ import warnings
 from collections import Counter
 from pathlib import Path
 from statistics import median
-from typing import Any
+from typing import Any, TextIO
 
 import click
 
@@ -122,8 +122,8 @@ def zoo_agreement(match: str) -> list[str]:
 
 @click.command()
 @click.option("--match", default="*", help="shell pattern on names of the zoo")
-@click.option("-o", "--output", type=Path, help="where to write the tables (default: the terminal)")
-def main(match: str, output: Path | None) -> None:
+@click.option("-o", "--output", type=click.File("w"), default="-", help="where to write the tables; -: here")
+def main(match: str, output: TextIO) -> None:
     """Run the oracles and write what came out."""
     import onnx
     import onnxruntime
@@ -140,10 +140,7 @@ def main(match: str, output: Path | None) -> None:
     ]
     parts = [head, node_tests(), operators(), samples(), zoo_agreement(match)]
     text = "\n\n".join("\n".join(part) for part in parts) + "\n"
-    if output:
-        output.write_text(text)
-    else:
-        print(text)
+    output.write(text)
 
 
 if __name__ == "__main__":

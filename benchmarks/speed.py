@@ -15,6 +15,7 @@ import sys
 import tempfile
 import time
 from pathlib import Path
+from typing import TextIO
 
 import click
 
@@ -87,10 +88,10 @@ def row(name: str, path: Path, nodes: int, best: dict[str, float]) -> str:
 
 
 @click.command()
-@click.option("-o", "--output", type=Path, help="where to write the table (default: the terminal)")
+@click.option("-o", "--output", type=click.File("w"), default="-", help="where to write the table; -: here")
 @click.option("--repeats", default=5, help="runs of each")
 @click.argument("names", nargs=-1)
-def main(output: Path | None, repeats: int, names: tuple[str, ...]) -> None:
+def main(output: TextIO, repeats: int, names: tuple[str, ...]) -> None:
     """Measure and write the table."""
     sys.path.insert(0, str(SHARED / "zoo"))
     import onnx
@@ -114,10 +115,7 @@ def main(output: Path | None, repeats: int, names: tuple[str, ...]) -> None:
             lines.append(row(name, path, zoo.info(name)["nodes"], measure(path, folder, repeats)))
             print(lines[-1], file=sys.stderr)
     text = "\n".join(lines) + "\n"
-    if output:
-        output.write_text(text)
-    else:
-        print(text)
+    output.write(text)
 
 
 if __name__ == "__main__":

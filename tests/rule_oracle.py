@@ -77,11 +77,21 @@ class Draw:
     def integers(self, high: int, *shape: int, low: int = 0) -> Array:
         return np.asarray(self.rng.integers(low, high, shape), np.int64)
 
+    def uint8(self, *shape: int) -> Array:
+        return self.integers(256, *shape).astype(np.uint8)
+
+    def int8(self, *shape: int) -> Array:
+        return self.integers(128, *shape, low=-128).astype(np.int8)
+
     def bools(self, *shape: int) -> Array:
         return np.asarray(self.rng.random(shape) < 0.5)
 
     def __repr__(self) -> str:
         return f"Draw(primes={self._primes})"
+
+
+def number(value: float, dtype: type = np.float32) -> Array:
+    return np.array(value, dtype=dtype)
 
 
 def ints(*values: int) -> Array:

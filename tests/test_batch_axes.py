@@ -103,7 +103,8 @@ def test_question_marks_are_not_shared() -> None:
 # Time-major: x [time, batch, 12] and the state h [1, batch, 6], which a layer widens.
 LSTM = """
     net (float[s, b, 12] x, float[1, b, 6] h) => (float[s, b, 5] y, float[b, 3] z)
-    <float[6, 8] p, float[1, 32, 12] w, float[1, 32, 8] r, float[8, 5] v, float[8, 3] u, int64[1] one = {1}, int64[1] zero = {0}>
+    <float[6, 8] p, float[1, 32, 12] w, float[1, 32, 8] r, float[8, 5] v, float[8, 3] u,
+     int64[1] one = {1}, int64[1] zero = {0}>
     {
         state = MatMul(h, p)
         hs, last = LSTM<hidden_size = 8>(x, w, r, , , state)

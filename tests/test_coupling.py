@@ -10,9 +10,8 @@ import numpy as np
 import onnx
 import pytest
 
-from onnxprune.analysis.coupling import dims_text
 from onnxprune.analysis.groups import Analysis, Group
-from onnxprune.dims import keep_mask
+from onnxprune.dims import describe, keep_mask
 from onnxprune.pipeline.run import inspect
 from tests.conftest import Build
 
@@ -20,6 +19,11 @@ from tests.conftest import Build
 def kinds(analysis: Analysis) -> Counter[tuple[str, int]]:
     """(kind, units) -> number of groups."""
     return Counter((group.kind, group.units) for group in analysis.groups)
+
+
+def dims_text(analysis: Analysis, tensor: str) -> list[str]:
+    """Each axis of a value as an expression over group ids."""
+    return [describe(dim, analysis.names()) for dim in analysis.dims.get(tensor, [])]
 
 
 def group_of(analysis: Analysis, weight: str, axis: int) -> Group:

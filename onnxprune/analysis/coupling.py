@@ -22,7 +22,7 @@ from onnxprune.analysis.groups import Analysis, Frozen, Group, Occurrence
 from onnxprune.analysis.names import name_groups
 from onnxprune.analysis.shape_inference import Shapes
 from onnxprune.analysis.shapes import infer
-from onnxprune.dims import Atom, atoms, describe, freeze, resolve
+from onnxprune.dims import Atom, atoms, freeze, resolve
 from onnxprune.model import graph as graphs
 from onnxprune.model.weights import is_parameter
 from onnxprune.ops import find_rule
@@ -184,9 +184,3 @@ def _kind(tags: Counter[str], is_outer_head: bool) -> str:
     if tags["produced"] > 1 and tags["read"] > 1 and "residual" in tags and "channels" not in tags:
         return "hidden"
     return "channels" if tags["channels"] >= max(linear, 1) or "spatial" in tags else "neurons"
-
-
-def dims_text(analysis: Analysis, tensor: str) -> list[str]:
-    """Each axis of a value as an expression over group ids."""
-    names = analysis.names()
-    return [describe(dim, names) for dim in analysis.dims.get(tensor, [])]

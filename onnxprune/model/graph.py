@@ -167,7 +167,11 @@ def exportable(graph: nx.DiGraph, edges: dict[str, dict[str, Any]]) -> nx.DiGrap
 
 
 def remove_dead(model: ir.Model) -> bool:
-    """Remove operators that no graph output depends on, and weights that nothing reads; were there any?"""
+    """Remove operators that no graph output depends on, and weights that nothing reads; were there any?
+
+    `onnx_ir.passes.common.RemoveUnusedNodesPass` also changes operators that stay (it drops optional outputs and the
+    training mode of a normalization, without saying so in `modified`) and keeps what a dead body captures.
+    """
     needed: set[ir.Value] = set()
     waiting = list(model.graph.outputs)
     while waiting:

@@ -12,7 +12,8 @@ import onnx_ir as ir
 from onnxprune.analysis.groups import Analysis, Group
 from onnxprune.analysis.inspect import blaming, inspect
 from onnxprune.analysis.select import select
-from onnxprune.data.base import Data, load_data
+from onnxprune.data.base import Data
+from onnxprune.data.given import as_data
 from onnxprune.data.options import DataOptions
 from onnxprune.errors import NothingToPruneError
 from onnxprune.model.file import runnable
@@ -39,7 +40,7 @@ def samples_of(data: Any, model: ir.Model, seed: int) -> Data | None:
         return data
     if isinstance(data, DataOptions):
         return data.open(lambda: model, seed)
-    return load_data(str(data), ports_of(model))
+    return as_data(data, ports_of(model), seed=seed)
 
 
 @dataclass(frozen=True)

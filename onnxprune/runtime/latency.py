@@ -28,6 +28,7 @@ import numpy as np
 from onnxprune.errors import ModelError, UsageError
 from onnxprune.model.file import name_of
 from onnxprune.model.signature import Feed, Port, synthetic_feed
+from onnxprune.runtime.providers import CPU
 from onnxprune.runtime.session import Runnable, load, reason, session_options, session_ports
 from onnxprune.support.garbage import no_garbage_collection
 from onnxprune.support.progress import Counted
@@ -38,7 +39,6 @@ SESSIONS = 12
 _SHORTEST_SECONDS = 200e-6
 # Where a run is shorter than this, refilling the caches after another model's run would show: it is run once untimed.
 _CACHES_MATTER_SECONDS = 10e-3
-_CPU = "CPUExecutionProvider"
 # ONNX Runtime starts as many as it is told, and hangs over a mistyped number.
 _MOST_THREADS = 1024
 # Providers whose inputs and outputs can stay on the device, by the name of that device.
@@ -58,7 +58,7 @@ class Setting:
         warmup: runs of a new session before it is timed.
     """
 
-    provider: str = _CPU
+    provider: str = CPU
     batch: int = 1
     threads: int = 1
     warmup: int = 5
@@ -284,7 +284,7 @@ class _Turn:
             if not isinstance(size, int)
         }
         seconds, on_processor = (tuple(times) for times in zip(*self._times, strict=True))
-        counts = self.provider == _CPU and setting.threads == 1 and sys.platform != "win32"
+        counts = self.provider == CPU and setting.threads == 1 and sys.platform != "win32"
         return Latency(
             self.name, used, seconds, tuple(self._sessions), on_processor if counts else (), tuple(self._loads), sizes
         )
@@ -308,7 +308,7 @@ def deployed_session(model: Runnable, provider: str, threads: int = 1, *, profil
     if profile is not None:
         options.enable_profiling = True
         options.profile_file_prefix = str(profile)
-    return load(model, options, list(dict.fromkeys([provider, _CPU])))
+    return load(model, options, list(dict.fromkeys([provider, CPU])))
 
 
 def _runner(session: Any, feed: Feed, device: str | None) -> Callable[[], object]:

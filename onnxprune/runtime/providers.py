@@ -9,6 +9,7 @@ from onnxprune.support.messages import did_you_mean
 
 _SUFFIX = "ExecutionProvider"
 CPU = f"CPU{_SUFFIX}"
+CPU_ONLY = (CPU,)
 
 
 def short(provider: str) -> str:

@@ -21,6 +21,7 @@ from onnxprune.model.protobuf import BIG
 from onnxprune.model.signature import Port, with_batch_axes
 from onnxprune.model.weights import reading
 from onnxprune.runtime.page_cache import returned
+from onnxprune.runtime.providers import CPU_ONLY
 from onnxprune.support.messages import one_line
 
 # What can be run: a file, or a model in memory.
@@ -44,9 +45,7 @@ class Session:
     Raises ModelError with one line when ONNX Runtime refuses it.
     """
 
-    def __init__(
-        self, model: Runnable, providers: Sequence[str] = ("CPUExecutionProvider",), *, optimized: bool = False
-    ) -> None:
+    def __init__(self, model: Runnable, providers: Sequence[str] = CPU_ONLY, *, optimized: bool = False) -> None:
         options = session_options()
         if not optimized:
             options.enable_cpu_mem_arena = False

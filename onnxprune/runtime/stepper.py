@@ -14,6 +14,7 @@ import onnx_ir as ir
 
 from onnxprune.errors import ModelError
 from onnxprune.model.graph import reads
+from onnxprune.runtime.providers import CPU_ONLY
 from onnxprune.runtime.session import load_parts, session_options
 from onnxprune.support.messages import one_line
 
@@ -42,7 +43,7 @@ class Stepper:
         model: ir.Model,
         dtypes: Mapping[str, ir.DataType],
         feeds: Iterable[Mapping[str, Array]],
-        providers: Sequence[str] = ("CPUExecutionProvider",),
+        providers: Sequence[str] = CPU_ONLY,
         memory: int = MEMORY_BYTES,
     ) -> None:
         self._model = model

@@ -17,6 +17,7 @@ from onnxprune.analysis.layers import Layer, layers
 from onnxprune.data.base import Batch, Data
 from onnxprune.dims import atoms
 from onnxprune.model.graph import with_outputs
+from onnxprune.runtime.providers import CPU_ONLY
 from onnxprune.runtime.session import Session
 from onnxprune.statistics.sites import Place, readers
 from onnxprune.support.progress import Counted, Progress
@@ -56,7 +57,7 @@ class Activations:
         analysis: Analysis,
         data: Data,
         *,
-        providers: Sequence[str] = ("CPUExecutionProvider",),
+        providers: Sequence[str] = CPU_ONLY,
         progress: Progress = lambda _: None,
         memory: int = MEMORY_BYTES,
     ) -> None:

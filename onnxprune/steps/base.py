@@ -15,8 +15,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
-from onnxprune.runtime.providers import CPU as CPU_PROVIDER
-from onnxprune.runtime.providers import choose
+from onnxprune.runtime.providers import CPU_ONLY, choose
 from onnxprune.support.options import changed, check_options, option
 from onnxprune.support.progress import Progress, silent
 from onnxprune.support.registry import Registry
@@ -27,7 +26,6 @@ if TYPE_CHECKING:  # the command line reads the options of steps, and has no use
     from onnxprune.runtime.latency import Setting
     from onnxprune.steps.state import State
 
-CPU = (CPU_PROVIDER,)
 _MEASURE, _RUN = "Measuring", "Running"
 
 
@@ -107,7 +105,7 @@ class Context:
     @cached_property
     def execution(self) -> tuple[str, ...]:
         """Full names of the execution providers. Raises UsageError for one that ONNX Runtime does not know."""
-        return CPU if self.providers == ("cpu",) else tuple(choose(self.providers)[0])
+        return CPU_ONLY if self.providers == ("cpu",) else tuple(choose(self.providers)[0])
 
     @property
     def setting(self) -> Setting:

@@ -6,19 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from tests.rule_oracle import Array, Draw, oracle, sample
-
-
-def uint8(d: Draw, *shape: int) -> Array:
-    return d.integers(256, *shape).astype(np.uint8)
-
-
-def int8(d: Draw, *shape: int) -> Array:
-    return d.integers(128, *shape, low=-128).astype(np.int8)
-
-
-def number(value: float, dtype: type = np.float32) -> Array:
-    return np.array(value, dtype=dtype)
+from tests.rule_oracle import Array, Draw, number, oracle, sample
 
 
 def scales(d: Draw, *shape: int) -> Array:
@@ -33,25 +21,25 @@ def to_integers(d: Draw) -> dict[str, Any]:
 @sample("QuantizeLinear", prunable="x[1] scale[0] zero[0] y[1]", since=13)
 def to_integers_by_channel(d: Draw) -> dict[str, Any]:
     n, c, h = d.sizes(3)
-    return {"x": d.normal(n, c, h), "scale": scales(d, c), "zero": int8(d, c)}
+    return {"x": d.normal(n, c, h), "scale": scales(d, c), "zero": d.int8(c)}
 
 
 @sample("QuantizeLinear", prunable="x[0] x[1] scale[0] scale[1] y[0] y[1]", since=21)
 def to_integers_by_block(d: Draw) -> dict[str, Any]:
     n, blocks = d.sizes(2)
-    tables = {"scale": scales(d, n, blocks), "zero": int8(d, n, blocks)}
+    tables = {"scale": scales(d, n, blocks), "zero": d.int8(n, blocks)}
     return dict(x=d.normal(n, 4 * blocks), **tables, axis=1, block_size=4)
 
 
 @sample("DequantizeLinear", prunable="x[0] x[1] x[2] y[1]", since=10)
 def to_floats(d: Draw) -> dict[str, Any]:
-    return {"x": uint8(d, *d.sizes(3)), "scale": number(0.02), "zero": number(120, np.uint8)}
+    return {"x": d.uint8(*d.sizes(3)), "scale": number(0.02), "zero": number(120, np.uint8)}
 
 
 @sample("DequantizeLinear", prunable="x[0] scale[0] zero[0] y[0]", since=13)
 def to_floats_by_channel(d: Draw) -> dict[str, Any]:
     c, n, h = d.sizes(3)
-    return {"x": int8(d, c, n, h), "scale": scales(d, c), "zero": int8(d, c), "axis": 0}
+    return {"x": d.int8(c, n, h), "scale": scales(d, c), "zero": d.int8(c), "axis": 0}
 
 
 @sample("DequantizeLinear", prunable="x[0] scale[0] y[0]", since=13)
@@ -64,9 +52,9 @@ def bias_to_floats(d: Draw) -> dict[str, Any]:
 def to_floats_by_block(d: Draw) -> dict[str, Any]:
     blocks, n = d.sizes(2)
     return {
-        "x": int8(d, 4 * blocks, n),
+        "x": d.int8(4 * blocks, n),
         "scale": scales(d, blocks, n),
-        "zero": int8(d, blocks, n),
+        "zero": d.int8(blocks, n),
         "axis": 0,
         "block_size": 4,
     }
@@ -76,9 +64,9 @@ def to_floats_by_block(d: Draw) -> dict[str, Any]:
 def with_a_last_block_that_is_not_full(d: Draw) -> dict[str, Any]:
     blocks, n = d.sizes(2)
     return {
-        "x": int8(d, 4 * blocks - 1, n),
+        "x": d.int8(4 * blocks - 1, n),
         "scale": scales(d, blocks, n),
-        "zero": int8(d, blocks, n),
+        "zero": d.int8(blocks, n),
         "axis": 0,
         "block_size": 4,
     }
@@ -112,7 +100,7 @@ def by_extremes(d: Draw) -> dict[str, Any]:
 def _quantized_conv(d: Draw, c: int, w: Array) -> dict[str, Any]:
     (n,) = d.sizes(1)
     o = len(w)
-    x = {"x": uint8(d, n, c, 6, 5), "x_scale": number(0.02), "x_zero": number(110, np.uint8)}
+    x = {"x": d.uint8(n, c, 6, 5), "x_scale": number(0.02), "x_zero": number(110, np.uint8)}
     y = {"y_scale": number(0.5), "y_zero": number(100, np.uint8)}
     return dict(**x, w=w, w_scale=scales(d, o), w_zero=np.zeros(o, np.int8), **y)
 
@@ -121,40 +109,40 @@ def _quantized_conv(d: Draw, c: int, w: Array) -> dict[str, Any]:
 def by_channel(d: Draw) -> dict[str, Any]:
     c, o = d.sizes(2)
     b = d.integers(500, o).astype(np.int32)
-    return dict(**_quantized_conv(d, c, int8(d, o, c, 3, 3)), b=b, pads=[1, 1, 1, 1])
+    return dict(**_quantized_conv(d, c, d.int8(o, c, 3, 3)), b=b, pads=[1, 1, 1, 1])
 
 
 @sample("QLinearConv", prunable="x[1] w[0] w_scale[0] y[1]", since=10)
 def grouped(d: Draw) -> dict[str, Any]:
     g, i, o = d.sizes(3)
-    return dict(**_quantized_conv(d, g * i, int8(d, g * o, i, 2, 2)), group=g)
+    return dict(**_quantized_conv(d, g * i, d.int8(g * o, i, 2, 2)), group=g)
 
 
 @sample("ConvInteger", prunable="x[0] x[1] w[0] w[1] y[1]", since=10)
 def integers(d: Draw) -> dict[str, Any]:
     n, c, o = d.sizes(3)
     zeros = {"x_zero": number(110, np.uint8), "w_zero": number(7, np.uint8)}
-    return dict(x=uint8(d, n, c, 6, 5), w=uint8(d, o, c, 3, 2), **zeros)
+    return dict(x=d.uint8(n, c, 6, 5), w=d.uint8(o, c, 3, 2), **zeros)
 
 
 @sample("MatMulInteger", prunable="a[0] a[1] a[2] b[0] b[1] b_zero[0] y[2]", since=10)
 def per_column(d: Draw) -> dict[str, Any]:
     n, m, k, c = d.sizes(4)
-    return {"a": uint8(d, n, m, k), "b": int8(d, k, c), "a_zero": number(110, np.uint8), "b_zero": int8(d, c)}
+    return {"a": d.uint8(n, m, k), "b": d.int8(k, c), "a_zero": number(110, np.uint8), "b_zero": d.int8(c)}
 
 
 @sample("MatMulInteger", prunable="a[0] a[1] a[2] b[0] b[1] b[2] y[1] y[2]", since=10, fed="a b")
 def of_activations(d: Draw) -> dict[str, Any]:
     n, m, k, c = d.sizes(4)
     zeros = {"a_zero": number(110, np.uint8), "b_zero": number(3, np.uint8)}
-    return dict(a=uint8(d, n, m, k), b=uint8(d, n, k, c), **zeros)
+    return dict(a=d.uint8(n, m, k), b=d.uint8(n, k, c), **zeros)
 
 
 @sample("QLinearMatMul", prunable="a[0] a[1] a[2] b[0] b[1] b_scale[0] b_zero[0] y[2]", since=10)
 def rounded(d: Draw) -> dict[str, Any]:
     n, m, k, c = d.sizes(4)
-    a = {"a": uint8(d, n, m, k), "a_scale": number(0.02), "a_zero": number(110, np.uint8)}
-    b = {"b": int8(d, k, c), "b_scale": scales(d, c), "b_zero": int8(d, c)}
+    a = {"a": d.uint8(n, m, k), "a_scale": number(0.02), "a_zero": number(110, np.uint8)}
+    b = {"b": d.int8(k, c), "b_scale": scales(d, c), "b_zero": d.int8(c)}
     return dict(**a, **b, y_scale=number(0.5), y_zero=number(100, np.uint8))
 
 

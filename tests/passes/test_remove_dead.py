@@ -48,3 +48,20 @@ def test_unread_inputs_are_the_interface_and_stay(build: Build) -> None:
     model = open_model(build("net (float[2] x, float[3] unread) => (float[2] y) { y = Relu(x) }"))
     assert not RemoveDead()(model).modified
     assert [value.name for value in model.graph.inputs] == ["x", "unread"]
+
+
+def test_what_a_dead_body_captures_is_dead_too(build: Build) -> None:
+    model = open_model(
+        build("""
+            net (float[2, 4] x, bool flag) => (float[2, 4] y)
+            {
+                h = Relu(x)  y = Neg(x)
+                z = If (flag) <
+                    then_branch = yes () => (float[2, 4] t) { t = Neg(h) },
+                    else_branch = no () => (float[2, 4] e) { e = Abs(h) }
+                >
+            }
+        """)
+    )
+    assert RemoveDead()(model).modified
+    assert [node.op_type for node in model.graph] == ["Neg"]

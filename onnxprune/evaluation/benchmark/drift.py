@@ -12,6 +12,7 @@ from onnxprune.errors import UsageError
 from onnxprune.evaluation.metrics import METRICS, Answer, Metric
 from onnxprune.model.file import name_of
 from onnxprune.model.signature import Feed
+from onnxprune.runtime.providers import CPU_ONLY
 from onnxprune.runtime.session import Runnable, Session
 
 
@@ -38,9 +39,7 @@ class Drift:
     agreement: float | None
 
 
-def drift(
-    models: Sequence[Runnable], feeds: Iterable[Feed], providers: Sequence[str] = ("CPUExecutionProvider",)
-) -> list[Drift]:
+def drift(models: Sequence[Runnable], feeds: Iterable[Feed], providers: Sequence[str] = CPU_ONLY) -> list[Drift]:
     """Every numeric output of every model but the first against the first model's.
 
     Args:

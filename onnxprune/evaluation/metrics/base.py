@@ -19,12 +19,12 @@ import onnx_ir as ir
 from onnxprune.data.base import Batch, Data
 from onnxprune.errors import DataError, UsageError
 from onnxprune.model.signature import Port
+from onnxprune.runtime.providers import CPU_ONLY
 from onnxprune.runtime.session import Runnable, Session
 from onnxprune.support.messages import did_you_mean, one_line
 from onnxprune.support.registry import Registry, imported_function, summary
 
 Array = npt.NDArray[Any]
-CPU = ("CPUExecutionProvider",)
 # Labels of this value are left out, as torch and the tools around it do.
 IGNORED = -100
 _FLOATS = ("tensor(float)", "tensor(float16)", "tensor(double)", "tensor(bfloat16)")
@@ -156,7 +156,7 @@ def evaluate(
     reference: Iterable[Array] | None = None,
     *,
     output: str | None = None,
-    providers: Sequence[str] = CPU,
+    providers: Sequence[str] = CPU_ONLY,
 ) -> float:
     """The value of a metric over all of the data.
 
@@ -190,7 +190,7 @@ def evaluate(
 
 
 def outputs_of(
-    model: Runnable | Runs, data: Data, *, output: str | None = None, providers: Sequence[str] = CPU
+    model: Runnable | Runs, data: Data, *, output: str | None = None, providers: Sequence[str] = CPU_ONLY
 ) -> Iterator[Array]:
     """One output of a model, batch by batch, as a reference for others; `list` it to use it for many of them.
 

@@ -18,6 +18,7 @@ import onnx_ir as ir
 from onnxprune.analysis.layers import Array
 from onnxprune.passes.base import PassResult
 from onnxprune.passes.write_back import set_bias, set_matrix
+from onnxprune.runtime.providers import CPU_ONLY
 from onnxprune.runtime.stepper import Stepper
 from onnxprune.steps.recover.evidence import Evidence, Gathering, Values, gather, together
 from onnxprune.steps.recover.least_squares import Matrix
@@ -46,7 +47,7 @@ def walk(
     *,
     rounds: int = 0,
     seed: int = 0,
-    providers: Sequence[str] = ("CPUExecutionProvider",),
+    providers: Sequence[str] = CPU_ONLY,
     progress: Progress = lambda _: None,
 ) -> list[LayerError]:
     """Mend every layer of `pairing.pruned`, in place.
@@ -173,7 +174,7 @@ class Mending(ABC):
     pairing: Pairing
     feeds: Iterable[dict[str, Array]]
     seed: int = 0
-    providers: Sequence[str] = ("CPUExecutionProvider",)
+    providers: Sequence[str] = CPU_ONLY
     progress: Progress = lambda _: None
     errors: list[LayerError] = field(default_factory=list)
     rounds: int = 0

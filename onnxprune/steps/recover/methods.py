@@ -15,6 +15,7 @@ from onnxprune.data.sources.synthetic import hints_of
 from onnxprune.dims import Atom, Dim, Mask
 from onnxprune.errors import UsageError
 from onnxprune.model.signature import ports_of
+from onnxprune.runtime.providers import CPU_ONLY
 from onnxprune.steps.recover.base import METHODS
 from onnxprune.steps.recover.layerwise import LayerError, Progress
 from onnxprune.steps.recover.pairing import Pairing
@@ -80,7 +81,7 @@ def recover(
     data: Data | None,
     *,
     seed: int = 0,
-    providers: Sequence[str] = ("CPUExecutionProvider",),
+    providers: Sequence[str] = CPU_ONLY,
     progress: Progress = lambda _: None,
 ) -> Recovery:
     """Change the weights of a pruned model so that its layers do what the original's did.
