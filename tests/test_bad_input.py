@@ -263,14 +263,14 @@ def test_everything_is_excluded(fails: Fails, model: Path) -> None:
         (["--ratio", "1.5"], "ratio 1.5 is outside [0, 1)"),
         (["--ratio", "nan"], "ratio nan is outside [0, 1)"),
         (["--ratio", "abc"], "'abc' is not a valid float (see: onnxprune compress --help)"),
-        (["--round-to", "0"], "round-to 0 makes no sense: give a multiple"),
-        (["--round-to", "-8"], "round-to -8 makes no sense"),
+        (["--round-to", "0"], "round-to 0 is outside 1 or more"),
+        (["--round-to", "-8"], "round-to -8 is outside 1 or more"),
         (["--round-to", "2.5"], "'2.5' is not a valid int"),
         (["--seed", "x"], "'x' is not a valid int"),
-        (["--seed", "-1"], "-1 is not in the range x>=0"),
+        (["--seed", "-1"], "seed -1 is outside 0 or more"),
         (["--criterion", "l3"], "unknown criterion 'l3'; did you mean 'l2'?"),
         (["--criterion", "taylor"], "unknown criterion 'taylor'; did you mean"),
-        (["--jobs", "0"], "0 is not in the range x>=1"),
+        (["--jobs", "0"], "jobs 0 is outside 1 or more"),
         (["--scope", "globl"], "unknown scope 'globl'; did you mean 'global'?"),
         (["--only", "chanels"], "nothing in this model matches 'chanels'; did you mean 'channels'?"),
         (["--only", "layer9.*"], "nothing in this model matches 'layer9.*'; for all names: onnxprune inspect"),
@@ -438,7 +438,9 @@ def test_plan_that_does_not_fit(fails: Fails, model: Path, tmp_path: Path, chang
 # -- interruptions and bugs
 
 
-@pytest.mark.parametrize("place", ["verify.verify", "verify.run_original", "pipeline.inspect"])
+@pytest.mark.parametrize(
+    "place", ["evaluation.verify.verify", "evaluation.verify.run_original", "pipeline.run.inspect"]
+)
 def test_ctrl_c(fails: Fails, model: Path, monkeypatch: pytest.MonkeyPatch, place: str) -> None:
     def interrupt(*_: Any, **__: Any) -> None:
         raise KeyboardInterrupt
@@ -504,7 +506,7 @@ def test_a_bug_is_one_line_and_a_traceback_on_request(
     def broken(*_: Any, **__: Any) -> None:
         raise ZeroDivisionError("two\nlines")
 
-    monkeypatch.setattr("onnxprune.steps.prune.iterative.make_plan", broken)
+    monkeypatch.setattr("onnxprune.steps.prune.decide.decide", broken)
     fails(1, "compress", model, says=("unexpected ZeroDivisionError: two lines", "please report it", "-v"))
     verbose = CliRunner().invoke(main, ["compress", str(model), "-v"])
     assert "Traceback" in verbose.stderr
@@ -515,7 +517,7 @@ def test_out_of_memory_is_no_bug(fails: Fails, model: Path, monkeypatch: pytest.
     def exhausted(*_: Any, **__: Any) -> None:
         raise MemoryError
 
-    monkeypatch.setattr("onnxprune.steps.prune.iterative.make_plan", exhausted)
+    monkeypatch.setattr("onnxprune.steps.prune.decide.decide", exhausted)
     fails(1, "compress", model, says="out of memory")
 
 

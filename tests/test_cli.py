@@ -122,7 +122,7 @@ def test_options_reach_the_pipeline(model: Path) -> None:
     chosen = document(
         "compress", model, "--only", "stages.0*", "--skip", "stages.0.bn2*", "--ratio", "0.25", "--dry-run"
     )
-    assert chosen["request"]["only"] == ["stages.0*"]
+    assert chosen["recipe"]["step"][0]["only"] == ["stages.0*"]
     assert {(g["units"], g["kept"]) for g in chosen["groups"]} == {(16, 12), (16, 16), (32, 32), (64, 64)}
     assert sum(g["kept"] < g["units"] for g in chosen["groups"]) == 1
     rounded = document("compress", model, "--ratio", "0.3", "--round-to", "8", "--dry-run")

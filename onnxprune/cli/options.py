@@ -101,6 +101,15 @@ def _completing(choices: Callable[[], Iterable[str]]) -> Callable[..., list[Comp
     return complete
 
 
+def tell_missing(settings: Mapping[str, Any]) -> None:
+    """Say on standard error which execution providers that were asked for are not there."""
+    if "providers" in settings:
+        from onnxprune.runtime.providers import choose
+
+        for note in choose(settings["providers"])[1]:
+            click.echo(f"note: {note}", err=True)
+
+
 def given(options: Mapping[str, Any], *kinds: Any) -> dict[str, Any]:
     """Those options of dataclasses that the command line names, by their flags with underscores."""
     source = click.get_current_context().get_parameter_source

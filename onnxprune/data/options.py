@@ -14,7 +14,6 @@ if TYPE_CHECKING:
     import onnx_ir as ir
 
     from onnxprune.data.base import Data
-    from onnxprune.data.pixels import ImageOptions
 
 BATCH = 32
 _DATA, _IMAGES = "Data", "Images"
@@ -61,6 +60,7 @@ class DataOptions:
 
     def __post_init__(self) -> None:
         check_options(self)
+        self._images()  # what cannot be read is refused before any work
 
     @staticmethod
     def from_command(options: MutableMapping[str, Any]) -> DataOptions:
@@ -83,6 +83,7 @@ class DataOptions:
         if self.data is None:
             return None
         from onnxprune.data.base import NO_HINTS, load_data
+        from onnxprune.data.pixels import ImageOptions
         from onnxprune.data.sources.synthetic import hints_of
         from onnxprune.model.signature import given_sizes, ports_of
 
@@ -96,14 +97,12 @@ class DataOptions:
             batch=self.batch or BATCH,
             seed=seed,
             sizes=given_sizes(self.input_shape, ports),
-            images=self._images(),
+            images=ImageOptions(**self._images()),
             tokenizer=self.tokenizer,
             hints=hints_of(opened) if self.data == "synthetic" else NO_HINTS,
         )
 
-    def _images(self) -> ImageOptions:
-        from onnxprune.data.pixels import ImageOptions
-
+    def _images(self) -> dict[str, Any]:
         given: dict[str, Any] = {
             "resize": None if self.resize is None else _size("resize", self.resize),
             "crop": None if self.crop is None else _size("crop", self.crop),
@@ -113,7 +112,7 @@ class DataOptions:
             "layout": self.layout,
             "channel_order": self.channel_order,
         }
-        return ImageOptions(**{name: value for name, value in given.items() if value is not None})
+        return {name: value for name, value in given.items() if value is not None}
 
 
 def _size(name: str, text: str) -> int | tuple[int, int]:

@@ -33,7 +33,7 @@ from typing import TYPE_CHECKING, Any, cast
 from onnxprune.errors import UsageError, WrongTypeError
 from onnxprune.steps.base import Context, Step, steps
 from onnxprune.steps.clean import Clean
-from onnxprune.steps.prune.step import Prune
+from onnxprune.steps.prune.step import WITH_LOSSLESS, Prune
 from onnxprune.steps.recover.step import Recover
 from onnxprune.steps.repeat import Repeat
 from onnxprune.support.messages import did_you_mean, one_line
@@ -79,9 +79,10 @@ class Recipe:
             given[kind][each.name] = value
         prune, clean = Prune(**given[Prune]), Clean(**given[Clean])
         if prune.lossless:
-            for kind in (Recover, Repeat):
-                for name in given[kind]:
-                    flag = options_of(kind)[name].flag
+            chosen = [options_of(kind)[name] for kind in (Prune, Recover, Repeat) for name in given[kind]]
+            for each in chosen:
+                if each.name not in WITH_LOSSLESS:
+                    flag = each.flag
                     raise UsageError(f"--{flag} has no effect with --lossless, which leaves no choice; drop one")
             return Recipe((prune, clean), given[Context])
         body: tuple[Step, ...] = (prune, Recover(**given[Recover]))

@@ -17,7 +17,6 @@ from onnxprune.analysis.groups import Analysis
 from onnxprune.analysis.inspect import blaming
 from onnxprune.evaluation import verify
 from onnxprune.model.file import estimated_bytes, file_bytes, staged, to_proto
-from onnxprune.steps.base import Record
 from onnxprune.steps.plan import Plan
 from onnxprune.steps.recover.layerwise import LayerError
 from onnxprune.steps.recover.step import NONE
@@ -137,7 +136,7 @@ class Result:
         recovered = [record for record in records if record.step == "recover"]
         notes = [note for record in records for note in record.notes]
         if cut and not self.plan.removed_units:
-            notes.append(_nothing_removed(records))
+            notes.append(_nothing_removed(self.recipe))
         return Report(
             before=first,
             after=replace(cost.stored(model), macs=cost.measure(before, kept).macs // batch),
@@ -197,8 +196,9 @@ def default_output(source: Path) -> Path:
     return source.parent / f"{source.stem}.pruned.onnx"
 
 
-def _nothing_removed(records: tuple[Record, ...]) -> str:
-    options = next((record.options for record in records if record.step == "prune"), None)
+def _nothing_removed(recipe: Mapping[str, Any]) -> str:
+    tables = [inner for table in recipe.get("step", ()) for inner in (table, *table.get("steps", ()))]
+    options = next((table for table in tables if table["step"] == "prune"), None)
     if options is None:
         return "nothing was removed"
     if options.get("lossless"):

@@ -16,7 +16,7 @@ from onnxprune.data.base import Data
 from onnxprune.data.given import as_data
 from onnxprune.data.options import DataOptions
 from onnxprune.errors import NothingToPruneError
-from onnxprune.model.file import runnable
+from onnxprune.model.file import name_of, runnable
 from onnxprune.model.signature import ports_of
 from onnxprune.pipeline.recipe import Recipe
 from onnxprune.pipeline.result import Result
@@ -195,7 +195,7 @@ def sensitivity(
         given = opened(model, progress)
         groups = select(given.analysis, options.only, options.skip)
         if not groups:
-            raise NothingToPruneError(nothing_to_prune(given.analysis))
+            raise NothingToPruneError(nothing_to_prune(given.analysis, name_of(given.source)))
         context = Context(**settings, progress=progress)
         context = replace(context, data=samples_of(data, given.analysis.model, context.seed))
         scores = score_with(context, given.analysis, groups, resolve(criterion))

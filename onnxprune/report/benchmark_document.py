@@ -23,6 +23,7 @@ def of_benchmark(result: Result, request: Request) -> dict[str, Any]:
     """Everything that was found, and what is needed to find it again."""
     return {
         "format": FORMAT,
+        "kind": "benchmark",
         "models": [
             {"path": path, "file_bytes": size} for path, size in zip(result.models, result.file_bytes, strict=True)
         ],
@@ -109,6 +110,7 @@ def of_alignment(found: Alignment) -> dict[str, Any]:
     """As a JSON document; times are seconds."""
     return {
         "format": FORMAT,
+        "kind": "alignment",
         "model": found.model,
         "setting": asdict(found.setting),
         "ratio": RATIO,

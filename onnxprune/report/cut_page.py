@@ -33,8 +33,20 @@ def cut_page(found: Document) -> Page:
         cards=tuple(_cards(found)),
         sections=(_before_after(found), *(section for make in made for section in make(found))),
         notes=tuple(found["notes"]),
-        request=asked(found["request"]),
+        request=_steps(found["recipe"]),
     )
+
+
+def _steps(recipe: Document) -> dict[str, str]:
+    """The steps in order, each with the options that were given."""
+    steps = {f"{at}. {step['step']}": _options(step) for at, step in enumerate(recipe.get("step", ()), 1)}
+    return {**asked({name: value for name, value in recipe.items() if name != "step"}), **steps}
+
+
+def _options(step: Document) -> str:
+    inner = [f"{each['step']} ({_options(each)})" for each in step.get("steps", ())]
+    given = asked({name: value for name, value in step.items() if name not in ("step", "steps")})
+    return ", ".join([*(f"{name} {value}" for name, value in given.items()), *inner]) or "as it comes"
 
 
 def _done(found: Document) -> str:
@@ -136,7 +148,8 @@ def _kinds(groups: list[Document]) -> Iterator[tuple[Cell, ...]]:
 def _scores(found: Document) -> Iterator[Section]:
     if not found["scores"]:
         return
-    criterion = found["request"].get("criterion", "the criterion")
+    prune = next((step for step in found["recipe"].get("step", ()) if step["step"] == "prune"), {})
+    criterion = prune.get("criterion", "the criterion")
     rows = tuple(
         (
             each["id"],

@@ -71,6 +71,7 @@ def of_analysis(analysis: Analysis, model: Path) -> dict[str, Any]:
     """What `inspect` found."""
     return {
         "format": FORMAT,
+        "kind": "analysis",
         "model": str(model),
         "opsets": dict(analysis.model.graph.opset_imports),
         "inputs": ports(analysis, inputs=True),

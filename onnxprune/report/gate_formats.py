@@ -20,6 +20,7 @@ def to_dict(verdict: Verdict) -> dict[str, Any]:
     """Ready for JSON; `format` changes when a key changes its meaning or goes."""
     return {
         "format": FORMAT,
+        "kind": "gate",
         "exit_code": verdict.exit_code,
         "models": [asdict(model) for model in verdict.models],
         "updated": None if verdict.updated is None else str(verdict.updated),

@@ -1,4 +1,4 @@
-"""From the document that a command prints with `--json` to its page, found by the keys that only that document has."""
+"""From the document that a command prints with `--json` to its page, by its kind."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from onnxprune.report.measured_pages import alignment_page, benchmark_page, gate
 from onnxprune.report.page import Page
 
 _PAGES: dict[str, Callable[[Mapping[str, Any]], Page]] = {
-    "recovery": cut_page,
-    "settings": benchmark_page,
-    "steps": alignment_page,
-    "whole": sensitivity_page,
-    "exit_code": gate_page,
+    "result": cut_page,
+    "benchmark": benchmark_page,
+    "alignment": alignment_page,
+    "sensitivity": sensitivity_page,
+    "gate": gate_page,
 }
 
 
@@ -36,7 +36,7 @@ class Origin:
 
 def page_of(document: Mapping[str, Any]) -> Page:
     """The page of a document. Raises ValueError for one that no command prints."""
-    for key, build in _PAGES.items():
-        if key in document:
-            return build(document)
-    raise ValueError(f"no page for a document with the keys {', '.join(document)}")
+    kind = document.get("kind")
+    if kind not in _PAGES:
+        raise ValueError(f"no page for a document of kind {kind!r}")
+    return _PAGES[kind](document)

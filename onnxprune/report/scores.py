@@ -33,6 +33,7 @@ def of_scores(
     """What `score` found; `data` names the calibration data, None where there was none."""
     return {
         "format": FORMAT,
+        "kind": "scores",
         "model": str(model),
         "criterion": criterion.name,
         "source": criterion.source,
@@ -80,6 +81,7 @@ def of_criteria(found: Sequence[Criterion]) -> dict[str, Any]:
     """Every criterion with what it needs, costs and comes from."""
     return {
         "format": FORMAT,
+        "kind": "criteria",
         "criteria": [
             {
                 "name": each.name,

@@ -15,6 +15,7 @@ def document(model: Path, groups: list[Group], found: Sensitivity) -> dict[str, 
 
     return {
         "format": FORMAT,
+        "kind": "sensitivity",
         "model": str(model),
         "metric": found.metric,
         "recover": found.recovery,

@@ -31,6 +31,7 @@ class Clean(Step):
         choices=_names,
         metavar="NAME",
         flag="clean",
+        called="clean-up",
         section=_SECTION,
     )
     keep_metadata: bool = option(

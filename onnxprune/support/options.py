@@ -41,6 +41,7 @@ class Declared:
         function: a function of the user is taken too, or `module:function`.
         search: low and high end of a search over recipes.
         separator: between several values that the command line takes as one text.
+        called: what a name of `choices` is called in messages; empty: the flag.
         recorded: it belongs into the record of a run, for it may change what comes out.
     """
 
@@ -56,6 +57,7 @@ class Declared:
     function: bool = False
     search: tuple[float, float] | None = None
     separator: str = ""
+    called: str = ""
     recorded: bool = True
 
 
@@ -227,10 +229,10 @@ def _one(each: Option, value: Any) -> Any:
     if kind is str:
         if not isinstance(value, str):
             raise _wrong(each, value)
-        choices = each.declared.choices
-        free = each.declared.function and ":" in value
+        declared = each.declared
+        choices, free = declared.choices, declared.function and ":" in value
         if choices is not None and not free and value not in (known := list(choices())):
-            raise UsageError(f"unknown {each.flag} '{value}'{did_you_mean(value, known)}")
+            raise UsageError(f"unknown {declared.called or each.flag} '{value}'{did_you_mean(value, known)}")
         return value
     return value
 

@@ -361,13 +361,13 @@ def test_what_has_gone_in_earlier_steps_is_in_every_cut(
 ) -> None:
     """And counts: as many units go in all, or as little is left, as without earlier steps."""
     analysis: Analysis = request.getfixturevalue(name)
-    scores, gone = {}, {}
+    scores, removed, gone = {}, {}, {}
     for group in analysis.groups:
         scores[group.id] = data.draw(hnp.arrays(np.float64, group.units, elements=st.floats(0.1, 9)))
         away = data.draw(st.sets(st.integers(0, group.units - 1), max_size=group.units - 1))
-        scores[group.id][list(away)] = -np.inf
+        removed[group.id] = np.isin(np.arange(group.units), list(away))
         gone[group.id] = len(away)
-    asked = problem(analysis, scores)
+    asked = problem(analysis, scores, removed=removed)
     lost = allocations[scope](asked)(t)
     assert all(gone[group] <= lost.get(group, 0) <= asked.most[group] for group in gone)
     total = sum(group.units for group in analysis.groups)
@@ -381,8 +381,11 @@ def test_what_has_gone_in_earlier_steps_is_in_every_cut(
 
 def test_damage_counts_from_what_has_gone(chain: Analysis) -> None:
     scores = ranks(chain)
-    scores["w2"] = np.array([3.0, -np.inf, 1.0, 4.0])
-    np.testing.assert_allclose(problem(chain, scores).damage["w2"], 2 * np.array([0, 0, 1 / 7, 4 / 4]))
+    scores["w2"] = np.array([3.0, 9.0, 1.0, 4.0])
+    removed = {group.id: np.zeros(group.units, dtype=np.bool_) for group in chain.groups}
+    removed["w2"][1] = True
+    found = problem(chain, scores, removed=removed).damage["w2"]
+    np.testing.assert_allclose(found, 2 * np.array([0, 0, 1 / 7, 4 / 4]))
 
 
 @pytest.mark.parametrize("name", ["chain", "residual"])

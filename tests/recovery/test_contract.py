@@ -32,9 +32,9 @@ def test_outputs_come_nearer_and_the_bytes_are_the_same_again(name: str, build: 
     path = build(PERCEPTRON, a=WEIGHT, p=BIAS)
     seen, unseen = feeds(), [{"x": np.random.default_rng(2).standard_normal((200, 4)).astype(np.float32)}]
     due, method, written = outputs(path, unseen), METHODS[name], []
-    before = error(outputs_of(pair(path, {"a[1]": (4, 5)}), tmp_path, unseen), due)
+    before = error(outputs_of(pair(path, {"a": (4, 5)}), tmp_path, unseen), due)
     for _ in range(2):
-        pairing = pair(path, {"a[1]": (4, 5)})
+        pairing = pair(path, {"a": (4, 5)})
         made = method.make(pairing, seen) if method.on_data else method.make(pairing)
         assert made(pairing.pruned.model).modified
         assert error(outputs_of(pairing, tmp_path, unseen), due) < 0.9 * before

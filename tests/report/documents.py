@@ -9,7 +9,6 @@ from typing import Any
 from onnxprune.pipeline import run as pipeline
 from onnxprune.report.data import of_result
 from onnxprune.steps.recover.layerwise import LayerError
-from onnxprune.steps.recover.methods import Recovery
 
 HOSTILE = "</script><img src=x onerror=alert(1)>"
 
@@ -18,9 +17,9 @@ def cut(model: Path, *, name: str = "model.onnx") -> dict[str, Any]:
     """Of a dry run, with errors as a recovery would leave them."""
     result = pipeline.compress(model, criterion="l1", ratio=0.5)
     errors = (LayerError("conv1", 0.5, 0.1), LayerError("head", 0.25, 0.05))
-    report = result.report
-    object.__setattr__(report, "recovery", Recovery("reconstruct", errors))
-    document: dict[str, Any] = json.loads(json.dumps(of_result(report, result.plan, Path(name), None)))
+    object.__setattr__(result.report, "recovery", "reconstruct")
+    object.__setattr__(result.report, "errors", errors)
+    document: dict[str, Any] = json.loads(json.dumps(of_result(result, Path(name), None)))
     return document
 
 
@@ -28,6 +27,7 @@ def benchmark() -> dict[str, Any]:
     """Two models at one setting, with a profile."""
     words = "1.50x faster (1.42x to 1.58x)"
     return {
+        "kind": "benchmark",
         "models": [{"path": "model.onnx", "file_bytes": 4_000_000}, {"path": "small.onnx", "file_bytes": 1_000_000}],
         "settings": [
             {

@@ -26,16 +26,16 @@ def plain(document: dict[str, Any]) -> dict[str, Any]:
 def test_result_document(digits: dict[str, Path], tmp_path: Path) -> None:
     result = pipeline.compress(digits["resnet"], scope="uniform")
     result.save(tmp_path / "out.onnx")
-    document = data.of_result(result.report, result.plan, digits["resnet"], tmp_path / "out.onnx")
+    document = data.of_result(result, digits["resnet"], tmp_path / "out.onnx")
     read = json.loads(json.dumps(document, allow_nan=False))
     assert list(read) == [
-        "format", "model", "output", "request", "before", "after", "file_bytes_estimated", "macs_at", "groups",
+        "format", "kind", "model", "output", "recipe", "before", "after", "file_bytes_estimated", "macs_at", "groups",
         "unruled", "recovery", "scores", "stages", "frozen", "notes",
     ]  # fmt: skip
     assert read["format"] == 1
     assert read["before"]["file_bytes"] == digits["resnet"].stat().st_size
     assert read["after"]["file_bytes"] == (tmp_path / "out.onnx").stat().st_size
-    assert read["request"]["ratio"] == 0.5
+    assert read["recipe"]["step"][0] == {"step": "prune", "scope": "uniform"}
     assert read["groups"][0] == {
         "id": "stem.0", "kind": "channels", "units": 16, "kept": 8, "statistics": False,
     }  # fmt: skip
@@ -49,7 +49,7 @@ def test_what_json_does_not_know_is_null() -> None:
 def test_analysis_document(digits: dict[str, Path]) -> None:
     document = plain(data.of_analysis(pipeline.inspect(digits["lstm"]), digits["lstm"]))
     assert list(document) == [
-        "format", "model", "opsets", "inputs", "outputs", "cost", "macs_at", "dynamic_axes", "groups", "frozen",
+        "format", "kind", "model", "opsets", "inputs", "outputs", "cost", "macs_at", "dynamic_axes", "groups", "frozen",
         "unruled", "metadata",
     ]  # fmt: skip
     assert document["metadata"] == {"items": 0, "local_paths": False}

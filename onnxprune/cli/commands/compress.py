@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from onnxprune.cli.base import MODEL, OUTPUT, Telling, examples, telling
-from onnxprune.cli.options import SectionCommand, fields, given
+from onnxprune.cli.options import SectionCommand, fields, given, tell_missing
 from onnxprune.data.options import DataOptions
 from onnxprune.errors import UsageError
 from onnxprune.steps.base import Context
@@ -76,6 +76,7 @@ def command(
         steps = _recipe(recipe, given(options, *_KINDS))
         data = DataOptions.from_command(options)
         data.check_alone()
+        tell_missing(steps.settings)
         result = run(steps, model, data=data if data.data else None, progress=progress, **_here(steps.settings))
         if target is not None:
             result.save(target, plan=plan, progress=progress)

@@ -31,7 +31,13 @@ def command(context: click.Context, as_json: bool, verbose: bool) -> None:  # no
         from onnxprune.report.data import FORMAT
 
         print_json(
-            {"format": FORMAT, "ok": healthy, "versions": versions(), "checks": [asdict(check) for check in checks]}
+            {
+                "format": FORMAT,
+                "kind": "doctor",
+                "ok": healthy,
+                "versions": versions(),
+                "checks": [asdict(check) for check in checks],
+            }
         )
     else:
         doctor.show(checks)

@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from onnxprune.cli.base import MODEL, Telling, examples, telling
-from onnxprune.cli.options import SectionCommand, fields, given
+from onnxprune.cli.options import SectionCommand, fields, given, tell_missing
 from onnxprune.data.options import DataOptions
 from onnxprune.steps.base import Context
 
@@ -72,6 +72,7 @@ def command(
         told.check([model, like], target)
         Recover(method)
         settings = given(options, Context)
+        tell_missing(settings)
         data = DataOptions.from_command(options)
         data.check_alone()
         result = recover(

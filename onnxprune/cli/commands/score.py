@@ -10,7 +10,7 @@ from typing import Any
 import click
 
 from onnxprune.cli.base import JSON, MODEL, QUIET, VERBOSITY, examples, print_json, shared
-from onnxprune.cli.options import SectionCommand, fields, given
+from onnxprune.cli.options import SectionCommand, fields, given, tell_missing
 from onnxprune.data.options import DataOptions
 from onnxprune.errors import UsageError
 from onnxprune.steps.base import Context
@@ -66,6 +66,7 @@ def command(
         check_targets([model], output, plot)
         chosen = Prune(criterion=criterion, only=only, skip=skip)
         settings = given(options, Context)
+        tell_missing(settings)
         found = _score(model, chosen, DataOptions.from_command(options), settings, progress)
         _write(found, output, plot)
     if as_json:

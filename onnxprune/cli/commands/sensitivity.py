@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from onnxprune.cli.base import MODEL, Telling, examples, telling
-from onnxprune.cli.options import SectionCommand, fields, given
+from onnxprune.cli.options import SectionCommand, fields, given, tell_missing
 from onnxprune.data.options import DataOptions
 from onnxprune.errors import UsageError
 from onnxprune.steps.base import Context
@@ -71,6 +71,7 @@ def command(
 
         told.check([model], plot)
         settings = {"cache": default_cache(), **given(options, Context)}
+        tell_missing(settings)
         data = DataOptions.from_command(options)
         if data.data is None:
             raise UsageError("sensitivity needs data to measure on: give --data (an .npz, a folder, or synthetic)")

@@ -60,6 +60,7 @@ def to_document(analysis: Analysis, plan: Plan) -> dict[str, Any]:
     found = cuts(analysis, plan)
     return {
         "format": 1,
+        "kind": "torch-plan",
         "parameters": {
             cut.name: {"onnx": cut.onnx, "shape": list(cut.shape), "keep": {str(a): p for a, p in cut.keep.items()}}
             for cut in found

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from onnxprune.steps.state import State
 
 # What may be said beside `lossless`, which leaves no other choice.
-_WITH_LOSSLESS = ("lossless", "only", "skip")
+WITH_LOSSLESS = ("lossless", "only", "skip")
 
 
 @step("prune")
@@ -32,7 +32,7 @@ class Prune(PruneOptions, Step):
         super().check()
         if self.lossless:
             for name, each in options_of(type(self)).items():
-                if name not in _WITH_LOSSLESS and getattr(self, name) != each.default:
+                if name not in WITH_LOSSLESS and getattr(self, name) != each.default:
                     raise UsageError(
                         f"--{each.flag} has no effect with --lossless, which leaves no choice; drop one of them"
                     )
@@ -50,13 +50,14 @@ class Prune(PruneOptions, Step):
         Raises NothingToPruneError where there is nothing to choose from, TargetError where a target cannot be met.
         """
         from onnxprune.analysis.select import select
+        from onnxprune.model.file import name_of
         from onnxprune.steps.prune.decide import decide
 
         groups = select(state.original, self.only, self.skip)
         if self.lossless:
             return self._without_loss(state, groups, context)
         if not groups:
-            raise NothingToPruneError(nothing_to_prune(state.original))
+            raise NothingToPruneError(nothing_to_prune(state.original, name_of(state.source)))
         decision = decide(state, groups, self, context)
         context.progress("removing")
         made = decision.made or state.cut(decision.left)
@@ -98,10 +99,10 @@ def _numbers(decision: Decision) -> dict[str, Any]:
     }
 
 
-def nothing_to_prune(analysis: Analysis) -> str:
+def nothing_to_prune(analysis: Analysis, name: str) -> str:
     """Why no group is left to take units from, and what to do."""
     if analysis.groups:
-        return f"all {len(analysis.groups)} groups are excluded by --only / --skip; loosen them"
+        return f"{name}: all {len(analysis.groups)} groups are excluded by --only / --skip; loosen them"
     reasons = {str(frozen.reason) for frozen in analysis.frozen}
     first = f"; for example: {sorted(reasons)[0]}" if reasons else ""
-    return f"nothing can be pruned, every dimension is frozen{first}; see: onnxprune inspect"
+    return f"{name}: nothing can be pruned, every dimension is frozen{first}; see: onnxprune inspect {name}"

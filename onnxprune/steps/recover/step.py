@@ -37,6 +37,7 @@ class Recover(Step):
         choices=_names,
         metavar="METHOD",
         flag="recover",
+        called="recovery",
     )
 
     def chosen(self, *, data: bool) -> str:
