@@ -62,4 +62,5 @@ def test_documents_have_the_keys_of_the_page(
     assert result.exit_code == 0, result.stderr
     document = json.loads(result.stdout, parse_constant=pytest.fail)
     assert document.pop("format") == 1
+    assert re.fullmatch(r"[a-z-]+", document.pop("kind"))
     assert set(document) == sections()[title]

@@ -79,8 +79,9 @@ def _decorator(each: Option, section: str | None) -> Callable[[Command], Command
             if isinstance(shown, float)
             else str(shown)
         )
-    if declared.choices is not None:
-        settings["shell_complete"] = _completing(declared.choices)
+    names = declared.choices or declared.offers
+    if names is not None:
+        settings["shell_complete"] = _completing(names)
     return click.option(
         f"--{each.flag}",
         name,

@@ -35,6 +35,7 @@ class Declared:
         below: `high` itself is not allowed.
         unit: of a number, like "seconds".
         choices: the names that are allowed, looked up when they are needed.
+        offers: names that the shell completes, where others are allowed too.
         metavar: how the command line writes a value.
         flag: the name on the command line, where it is not the field's.
         section: under which heading `--help` lists it; empty: first, among those that most people need.
@@ -51,6 +52,7 @@ class Declared:
     below: bool = False
     unit: str = ""
     choices: Callable[[], Iterable[str]] | None = None
+    offers: Callable[[], Iterable[str]] | None = None
     metavar: str | None = None
     flag: str | None = None
     section: str = ""

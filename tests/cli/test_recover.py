@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import numpy as np
@@ -55,10 +56,10 @@ def test_mends(method: str, folder: Path) -> None:
 def test_table_has_a_line_per_layer_and_files_stay(folder: Path) -> None:
     before = {path.name: path.read_bytes() for path in folder.iterdir()}
     text = run(folder, "--like", "whole.onnx", "--data", "samples.npz", "-o", "out.onnx").stdout
-    for node in onnx.load(folder / "out.onnx").graph.node:
-        if node.op_type in ("Conv", "Gemm"):
-            (line,) = [line for line in text.splitlines() if line.startswith(f"{node.name} ")]
-            assert float(line.split()[2]) <= float(line.split()[1])
+    table = text.partition("recovery (reconstruct)")[2].splitlines()
+    rows = [line.split() for line in table if re.fullmatch(r"\S+ +\d\.\d{4} +\d\.\d{4} *", line)]
+    assert len(rows) == sum(node.op_type in ("Conv", "Gemm") for node in onnx.load(folder / "out.onnx").graph.node)
+    assert all(float(after) <= float(before) for _, before, after in rows)
     assert {path.name: path.read_bytes() for path in folder.iterdir() if path.name != "out.onnx"} == before
 
 

@@ -57,7 +57,7 @@ def job(folder: Path) -> tuple[Path, Path]:
     """A folder with the action checked out in it, and the Python of the job: with our dependencies, without us."""
     checkout = folder / "action"
     checkout.mkdir()
-    for name in ("onnxprune", "passes"):
+    for name in ("onnxprune", "passes", "recipes"):
         shutil.copytree(ROOT / name, checkout / name, symlinks=True, ignore=shutil.ignore_patterns("__pycache__"))
     for name in ("pyproject.toml", "README.md", "action.yml"):
         shutil.copy(ROOT / name, checkout)

@@ -95,6 +95,7 @@ def sensitivity() -> dict[str, Any]:
     """Two groups; one point could not be told."""
     return {
         "format": 1,
+        "kind": "sensitivity",
         "model": "model.onnx",
         "metric": "kl",
         "whole": 0.0,
@@ -116,13 +117,14 @@ def gate() -> dict[str, Any]:
         ("opset", "broken", 11, "11", ">=13", "export it again"),
     ]
     models = [{"model": "model.onnx", "checks": [dict(zip(keys, check, strict=True)) for check in checks]}]
-    return {"format": 1, "exit_code": 1, "models": models, "updated": None}
+    return {"format": 1, "kind": "gate", "exit_code": 1, "models": models, "updated": None}
 
 
 def alignment() -> dict[str, Any]:
     """Two roundings."""
     against = {"ratio": 0.8, "real": True, "words": "1.25x faster"}
     return {
+        "kind": "alignment",
         "model": "model.onnx",
         "setting": {"provider": "CPUExecutionProvider", "batch": 1},
         "ratio": 0.35,

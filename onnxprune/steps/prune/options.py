@@ -18,6 +18,12 @@ _HOW_MUCH, _CHOICE = "How much", "Which units"
 _CRITERION, _CRITERION_ON_DATA = "l1", "obs"
 
 
+def _criteria() -> list[str]:
+    from onnxprune.steps.prune.criteria.base import criteria
+
+    return criteria.names()
+
+
 def _scopes() -> list[str]:
     from onnxprune.steps.prune.allocation.base import allocations
 
@@ -29,7 +35,11 @@ class PruneOptions:
     """The options of the step `prune`."""
 
     criterion: str | Callable[..., Any] | None = option(
-        None, "Score of a unit, see: onnxprune list criteria; obs with data, l1 without.", metavar="NAME", function=True
+        None,
+        "Score of a unit, see: onnxprune list criteria; obs with data, l1 without.",
+        metavar="NAME",
+        function=True,
+        offers=_criteria,
     )
     ratio: float = option(0.5, "Share of the units to remove, in [0, 1).", low=0, high=1, below=True, search=(0.0, 0.9))
     target: tuple[str, ...] = option(
