@@ -73,7 +73,7 @@ class Network:
             sees_all = not (spatial and after is not None and after.padded and after.kernel > 1)
             dead = {unit for unit in layer.zeroed if sees_all or constants[unit] == 0} | layer.unread
             if dead:
-                self.due[f"l{index}.w[{0 if spatial else 1}]"] = tuple(sorted(dead))
+                self.due[f"l{index}.w"] = tuple(sorted(dead))
             unread, width = layer.unread, layer.units
         last = Layer(2, 1, False, False, "Identity", False, frozenset(), frozenset(), 0)
         value, _ = self._layer("end", value, width, unread, last)
