@@ -44,6 +44,7 @@ BASES = {
     "ops/constants": {"base", "linear"},
     "data/sources": set(),
     "evaluation/metrics": {"base"},
+    "evaluation/gate/budgets": {"base"},
     "runtime/torch/losses": {"base"},
     "runtime/torch/ops": {"base"},
     "runtime/torch/ops/microsoft": set(),

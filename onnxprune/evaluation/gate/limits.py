@@ -6,7 +6,9 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from decimal import Decimal
-from typing import Any
+from typing import Annotated, Any
+
+from pydantic import BeforeValidator, Field, PlainValidator, StrictStr
 
 from onnxprune.support.quantities import BYTES, COUNTS, SECONDS, split
 
@@ -82,3 +84,19 @@ def opsets(value: Any) -> Opsets:
         low, high = (int(match[2]), newest) if match[1] == ">=" else (0, int(match[2]))
         return Opsets(text, low, high)
     raise ValueError(f"expected an opset like 17, 13-21, >=13 or <=21, not {value!r}")
+
+
+def _listed(value: Any) -> Any:
+    """`a, b` is as good as ["a", "b"]."""
+    if isinstance(value, str):
+        return tuple(entry.strip() for entry in value.split(",") if entry.strip())
+    return tuple(value) if isinstance(value, list) else value
+
+
+# Types of limits, as pydantic reads them.
+ByteLimit = Annotated[Limit, PlainValidator(byte_limit)]
+CountLimit = Annotated[Limit, PlainValidator(count_limit)]
+OpsetVersions = Annotated[Opsets, PlainValidator(opsets)]
+Time = Annotated[float, PlainValidator(time_limit)]
+Real = Annotated[float, Field(strict=True, allow_inf_nan=False)]
+Texts = Annotated[tuple[StrictStr, ...], BeforeValidator(_listed)]

@@ -13,24 +13,20 @@ from pydantic import (
     ConfigDict,
     Field,
     PlainValidator,
+    PrivateAttr,
     StrictBool,
     StrictInt,
     StrictStr,
+    TypeAdapter,
     ValidationError,
 )
 
 from onnxprune.errors import UsageError
-from onnxprune.evaluation.gate.limits import Limit, Opsets, byte_limit, count_limit, opsets, time_limit
+from onnxprune.evaluation.gate.budgets.base import BUDGETS
+from onnxprune.evaluation.gate.limits import Real, Texts
 from onnxprune.support.messages import did_you_mean, one_line
 
 _PLACES = (("onnxprune.toml", ("gate",)), ("pyproject.toml", ("tool", "onnxprune", "gate")))
-
-
-def _listed(value: Any) -> Any:
-    """`a, b` is as good as ["a", "b"]."""
-    if isinstance(value, str):
-        return tuple(entry.strip() for entry in value.split(",") if entry.strip())
-    return tuple(value) if isinstance(value, list) else value
 
 
 def _sides(value: Any) -> int | tuple[int, int]:
@@ -41,26 +37,9 @@ def _sides(value: Any) -> int | tuple[int, int]:
     return int(sides[0]) if len(sides) == 1 else (int(sides[0]), int(sides[1]))
 
 
-Texts = Annotated[tuple[StrictStr, ...], BeforeValidator(_listed)]
-Real = Annotated[float, Field(strict=True, allow_inf_nan=False)]
 Count = Annotated[StrictInt, Field(ge=1)]
 Reals = Annotated[tuple[Real, ...], BeforeValidator(lambda value: tuple(value) if isinstance(value, list) else value)]
 Sides = Annotated[int | tuple[int, int], PlainValidator(_sides)]
-
-
-class Budgets(BaseModel):
-    """What a model has to keep; None: not asked for. Names are the options' with underscores."""
-
-    max_size: Annotated[Limit, PlainValidator(byte_limit)] | None = None
-    max_params: Annotated[Limit, PlainValidator(count_limit)] | None = None
-    max_macs: Annotated[Limit, PlainValidator(count_limit)] | None = None
-    max_latency: Annotated[float, PlainValidator(time_limit)] | None = None
-    max_latency_ratio: Annotated[Real, Field(gt=0)] | None = None
-    min_metric: Real | None = None
-    max_drop: Annotated[Real, Field(ge=0)] | None = None
-    min_agreement: Annotated[Real, Field(gt=0, le=1)] | None = None
-    allowed_ops: Annotated[Texts, Field(min_length=1)] | None = None
-    opset: Annotated[Opsets, PlainValidator(opsets)] | None = None
 
 
 class Samples(BaseModel):
@@ -81,8 +60,8 @@ class Samples(BaseModel):
     tokenizer: Path | None = None
 
 
-class Request(Budgets, Samples):
-    """Models, budgets, and how to measure.
+class Request(Samples):
+    """Models, budgets (by name, see `budgets.base.BUDGETS`), and how to measure.
 
     Attributes:
         models: paths and globs.
@@ -115,12 +94,12 @@ class Request(Budgets, Samples):
     latency_seconds: Annotated[Real, Field(gt=0)] = 2.0
     seed: Annotated[StrictInt, Field(ge=0)] = 0
     update_baseline: StrictBool = False
+    _budgets: Mapping[str, Any] = PrivateAttr(default_factory=dict)
 
     @property
-    def budgets(self) -> dict[str, Any]:
-        """What is asked for, by the name of the option without dashes in front."""
-        given = {name: getattr(self, name) for name in Budgets.model_fields}
-        return {name.replace("_", "-"): limit for name, limit in given.items() if limit is not None}
+    def budgets(self) -> Mapping[str, Any]:
+        """The limits that are asked for, by the name of the budget."""
+        return self._budgets
 
     @property
     def data_options(self) -> dict[str, Any]:
@@ -186,10 +165,22 @@ def _read(path: Path) -> dict[str, Any]:
 
 
 def _validated(table: Mapping[str, Any], source: str) -> Request:
+    """What a table of options asks for: the budgets by themselves, the rest as the fields of a request."""
+    asked = {name: table[name] for name in BUDGETS if table.get(name) is not None}
+    limits = {name: _read_as(BUDGETS[name].type, value, f"{source}: {name}") for name, value in asked.items()}
     try:
-        return Request.model_validate(table)
+        request = Request.model_validate({name: value for name, value in table.items() if name not in BUDGETS})
     except ValidationError as invalid:
         raise UsageError(f"{source}: {first_error(invalid)}") from None
+    request._budgets = limits
+    return request
+
+
+def _read_as(kind: Any, value: Any, place: str) -> Any:
+    try:
+        return TypeAdapter(kind).validate_python(value)
+    except ValidationError as invalid:
+        raise UsageError(f"{place}: {_said(invalid.errors()[0])}") from None
 
 
 def first_error(invalid: ValidationError) -> str:
@@ -197,8 +188,12 @@ def first_error(invalid: ValidationError) -> str:
     error = invalid.errors()[0]
     place = ".".join(str(part) for part in error["loc"][:1])
     if error["type"] == "extra_forbidden":
-        known = [str(field.alias) for field in Request.model_fields.values()]
+        known = [*(str(field.alias) for field in Request.model_fields.values()), *BUDGETS]
         return f"unknown key '{place}'{did_you_mean(place, known)}"
+    return f"{place}: {_said(error)}"
+
+
+def _said(error: Mapping[str, Any]) -> str:
     said = error["msg"].removeprefix("Value error, ")
     found = "" if error["type"] == "value_error" else f", not {error['input']!r}"
-    return f"{place}: {said[0].lower()}{said[1:]}{found}"
+    return f"{said[0].lower()}{said[1:]}{found}"
