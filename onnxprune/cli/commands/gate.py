@@ -31,7 +31,7 @@ class _Gate(click.Command):
 
 
 def _option(budget: Budget) -> click.Option:
-    kind: dict[str, Any] = {"type": float} if budget.number else {"metavar": "LIMIT"}
+    kind: dict[str, Any] = {"type": float} if budget.plain else {"metavar": "LIMIT"}
     said = f"{budget.summary.rstrip('.')}: {budget.written}"
     return click.Option([f"--{budget.name}"], multiple=budget.several, help=said, **kind)
 

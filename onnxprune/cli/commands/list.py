@@ -24,6 +24,7 @@ FAMILIES = {
     "recovery": ("onnxprune.steps.recover.base:METHODS", "how accuracy is won back: --recover"),
     "schedules": ("onnxprune.steps.prune.schedule:SCHEDULES", "how a cut is spread over steps: --schedule"),
     "scopes": ("onnxprune.steps.prune.allocation.base:allocations", "how a cut is spread over groups: --scope"),
+    "steps": ("onnxprune.steps.base:steps", "what a recipe is made of: [[step]] tables"),
     "torch-operators": ("onnxprune.runtime.torch.ops.base:TABLE", "operators that torch can compute"),
 }
 

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from decimal import Decimal
-from typing import Annotated, Any
-
-from pydantic import BeforeValidator, Field, PlainValidator, StrictStr
+from math import inf, isfinite
+from typing import Any
 
 from onnxprune.support.quantities import BYTES, COUNTS, SECONDS, split
 
@@ -86,17 +85,23 @@ def opsets(value: Any) -> Opsets:
     raise ValueError(f"expected an opset like 17, 13-21, >=13 or <=21, not {value!r}")
 
 
-def _listed(value: Any) -> Any:
-    """`a, b` is as good as ["a", "b"]."""
-    if isinstance(value, str):
-        return tuple(entry.strip() for entry in value.split(",") if entry.strip())
-    return tuple(value) if isinstance(value, list) else value
+def number(*, above: float = -inf, low: float = -inf, high: float = inf) -> Callable[[Any], float]:
+    """A reader of finite numbers in a range; `above` is not in it, `low` and `high` are."""
+    parts = [f"above {above:g}"] * (above > -inf) + [f"of at least {low:g}"] * (low > -inf)
+    expected = " and ".join([*parts, *([f"up to {high:g}"] * (high < inf))])
+
+    def read(value: Any) -> float:
+        plain = isinstance(value, int | float) and not isinstance(value, bool) and isfinite(value)
+        if not plain or not above < value or not low <= value <= high:
+            raise ValueError(f"expected {' '.join(filter(None, ('a number', expected)))}, not {value!r}")
+        return float(value)
+
+    return read
 
 
-# Types of limits, as pydantic reads them.
-ByteLimit = Annotated[Limit, PlainValidator(byte_limit)]
-CountLimit = Annotated[Limit, PlainValidator(count_limit)]
-OpsetVersions = Annotated[Opsets, PlainValidator(opsets)]
-Time = Annotated[float, PlainValidator(time_limit)]
-Real = Annotated[float, Field(strict=True, allow_inf_nan=False)]
-Texts = Annotated[tuple[StrictStr, ...], BeforeValidator(_listed)]
+def texts(value: Any) -> tuple[str, ...]:
+    """One or more texts; `a, b` is as good as ["a", "b"]."""
+    found = [entry.strip() for entry in value.split(",")] if isinstance(value, str) else value
+    if not isinstance(found, list | tuple) or not found or not all(isinstance(entry, str) and entry for entry in found):
+        raise ValueError(f"expected one or more texts, not {value!r}")
+    return tuple(found)

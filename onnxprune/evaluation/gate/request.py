@@ -17,16 +17,21 @@ from pydantic import (
     StrictBool,
     StrictInt,
     StrictStr,
-    TypeAdapter,
     ValidationError,
 )
 
 from onnxprune.errors import UsageError
 from onnxprune.evaluation.gate.budgets.base import BUDGETS
-from onnxprune.evaluation.gate.limits import Real, Texts
 from onnxprune.support.messages import did_you_mean, one_line
 
 _PLACES = (("onnxprune.toml", ("gate",)), ("pyproject.toml", ("tool", "onnxprune", "gate")))
+
+
+def _listed(value: Any) -> Any:
+    """`a, b` is as good as ["a", "b"]."""
+    if isinstance(value, str):
+        return tuple(entry.strip() for entry in value.split(",") if entry.strip())
+    return tuple(value) if isinstance(value, list) else value
 
 
 def _sides(value: Any) -> int | tuple[int, int]:
@@ -37,6 +42,8 @@ def _sides(value: Any) -> int | tuple[int, int]:
     return int(sides[0]) if len(sides) == 1 else (int(sides[0]), int(sides[1]))
 
 
+Texts = Annotated[tuple[StrictStr, ...], BeforeValidator(_listed)]
+Real = Annotated[float, Field(strict=True, allow_inf_nan=False)]
 Count = Annotated[StrictInt, Field(ge=1)]
 Reals = Annotated[tuple[Real, ...], BeforeValidator(lambda value: tuple(value) if isinstance(value, list) else value)]
 Sides = Annotated[int | tuple[int, int], PlainValidator(_sides)]
@@ -167,7 +174,7 @@ def _read(path: Path) -> dict[str, Any]:
 def _validated(table: Mapping[str, Any], source: str) -> Request:
     """What a table of options asks for: the budgets by themselves, the rest as the fields of a request."""
     asked = {name: table[name] for name in BUDGETS if table.get(name) is not None}
-    limits = {name: _read_as(BUDGETS[name].type, value, f"{source}: {name}") for name, value in asked.items()}
+    limits = {name: _limit(name, value, source) for name, value in asked.items()}
     try:
         request = Request.model_validate({name: value for name, value in table.items() if name not in BUDGETS})
     except ValidationError as invalid:
@@ -176,11 +183,11 @@ def _validated(table: Mapping[str, Any], source: str) -> Request:
     return request
 
 
-def _read_as(kind: Any, value: Any, place: str) -> Any:
+def _limit(name: str, value: Any, source: str) -> Any:
     try:
-        return TypeAdapter(kind).validate_python(value)
-    except ValidationError as invalid:
-        raise UsageError(f"{place}: {_said(invalid.errors()[0])}") from None
+        return BUDGETS[name].read(value)
+    except ValueError as error:
+        raise UsageError(f"{source}: {name}: {error}") from None
 
 
 def first_error(invalid: ValidationError) -> str:
@@ -190,10 +197,6 @@ def first_error(invalid: ValidationError) -> str:
     if error["type"] == "extra_forbidden":
         known = [*(str(field.alias) for field in Request.model_fields.values()), *BUDGETS]
         return f"unknown key '{place}'{did_you_mean(place, known)}"
-    return f"{place}: {_said(error)}"
-
-
-def _said(error: Mapping[str, Any]) -> str:
     said = error["msg"].removeprefix("Value error, ")
     found = "" if error["type"] == "value_error" else f", not {error['input']!r}"
-    return f"{said[0].lower()}{said[1:]}{found}"
+    return f"{place}: {said[0].lower()}{said[1:]}{found}"

@@ -2,7 +2,7 @@
 
 A function gets the limit and the model, and raises OnnxpruneError where it cannot tell; that is never a pass:
 
-    @budget("max-nodes", int, written="100", sample=(1000, 1), number=True)
+    @budget("max-nodes", number(low=1), written="100", sample=(1000, 1), plain=True)
     def max_nodes(limit, model):
         return Finding(len(model.nodes) <= limit, ...)
 
@@ -53,9 +53,9 @@ class Budget:
     Attributes:
         name: the option without dashes in front.
         check: the function itself.
-        type: of the limit, as pydantic reads it.
+        read: the limit from what a person has given. Raises ValueError with what is expected.
         written: how people write limits: examples, or words.
-        number: the command line takes a number.
+        plain: the limit is a plain number.
         several: the option may be given several times; the limits are then joined with commas.
         sample: for the contract tests a limit that a small network keeps, and one that it does not. The network is
             right in 94% of its answers, and the baseline is one that is right in 99%.
@@ -63,10 +63,10 @@ class Budget:
 
     name: str
     check: Check
-    type: Any
+    read: Callable[[Any], Any]
     written: str
     sample: tuple[Any, Any]
-    number: bool = False
+    plain: bool = False
     several: bool = False
 
     def __call__(self, limit: Any, model: Subject) -> Finding:
@@ -88,11 +88,11 @@ class NoBaselineError(UsageError):
 
 def budget(
     name: str,
-    type: Any,  # noqa: A002
+    read: Callable[[Any], Any],
     *,
     written: str,
     sample: tuple[Any, Any],
-    number: bool = False,
+    plain: bool = False,
     several: bool = False,
 ) -> Callable[[Check], Check]:
     """Decorator: the function checks the budget that option `--name` sets; see Budget.
@@ -101,7 +101,7 @@ def budget(
     """
 
     def add(check: Check) -> Check:
-        BUDGETS.register(name)(Budget(name, check, type, written, sample, number, several))
+        BUDGETS.register(name)(Budget(name, check, read, written, sample, plain, several))
         return check
 
     return add

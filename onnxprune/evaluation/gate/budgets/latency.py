@@ -2,27 +2,25 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated
-
-from pydantic import Field
+from typing import TYPE_CHECKING
 
 from onnxprune.errors import UsageError
 from onnxprune.evaluation.gate.budgets.base import Finding, NoBaselineError, baseline_of, budget
-from onnxprune.evaluation.gate.limits import Real, Time
+from onnxprune.evaluation.gate.limits import number, time_limit
 from onnxprune.support.quantities import show_seconds
 
 if TYPE_CHECKING:
     from onnxprune.evaluation.gate.subject import Subject
 
 
-@budget("max-latency", Time, written="10ms, 1.5s", sample=("10s", "1us"))
+@budget("max-latency", time_limit, written="10ms, 1.5s", sample=("10s", "1us"))
 def max_latency(limit: float, model: Subject) -> Finding:
     """The median run in ONNX Runtime."""
     median = model.latencies[0].median
     return Finding(median <= limit, median, show_seconds(median), f"at most {show_seconds(limit)}")
 
 
-@budget("max-latency-ratio", Annotated[Real, Field(gt=0)], number=True, written="0.8", sample=(1000, 0.0001))
+@budget("max-latency-ratio", number(above=0), plain=True, written="0.8", sample=(1000, 0.0001))
 def max_latency_ratio(limit: float, model: Subject) -> Finding:
     """Time of a run over that of --baseline."""
     from onnxprune.evaluation.benchmark.comparison import compare

@@ -4,20 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from fnmatch import fnmatchcase
-from typing import TYPE_CHECKING, Annotated
-
-from pydantic import Field
+from typing import TYPE_CHECKING
 
 from onnxprune.evaluation.gate.budgets.base import Finding, budget
-from onnxprune.evaluation.gate.limits import Opsets, OpsetVersions, Texts
+from onnxprune.evaluation.gate.limits import Opsets, opsets, texts
 
 if TYPE_CHECKING:
     from onnxprune.evaluation.gate.subject import Subject
 
-_PATTERNS = Annotated[Texts, Field(min_length=1)]
 
-
-@budget("allowed-ops", _PATTERNS, written="Conv,Relu,com.microsoft:*", several=True, sample=("*", "com.example:*"))
+@budget("allowed-ops", texts, written="Conv,Relu,com.microsoft:*", several=True, sample=("*", "com.example:*"))
 def allowed_ops(patterns: Sequence[str], model: Subject) -> Finding:
     """Operators that may occur."""
     refused = [name for name in model.operators if not any(fnmatchcase(name, pattern) for pattern in patterns)]
@@ -25,7 +21,7 @@ def allowed_ops(patterns: Sequence[str], model: Subject) -> Finding:
     return Finding(not refused, refused, f"also {', '.join(refused)}" if refused else "none else", f"only {limit}")
 
 
-@budget("opset", OpsetVersions, written="17, 13-21, >=13", sample=(">=1", "1"))
+@budget("opset", opsets, written="17, 13-21, >=13", sample=(">=1", "1"))
 def opset(versions: Opsets, model: Subject) -> Finding:
     """Version of the standard operators."""
     return Finding(model.opset in versions, model.opset, str(model.opset), versions.text)

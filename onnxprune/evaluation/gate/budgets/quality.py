@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 from math import isinf
-from typing import TYPE_CHECKING, Annotated
-
-from pydantic import Field
+from typing import TYPE_CHECKING
 
 from onnxprune.errors import UsageError
 from onnxprune.evaluation.gate.budgets.base import Finding, NoBaselineError, baseline_of, budget
-from onnxprune.evaluation.gate.limits import Real
+from onnxprune.evaluation.gate.limits import number
 
 if TYPE_CHECKING:
     from onnxprune.evaluation.gate.baseline import Entry
@@ -19,7 +17,7 @@ if TYPE_CHECKING:
 _ROUNDING = 1e-9
 
 
-@budget("min-metric", Real, number=True, written="0.97", sample=(0.5, 1.0))
+@budget("min-metric", number(), plain=True, written="0.97", sample=(0.5, 1.0))
 def min_metric(limit: float, model: Subject) -> Finding:
     """The value of --metric on --data."""
     metric = model.metric
@@ -29,7 +27,7 @@ def min_metric(limit: float, model: Subject) -> Finding:
     return Finding(value >= limit, value, f"{metric.name} {value:.6g}", f"at least {limit:g}")
 
 
-@budget("max-drop", Annotated[Real, Field(ge=0)], number=True, written="0.01", sample=(0.5, 0.001))
+@budget("max-drop", number(low=0), plain=True, written="0.01", sample=(0.5, 0.001))
 def max_drop(limit: float, model: Subject) -> Finding:
     """How much worse --metric is than that of --baseline."""
     from onnxprune.evaluation.gate.subject import Subject
@@ -56,7 +54,7 @@ def _recorded(entry: Entry, model: Subject) -> float:
     return entry.metric.value
 
 
-@budget("min-agreement", Annotated[Real, Field(gt=0, le=1)], number=True, written="0.99", sample=(0.5, 1))
+@budget("min-agreement", number(above=0, high=1), plain=True, written="0.99", sample=(0.5, 1))
 def min_agreement(limit: float, model: Subject) -> Finding:
     """Share of the samples with the same arg-max as --baseline, which has to be a model."""
     value = model.agreement

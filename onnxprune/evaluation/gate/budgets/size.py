@@ -6,25 +6,25 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from onnxprune.evaluation.gate.budgets.base import Finding, NoBaselineError, baseline_of, budget
-from onnxprune.evaluation.gate.limits import ByteLimit, CountLimit, Limit
+from onnxprune.evaluation.gate.limits import Limit, byte_limit, count_limit
 
 if TYPE_CHECKING:
     from onnxprune.evaluation.gate.subject import Subject
 
 
-@budget("max-size", ByteLimit, written="5MB, 5MiB, 101% of --baseline", sample=("5MB", "1kB"))
+@budget("max-size", byte_limit, written="5MB, 5MiB, 101% of --baseline", sample=("5MB", "1kB"))
 def max_size(limit: Limit, model: Subject) -> Finding:
     """Bytes on disk, with external data."""
     return _at_most(limit, model.size, " bytes", lambda: baseline_of(model).size)
 
 
-@budget("max-params", CountLimit, written="1.2M, 101% of --baseline", sample=("10M", "1k"))
+@budget("max-params", count_limit, written="1.2M, 101% of --baseline", sample=("10M", "1k"))
 def max_params(limit: Limit, model: Subject) -> Finding:
     """Entries of all weights, as stored."""
     return _at_most(limit, model.parameters, "", lambda: baseline_of(model).parameters)
 
 
-@budget("max-macs", CountLimit, written="3G, 101% of --baseline", sample=("1G", "1k"))
+@budget("max-macs", count_limit, written="3G, 101% of --baseline", sample=("1G", "1k"))
 def max_macs(limit: Limit, model: Subject) -> Finding:
     """Multiply-accumulates per sample."""
     return _at_most(limit, model.macs, "", lambda: baseline_of(model).macs)
