@@ -1,5 +1,5 @@
 """Write the parts of the documentation that follow from the code: the command reference, the pages on criteria and
-passes, the pictures.
+passes, the table of budgets, the pictures.
 
 python docs/generate.py            # write them
 python docs/generate.py --check    # exit 1 if what is committed is not what would be written
@@ -20,7 +20,11 @@ from pictures import pictures
 
 from onnxprune import passes
 from onnxprune.cli import main as command_line
+from onnxprune.evaluation.gate.budgets.base import BUDGETS
+from onnxprune.passes.base import CLEAN_UPS
+from onnxprune.steps import recover
 from onnxprune.steps.prune.criteria.base import Criterion, criteria
+from onnxprune.steps.recover.base import METHODS
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -49,9 +53,28 @@ def criteria_page() -> str:
             name = f"[`{found.name}`](criteria/{family}.md#{found.name})" + (
                 " (comparable)" if found.comparable else ""
             )
-            cells = (name, ", ".join(found.needs) or "nothing", found.summary, found.cost, found.source)
-            rows.append(f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in cells)} |")
+            rows.append(row(name, ", ".join(found.needs) or "nothing", found.summary, found.cost, found.source))
     return between("criteria.md", "criteria", rows)
+
+
+def row(*cells: str) -> str:
+    """A row of a table."""
+    return f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in cells)} |"
+
+
+def gate_page() -> str:
+    """The page on the gate, with the table of budgets between its two marks."""
+    rows = ["| option | what is measured | written as |", "|---|---|---|"]
+    for name in BUDGETS:
+        found = BUDGETS[name]
+        if is_ours(found.check):
+            rows.append(row(f"`--{name}`", found.summary.rstrip("."), f"`{found.written}`"))
+    return between("gate.md", "budgets", rows)
+
+
+def is_ours(function: object) -> bool:
+    """An installed plug-in has its own documentation."""
+    return str(getattr(function, "__module__", "")).startswith("onnxprune.")
 
 
 def between(page: str, mark: str, lines: list[str]) -> str:
@@ -65,9 +88,9 @@ def families() -> dict[str, list[Criterion]]:
     """The criteria by the file that they are in."""
     found: dict[str, list[Criterion]] = {}
     for name in criteria.names():
-        module = criteria[name].score.__module__
-        if module.startswith("onnxprune.criteria."):  # an installed plug-in has its own documentation
-            found.setdefault(module.rpartition(".")[2], []).append(criteria[name])
+        score = criteria[name].score
+        if is_ours(score):
+            found.setdefault(score.__module__.rpartition(".")[2], []).append(criteria[name])
     return found
 
 
@@ -82,13 +105,14 @@ def as_markdown(docstring: str) -> str:
 
 def family_page(family: str, members: list[Criterion]) -> str:
     """What the file of a family says, and its criteria."""
-    module = importlib.import_module(f"onnxprune.criteria.{family}")
+    module = importlib.import_module(members[0].score.__module__)
+    file = module.__name__.replace(".", "/") + ".py"
     title, _, rest = (inspect.getdoc(module) or "").partition("\n\n")
     lines = [f"# {family.capitalize()}", "", " ".join(title.split()), ""]
     lines += [as_markdown(rest), ""] if rest else []
     lines += [
-        f"Written by `python docs/generate.py` from [onnxprune/criteria/{family}.py]"
-        f"(../../onnxprune/criteria/{family}.py). All criteria: [criteria.md](../criteria.md).",
+        f"Written by `python docs/generate.py` from [{file}](../../{file}). All criteria:",
+        "[criteria.md](../criteria.md).",
         "",
         "```shell",
         f"onnxprune score model.onnx --criterion {members[0].name}{data_for(members[0])}",
@@ -118,23 +142,35 @@ def passes_page() -> str:
         "`remove_units` in `onnxprune/pipeline/result.py`; in Python each can be used alone. Adding one:",
         "[extending.md](extending.md#a-pass).",
         "",
-        "Written by `python docs/generate.py` from the docstrings in [passes/](../passes).",
+        "Written by `python docs/generate.py` from the docstrings in [passes/](../passes) and",
+        "[onnxprune/steps/recover/](../onnxprune/steps/recover).",
         "",
     ]
-    for info in pkgutil.iter_modules(passes.__path__):
-        module = importlib.import_module(f"onnxprune.passes.{info.name}")
-        for name, entry in vars(module).items():
-            if entry_of(module.__name__, name, entry) and info.name != "base":
-                lines += [f"## {name}", "", f"`from {module.__name__} import {name}`", "", drawing(entry), ""]
-                options = [found.name for found in dataclasses.fields(entry)]
-                lines += [f"Fields: {', '.join(f'`{option}`' for option in options)}.", ""] if options else []
+    asked = {CLEAN_UPS[name].make: f"--clean {name}" for name in CLEAN_UPS}
+    asked |= {METHODS[name].make: f"--recover {name}" for name in METHODS}
+    for entry in all_passes():
+        command = f", or `{asked[entry]}` on the command line" if entry in asked else ""
+        lines += [f"## {entry.__name__}", "", f"`from {entry.__module__} import {entry.__name__}`{command}", ""]
+        lines += [drawing(entry), ""]
+        options = [found.name for found in dataclasses.fields(entry)]
+        lines += [f"Fields: {', '.join(f'`{option}`' for option in options)}.", ""] if options else []
     return "\n".join(lines)
 
 
-def entry_of(module: str, name: str, entry: object) -> bool:
-    """Is this one of the passes that a module defines?"""
-    mine = isinstance(entry, type) and entry.__module__ == module and name[0] != "_"
-    return mine and dataclasses.is_dataclass(entry) and any("__call__" in vars(base) for base in entry.__mro__)
+def all_passes() -> list[type]:
+    """Every pass, in the order of their files: those that clean up or remove, then those that recover."""
+    found = []
+    for room in (passes, recover):
+        for info in pkgutil.iter_modules(room.__path__):
+            module = importlib.import_module(f"{room.__name__}.{info.name}")
+            found += [entry for entry in vars(module).values() if is_pass(module.__name__, entry)]
+    return found
+
+
+def is_pass(module: str, entry: object) -> bool:
+    """Is this a pass that the module defines? Its docstring shows the graph before and after."""
+    mine = isinstance(entry, type) and entry.__module__ == module and not entry.__name__.startswith("_")
+    return mine and dataclasses.is_dataclass(entry) and "Before:" in (entry.__doc__ or "")
 
 
 def drawing(entry: type) -> str:
@@ -155,15 +191,19 @@ def main() -> None:
         ROOT / "docs" / "cli.md": cli_reference(),
         ROOT / "docs" / "criteria.md": criteria_page(),
         ROOT / "docs" / "passes.md": passes_page(),
+        ROOT / "docs" / "gate.md": gate_page(),
         ROOT / "docs" / "index.md": index_page(),
         **{ROOT / "docs" / "criteria" / f"{name}.md": family_page(name, found) for name, found in families().items()},
         **{ROOT / "docs" / "pictures" / f"{name}.svg": text for name, text in pictures().items()},
     }
     stale = [path for path, text in wanted.items() if not path.exists() or path.read_text() != text]
+    left_over = [path for path in (ROOT / "docs" / "criteria").glob("*.md") if path not in wanted]
     if "--check" in sys.argv[1:]:
-        if stale:
-            raise SystemExit(f"out of date: {', '.join(map(str, stale))}; run: python docs/generate.py")
+        if stale or left_over:
+            raise SystemExit(f"out of date: {', '.join(map(str, stale + left_over))}; run: python docs/generate.py")
         return
+    for path in left_over:
+        path.unlink()
     for path in stale:
         path.parent.mkdir(exist_ok=True)
         path.write_text(wanted[path])

@@ -2,15 +2,8 @@
 
     op(slice(x)) == slice(op(x))        in ONNX Runtime, on inputs of unequal, coprime sizes
 
-A sample is a function that draws the inputs and attributes of one node:
-
-    @sample("Gemm", prunable="a[1] b[0] b[1] c[0] y[1]", since=11)
-    def plain(d: Draw) -> Case:
-        m, k, n = d.sizes(3)
-        return case(a=d.normal(m, k), b=d.normal(k, n), c=d.normal(n))
-
-Arrays (and None, for an optional input left empty) are the inputs in order, everything else is an attribute. A test
-file declares the samples of its operator family and ends with `test_rule = oracle(__name__)`.
+Samples stand beside the rule, see onnxprune/ops/samples.py; more of them in tests/ops/. A test file declares those of
+its operator family and ends with `test_rule = oracle(__name__)`.
 
 The node is analysed as in a model, except that its inputs and outputs are not frozen as an interface. A unit that the
 node sums over is set to zero in the full run; a unit that statistics are taken over is compared with `reference`, a
@@ -19,13 +12,12 @@ function of the sliced inputs and the attributes.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 from unittest import mock
 
 import numpy as np
-import numpy.typing as npt
 import onnx
 import onnx.reference
 import onnx_ir as ir
@@ -36,124 +28,45 @@ from hypothesis import strategies as st
 
 from onnxprune.analysis import coupling, shapes
 from onnxprune.dims import Atom, Dim, Mask, atoms, keep_mask, kept_size
-from onnxprune.ops.base import Key, attribute
+from onnxprune.ops.base import attribute
+from onnxprune.ops.samples import (
+    FAR,
+    NEWEST,
+    SAMPLES,
+    Array,
+    Build,
+    Case,
+    Draw,
+    Sample,
+    case,
+    declared,
+    ints,
+    number,
+    sample,
+    shapes_only,
+)
 from onnxprune.passes.remove_units import RemoveUnits
 from onnxprune.steps.plan import plan_from_masks
 
-Array = npt.NDArray[Any]
+__all__ = [
+    "FAR",
+    "SAMPLES",
+    "Array",
+    "Build",
+    "Case",
+    "Draw",
+    "case",
+    "declared",
+    "ints",
+    "number",
+    "sample",
+    "shapes_only",
+]
+
 Arrays = dict[str, Array | None]
 Emptied = tuple[str, int, Array | None]  # an input, the axis of it that loses entries, and what its zero is
 
 PRIMES = (2, 3, 5, 7, 11, 13)
-NEWEST = 24  # the newest opset that every operator of the installed ONNX Runtime is tried at
-OLDEST = 7  # the oldest that ONNX Runtime promises to run
-FAR = 2**31  # past the end of any axis, as exporters write "to the end"
-
-
-class Draw:
-    """Sizes and contents of one example."""
-
-    def __init__(self, primes: Sequence[int], seed: int) -> None:
-        self._primes = list(primes)
-        self.rng = np.random.default_rng(seed)
-
-    def sizes(self, count: int) -> list[int]:
-        """Different primes."""
-        assert count <= len(self._primes), "the sample asks for more sizes than there are primes"
-        taken, self._primes = self._primes[:count], self._primes[count:]
-        return taken
-
-    def normal(self, *shape: int) -> Array:
-        return np.asarray(self.rng.standard_normal(shape), np.float32)
-
-    def positive(self, *shape: int) -> Array:
-        """Between 1.5 and 2.5."""
-        return np.asarray(self.rng.random(shape) + 1.5, np.float32)
-
-    def unit(self, *shape: int) -> Array:
-        """Between -0.9 and 0.9."""
-        return np.asarray(self.rng.random(shape) * 1.8 - 0.9, np.float32)
-
-    def integers(self, high: int, *shape: int, low: int = 0) -> Array:
-        return np.asarray(self.rng.integers(low, high, shape), np.int64)
-
-    def uint8(self, *shape: int) -> Array:
-        return self.integers(256, *shape).astype(np.uint8)
-
-    def int8(self, *shape: int) -> Array:
-        return self.integers(128, *shape, low=-128).astype(np.int8)
-
-    def bools(self, *shape: int) -> Array:
-        return np.asarray(self.rng.random(shape) < 0.5)
-
-    def __repr__(self) -> str:
-        return f"Draw(primes={self._primes})"
-
-
-def number(value: float, dtype: type = np.float32) -> Array:
-    return np.array(value, dtype=dtype)
-
-
-def ints(*values: int) -> Array:
-    """A vector of int64, as shapes, pads and axes are given."""
-    return np.array(values, dtype=np.int64)
-
-
-Case = dict[str, Any]
-Build = Callable[[Draw], Case]
-
-
-def case(**drawn: Any) -> Case:
-    """The inputs (arrays, None) and attributes (anything else) of one node."""
-    return drawn
-
-
-@dataclass(frozen=True)
-class Sample:
-    """One form of an operator.
-
-    Attributes:
-        key: domain and operator.
-        label: names the form in the test's id.
-        build: draws inputs and attributes.
-        module: the test module that declares it.
-        prunable: axes that the rule must leave something to remove in, like `w[0]`.
-        fed: the inputs that are graph inputs; the others are constants.
-        outputs: names of the outputs, "" for one left out.
-        since: the oldest opset of this form.
-        until: the newest one.
-        reference: computes the outputs from the sliced inputs; used for units that statistics run over. `shapes_only`
-            where that is beyond a few lines of numpy.
-        always: compare with `reference` for every unit.
-        runtime: "ort", or where ONNX Runtime has no kernel "onnx" for onnx's reference implementation, or "reference".
-    """
-
-    key: Key
-    label: str
-    build: Build
-    module: str
-    prunable: tuple[str, ...]
-    fed: tuple[str, ...] | None
-    outputs: tuple[str, ...]
-    since: int
-    until: int
-    reference: Callable[..., Any] | None
-    always: bool
-    runtime: str
-
-    def opsets(self) -> list[int]:
-        """The oldest and the newest opset at which this form has a definition of its own."""
-        domain, name = self.key
-        if domain or name not in VERSIONS:
-            return [1 if domain else NEWEST]
-        known = VERSIONS[name]
-        newest = max((v for v in known if v <= min(self.until, NEWEST)), default=NEWEST)
-        oldest = max(self.since, min(known))
-        return sorted({oldest, max(newest, oldest)})
-
-
-def shapes_only(*_: Any, **__: Any) -> None:
-    """Stands for a reference that would be too long to write: values are not compared."""
 
 
 def _versions() -> dict[str, list[int]]:
@@ -166,51 +79,17 @@ def _versions() -> dict[str, list[int]]:
 
 
 VERSIONS = _versions()
-SAMPLES: dict[Key, list[Sample]] = {}
 
 
-def declared(
-    key: Key,
-    build: Build,
-    *,
-    prunable: str = "",
-    fed: str | None = None,
-    outputs: str = "y",
-    since: int = OLDEST,
-    until: int = NEWEST,
-    reference: Callable[..., Any] | None = None,
-    always: bool = False,
-    runtime: str = "ort",
-) -> Sample:
-    """A sample; lists are words in a string.
-
-    Only the first input is a graph input unless `fed` says otherwise. In `outputs`, "-" is an output left out.
-    """
-    return Sample(
-        key,
-        build.__name__.strip("_"),
-        build,
-        build.__module__,
-        tuple(prunable.split()),
-        None if fed is None else tuple(fed.split()),
-        tuple(output.strip("-") for output in outputs.split()),
-        since,
-        until,
-        reference,
-        always,
-        runtime,
-    )
-
-
-def sample(*names: str, domain: str = "", **form: Any) -> Callable[[Build], Build]:
-    """Decorator: the function draws a node of each of the operators `names`; see `declared` for the arguments."""
-
-    def add(build: Build) -> Build:
-        for name in names:
-            SAMPLES.setdefault((domain, name), []).append(declared((domain, name), build, **form))
-        return build
-
-    return add
+def opsets(sample: Sample) -> list[int]:
+    """The oldest and the newest opset at which the form has a definition of its own."""
+    domain, name = sample.key
+    if domain or name not in VERSIONS:
+        return [1 if domain else NEWEST]
+    known = VERSIONS[name]
+    newest = max((v for v in known if v <= min(sample.until, NEWEST)), default=NEWEST)
+    oldest = max(sample.since, min(known))
+    return sorted({oldest, max(newest, oldest)})
 
 
 @dataclass(frozen=True)
@@ -224,21 +103,36 @@ class Form:
         return f"{self.sample.key[1]}-{self.sample.label}-{self.opset}"
 
 
-def forms(module: str) -> list[Form]:
-    """Everything that a test module declares."""
-    found = [sample for samples in SAMPLES.values() for sample in samples if sample.module == module]
-    return [Form(sample, opset) for sample in found for opset in sample.opsets()]
+def forms(of: Callable[[Sample], bool]) -> list[Form]:
+    """Those samples that are declared so far, at each opset."""
+    found = [sample for samples in SAMPLES.values() for sample in samples if of(sample)]
+    return [Form(sample, opset) for sample in found for opset in opsets(sample)]
+
+
+def in_tests(sample: Sample) -> bool:
+    """Does it stand in a test file, rather than beside what it is a sample of?"""
+    return sample.module.startswith("tests.")
+
+
+def beside_a_rule(sample: Sample) -> bool:
+    """Does it stand beside a rule, in this package or a plug-in? Operators of torch have samples of their own."""
+    return not in_tests(sample) and not sample.module.startswith("onnxprune.runtime.")
 
 
 def oracle(module: str, max_examples: int = 10) -> Callable[..., None]:
-    """The test of all samples that a module has declared so far."""
+    """The test of all samples that a test module has declared so far."""
+    return oracle_of(forms(lambda sample: sample.module == module), max_examples)
+
+
+def oracle_of(found: list[Form], max_examples: int = 10) -> Callable[..., None]:
+    """The test of samples."""
 
     @settings(max_examples=max_examples, deadline=None, derandomize=True, database=None, phases=[Phase.generate])
     @given(draw=st.builds(Draw, st.permutations(PRIMES), st.integers(0, 2**32 - 1)))
     def test_rule(form: Form, draw: Draw) -> None:
         check(form, draw)
 
-    parametrized: Callable[..., None] = pytest.mark.parametrize("form", forms(module), ids=str)(test_rule)
+    parametrized: Callable[..., None] = pytest.mark.parametrize("form", found, ids=str)(test_rule)
     return parametrized
 
 

@@ -39,11 +39,12 @@ LEVEL = {room: level for level, rooms in enumerate(ROOMS) for room in rooms}
 
 # In these the files do not know each other, so that one can be added, read or deleted alone; a base they may share.
 BASES = {
-    "ops": {"base", "evaluate", "compute", "matmul_view"},
+    "ops": {"base", "evaluate", "compute", "matmul_view", "samples"},
     "ops/microsoft": set(),
     "ops/constants": {"base", "linear"},
     "data/sources": set(),
     "evaluation/metrics": {"base"},
+    "evaluation/gate/budgets": {"base"},
     "runtime/torch/losses": {"base"},
     "runtime/torch/ops": {"base"},
     "runtime/torch/ops/microsoft": set(),

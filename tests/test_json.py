@@ -28,7 +28,7 @@ COMMANDS = {
     "benchmark": ("benchmark", "model.onnx", "model.onnx", "--rounds", "1", "--profile", *ON_DATA),
     "benchmark --alignment": ("benchmark", "model.onnx", "--alignment", "--rounds", "1"),
     "gate": ("gate", "model.onnx", "--max-size", "1MB"),
-    "criteria": ("criteria",),
+    "list": ("list", "criteria"),
     "doctor": ("doctor",),
 }
 

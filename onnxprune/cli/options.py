@@ -71,14 +71,8 @@ def _decorator(each: Option, section: str | None) -> Callable[[Command], Command
     if each.single is bool:
         return click.option(f"--{each.flag}", name, is_flag=True, **settings)
     if each.default not in (None, (), ""):
-        shown = each.default
-        settings["show_default"] = (
-            ",".join(map(str, shown))
-            if isinstance(shown, tuple)
-            else f"{shown:g}"
-            if isinstance(shown, float)
-            else str(shown)
-        )
+        settings["show_default"] = True
+        settings["default"] = declared.separator.join(each.default) if declared.separator else each.default
     names = declared.choices or declared.offers
     if names is not None:
         settings["shell_complete"] = _completing(names)

@@ -120,6 +120,11 @@ class Source:
     options: tuple[str, ...]
     batched: bool
 
+    @property
+    def summary(self) -> str:
+        """What it is."""
+        return self.accepts
+
 
 SOURCES: Registry[str, Source] = Registry("data source", "onnxprune.data.sources", "onnxprune.calibration")
 

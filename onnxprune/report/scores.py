@@ -75,33 +75,3 @@ def sparkline(values: Scores, bars: str = _BLOCKS) -> str:
     counts = histogram(values, _BINS, (float(values.min()), float(values.max())))
     heights = -(-counts * len(bars) // counts.max())  # rounded up
     return "".join(bars[height - 1] if height else " " for height in heights)
-
-
-def of_criteria(found: Sequence[Criterion]) -> dict[str, Any]:
-    """Every criterion with what it needs, costs and comes from."""
-    return {
-        "format": FORMAT,
-        "kind": "criteria",
-        "criteria": [
-            {
-                "name": each.name,
-                "summary": each.summary,
-                "needs": list(each.needs),
-                "cost": each.cost,
-                "source": each.source,
-                "comparable": each.comparable,
-            }
-            for each in found
-        ],
-    }
-
-
-def show_criteria(found: Sequence[Criterion]) -> None:
-    """The same as a table."""
-    table = terminal.table_of("criterion", "needs", "score, cost and source")
-    for each in found:
-        lines = [each.summary, f"cost: {each.cost or 'not said'}", f"source: {each.source or 'not said'}", ""]
-        table.add_row(each.name, ", ".join(each.needs) or "nothing", "\n".join(lines))
-    out = terminal.console()
-    out.print(table)
-    out.print("Add them up on ranks: --criterion 'l2*0.7+random*0.3'. All but weights takes --data.", soft_wrap=True)

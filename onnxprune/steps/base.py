@@ -79,7 +79,7 @@ class Context:
     )
     loss: str = option(
         "auto",
-        "What gradients are of: cross-entropy, mse, sampled, reconstruction, or module:function.",
+        "What gradients are of, see: onnxprune list losses; or module:function.",
         metavar="NAME",
         section=_MEASURE,
     )

@@ -38,7 +38,7 @@ class Repeat(Step):
     )
     schedule: str = option(
         "cubic",
-        "How the rounds share the cut: linear, cubic, geometric.",
+        "How the rounds share the cut, see: onnxprune list schedules.",
         choices=_schedules,
         metavar="NAME",
         section=_SECTION,

@@ -16,6 +16,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 from importlib.metadata import entry_points
+from math import isfinite
 from typing import Any, Generic, TypeVar
 
 from onnxprune.errors import OnnxpruneError, UsageError
@@ -146,7 +147,10 @@ class Registry(Generic[K, T]):
         return f"unknown {self.family} '{shown(name)}'{did_you_mean(shown(name), [*map(shown, self), *also])}"
 
     def listing(self) -> list[dict[str, Any]]:
-        """Per member its name, a one-line summary, and the other fields that are words, numbers or lists of words."""
+        """Per member its name, a one-line summary, and the other fields that are words, numbers or lists of words.
+
+        Samples are for tests and stay out.
+        """
         return [{"name": shown(name), "summary": summary(self[name]), **_plain_fields(self[name])} for name in self]
 
 
@@ -166,10 +170,11 @@ def _plain_fields(member: object) -> dict[str, Any]:
     if isinstance(member, type) or not dataclasses.is_dataclass(member):
         return {}
     given = {field.name: getattr(member, field.name) for field in dataclasses.fields(member)}
-    return {name: value for name, value in given.items() if name not in ("name", "summary") and _is_plain(value)}
+    hidden, said = ("name", "summary", "sample"), summary(member)
+    return {name: value for name, value in given.items() if name not in hidden and _is_plain(value) and value != said}
 
 
 def _is_plain(value: object) -> bool:
     if isinstance(value, tuple | list):
         return all(isinstance(entry, str) for entry in value)
-    return value is None or isinstance(value, str | bool | int | float)
+    return value is None or isinstance(value, str | bool | int) or (isinstance(value, float) and isfinite(value))

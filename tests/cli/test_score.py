@@ -1,4 +1,4 @@
-"""`onnxprune score` and `onnxprune criteria`: what they print and write, and what they refuse."""
+"""`onnxprune score` and `onnxprune list criteria`: what they print and write, and what they refuse."""
 
 from __future__ import annotations
 
@@ -181,12 +181,12 @@ def test_model_itself_is_no_target(model: Path) -> None:
 
 
 def listed() -> list[dict[str, Any]]:
-    return list(json.loads(run("criteria", "--json").stdout)["criteria"])
+    return list(json.loads(run("list", "criteria", "--json").stdout)["members"])
 
 
 def test_criteria_lists_all_with_what_they_need_cost_and_come_from() -> None:
     assert [each["name"] for each in listed()] == criteria.names()
-    text = " ".join(run("criteria").stdout.split())
+    text = " ".join(run("list", "criteria").stdout.split())
     for each in listed():
         assert each["cost"]
         assert each["source"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ import pytest
 from onnxprune.analysis import cost
 from onnxprune.data.options import data_from
 from onnxprune.errors import UsageError
-from onnxprune.evaluation.gate.budgets import CHECKS
+from onnxprune.evaluation.gate.budgets.base import BUDGETS
 from onnxprune.evaluation.gate.request import load_request
 from onnxprune.evaluation.gate.run import Check, Verdict, run
 from onnxprune.model.file import open_model
@@ -293,7 +294,7 @@ def test_a_bug_is_no_pass_and_hides_nothing(folder: Path, monkeypatch: pytest.Mo
     def fails(limit: Any, model: Any) -> Any:
         raise ZeroDivisionError("oh")
 
-    monkeypatch.setitem(CHECKS, "max-params", fails)
+    monkeypatch.setitem(BUDGETS._members, "max-params", replace(BUDGETS["max-params"], check=fails))
     verdict = gate("model.onnx", "original.onnx", max_params=1, opset=17)
     assert [[each.status for each in model.checks] for model in verdict.models] == [["unchecked", "ok"]] * 2
     assert "unexpected ZeroDivisionError: oh" in verdict.models[0].checks[0].shown

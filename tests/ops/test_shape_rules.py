@@ -11,13 +11,14 @@ import pytest
 
 from onnxprune.analysis import shapes
 from onnxprune.ops.base import RULES, SHAPES
-from tests.rule_oracle import PRIMES, SAMPLES, Draw, Form, Node
+from tests.rule_oracle import PRIMES, SAMPLES, Draw, Form, Node, opsets
 
 for file in sorted(Path(__file__).parent.glob("test_*.py")):
     if file != Path(__file__):
         importlib.import_module(f"{__package__}.{file.stem}")
 
-FORMS = [Form(sample, sample.opsets()[-1]) for key in SHAPES for sample in SAMPLES.get(key, [])]
+RULES.names()  # samples beside rules are declared now
+FORMS = [Form(sample, opsets(sample)[-1]) for key in SHAPES for sample in SAMPLES.get(key, [])]
 
 
 def test_every_operator_of_onnxruntime_has_one() -> None:

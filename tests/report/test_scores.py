@@ -15,7 +15,7 @@ from onnxprune.pipeline.run import inspect
 from onnxprune.report.charts import shortened
 from onnxprune.report.details import along, histogram
 from onnxprune.report.score_plot import plot
-from onnxprune.report.scores import as_csv, of_criteria, of_scores, show_scores, sparkline
+from onnxprune.report.scores import as_csv, of_scores, show_scores, sparkline
 from onnxprune.steps.prune.criteria.base import criteria
 from onnxprune.steps.prune.score import score_model
 
@@ -111,10 +111,3 @@ def test_table(found: dict, capsys: pytest.CaptureFixture[str]) -> None:
         assert f"{np.median(group['scores']):.4g}" in text
     show_scores({**found, "groups": []})
     assert "no group can be scored" in capsys.readouterr().out
-
-
-def test_list_of_criteria() -> None:
-    document = of_criteria([criteria["lamp"], criteria["l1"]])
-    assert [each["name"] for each in document["criteria"]] == ["lamp", "l1"]
-    assert [each["comparable"] for each in document["criteria"]] == [True, False]
-    assert all(each["needs"] == ["weights"] and each["source"] and each["cost"] for each in document["criteria"])

@@ -61,6 +61,14 @@ def test_classes_of_positions_and_of_pixels() -> None:
     torch.testing.assert_close(loss({"y": pixels}, classes), torch.nn.functional.cross_entropy(pixels, classes))
 
 
+@pytest.mark.parametrize("reduction", ["mean", "sum"])
+def test_smoothed_labels(reduction: str) -> None:
+    logits, labels = normal(5, 4), torch.tensor([0, 3, -100, 1, 2])
+    found = make_loss("cross-entropy", ["y"], reduction=reduction, smoothing=0.1)({"y": logits}, labels)
+    due = torch.nn.functional.cross_entropy(logits, labels, reduction=reduction, label_smoothing=0.1)
+    torch.testing.assert_close(found, due)
+
+
 def test_mean_squares() -> None:
     found, wanted = normal(3, 2), normal(3, 2, seed=1)
     each = (found - wanted).square().mean(1)

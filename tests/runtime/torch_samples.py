@@ -11,16 +11,24 @@ import numpy as np
 import onnx_ir as ir
 import torch
 
+from onnxprune.ops.base import RULES
 from onnxprune.runtime.torch.module import TorchModel
-from tests.rule_oracle import PRIMES, SAMPLES, Array, Draw, Form, Node
+from onnxprune.runtime.torch.ops.base import TABLE
+from tests.rule_oracle import PRIMES, Array, Draw, Form, Node, forms, in_tests
+from tests.spread import one_in
 
 
 def all_forms() -> list[Form]:
-    """Everything that the tests of the rules declare."""
+    """Everything that the tests of the rules declare, and what stands beside rules for which torch has an operator."""
     for path in sorted((Path(__file__).parents[1] / "ops").glob("test_*.py")):
         importlib.import_module(f"tests.ops.{path.stem}")
-    found = [sample for samples in SAMPLES.values() for sample in samples]
-    return [Form(sample, opset) for sample in found for opset in sample.opsets()]
+    RULES.names()
+    return forms(lambda sample: in_tests(sample) or sample.key in TABLE)
+
+
+def some_forms(count: int) -> list[Form]:
+    """About one in `count` of those in tests/, and all that stand beside a rule or an operator of torch."""
+    return [form for form in all_forms() if not in_tests(form.sample) or one_in(count, str(form))]
 
 
 def compare(form: Form, seed: int = 0) -> None:

@@ -60,7 +60,7 @@ def _list(_: click.Context, __: click.Parameter, values: tuple[str, ...]) -> tup
     "--metric",
     metavar="NAME",
     shell_complete=metric_names,
-    help="On --data: accuracy, top5, agreement, kl, cosine, snr, module:function.",
+    help="On --data, see: onnxprune list metrics; or module:function.",
 )
 @fields(DataOptions, but=("batch",), section="Data")
 @click.option("--seed", default=0, show_default=True, help="Of made-up inputs and of the order of runs.")

@@ -16,27 +16,35 @@ from onnxprune.data.options import DataOptions
 from onnxprune.errors import OnnxpruneError, UsageError
 
 if TYPE_CHECKING:
+    from onnxprune.evaluation.gate.budgets.base import Budget
     from onnxprune.evaluation.gate.run import Verdict
 
-_BUDGETS = (
-    click.option("--max-size", metavar="SIZE", help="Bytes on disk with external data: 5MB, 5MiB, 101% of --baseline."),
-    click.option("--max-params", metavar="NUMBER", help="Parameters: 1.2M, 101% of --baseline."),
-    click.option("--max-macs", metavar="NUMBER", help="Multiply-accumulates per sample: 3G, 101% of --baseline."),
-    click.option("--max-latency", metavar="TIME", help="Median of a run: 10ms, 1.5s."),
-    click.option("--max-latency-ratio", type=float, help="Time of a run over that of --baseline."),
-    click.option("--min-metric", type=float, help="The metric on --data."),
-    click.option("--max-drop", type=float, help="How much worse than --baseline the metric may be."),
-    click.option("--min-agreement", type=float, help="Share of --data with the same arg-max as the model --baseline."),
-    click.option("--allowed-ops", multiple=True, metavar="PATTERNS", help="Operators: Conv,Relu,com.microsoft:*"),
-    click.option("--opset", metavar="VERSIONS", help="Of the standard operators: 17, 13-21, >=13."),
-)
+
+class _Gate(click.Command):
+    """The command with an option for each budget, which are looked up when they are needed only."""
+
+    def get_params(self, ctx: click.Context) -> list[click.Parameter]:
+        """The budgets, then the rest."""
+        from onnxprune.evaluation.gate.budgets.base import BUDGETS
+
+        return [*(_option(BUDGETS[name]) for name in BUDGETS), *super().get_params(ctx)]
+
+
+def _option(budget: Budget) -> click.Option:
+    kind: dict[str, Any] = {"type": float} if budget.plain else {"metavar": "LIMIT"}
+    said = f"{budget.summary.rstrip('.')}: {budget.written}"
+    return click.Option([f"--{budget.name}"], multiple=budget.several, help=said, **kind)
+
+
 _HOW = (
     click.option(
         "--baseline", type=click.Path(path_type=Path), help="A model, or a .json file of numbers to compare with."
     ),
     click.option("--update-baseline", is_flag=True, default=None, help="Write the numbers, if all budgets hold."),
     click.option(
-        "--metric", metavar="NAME", help="accuracy, top5, agreement, kl, cosine, snr or module:function; fits the data."
+        "--metric",
+        metavar="NAME",
+        help="See: onnxprune list metrics; or module:function. The default fits the data.",
     ),
     click.option("--output-name", metavar="NAME", help="The output for the metric; by default the first of floats."),
     click.option("--providers", metavar="NAMES", help="Execution providers by preference: cuda,cpu; cpu by default."),
@@ -63,6 +71,7 @@ _TOLD = (
 
 @click.command(
     "gate",
+    cls=_Gate,
     epilog=examples(
         "onnxprune gate model.onnx --max-size 5MB --max-params 1.2M --opset 13-21",
         "onnxprune gate model.onnx --baseline original.onnx --min-agreement 0.99 --data samples.npz",
@@ -70,7 +79,7 @@ _TOLD = (
     ),
 )
 @click.argument("models", nargs=-1)
-@shared(*_BUDGETS, *_HOW)
+@shared(*_HOW)
 @fields(DataOptions, section="Data")
 @telling(*_TOLD)
 def command(
@@ -87,10 +96,12 @@ def command(
     """
     with _never_as_broken(), told.progress() as progress:
         from onnxprune.data.options import data_from
+        from onnxprune.evaluation.gate.budgets.base import BUDGETS
         from onnxprune.evaluation.gate.request import load_request
         from onnxprune.evaluation.gate.run import matched, run
 
-        given["allowed_ops"] = ",".join(given["allowed_ops"]) or None
+        several = [name.replace("-", "_") for name in BUDGETS if BUDGETS[name].several]
+        given |= {name: ",".join(given[name]) or None for name in several}
         request = load_request(given, config)
         models = [path for _, path in matched(request.models) if path]
         told.check(models, junit)

@@ -54,7 +54,7 @@ def command(
 ) -> None:
     """Score the units of MODEL, to see what compress would take first; the higher, the more a unit matters.
 
-    `onnxprune criteria` lists what to score by.
+    `onnxprune list criteria` lists what to score by.
     """
     from onnxprune.report.progress import progress as reporting
 

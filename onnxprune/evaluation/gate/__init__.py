@@ -1,4 +1,4 @@
 """Budgets that models have to keep in CI.
 
-request.py says what is asked, subject.py measures, budgets.py judges, run.py goes through the models, formats.py tells.
+request.py says what is asked, subject.py measures, budgets/ judges, run.py goes through the models.
 """

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from decimal import Decimal
+from math import inf, isfinite
 from typing import Any
 
 from onnxprune.support.quantities import BYTES, COUNTS, SECONDS, split
@@ -82,3 +83,25 @@ def opsets(value: Any) -> Opsets:
         low, high = (int(match[2]), newest) if match[1] == ">=" else (0, int(match[2]))
         return Opsets(text, low, high)
     raise ValueError(f"expected an opset like 17, 13-21, >=13 or <=21, not {value!r}")
+
+
+def number(*, above: float = -inf, low: float = -inf, high: float = inf) -> Callable[[Any], float]:
+    """A reader of finite numbers in a range; `above` is not in it, `low` and `high` are."""
+    parts = [f"above {above:g}"] * (above > -inf) + [f"of at least {low:g}"] * (low > -inf)
+    expected = " and ".join([*parts, *([f"up to {high:g}"] * (high < inf))])
+
+    def read(value: Any) -> float:
+        plain = isinstance(value, int | float) and not isinstance(value, bool) and isfinite(value)
+        if not plain or not above < value or not low <= value <= high:
+            raise ValueError(f"expected {' '.join(filter(None, ('a number', expected)))}, not {value!r}")
+        return float(value)
+
+    return read
+
+
+def texts(value: Any) -> tuple[str, ...]:
+    """One or more texts; `a, b` is as good as ["a", "b"]."""
+    found = [entry.strip() for entry in value.split(",")] if isinstance(value, str) else value
+    if not isinstance(found, list | tuple) or not found or not all(isinstance(entry, str) and entry for entry in found):
+        raise ValueError(f"expected one or more texts, not {value!r}")
+    return tuple(found)

@@ -13,6 +13,7 @@ from pydantic import (
     ConfigDict,
     Field,
     PlainValidator,
+    PrivateAttr,
     StrictBool,
     StrictInt,
     StrictStr,
@@ -20,7 +21,7 @@ from pydantic import (
 )
 
 from onnxprune.errors import UsageError
-from onnxprune.evaluation.gate.limits import Limit, Opsets, byte_limit, count_limit, opsets, time_limit
+from onnxprune.evaluation.gate.budgets.base import BUDGETS
 from onnxprune.support.messages import did_you_mean, one_line
 
 _PLACES = (("onnxprune.toml", ("gate",)), ("pyproject.toml", ("tool", "onnxprune", "gate")))
@@ -48,21 +49,6 @@ Reals = Annotated[tuple[Real, ...], BeforeValidator(lambda value: tuple(value) i
 Sides = Annotated[int | tuple[int, int], PlainValidator(_sides)]
 
 
-class Budgets(BaseModel):
-    """What a model has to keep; None: not asked for. Names are the options' with underscores."""
-
-    max_size: Annotated[Limit, PlainValidator(byte_limit)] | None = None
-    max_params: Annotated[Limit, PlainValidator(count_limit)] | None = None
-    max_macs: Annotated[Limit, PlainValidator(count_limit)] | None = None
-    max_latency: Annotated[float, PlainValidator(time_limit)] | None = None
-    max_latency_ratio: Annotated[Real, Field(gt=0)] | None = None
-    min_metric: Real | None = None
-    max_drop: Annotated[Real, Field(ge=0)] | None = None
-    min_agreement: Annotated[Real, Field(gt=0, le=1)] | None = None
-    allowed_ops: Annotated[Texts, Field(min_length=1)] | None = None
-    opset: Annotated[Opsets, PlainValidator(opsets)] | None = None
-
-
 class Samples(BaseModel):
     """The data that metrics are taken on; the fields are the options of every command with --data."""
 
@@ -81,8 +67,8 @@ class Samples(BaseModel):
     tokenizer: Path | None = None
 
 
-class Request(Budgets, Samples):
-    """Models, budgets, and how to measure.
+class Request(Samples):
+    """Models, budgets (by name, see `budgets.base.BUDGETS`), and how to measure.
 
     Attributes:
         models: paths and globs.
@@ -115,12 +101,12 @@ class Request(Budgets, Samples):
     latency_seconds: Annotated[Real, Field(gt=0)] = 2.0
     seed: Annotated[StrictInt, Field(ge=0)] = 0
     update_baseline: StrictBool = False
+    _budgets: Mapping[str, Any] = PrivateAttr(default_factory=dict)
 
     @property
-    def budgets(self) -> dict[str, Any]:
-        """What is asked for, by the name of the option without dashes in front."""
-        given = {name: getattr(self, name) for name in Budgets.model_fields}
-        return {name.replace("_", "-"): limit for name, limit in given.items() if limit is not None}
+    def budgets(self) -> Mapping[str, Any]:
+        """The limits that are asked for, by the name of the budget."""
+        return self._budgets
 
     @property
     def data_options(self) -> dict[str, Any]:
@@ -186,10 +172,22 @@ def _read(path: Path) -> dict[str, Any]:
 
 
 def _validated(table: Mapping[str, Any], source: str) -> Request:
+    """What a table of options asks for: the budgets by themselves, the rest as the fields of a request."""
+    asked = {name: table[name] for name in BUDGETS if table.get(name) is not None}
+    limits = {name: _limit(name, value, source) for name, value in asked.items()}
     try:
-        return Request.model_validate(table)
+        request = Request.model_validate({name: value for name, value in table.items() if name not in BUDGETS})
     except ValidationError as invalid:
         raise UsageError(f"{source}: {first_error(invalid)}") from None
+    request._budgets = limits
+    return request
+
+
+def _limit(name: str, value: Any, source: str) -> Any:
+    try:
+        return BUDGETS[name].read(value)
+    except ValueError as error:
+        raise UsageError(f"{source}: {name}: {error}") from None
 
 
 def first_error(invalid: ValidationError) -> str:
@@ -197,7 +195,7 @@ def first_error(invalid: ValidationError) -> str:
     error = invalid.errors()[0]
     place = ".".join(str(part) for part in error["loc"][:1])
     if error["type"] == "extra_forbidden":
-        known = [str(field.alias) for field in Request.model_fields.values()]
+        known = [*(str(field.alias) for field in Request.model_fields.values()), *BUDGETS]
         return f"unknown key '{place}'{did_you_mean(place, known)}"
     said = error["msg"].removeprefix("Value error, ")
     found = "" if error["type"] == "value_error" else f", not {error['input']!r}"

@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 from onnxprune.errors import OnnxpruneError, UsageError
 from onnxprune.evaluation.gate.baseline import Entry, key_of, read_baseline, write_baseline
-from onnxprune.evaluation.gate.budgets import CHECKS, Finding, NoBaselineError
+from onnxprune.evaluation.gate.budgets.base import BUDGETS, Finding, NoBaselineError
 from onnxprune.evaluation.gate.request import Request, is_baseline_file
 from onnxprune.evaluation.gate.subject import DataOf, Progress, Subject
 from onnxprune.support.files import check_target
@@ -152,7 +152,7 @@ def _no_model(pattern: str) -> Check:
 
 def _check(name: str, limit: Any, model: Subject) -> Check:
     try:
-        finding = CHECKS[name](limit, model)
+        finding = BUDGETS[name](limit, model)
     except NoBaselineError as error:
         status: Status = "new" if model.request.update_baseline else "unchecked"
         return Check(name, status, None, _printable(str(error)) if status == "unchecked" else "becomes the baseline")

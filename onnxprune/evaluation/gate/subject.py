@@ -106,7 +106,7 @@ class Subject:
     def latencies(self) -> list[Latency]:
         """Its own, and that of the baseline where that is a model, in turns."""
         paths = [self.path]
-        if isinstance(self.baseline, Subject) and self.request.max_latency_ratio is not None:
+        if isinstance(self.baseline, Subject) and "max-latency-ratio" in self.request.budgets:
             paths.append(self.baseline.path)
         (provider,) = _providers(self.request.providers[:1])
         setting = Setting(provider, batch=self.request.latency_batch, threads=self.request.threads)
@@ -171,7 +171,7 @@ class Subject:
         """
         same = before if before is not None and before.sha256 == self.sha256 else None
         request = self.request
-        timed = request.max_latency is not None or request.max_latency_ratio is not None
+        timed = not {"max-latency", "max-latency-ratio"}.isdisjoint(request.budgets)
         scored = request.data is not None and not self.metric.needs_reference
         return Entry(
             sha256=self.sha256,

@@ -9,6 +9,16 @@ for natural gradient descent", NeurIPS 2019). Other outputs are taken as the mea
 targets are drawn from those: the loss is half the squared distance to the output with noise added.
 """
 
-from onnxprune.runtime.torch.losses.base import LOSSES, Loss, LossSample, Outputs, Seen, choose, loss, make_loss
+from onnxprune.runtime.torch.losses.base import (
+    LOSSES,
+    Loss,
+    LossSample,
+    Outputs,
+    Seen,
+    are_probabilities,
+    choose,
+    loss,
+    make_loss,
+)
 
-__all__ = ["LOSSES", "Loss", "LossSample", "Outputs", "Seen", "choose", "loss", "make_loss"]
+__all__ = ["LOSSES", "Loss", "LossSample", "Outputs", "Seen", "are_probabilities", "choose", "loss", "make_loss"]

@@ -58,6 +58,7 @@ class Seen:
         floats: all outputs that are floats, in the model's order.
         reduction: "mean" or "sum" over the samples (for labels per position: over the positions that have one).
         draw: makes labels up, new ones in every call.
+        smoothing: share of a label's weight that all classes get alike.
     """
 
     prediction: Tensor
@@ -65,6 +66,7 @@ class Seen:
     floats: Sequence[Tensor]
     reduction: str
     draw: Draw
+    smoothing: float = 0.0
 
     @property
     def given(self) -> Tensor:
@@ -125,7 +127,9 @@ def loss(
     return add
 
 
-def make_loss(name: str, outputs: Sequence[str], seed: int = 0, reduction: str = "mean") -> Loss:
+def make_loss(
+    name: str, outputs: Sequence[str], seed: int = 0, reduction: str = "mean", smoothing: float = 0.0
+) -> Loss:
     """The loss of that name, a function of the model's outputs and of the labels, which gives a scalar.
 
     Args:
@@ -134,6 +138,8 @@ def make_loss(name: str, outputs: Sequence[str], seed: int = 0, reduction: str =
         outputs: the names of the model's outputs; the first is the prediction.
         seed: of the drawn labels. Every call draws new ones; the same seed gives the same sequence.
         reduction: "mean" or "sum" over the samples (for labels per position: over the positions that have one).
+        smoothing: share of a label's weight that all classes get alike (Szegedy et al. 2016, "Rethinking the Inception
+            Architecture for Computer Vision", section 7).
 
     Raises UsageError for an unknown name or reduction, and when it is called, for outputs or labels that do not fit.
     """
@@ -154,7 +160,7 @@ def make_loss(name: str, outputs: Sequence[str], seed: int = 0, reduction: str =
         if kind.labels and labels is None:
             raise UsageError(f"the loss '{kind.name}' needs labels; without them take 'sampled' or 'reconstruction'")
         floats = [value for key in outputs if _is_float(value := found[key])]
-        return kind.function(Seen(prediction, labels, floats, reduction, draw))
+        return kind.function(Seen(prediction, labels, floats, reduction, draw, smoothing))
 
     return value_of
 
@@ -173,12 +179,16 @@ def choose(prediction: Tensor, labels: Tensor | None) -> str:
     return "sampled" if prediction.ndim in (2, 3) and prediction.shape[-1] > 1 else "reconstruction"
 
 
-def log_probabilities(prediction: Tensor) -> Tensor:
-    """[..., classes]: the logarithm of the softmax, or of the prediction where that is a distribution already."""
+def are_probabilities(prediction: Tensor) -> bool:
+    """Are the entries along the last axis a distribution already?"""
     with torch.no_grad():
         sums = prediction.sum(-1)
-        ends_in_softmax = bool((prediction >= 0).all()) and bool(((sums - 1).abs() < 1e-3).all())
-    if ends_in_softmax:
+        return bool((prediction >= 0).all()) and bool(((sums - 1).abs() < 1e-3).all())
+
+
+def log_probabilities(prediction: Tensor) -> Tensor:
+    """[..., classes]: the logarithm of the softmax, or of the prediction where that is a distribution already."""
+    if are_probabilities(prediction):
         return torch.log(prediction.clamp(min=torch.finfo(prediction.dtype).tiny))
     return torch.log_softmax(prediction, -1)
 

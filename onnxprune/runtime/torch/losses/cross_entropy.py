@@ -33,7 +33,12 @@ def cross_entropy(seen: Seen) -> Tensor:
     if wrong.numel() and (int(wrong.min()) < 0 or int(wrong.max()) >= count):
         raise UsageError(f"labels from {int(wrong.min())} to {int(wrong.max())} where the model has {count} classes")
     rows = log_probabilities(prediction).reshape(-1, count)
-    return F.nll_loss(rows, labels.reshape(-1).long(), ignore_index=_IGNORED, reduction=seen.reduction)
+    labels = labels.reshape(-1).long()
+    found = F.nll_loss(rows, labels, ignore_index=_IGNORED, reduction=seen.reduction)
+    if not seen.smoothing:
+        return found
+    even = -rows[labels != _IGNORED].mean(-1)
+    return (1 - seen.smoothing) * found + seen.smoothing * (even.mean() if seen.reduction == "mean" else even.sum())
 
 
 def _whole(labels: Tensor) -> Tensor:

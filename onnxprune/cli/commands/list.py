@@ -1,0 +1,53 @@
+"""`onnxprune list`: what there is to choose from, plug-ins included."""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from onnxprune.cli.base import JSON, VERBOSITY, examples, print_json, shared
+
+if TYPE_CHECKING:
+    from onnxprune.support.registry import Registry
+
+# Each family with its registry and where its names are used.
+FAMILIES = {
+    "budgets": ("onnxprune.evaluation.gate.budgets.base:BUDGETS", "what a model may have to keep: onnxprune gate"),
+    "clean-ups": ("onnxprune.passes.base:CLEAN_UPS", "what else can be done to the file: --clean"),
+    "criteria": ("onnxprune.steps.prune.criteria.base:criteria", "what a unit is scored by: --criterion"),
+    "data": ("onnxprune.data.base:SOURCES", "where samples come from: --data"),
+    "losses": ("onnxprune.runtime.torch.losses.base:LOSSES", "what gradients are of: --loss"),
+    "metrics": ("onnxprune.evaluation.metrics.base:METRICS", "how good a model is: --metric"),
+    "operators": ("onnxprune.ops.base:RULES", "operators with a rule, all others keep their sizes"),
+    "recovery": ("onnxprune.steps.recover.base:METHODS", "how accuracy is won back: --recover"),
+    "schedules": ("onnxprune.steps.prune.schedule:SCHEDULES", "how a cut is spread over steps: --schedule"),
+    "scopes": ("onnxprune.steps.prune.allocation.base:allocations", "how a cut is spread over groups: --scope"),
+    "steps": ("onnxprune.steps.base:steps", "what a recipe is made of: [[step]] tables"),
+    "torch-operators": ("onnxprune.runtime.torch.ops.base:TABLE", "operators that torch can compute"),
+}
+
+
+@click.command("list", epilog=examples("onnxprune list", "onnxprune list criteria", "onnxprune list metrics --json"))
+@click.argument("family", required=False, type=click.Choice(list(FAMILIES)), metavar="[FAMILY]")
+@shared(JSON, VERBOSITY)
+def command(family: str | None, as_json: bool, verbose: bool) -> None:  # noqa: ARG001 (-v prints tracebacks)
+    """List the members of FAMILY by name, those of installed plug-ins too; without FAMILY the families."""
+    from onnxprune.report import listing
+
+    if family is None:
+        members: list[dict[str, Any]] = [{"name": name, "summary": said} for name, (_, said) in FAMILIES.items()]
+    else:
+        members = registry_of(family).listing()
+    if as_json:
+        print_json(listing.document(family, members))
+    else:
+        listing.show("family" if family is None else family, members)
+
+
+def registry_of(family: str) -> Registry[Any, Any]:
+    """The registry of a family. Raises MissingExtraError where it needs a package that is not installed."""
+    module, _, name = FAMILIES[family][0].partition(":")
+    registry: Registry[Any, Any] = getattr(importlib.import_module(module), name)
+    return registry
