@@ -24,7 +24,7 @@ def inspect(path: str | Path) -> Analysis:
 
     Raises ModelError with one line when the file cannot be worked on.
     """
-    with blaming(path):
+    with blaming(path), no_garbage_collection():  # nothing of all that is made here is thrown away
         model = open_model(path)
         model.meta["stored"] = cost.stored(model)
         return analyze_model(model)
@@ -48,7 +48,7 @@ def blaming(path: str | Path) -> Iterator[None]:
 
 def analyze_model(model: ir.Model) -> Analysis:
     """Bring an opened model into canonical form, in place, and find its groups."""
-    with no_garbage_collection():  # of all that is made here nothing is thrown away
+    with no_garbage_collection():
         _, shapes = canonicalize(model, observe)
         remove_dead(model)
         return analyze(model, shapes)
