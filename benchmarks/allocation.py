@@ -145,7 +145,7 @@ def latency(model: str, scope: str, share: float) -> dict[str, float]:
     with tempfile.TemporaryDirectory() as folder, Trials(path) as trials:
         target = Path(folder) / "cut.onnx"
         try:
-            result = pipeline.compress(path, "l1", scope=scope, target=[f"latency={share}"])
+            result = pipeline.compress(path, criterion="l1", scope=scope, target=[f"latency={share}"])
         except TargetError as error:
             print(error, file=sys.stderr)
             return {"reached": float("nan"), "macs": float("nan")}

@@ -76,7 +76,7 @@ def main(output: Path | None, images: int) -> None:
         for path, *test in models(images):
             whole = accuracy(path, *test)
             for target in TARGETS:
-                plan = pipeline.compress(path, "l1", target=[f"macs={1 / target:.4f}"]).plan
+                plan = pipeline.compress(path, criterion="l1", target=[f"macs={1 / target:.4f}"]).plan
                 found = [accuracy(cut(path, plan, way, Path(folder)), *test) for way in WAYS]
                 lines.append(
                     f"| {path.stem} | {target}x | {whole:.1%} | {' | '.join(f'{each:.1%}' for each in found)} |"

@@ -61,7 +61,9 @@ Step = Callable[[], Any]
 def ours(case: Case) -> tuple[Step, Callable[[Any], None]]:
     from onnxprune.pipeline import run as pipeline
 
-    return lambda: pipeline.compress(case.original, "l1", RATIO), lambda result: result.save(case.target(OURS))
+    return lambda: pipeline.compress(case.original, ratio=RATIO, criterion="l1"), lambda result: result.save(
+        case.target(OURS)
+    )
 
 
 def torch_pruning(case: Case) -> tuple[Step, Callable[[Any], None]]:

@@ -43,7 +43,7 @@ class Ours:
         from onnxprune.pipeline import run as pipeline
 
         target = (f"macs={1 / ratio}",)
-        return pipeline.compress(self.path, "obs", target=target, data=self.data, recover="none").plan
+        return pipeline.compress(self.path, criterion="obs", target=target, data=self.data, recover="none").plan
 
     def measure(self, method: str, ratio: float) -> Row:
         """Accuracy with one of the ways of recovery."""

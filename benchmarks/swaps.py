@@ -84,7 +84,7 @@ def search(model: str, ratio: float, seed: int) -> list[Found]:
     groups = select(analysis, (), ())
     context = Context(analysis, WeightReader(analysis), 0, Activations(analysis, data), "auto", "cpu")
     target = (f"macs={1 / ratio}",)
-    plan = pipeline.compress(path, "obs", target=target, data=data, recover="none").plan
+    plan = pipeline.compress(path, criterion="obs", target=target, data=data, recover="none").plan
     observed, keep, rng, found = observe(context), plan.keep(analysis), np.random.default_rng(seed), []
     for group in groups:
         problems = [each for layer in observed for each in problems_of(layer, group, context)]

@@ -41,7 +41,7 @@ from onnxprune.model.signature import ports_of
 from onnxprune.pipeline import run as pipeline
 from onnxprune.steps.prune.allocation.base import allocations
 from onnxprune.steps.prune.criteria.base import criteria
-from onnxprune.steps.recover.methods import METHODS
+from onnxprune.steps.recover.base import METHODS
 
 sys.path.insert(0, str(SHARED / "zoo"))
 FORK = multiprocessing.get_context("fork")  # what is imported here is there already
@@ -168,9 +168,9 @@ def _compressed(path: Path, folder: Path, data: Any, options: dict[str, Any]) ->
     from onnxprune.pipeline import run as pipeline
 
     if options.pop("lossless", False):
-        return pipeline.compress_lossless(path), None
+        return pipeline.compress(path, lossless=True), None
     if options.pop("later", False):
-        pipeline.compress(path, "l2", 0.3).save(folder / "cut.onnx")
+        pipeline.compress(path, criterion="l2", ratio=0.3).save(folder / "cut.onnx")
         return pipeline.recover(folder / "cut.onnx", path, data=data), folder / "cut.onnx"
     return pipeline.compress(path, data=data, **options), None
 

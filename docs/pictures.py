@@ -138,7 +138,7 @@ def analysed(graph: str) -> Analysis:
 def draw(
     graph: str, title: str, named: dict[str, str], axes: dict[tuple[str, int], str], goes: dict[str, list[int]]
 ) -> str:
-    """One picture: groups by id get the names of `named`, axes by tensor are told in words, `goes` units by name."""
+    """One picture: groups get the names of `named`, axes by tensor are told in words, `goes` units by name."""
     analysis = analysed(graph)
     names = {group.atom: named[group.id] for group in analysis.groups}
     picture = Picture(title)
@@ -196,21 +196,21 @@ def pictures() -> dict[str, str]:
         "shortcut": draw(
             SHORTCUT,
             "channels of a residual network behind a zero-padded shortcut",
-            {"stem[0]": "a", "block[0].0": "p", "block[0].1": "q"},
+            {"stem": "a", "block": "p", "block#2": "q"},
             {("stem", 0): "filters of the first stage", ("block", 0): "of the second", ("head", 1): "read by the head"},
             {"a": [1], "q": [0]},
         ),
         "attention": draw(
             ATTENTION,
             "columns of a fused query, key and value weight",
-            {"qkv[1].0": "heads", "qkv[1].1": "size"},
+            {"qkv:heads": "heads", "qkv:head-dim": "size"},
             {("qkv", 1): "columns of qkv", ("out", 0): "rows of out"},
             {"size": [2]},
         ),
         "grouped": draw(
             GROUPED,
             "channels of a grouped convolution",
-            {"a[0].0": "groups", "a[0].1": "in", "grouped[0].0": "out"},
+            {"a": "groups", "a#2": "in", "grouped": "out"},
             {("a", 0): "filters in front", ("grouped", 0): "grouped filters", ("head", 1): "read by the head"},
             {"groups": [1]},
         ),

@@ -2,8 +2,8 @@
 
     import onnxprune as op
 
-    result = op.compress("model.onnx", criterion="l1", ratio=0.5)
-    print(result.report.before.parameters, result.report.after.parameters)
+    result = op.compress("model.onnx", data="samples.npz", target="macs=0.5")
+    print(result)
     result.save("model.pruned.onnx")
 
 Names are imported when they are first used, so that `import onnxprune` costs nothing.
@@ -12,6 +12,7 @@ Names are imported when they are first used, so that `import onnxprune` costs no
 from __future__ import annotations
 
 from importlib import import_module
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from onnxprune.support.lazy import put_off_sympy
@@ -19,18 +20,30 @@ from onnxprune.support.lazy import put_off_sympy
 if TYPE_CHECKING:
     from onnxprune.analysis.groups import Analysis, Group
     from onnxprune.analysis.inspect import inspect
+    from onnxprune.data.base import Data, load_data
     from onnxprune.errors import (
+        DataError,
         MissingExtraError,
         ModelError,
         NothingToPruneError,
         OnnxpruneError,
         PlanError,
+        TargetError,
         UsageError,
         VerificationError,
+        WrongTypeError,
     )
+    from onnxprune.evaluation.benchmark.suite import benchmark
+    from onnxprune.pipeline.recipe import Recipe
     from onnxprune.pipeline.result import Report, Result
-    from onnxprune.pipeline.run import apply, compress
+    from onnxprune.pipeline.run import apply, compress, recover, score, sensitivity
+    from onnxprune.steps.base import Context, Step
+    from onnxprune.steps.clean import Clean
     from onnxprune.steps.plan import Plan
+    from onnxprune.steps.prune.step import Prune
+    from onnxprune.steps.recover.step import Recover
+    from onnxprune.steps.repeat import Repeat
+    from onnxprune.steps.state import State
 
     __version__: str
 
@@ -38,24 +51,40 @@ put_off_sympy()
 
 _HOMES = {
     "analysis.groups": ("Analysis", "Group"),
+    "analysis.inspect": ("inspect",),
+    "data.base": ("Data", "load_data"),
     "errors": (
+        "DataError",
         "MissingExtraError",
         "ModelError",
         "NothingToPruneError",
         "OnnxpruneError",
         "PlanError",
+        "TargetError",
         "UsageError",
         "VerificationError",
+        "WrongTypeError",
     ),
-    "analysis.inspect": ("inspect",),
-    "pipeline.run": ("apply", "compress"),
-    "steps.plan": ("Plan",),
+    "evaluation.benchmark.suite": ("benchmark",),
+    "pipeline.recipe": ("Recipe",),
     "pipeline.result": ("Report", "Result"),
+    "pipeline.run": ("apply", "compress", "recover", "score", "sensitivity"),
+    "steps.base": ("Context", "Step"),
+    "steps.clean": ("Clean",),
+    "steps.plan": ("Plan",),
+    "steps.prune.step": ("Prune",),
+    "steps.recover.step": ("Recover",),
+    "steps.repeat": ("Repeat",),
+    "steps.state": ("State",),
 }
 _HOME = {name: f"onnxprune.{module}" for module, names in _HOMES.items() for name in names}
 
 __all__ = [
     "Analysis",
+    "Clean",
+    "Context",
+    "Data",
+    "DataError",
     "Group",
     "MissingExtraError",
     "ModelError",
@@ -63,15 +92,34 @@ __all__ = [
     "OnnxpruneError",
     "Plan",
     "PlanError",
+    "Prune",
+    "Recipe",
+    "Recover",
+    "Repeat",
     "Report",
     "Result",
+    "State",
+    "Step",
+    "TargetError",
     "UsageError",
     "VerificationError",
+    "WrongTypeError",
     "__version__",
     "apply",
+    "benchmark",
     "compress",
     "inspect",
+    "load_data",
+    "recover",
+    "score",
+    "sensitivity",
 ]
+
+_ROOT = Path(__file__).resolve().parent.parent
+# `passes` and `recipes` stand beside this package in a checkout, and links lead there. Where links come out as text
+# files, as in checkouts on Windows, they are found from the root of the repository.
+if (_ROOT / "passes" / "__init__.py").exists() and not (Path(__file__).parent / "passes").is_dir():
+    __path__.append(str(_ROOT))
 
 
 def __getattr__(name: str) -> object:

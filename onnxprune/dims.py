@@ -13,7 +13,7 @@ This module knows nothing of ONNX: plain Python and numpy.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from math import gcd, prod
 
 import numpy as np
@@ -331,6 +331,25 @@ def kept_size(dim: Dim, kept: Mapping[Atom, int]) -> int:
         return sum(kept_size(part, kept) for part in dim.parts)
     sizes: list[int] = [kept_size(part, kept) for part in dim.factors]  # type: ignore[attr-defined]
     return prod(sizes)
+
+
+def handle(dim: Dim) -> Atom:
+    """An atom that stands for the dimension; itself, where it is one."""
+    if isinstance(dim, Atom):
+        return dim
+    atom = Atom(dim.size)
+    atom.bound = dim
+    return atom
+
+
+def replaced(dim: Dim, new: Callable[[Atom], Dim]) -> Dim:
+    """The same expression with another dimension in place of each atom."""
+    dim = resolve(dim)
+    if isinstance(dim, Atom):
+        return new(dim)
+    if isinstance(dim, Concat):
+        return concat(*(replaced(part, new) for part in dim.parts))
+    return product(*(replaced(part, new) for part in dim.factors))  # type: ignore[attr-defined]
 
 
 def project(dim: Dim, weights: npt.NDArray[np.float64]) -> dict[Atom, npt.NDArray[np.float64]]:

@@ -2,6 +2,7 @@
 
 OnnxpruneError               one line for a person: what is wrong and what to do; exit code 1
 ├── UsageError               the request itself is wrong (ratio, names, options); exit code 2
+│   └── WrongTypeError       a value of a type that is not accepted; a TypeError, too
 ├── ModelError               the file is not a model that can be worked on
 ├── DataError                calibration data that is missing, empty or does not fit the model
 ├── NothingToPruneError      no group is left to take units from
@@ -24,6 +25,10 @@ class UsageError(OnnxpruneError):
     """The request itself is wrong: an unknown name, a ratio outside [0, 1), a malformed option."""
 
     exit_code = 2
+
+
+class WrongTypeError(UsageError, TypeError):
+    """A value of a type that is not accepted; the message names what is."""
 
 
 class ModelError(OnnxpruneError):

@@ -11,7 +11,7 @@ import onnx_ir as ir
 from onnxprune.analysis.layers import Layer, bias_of, layers_of, matrix_of
 from onnxprune.ops.normalization import is_batch_norm
 from onnxprune.ops.traits import lets_scale_through
-from onnxprune.passes.base import PassResult
+from onnxprune.passes.base import PassResult, clean_up
 from onnxprune.passes.write_back import set_bias, set_matrix
 
 Vector = npt.NDArray[np.float64]
@@ -21,6 +21,14 @@ _MAX_SWEEPS = 100
 _MAX_EXPONENT = 20
 
 
+_SAMPLE = """
+    net (float[batch, 3] x) => (float[batch, 2] y)
+    <float[3, 2] w = {80, 1, 64, 2, 48, 1}, float[2, 2] v = {1, 2, 30, 40}>
+    { h = Gemm(x, w)  r = Relu(h)  y = Gemm(r, v) }
+"""
+
+
+@clean_up("equalize", sample=_SAMPLE)
 @dataclass(frozen=True)
 class Equalize:
     """Scale each channel between two layers so that its weights have the same range in both.

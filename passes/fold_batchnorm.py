@@ -9,10 +9,17 @@ import onnx_ir as ir
 
 from onnxprune.analysis.layers import Layer, bias_of, layers_of, matrix_of, read
 from onnxprune.ops.normalization import is_batch_norm
-from onnxprune.passes.base import PassResult
+from onnxprune.passes.base import PassResult, clean_up
 from onnxprune.passes.write_back import set_bias, set_matrix
 
+_SAMPLE = """
+    net (float[batch, 2, 4, 4] x) => (float[batch, 3, 4, 4] y)
+    <float[3, 2, 1, 1] w, float[3] scale, float[3] shift, float[3] mean, float[3] variance = {0.5, 1, 2}>
+    { h = Conv(x, w)  y = BatchNormalization(h, scale, shift, mean, variance) }
+"""
 
+
+@clean_up("fold-batchnorm", nodes=True, sample=_SAMPLE)
 @dataclass(frozen=True)
 class FoldBatchNorm:
     """Put BatchNormalizations into the weights and biases of the layers behind which, or in front of which, they stand.

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import onnx_ir as ir
 
+from onnxprune.analysis.names import SCOPES
 from onnxprune.passes.base import PassResult
 
 
@@ -14,8 +15,8 @@ from onnxprune.passes.base import PassResult
 class StripMetadata:
     """Clear doc strings and metadata of nodes and inner values: stack traces with local paths, in dynamo exports.
 
-    The model's own metadata (labels, licences) and the descriptions of inputs and outputs stay.
-    `onnx_ir.passes.common.ClearMetadataAndDocStringPass` leaves that of values, which has the paths too.
+    The model's own metadata (labels, licences) and the descriptions of inputs and outputs stay, and so do the names of
+    the modules that nodes come from: groups are called after those.
 
     Before:  Conv {pkg.torch.onnx.stack_trace: 'File "/home/ann/net.py", line 7'}     After:  Conv
     """
@@ -24,20 +25,25 @@ class StripMetadata:
         """Apply in place; a second time changes nothing."""
         found = list(annotated(model))
         for item in found:
-            item.metadata_props.clear()
+            for key in _notes(item):
+                del item.metadata_props[key]
             if isinstance(item, ir.Node):
                 item.doc_string = None
         return PassResult(model, bool(found))
 
 
 def annotated(model: ir.Model) -> Iterator[ir.Node | ir.Value]:
-    """The nodes and inner values that carry metadata or doc strings."""
+    """The nodes and inner values that carry metadata, other than the names of modules, or doc strings."""
     for node in ir.traversal.RecursiveGraphIterator(model.graph):
-        if node.metadata_props or node.doc_string:
+        if _notes(node) or node.doc_string:
             yield node
         for value in node.outputs:
-            if value.metadata_props and not value.is_graph_output():
+            if _notes(value) and not value.is_graph_output():
                 yield value
     for value in model.graph.initializers.values():
-        if value.metadata_props:
+        if _notes(value):
             yield value
+
+
+def _notes(item: ir.Node | ir.Value) -> list[str]:
+    return [key for key in item.metadata_props if key != SCOPES]

@@ -7,24 +7,41 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
 import os
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import ModuleType
 from typing import Any
+from unittest import mock
 
 import numpy as np
 import onnx
 import onnx.parser
 import pytest
 
+from onnxprune.support import registry as registries_module
+from onnxprune.support.registry import Registry
+
 ROOT = Path(__file__).resolve().parents[1]
 SHARED = Path(os.environ.get("ONNXPRUNE_SHARED") or ROOT.parent / "shared")
 
 Build = Callable[..., Path]
+
+
+@contextlib.contextmanager
+def forgotten(*registries: Registry[Any, Any]) -> Iterator[None]:
+    """What is registered and loaded meanwhile is forgotten at the end, and plug-ins are looked for once more."""
+    with contextlib.ExitStack() as stack:
+        for registry in registries:
+            registry.names()
+            stack.enter_context(mock.patch.dict(registry._members))
+        stack.enter_context(mock.patch.object(registries_module, "_LOADED", set()))
+        yield
+
 
 TORCH = importlib.util.find_spec("torch") is not None
 collect_ignore_glob = (

@@ -359,7 +359,7 @@ def _elem_type(array: Array) -> int:
 
 def analyze_without_interface(model: ir.Model, found: shapes.Shapes | None = None) -> coupling.Analysis:
     """As coupling.analyze; the inputs and outputs of the model may lose units like any other value."""
-    with mock.patch.object(coupling, "_freeze_interface", _nothing):
+    with mock.patch.object(coupling, "freeze_interface", _nothing):
         return coupling.analyze(model, found)
 
 

@@ -154,8 +154,8 @@ def test_bodies_read_what_they_capture_at_any_depth(build: Build) -> None:
 
 
 def test_exportable_has_plain_attributes_only(diamond: nx.DiGraph) -> None:
-    plain = graphs.exportable(diamond, {"a": {"shape": "2x4", "dims": "2, w[1]:4"}})
-    assert plain.edges["left", "join"] == {"tensors": "a", "shapes": "2x4", "dims": "2, w[1]:4"}
+    plain = graphs.exportable(diamond, {"a": {"shape": "2x4", "dims": "2, w:4"}})
+    assert plain.edges["left", "join"] == {"tensors": "a", "shapes": "2x4", "dims": "2, w:4"}
     assert plain.edges["right", "join"] == {"tensors": "b", "shapes": "?", "dims": "?"}
     assert plain.nodes["left"] == {"kind": "operator", "op_type": "MatMul"}
     assert "<graphml" in "\n".join(nx.generate_graphml(plain))

@@ -30,7 +30,7 @@ def analysis(build: Build) -> Analysis:
     )
 
 
-CONV, FIRST, SECOND = "conv_w[0]", "head_w0[1]", "head_w1[1]"
+CONV, FIRST, SECOND = "conv_w", "head_w0", "head_w1"
 
 
 @pytest.mark.parametrize(
@@ -41,12 +41,14 @@ CONV, FIRST, SECOND = "conv_w[0]", "head_w0[1]", "head_w1[1]"
         (["neurons"], [], [FIRST, SECOND]),
         ([], ["neurons"], [CONV]),
         (["channels", "neurons"], [SECOND], [CONV, FIRST]),
-        ([FIRST], [], [FIRST]),  # a group id, whose brackets are no pattern
-        (["conv_w"], [], [CONV]),  # a tensor
+        ([FIRST], [], [FIRST]),  # a group
+        (["head_w0[1]"], [], [FIRST]),  # as older versions called it; its brackets are no pattern
+        (["conv_w"], [], [CONV]),
         (["out_w"], [], [SECOND]),  # a tensor that reads the group
         (["head_second"], [], [FIRST, SECOND]),  # a node: what it reads and what it makes
         (["stem_*"], [], [CONV]),
-        (["*head*"], ["*_w1*"], [CONV]),  # head_first reads the channels, too
+        (["head_[fs]*"], [], [CONV, FIRST, SECOND]),  # head_first reads the channels
+        (["*head*"], ["*_w1*"], [FIRST]),  # names of groups, so the nodes are not asked
         (["hidden"], [], []),  # a kind that this model does not have
         ([], ["hidden"], [CONV, FIRST, SECOND]),
     ],
@@ -59,6 +61,7 @@ def test_selection(analysis: Analysis, only: Sequence[str], skip: Sequence[str],
     ("entry", "message"),
     [
         ("chanels", "nothing in this model matches 'chanels'; did you mean 'channels'?"),
+        ("head_v0", "nothing in this model matches 'head_v0'; did you mean 'head_w0'?"),
         ("*decoder*", r"nothing in this model matches '\*decoder\*'"),
         ("HEAD*", r"nothing in this model matches 'HEAD\*'"),  # names are told apart by case
     ],

@@ -10,13 +10,13 @@ import onnx
 import onnx_ir as ir
 import pytest
 
+from onnxprune.analysis.canonicalize import canonicalize
 from onnxprune.analysis.coupling import analyze
 from onnxprune.analysis.shape_inference import Shapes
 from onnxprune.analysis.shapes import infer
 from onnxprune.analysis.size_arithmetic import SizeArithmetic
 from onnxprune.dims import kept_size
 from onnxprune.model.file import open_model
-from onnxprune.passes.canonicalize import Canonicalize
 from onnxprune.runtime.shape_probe import observe
 from tests.conftest import Build
 
@@ -289,6 +289,6 @@ def test_size_arithmetic_foresees_what_the_graph_will_compute(build: Build) -> N
 
 def test_canonical_form_hands_its_shapes_on(build: Build) -> None:
     model = open_model(build(TARGET.replace("[batch, 12] y", "[batch, m] y")))
-    _, shapes = Canonicalize().with_shapes(model)
+    _, shapes = canonicalize(model)
     assert np.array_equal(shapes.known["d1"], [3])
     assert shapes.shapes["r"][1:] == (4, 3)

@@ -11,8 +11,9 @@ import onnx
 import onnx_ir as ir
 import pytest
 
+from onnxprune.analysis.names import torch_module
 from onnxprune.pipeline.run import compress, inspect
-from onnxprune.steps.prune.plan_to_torch import _module, cuts, to_document
+from onnxprune.steps.prune.plan_to_torch import cuts, to_document
 from tests.conftest import Build
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -31,7 +32,7 @@ ROOT = Path(__file__).resolve().parents[1]
     ],
 )
 def test_modules_by_the_names_of_nodes(node: str, module: str) -> None:
-    assert _module(ir.Node("", "Conv", [], name=node)) == module
+    assert torch_module(ir.Node("", "Conv", [], name=node)) == module
 
 
 @pytest.mark.parametrize("name", ["resnet", "transformer"])

@@ -11,6 +11,7 @@ import onnx_ir as ir
 from onnxprune.analysis.dynamic_axes import symbol_of
 from onnxprune.analysis.groups import Analysis, Group
 from onnxprune.dims import Atom, Dim, atoms, kept_size, project
+from onnxprune.model.signature import ports_of
 from onnxprune.model.weights import is_parameter
 from onnxprune.ops import find_cost
 from onnxprune.ops.base import CostView, key_of
@@ -90,9 +91,10 @@ def _batch_size(analysis: Analysis) -> int:
     batched = _batched_inputs(analysis)
     if not batched:
         return 1
-    size = analysis.shapes.shapes[batched[0]][0]
+    name, axis = batched[0]
+    size = analysis.shapes.shapes[name][axis]
     total = measure(analysis).macs
-    firsts = [analysis.dims[name][0] for name in batched]
+    firsts = [analysis.dims[name][axis] for name, axis in batched]
     varying = [analysis.dims[name][axis] for name, axis in analysis.shapes.dynamic if name in analysis.dims]
     for batches in (firsts, [*firsts, *(dim for dim in varying if dim.size == size)]):  # a reshape may break the trail
         single = {atom: 1 for dim in batches for atom in atoms(dim)}
@@ -105,14 +107,17 @@ def sizes_of_sample(analysis: Analysis) -> dict[str, int]:
     """The size of each dynamic axis at which MACs, divided by `batch_size`, are counted."""
     sizes = dict(analysis.shapes.bindings)
     if batch_size(analysis) > 1:
-        batched = set(_batched_inputs(analysis))
-        sizes.update({symbol_of(value, 0): 1 for value in analysis.model.graph.inputs if value.name in batched})
+        axes = dict(_batched_inputs(analysis))
+        inputs = (value for value in analysis.model.graph.inputs if value.name in axes)
+        sizes.update({symbol_of(value, axes[value.name or ""]): 1 for value in inputs})
     return sizes
 
 
-def _batched_inputs(analysis: Analysis) -> list[str]:
-    inputs = [value.name or "" for value in analysis.model.graph.inputs]
-    return [name for name in inputs if (name, 0) in analysis.shapes.dynamic and analysis.dims.get(name)]
+def _batched_inputs(analysis: Analysis) -> list[tuple[str, int]]:
+    """Inputs whose batch axis is dynamic, with that axis."""
+    ports = ports_of(analysis.model)
+    axes = [(port.name, port.batch_axis) for port in ports if port.batch_symbol and port.batch_axis is not None]
+    return [(name, axis) for name, axis in axes if (name, axis) in analysis.shapes.dynamic and analysis.dims.get(name)]
 
 
 def shapes_after(analysis: Analysis, kept: Mapping[Atom, int]) -> ShapeOf:

@@ -6,6 +6,8 @@ This file names no operator: it reads the tables of `ops` and drives their rules
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Mapping
+from types import MappingProxyType
 
 import onnx_ir as ir
 
@@ -17,6 +19,7 @@ from onnxprune.analysis.freezing import (
     freeze_sizes_used_as_data,
 )
 from onnxprune.analysis.groups import Analysis, Frozen, Group, Occurrence
+from onnxprune.analysis.names import name_groups
 from onnxprune.analysis.shape_inference import Shapes
 from onnxprune.analysis.shapes import infer
 from onnxprune.dims import Atom, atoms, freeze, resolve
@@ -25,16 +28,20 @@ from onnxprune.model.weights import is_parameter
 from onnxprune.ops import find_rule
 from onnxprune.ops.base import Dims, Op, Reason, RefuseError, key_of
 
+NO_DIMS: Mapping[str, Dims] = MappingProxyType({})
 
-def analyze(model: ir.Model, shapes: Shapes | None = None) -> Analysis:
+
+def analyze(model: ir.Model, shapes: Shapes | None = None, start: Mapping[str, Dims] = NO_DIMS) -> Analysis:
     """Find the groups of a model in canonical form (see passes.canonicalize).
 
     Args:
         model: the model; it is not changed.
         shapes: its shapes where they are known already.
+        start: what is known of the dimensions of weights before the walk, by name. A model that units were removed from
+            starts with what is left of the dimensions that it had, so which unit is which is known afterwards.
     """
     shapes = infer(model) if shapes is None else shapes
-    analysis = Analysis(model, graphs.operators(model), shapes, _fresh_dims(shapes))
+    analysis = Analysis(model, shapes, _first_dims(shapes, start))
     freeze_interface(analysis)
     _walk(analysis)
     freeze_sizes_given_by_data(analysis)
@@ -43,12 +50,17 @@ def analyze(model: ir.Model, shapes: Shapes | None = None) -> Analysis:
     freeze_sizes_used_as_data(analysis)
     _collect_groups(analysis)
     _label(analysis)
+    name_groups(analysis)
     return analysis
 
 
-def _fresh_dims(shapes: Shapes) -> dict[str, Dims]:
-    """An atom for every axis of every value."""
-    return {name: [Atom(size) for size in shape] for name, shape in shapes.shapes.items()}
+def _first_dims(shapes: Shapes, start: Mapping[str, Dims]) -> dict[str, Dims]:
+    """An atom for every axis of every value, but for those that are known."""
+    found = {name: [Atom(size) for size in shape] for name, shape in shapes.shapes.items()}
+    for name, dims in start.items():
+        if tuple(dim.size for dim in dims) == shapes.shapes.get(name):
+            found[name] = list(dims)
+    return found
 
 
 def _walk(analysis: Analysis) -> None:
@@ -112,7 +124,8 @@ def _collect_groups(analysis: Analysis) -> None:
                     analysis.frozen.append(Frozen(tensor, axis, atom.size, reason))
                     continue
                 if atom not in found:
-                    found[atom] = Group(_group_id(tensor, axis, len(inside), position), atom, [])
+                    name = _first_axis(tensor, axis, len(inside), position)
+                    found[atom] = Group(name, atom, [], first_axis=name)
                 found[atom].occurrences.append(Occurrence(tensor, axis, dim))
     initializers = analysis.model.graph.initializers
     analysis.groups = [
@@ -120,7 +133,8 @@ def _collect_groups(analysis: Analysis) -> None:
     ]
 
 
-def _group_id(tensor: str, axis: int, siblings: int, position: Counter[tuple[str, int]]) -> str:
+def _first_axis(tensor: str, axis: int, siblings: int, position: Counter[tuple[str, int]]) -> str:
+    """`conv1.weight[0]`, with `.0`, `.1`, ... where several groups share the axis."""
     position[tensor, axis] += 1
     return f"{tensor}[{axis}]" + (f".{position[tensor, axis] - 1}" if siblings > 1 else "")
 

@@ -6,6 +6,8 @@ from collections.abc import Iterator
 
 import onnx_ir as ir
 
+from onnxprune.model.batch_axes import is_name
+
 # Unequal primes, so that two dynamic axes never meet by accident of equal size.
 _PRIMES = ((7, 11, 13, 17, 19, 23, 29, 31), (5, 3, 37, 41, 43, 47, 53, 59))
 _IMAGE_SIDES = ((224, 160, 96), (192, 256, 320))
@@ -27,8 +29,8 @@ def symbols_of(model: ir.Model) -> dict[str, tuple[int, int, bool]]:
 def symbol_of(value: ir.Value, axis: int) -> str:
     """The name of a dynamic axis of a graph input: axes that share one share their size."""
     assert value.shape is not None
-    size = value.shape[axis]
-    return getattr(size, "value", None) or f"{value.name}[{axis}]"
+    size = getattr(value.shape[axis], "value", None)
+    return str(size) if is_name(size) else f"{value.name}[{axis}]"
 
 
 def candidates(symbols: dict[str, tuple[int, int, bool]]) -> Iterator[tuple[dict[str, int], dict[str, int]]]:

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import prod
 
 import numpy as np
@@ -19,6 +19,7 @@ import numpy.typing as npt
 import onnx_ir as ir
 
 from onnxprune.analysis.groups import Analysis
+from onnxprune.analysis.names import distinct, layer_name
 from onnxprune.model import graph as graphs
 from onnxprune.ops import find_form
 from onnxprune.ops.base import Array, attribute, key_of
@@ -33,7 +34,7 @@ class Layer:
 
     Attributes:
         node: the operator.
-        name: its name in reports.
+        name: as a person calls it, for reports; see `analysis.names`.
         form: how it is a matrix product.
         x: name of the activation that it reads.
         y: name of the value that holds the result, behind the bias.
@@ -91,9 +92,11 @@ def layers(analysis: Analysis, *, hidden: bool = False) -> Iterator[Layer]:
     With `hidden` those too whose results are no values of the graph (see `Form.hidden`), as inside recurrent cells.
     """
     nodes = ((name, node) for name, node in analysis.operators if node.graph is analysis.model.graph)
+    taken: set[str] = set()
     for layer in _layers(nodes, lambda value: analysis.shapes.shapes.get(value.name or ""), hidden=hidden):
         if layer.x in analysis.activations:
-            yield layer
+            name = layer_name(layer.node, analysis.activations) or layer.name
+            yield replace(layer, name=distinct(name, taken))
 
 
 def layers_of(model: ir.Model) -> Iterator[Layer]:

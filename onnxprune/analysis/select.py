@@ -1,8 +1,9 @@
-"""Which groups a request speaks of: by kind, or by a pattern on the names of groups, tensors and nodes."""
+"""Which groups a request speaks of: by kind, or by a pattern on their names or on those of tensors and nodes."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from difflib import get_close_matches
 from fnmatch import fnmatchcase
 
 from onnxprune.analysis.groups import Analysis, Group
@@ -16,31 +17,37 @@ KINDS = ("channels", "head-dim", "heads", "hidden", "kv-heads", "neurons", "recu
 def select(analysis: Analysis, only: Sequence[str], skip: Sequence[str]) -> list[Group]:
     """The groups that `only` names (all if empty) less those that `skip` names.
 
-    Each entry is a kind, or a shell pattern (`*`, `?`, `[...]`) for a group id, a tensor or a node that reads one of
-    its weights. Raises UsageError for an entry that matches nothing.
+    Each entry is a kind, or a shell pattern (`*`, `?`, `[...]`) for names of groups; where it fits none of those, for
+    tensors of a group and nodes that read them. Raises UsageError for an entry that matches nothing.
     """
-    names = {group.id: _names(analysis, group) for group in analysis.groups}
-    for pattern in (*only, *skip):
-        if pattern not in KINDS and not any(_matches(names[group.id], pattern) for group in analysis.groups):
-            hint = "" if set(pattern) & set("*?[") else did_you_mean(pattern, KINDS)
-            raise UsageError(f"nothing in this model matches '{pattern}'{hint}; for all names: onnxprune inspect -v")
-    chosen = [g for g in analysis.groups if not only or any(_speaks_of(g, names[g.id], p) for p in only)]
-    return [g for g in chosen if not any(_speaks_of(g, names[g.id], p) for p in skip)]
+    chosen = {id(group) for pattern in only for group in _named(analysis, pattern)}
+    skipped = {id(group) for pattern in skip for group in _named(analysis, pattern)}
+    return [group for group in analysis.groups if (not only or id(group) in chosen) and id(group) not in skipped]
 
 
-def _speaks_of(group: Group, names: set[str], pattern: str) -> bool:
-    return group.kind == pattern if pattern in KINDS else _matches(names, pattern)
+def _named(analysis: Analysis, pattern: str) -> list[Group]:
+    """The groups that an entry names."""
+    if pattern in KINDS:
+        return [group for group in analysis.groups if group.kind == pattern]
+    found = [group for group in analysis.groups if _matches({group.id}, pattern)]
+    found = found or [group for group in analysis.groups if _matches(_touched(analysis, group), pattern)]
+    if not found:
+        near = get_close_matches(pattern, [group.id for group in analysis.groups], n=1)
+        hint = "" if set(pattern) & set("*?[") else did_you_mean(pattern, (*KINDS, *near))
+        raise UsageError(f"nothing in this model matches '{pattern}'{hint}; for all names: onnxprune inspect -v")
+    return found
 
 
 def _matches(names: set[str], pattern: str) -> bool:
     return pattern in names or any(fnmatchcase(name, pattern) for name in names)
 
 
-def _names(analysis: Analysis, group: Group) -> set[str]:
+def _touched(analysis: Analysis, group: Group) -> set[str]:
+    """The tensors of a group, the nodes that read them, and how older versions called it."""
     tensors = {occurrence.tensor for occurrence in group.occurrences}
     readers = {
         name
         for node, name in operator_names(analysis.model)
         if any(v is not None and v.name in tensors for v in node.inputs)
     }
-    return {group.id} | tensors | readers
+    return {group.first_axis} | tensors | readers

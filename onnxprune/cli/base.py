@@ -128,7 +128,7 @@ class Telling:
 
             terminal.show_result(result.report, model, output, verbose=verbose or self.verbose)
 
-        self.tell(data.of_result(result.report, result.plan, model, output), show)
+        self.tell(data.of_result(result, model, output), show)
 
 
 def telling(

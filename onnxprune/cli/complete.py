@@ -29,7 +29,7 @@ def metric_names(_: click.Context, __: click.Parameter, incomplete: str) -> list
     """Names of metrics."""
     from onnxprune.evaluation.metrics import METRICS
 
-    return _matching(sorted(METRICS), incomplete)
+    return _matching(METRICS.names(), incomplete)
 
 
 def provider_names(_: click.Context, __: click.Parameter, incomplete: str) -> list[CompletionItem]:

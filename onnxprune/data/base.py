@@ -1,8 +1,9 @@
 """Calibration data: sources of samples, and how samples become batches that the model takes.
 
-A source is a file beside this one with a function under `@source(...)`: it gets a Request and returns a function that
-starts a pass over chunks of samples, of any length. Everything else is done here for all of them: names, types and
-shapes are checked against the model's inputs, safe casts made, NaN refused, chunks cut and joined to batches.
+A source is a file in `sources/` with a function under `@source(...)`: it gets a Request and returns a function that
+starts a pass over chunks of samples, of any length. Everything else is done here for all of them, and for data that is
+given in memory (`given.py`): names, types and shapes are checked against the model's inputs, safe casts made, NaN
+refused, chunks cut and joined to batches along the batch axis of each input.
 """
 
 from __future__ import annotations
@@ -10,29 +11,16 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
 
-import numpy as np
-import numpy.typing as npt
-
+from onnxprune.data.batch import Array as Array
+from onnxprune.data.batch import Batch as Batch
+from onnxprune.data.batch import joined
+from onnxprune.data.batch import length_of as length_of
+from onnxprune.data.checks import checked
 from onnxprune.data.pixels import AS_SUGGESTED, ImageOptions
 from onnxprune.errors import DataError, UsageError
-from onnxprune.model.signature import Feed, Port
-from onnxprune.support.messages import did_you_mean
+from onnxprune.model.signature import Port
 from onnxprune.support.registry import Registry
-
-Array = npt.NDArray[Any]
-
-
-@dataclass(frozen=True)
-class Batch:
-    """Samples: arrays by input name and, where the data has them, labels; axis 0 of each enumerates the samples.
-
-    An input of rank 0 is the same for all samples and has no such axis.
-    """
-
-    feed: Feed
-    labels: Array | None = None
 
 
 @dataclass(frozen=True)
@@ -98,6 +86,11 @@ class Request:
         """The spec as a path."""
         return Path(self.spec)
 
+    @property
+    def fixed(self) -> set[int]:
+        """The sizes of static batch axes; a model takes batches of one size where there is one."""
+        return {port.batch_size for port in self.ports if isinstance(port.batch_size, int)}
+
     def port_of(self, kind: str) -> Port:
         """The one input of the model. Raises DataError where there are more, since `kind` can fill only one."""
         if len(self.ports) != 1:
@@ -128,7 +121,7 @@ class Source:
     batched: bool
 
 
-SOURCES: Registry[Source] = Registry("data source", "onnxprune.data.sources", "onnxprune.calibration")
+SOURCES: Registry[str, Source] = Registry("data source", "onnxprune.data.sources", "onnxprune.calibration")
 
 
 def source(
@@ -166,11 +159,11 @@ def load_data(
     Memory does not grow with the number of samples: every pass reads the data again from where it is.
 
     Args:
-        spec: a path, `module:function` or `synthetic`; see the files beside this one.
+        spec: a path, `module:function` or `synthetic`; see the files in `sources/`.
         ports: the model's inputs, as `signature.ports_of` gives them.
         labels: the array, column or file with labels.
         samples: at most this many, the first ones; all by default.
-        batch: samples in a batch; where the first axis of an input is static, its size is taken instead, and what is
+        batch: samples in a batch; where the batch axis of an input is static, its size is taken instead, and what is
             left at the end and does not fill a batch is left out.
         seed: of everything random.
         sizes: sizes of symbolic axes, by name or `input[axis]`.
@@ -180,22 +173,64 @@ def load_data(
 
     Raises DataError for data that is missing, empty, damaged or does not fit, UsageError for impossible options.
     """
+    request = request_for(spec, ports, labels, samples, batch, seed, sizes, images, tokenizer, hints)
+    found = _source_of(request)
+    _check_options(request, found)
+    return opened(request, passes(request, found.open(request), whole=found.batched))
+
+
+def request_for(
+    spec: str,
+    ports: Sequence[Port],
+    labels: str | None,
+    samples: int | None,
+    batch: int,
+    seed: int,
+    sizes: Mapping[str, int],
+    images: ImageOptions = AS_SUGGESTED,
+    tokenizer: Path | None = None,
+    hints: Hints = NO_HINTS,
+) -> Request:
+    """What a source is asked for; see `load_data`. Raises DataError, UsageError as that does."""
     for name, number in (("samples", samples), ("batch", batch)):
         if number is not None and number < 1:
             raise UsageError(f"--{name} must be at least 1, not {number}")
     bound = tuple(port.bound(sizes) for port in ports)
     if not bound:
         raise DataError(f"{spec}: the model has no inputs, so no data can be fed to it")
-    fixed = {size for port in bound for size in port.shape[:1] if isinstance(size, int)}
-    request = Request(spec, bound, labels, samples, max(fixed, default=batch), seed, images, tokenizer, hints)
-    found = _source_of(request)
-    _check_options(request, found)
-    if len(fixed) > 1 and not found.batched:
-        shown = ", ".join(f"'{port.name}' {port}" for port in bound)
-        raise DataError(f"{spec}: the first axes of the inputs differ ({shown}); feed them with module:function")
-    chunks = _Checked(request, found.open(request), found.batched)
-    data = Data(spec, False, lambda: _batches(chunks(), request, exact=bool(fixed), regroup=not found.batched))
-    return replace(data, labelled=next(data.batches()).labels is not None)
+    request = Request(spec, bound, labels, samples, batch, seed, images, tokenizer, hints)
+    return replace(request, batch=max(request.fixed, default=batch))
+
+
+def opened(request: Request, start: Start) -> Data:
+    """Data from what starts a pass over its batches; the first one is looked at."""
+    return Data(request.spec, next(start()).labels is not None, start)
+
+
+def passes(request: Request, start: Start, *, whole: bool) -> Start:
+    """What starts a pass over batches, from what starts one over chunks.
+
+    Args:
+        request: what was asked for.
+        start: starts a pass over the chunks.
+        whole: the chunks are the batches, as long as the model takes batches of any size.
+
+    Raises DataError for inputs that cannot be cut alike; a pass raises it for chunks that do not fit.
+    """
+    fixed = request.fixed
+    regroup = len(fixed) == 1 or not whole
+    if len(fixed) > 1 and regroup:
+        shown = ", ".join(f"axis {port.batch_axis} of '{port.name}' {port}" for port in request.ports)
+        raise DataError(
+            f"{request.spec} cannot be cut to samples: the axes of the inputs that enumerate them have different sizes "
+            f"({shown}); feed complete batches from module:function"
+        )
+
+    def batches() -> Iterator[Batch]:
+        chunks = (checked(chunk, request.ports, request.spec, whole=not regroup) for chunk in start())
+        return _batches(chunks, request, exact=bool(fixed), regroup=regroup)
+
+    return batches
 
 
 def _source_of(request: Request) -> Source:
@@ -221,80 +256,6 @@ def _check_options(request: Request, found: Source) -> None:
         raise UsageError(f"{request.spec} is taken as {found.accepts}, for which {what} means nothing; leave it out")
 
 
-@dataclass(frozen=True)
-class _Checked:
-    """Chunks of a source with what the model does not need dropped, cast, and checked."""
-
-    request: Request
-    start: Start
-    batched: bool
-
-    def __call__(self) -> Iterator[Batch]:
-        for chunk in self.start():
-            feed = {port.name: self._array(port, chunk.feed) for port in self.request.ports}
-            checked = Batch(feed, chunk.labels)
-            self._check_samples(checked)
-            yield checked
-
-    def _array(self, port: Port, feed: Feed) -> Array:
-        spec = self.request.spec
-        if port.name not in feed:
-            raise DataError(f"{spec} has nothing for input '{port.name}' ({port}){did_you_mean(port.name, feed)}")
-        array = np.asarray(feed[port.name])
-        _check_shape(array, port, spec, exact=self.batched)
-        if array.dtype.kind == "f" and not np.isfinite(array).all():
-            wrong = array.size - int(np.count_nonzero(np.isfinite(array)))
-            raise DataError(f"{spec}: {wrong} of {array.size} values for input '{port.name}' are NaN or infinite")
-        return _cast(array, port, spec)
-
-    def _check_samples(self, batch: Batch) -> None:
-        spec, labels = self.request.spec, batch.labels
-        if labels is not None and labels.dtype.kind not in "fiub":
-            raise DataError(f"{spec}: labels must be numbers, but they are {labels.dtype.name}")
-        lengths = {name: len(array) for name, array in _columns(batch).items()}
-        # What a function yields may have inputs with another first axis; where it has not, labels have to agree too.
-        alike = len({length for name, length in lengths.items() if name in batch.feed}) == 1
-        if len(set(lengths.values())) > 1 and (alike or not self.batched):
-            listed = ", ".join(f"{length} for '{name}'" for name, length in lengths.items())
-            raise DataError(f"{spec} has different numbers of samples: {listed}")
-
-
-def _check_shape(array: Array, port: Port, spec: str, *, exact: bool) -> None:
-    """`exact`: the first axis has to fit too, else batches are still to be cut along it."""
-    expected = port.shape
-    if not expected:
-        return
-    if not exact:
-        expected = (None, *expected[1:])
-    fits = array.ndim == len(expected) and all(
-        size == due or not isinstance(due, int) for size, due in zip(array.shape, expected, strict=True)
-    )
-    if not fits:
-        found = "x".join(map(str, array.shape)) or "a single number"
-        raise DataError(f"{spec}: input '{port.name}' is {port}, but the data is {found}")
-
-
-def _cast(array: Array, port: Port, spec: str) -> Array:
-    """To the input's type: between floats as long as nothing overflows, between integers as long as nothing is lost."""
-    dtype = port.dtype
-    if array.dtype == dtype:
-        return array
-    if dtype.kind == "U" and array.dtype.kind in "UO":
-        return array.astype(object)
-    if array.dtype.kind not in ("f" if dtype.kind == "f" else "iub" if dtype.kind in "iub" else ""):
-        raise DataError(
-            f"{spec}: input '{port.name}' is {port}, but the data is {array.dtype.name}; convert it and scale it as in "
-            "the model's training"
-        )
-    with np.errstate(over="ignore"):
-        cast = array.astype(dtype)
-    lossless = np.isfinite(cast).all() if dtype.kind == "f" else (cast == array).all()
-    if not lossless:
-        low, high = array.min(), array.max()
-        raise DataError(f"{spec}: input '{port.name}' is {port}, which cannot hold the data's values {low} to {high}")
-    return cast
-
-
 def _batches(chunks: Iterator[Batch], request: Request, *, exact: bool, regroup: bool) -> Iterator[Batch]:
     """The batches of one pass. `exact`: no other size will do. Raises DataError where there are none."""
     chunks = _capped(chunks, request.samples, cuttable=regroup or not exact)
@@ -316,9 +277,8 @@ def _capped(chunks: Iterator[Batch], most: int | None, *, cuttable: bool) -> Ite
     for chunk in chunks:
         length = length_of(chunk)
         if most is not None and taken + length > most:
-            same = {len(array) for array in _columns(chunk).values()} == {length}
-            if cuttable and same and taken < most:
-                yield _cut(chunk, 0, most - taken)
+            if cuttable and chunk.cuttable and taken < most:
+                yield chunk.take(slice(most - taken))
             return
         taken += length
         yield chunk
@@ -327,44 +287,17 @@ def _capped(chunks: Iterator[Batch], most: int | None, *, cuttable: bool) -> Ite
 
 
 def _regrouped(chunks: Iterator[Batch], size: int, exact: bool, spec: str) -> Iterator[Batch]:
+    """Batches of `size` samples, and of what is left unless the size has to be `exact`."""
     waiting: Batch | None = None
     for chunk in chunks:
-        waiting = chunk if waiting is None else _joined(waiting, chunk, spec)
+        if not chunk.lengths:  # all that is fed at a time is one sample
+            yield chunk
+            continue
+        waiting = chunk if waiting is None else joined([waiting, chunk], spec)
         length, start = length_of(waiting), 0
         while length - start >= size:
-            yield _cut(waiting, start, start + size)
+            yield waiting.take(slice(start, start + size))
             start += size
-        waiting = _cut(waiting, start, length) if start < length else None
+        waiting = waiting.take(slice(start, length)) if start < length else None
     if waiting is not None and not exact:
         yield waiting
-
-
-def _columns(batch: Batch) -> Feed:
-    """The arrays whose first axis enumerates samples, labels last."""
-    labels = {} if batch.labels is None else {"labels": batch.labels}
-    return {name: array for name, array in (*batch.feed.items(), *labels.items()) if array.ndim}
-
-
-def length_of(batch: Batch) -> int:
-    """How many samples there are: by the first input that is an array of them, 1 where there is none."""
-    return next((len(array) for array in _columns(batch).values()), 1)
-
-
-def _cut(batch: Batch, start: int, end: int) -> Batch:
-    feed = {name: array[start:end] if array.ndim else array for name, array in batch.feed.items()}
-    return Batch(feed, None if batch.labels is None else batch.labels[start:end])
-
-
-def _joined(first: Batch, second: Batch, spec: str) -> Batch:
-    """Raises DataError for samples of different shapes."""
-    feed = {}
-    for name, array in first.feed.items():
-        other = second.feed[name]
-        if array.shape[1:] != other.shape[1:]:
-            found = " and ".join("x".join(map(str, shape)) for shape in (array.shape[1:], other.shape[1:]))
-            raise DataError(f"{spec}: samples for '{name}' are {found}; bring them to one size, or use --batch 1")
-        feed[name] = np.concatenate([array, other]) if array.ndim else array
-    labels = None
-    if first.labels is not None and second.labels is not None:
-        labels = np.concatenate([first.labels, second.labels])
-    return Batch(feed, labels)

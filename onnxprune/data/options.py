@@ -1,56 +1,149 @@
-"""The options that say how data is read, from a command line or a test configuration to the data."""
+"""The options that say where samples come from and how they are read."""
 
 from __future__ import annotations
 
+from collections.abc import Callable, MutableMapping
+from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from onnxprune.errors import UsageError
+from onnxprune.support.options import check_options, option, options_of
 
-if TYPE_CHECKING:  # the command line shows its help without them
+if TYPE_CHECKING:
     import onnx_ir as ir
 
     from onnxprune.data.base import Data
-
-_IMAGES = ("resize", "crop", "scale", "mean", "std", "layout", "channel_order")
-
-
-_OTHERS = ("labels", "samples", "batch", "tokenizer")
-
+    from onnxprune.data.pixels import ImageOptions
 
 BATCH = 32
+_DATA, _IMAGES = "Data", "Images"
 
 
-def data_from(options: dict[str, Any], model: ir.Model | None, seed: int) -> Data | None:
-    """Take the options of `data_options` out of a command's keyword arguments and open the data; None without --data.
+@dataclass(frozen=True)
+class DataOptions:
+    """Where samples come from and how they are read, as a person types it."""
 
-    Raises UsageError for options that say something about data where there is none, DataError for data that does not
-    fit the model.
-    """
-    spec = options.pop("data", None)
-    shapes = options.pop("input_shape", ())
-    given = {name: options.pop(name, None) for name in (*_IMAGES, *_OTHERS)}
-    given = {name: value for name, value in given.items() if value is not None}
-    if spec is None:
-        for name in given:
-            raise UsageError(f"--{name.replace('_', '-')} says how to read --data, which is not there; add it")
-        return None
-    assert model is not None
-
-    from onnxprune.data.base import NO_HINTS, load_data
-    from onnxprune.data.pixels import ImageOptions
-    from onnxprune.data.sources.synthetic import hints_of
-    from onnxprune.model.signature import given_sizes, ports_of
-
-    ports = ports_of(model)
-    return load_data(
-        spec,
-        ports,
-        labels=given.get("labels"),
-        samples=given.get("samples"),
-        batch=given.get("batch", BATCH),
-        seed=seed,
-        sizes=given_sizes(shapes, ports),
-        images=ImageOptions(**{name: given[name] for name in _IMAGES if name in given}),
-        tokenizer=given.get("tokenizer"),
-        hints=hints_of(model) if spec == "synthetic" else NO_HINTS,
+    data: str | None = option(
+        None,
+        "Samples: .npz, a folder of arrays or images, .parquet, a saved Hugging Face dataset, text, "
+        "module:function, or synthetic.",
+        metavar="SPEC",
     )
+    labels: str | None = option(None, "The array or column of --data with the labels.", metavar="KEY", section=_DATA)
+    samples: int | None = option(None, "Use the first N samples only.", low=1, metavar="N", section=_DATA)
+    batch: int | None = option(
+        None, f"Samples at a time; {BATCH} unless the model fixes it.", low=1, metavar="N", section=_DATA
+    )
+    input_shape: tuple[str, ...] = option(
+        (), "Sizes of dynamic axes, like images:8x3x224x224; ? leaves one open.", metavar="NAME:SHAPE", section=_DATA
+    )
+    tokenizer: Path | None = option(None, "Text: the tokenizer.json.", metavar="FILE", section=_DATA)
+    resize: str | None = option(
+        None, "Shorter side, or height x width; by default as the input.", metavar="SIZE", section=_IMAGES
+    )
+    crop: str | None = option(
+        None, "Cut this out of the middle; by default as the input.", metavar="SIZE", section=_IMAGES
+    )
+    scale: float | None = option(
+        None, "Multiply pixels of 0..255; 1/255 by default for floats.", metavar="NUMBER", section=_IMAGES
+    )
+    mean: str | None = option(
+        None, "Subtract per channel after --scale; ImageNet's by default.", metavar="NUMBERS", section=_IMAGES
+    )
+    std: str | None = option(None, "Divide by, per channel; ImageNet's by default.", metavar="NUMBERS", section=_IMAGES)
+    layout: str | None = option(
+        None, "Axes of the input: NCHW or NHWC.", choices=lambda: ("NCHW", "NHWC"), metavar="AXES", section=_IMAGES
+    )
+    channel_order: str | None = option(
+        None, "Order of the channels: RGB or BGR.", choices=lambda: ("RGB", "BGR"), metavar="ORDER", section=_IMAGES
+    )
+
+    def __post_init__(self) -> None:
+        check_options(self)
+
+    @staticmethod
+    def from_command(options: MutableMapping[str, Any]) -> DataOptions:
+        """Take the options out of the keyword arguments of a command."""
+        return DataOptions(**{name: options.pop(name) for name in options_of(DataOptions) if name in options})
+
+    def check_alone(self) -> None:
+        """Raises UsageError for options that say something about data where there is none."""
+        for name, each in options_of(DataOptions).items():
+            if self.data is None and name != "input_shape" and getattr(self, name) != each.default:
+                raise UsageError(f"--{each.flag} says how to read --data, which is not there; add it")
+
+    def open(self, model: Callable[[], ir.Model], seed: int) -> Data | None:
+        """The samples; None where none are named. `model` opens the model, if there is a need to.
+
+        Raises UsageError for options that say something about data where there is none, DataError for data that does
+        not fit the model.
+        """
+        self.check_alone()
+        if self.data is None:
+            return None
+        from onnxprune.data.base import NO_HINTS, load_data
+        from onnxprune.data.sources.synthetic import hints_of
+        from onnxprune.model.signature import given_sizes, ports_of
+
+        opened = model()
+        ports = ports_of(opened)
+        return load_data(
+            self.data,
+            ports,
+            labels=self.labels,
+            samples=self.samples,
+            batch=self.batch or BATCH,
+            seed=seed,
+            sizes=given_sizes(self.input_shape, ports),
+            images=self._images(),
+            tokenizer=self.tokenizer,
+            hints=hints_of(opened) if self.data == "synthetic" else NO_HINTS,
+        )
+
+    def _images(self) -> ImageOptions:
+        from onnxprune.data.pixels import ImageOptions
+
+        given: dict[str, Any] = {
+            "resize": None if self.resize is None else _size("resize", self.resize),
+            "crop": None if self.crop is None else _size("crop", self.crop),
+            "scale": self.scale,
+            "mean": None if self.mean is None else _numbers("mean", self.mean),
+            "std": None if self.std is None else _numbers("std", self.std),
+            "layout": self.layout,
+            "channel_order": self.channel_order,
+        }
+        return ImageOptions(**{name: value for name, value in given.items() if value is not None})
+
+
+def _size(name: str, text: str) -> int | tuple[int, int]:
+    """`256` or `224x288`: an int, or height and width."""
+    sides = text.split("x")
+    if len(sides) > 2 or not all(side.isdecimal() and int(side) > 0 for side in sides):
+        raise UsageError(f"--{name} '{text}' is not a size like 256 or 224x288 (height x width)")
+    return int(sides[0]) if len(sides) == 1 else (int(sides[0]), int(sides[1]))
+
+
+def _numbers(name: str, text: str) -> tuple[float, ...]:
+    """`0.485,0.456,0.406`."""
+    try:
+        return tuple(float(number) for number in text.split(","))
+    except ValueError:
+        raise UsageError(f"--{name} '{text}' is not a list of numbers like 0.485,0.456,0.406") from None
+
+
+def data_from(options: MutableMapping[str, Any], model: ir.Model | None, seed: int) -> Data | None:
+    """Take the options out of keyword arguments and open the data; None where none is named."""
+    for name in ("resize", "crop"):
+        if isinstance(options.get(name), int | tuple):
+            sides = options[name]
+            options[name] = str(sides) if isinstance(sides, int) else "x".join(map(str, sides))
+    for name in ("mean", "std"):
+        if isinstance(options.get(name), tuple):
+            options[name] = ",".join(map(str, options[name]))
+
+    def opened() -> ir.Model:
+        assert model is not None
+        return model
+
+    return DataOptions.from_command(options).open(opened, seed)

@@ -42,8 +42,8 @@ def split(data: Data, ports: Sequence[Port]) -> Split:
     lengths, even = [], True
     for batch in data.batches():
         lengths.append(length_of(batch))
-        even = even and all(len(array) == lengths[-1] for array in _columns(batch))
-    cuttable = even and not any(isinstance(size, int) for port in ports for size in port.shape[:1])
+        even = even and batch.cuttable
+    cuttable = even and not any(isinstance(port.batch_size, int) for port in ports)
     parts = lengths if cuttable else [1] * len(lengths)
     total = sum(parts)
     if total < 2:
@@ -61,19 +61,8 @@ def split(data: Data, ports: Sequence[Port]) -> Split:
                 if mine.all() and len(mine):
                     yield batch
                 elif mine.any():
-                    yield _taken(batch, mine)
+                    yield batch.take(mine)
 
         return Data(data.source, data.labelled, batches)
 
     return Split(part(np.logical_not), part(np.asarray), samples)
-
-
-def _columns(batch: Batch) -> list[np.ndarray]:
-    """The arrays whose first axis enumerates samples."""
-    labels = [] if batch.labels is None else [batch.labels]
-    return [array for array in (*batch.feed.values(), *labels) if array.ndim]
-
-
-def _taken(batch: Batch, mask: np.ndarray) -> Batch:
-    feed = {name: array[mask] if array.ndim else array for name, array in batch.feed.items()}
-    return Batch(feed, None if batch.labels is None else batch.labels[mask])

@@ -12,41 +12,40 @@ import numpy as np
 from onnxprune.errors import ModelError, VerificationError
 from onnxprune.model.file import check
 from onnxprune.model.signature import Feed, Port, synthetic_feed
-from onnxprune.runtime.session import Session
+from onnxprune.runtime.session import Runnable, Session
 
 
 @dataclass(frozen=True)
 class Original:
     """What the original looks like from outside, and what it answers to one input."""
 
-    path: Path
+    model: Runnable
     inputs: tuple[Port, ...]
     outputs: tuple[Port, ...]
     feed: Feed
     results: dict[str, Any]
 
 
-def run_original(path: Path, sizes: Mapping[str, int], seed: int = 0) -> Original:
+def run_original(model: Runnable, sizes: Mapping[str, int], seed: int = 0) -> Original:
     """Load and run the original once. Raises ModelError when ONNX Runtime refuses it.
 
     Symbolic axes are tried at size 1 for the batch and as given otherwise, then all as given.
     """
     try:
-        session = Session(path)
-        firsts = [port.shape[0] or f"{port.name}[0]" for port in session.inputs if port.shape]
-        one = {symbol: 1 for symbol in firsts if isinstance(symbol, str)}
+        session = Session(model)
+        one = {port.batch_symbol: 1 for port in session.inputs if port.batch_symbol is not None}
         try:
-            return _answer(path, session, {**sizes, **one}, seed)
+            return _answer(model, session, {**sizes, **one}, seed)
         except ModelError:
-            return _answer(path, session, sizes, seed)
+            return _answer(model, session, sizes, seed)
     except ModelError as refused:
         reason = str(refused).rstrip(".")
         raise ModelError(f"{reason}; make the model run there first, a result is checked by running both") from refused
 
 
-def _answer(path: Path, session: Session, sizes: Mapping[str, int], seed: int) -> Original:
+def _answer(model: Runnable, session: Session, sizes: Mapping[str, int], seed: int) -> Original:
     feed = synthetic_feed(session.inputs, sizes, seed)
-    return Original(path, tuple(session.inputs), tuple(session.outputs), feed, session.run(feed))
+    return Original(model, tuple(session.inputs), tuple(session.outputs), feed, session.run(feed))
 
 
 def verify(path: Path, original: Original) -> list[str]:
@@ -59,7 +58,7 @@ def verify(path: Path, original: Original) -> list[str]:
     try:
         refusal = _refusal(path)
         if refusal is not None:
-            if _refusal(original.path) is None:
+            if _refusal(original.model) is None:
                 raise refusal
             notes.append(f"the onnx checker refuses the original too, so ONNX Runtime alone was asked ({refusal})")
         session = Session(path)
@@ -72,10 +71,10 @@ def verify(path: Path, original: Original) -> list[str]:
     return notes
 
 
-def _refusal(path: Path) -> ModelError | None:
-    """What the checker has against a file. Some forms of operators run everywhere and are refused all the same."""
+def _refusal(model: Runnable) -> ModelError | None:
+    """What the checker has against a model. Some forms of operators run everywhere and are refused all the same."""
     try:
-        check(path)
+        check(model)
     except ModelError as error:
         return error
     return None

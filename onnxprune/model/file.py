@@ -1,24 +1,31 @@
-"""Open, save and check ONNX files. In memory a model is an `onnx_ir.Model` whose big weights stay in the file.
+"""Open, save and check models. In memory a model is an `onnx_ir.Model`; of one from a file, big weights stay there.
 
 Weights are memory-mapped on first use, whether they lie in the .onnx file or in external data; saving streams them
 tensor by tensor, so neither direction holds more than one of them.
+
+What is known of where a model comes from is in its `meta`: `files`, which are never written to, `from_file`, whether
+they are the model as a whole, `bytes`, its size, and `external`, whether its weights lay in a file of their own.
 """
 
 from __future__ import annotations
 
 import contextlib
-import math
+import hashlib
+import io
 import mmap
 import os
-from collections.abc import Iterator
+import tempfile
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, cast
 
+import numpy as np
 import onnx
 import onnx_ir as ir
 
-from onnxprune.errors import ModelError
+from onnxprune.errors import ModelError, WrongTypeError
 from onnxprune.model import protobuf as wire
+from onnxprune.model.tensors import check_tensors
 from onnxprune.model.weights import write_raw
 from onnxprune.support.files import check_target, moved_into_place
 from onnxprune.support.messages import one_line
@@ -30,6 +37,30 @@ _ALIGNMENT = 64
 _CONSTANTS_NEED_NO_INPUT = 4
 
 
+# What a model may be given as.
+Given = str | os.PathLike[str] | bytes | onnx.ModelProto | ir.Model
+
+
+def as_model(given: Given) -> ir.Model:
+    """A model as people have it at hand, for work in memory; what was given is never changed.
+
+    Args:
+        given: the path of a file; an `onnx.ModelProto` or its bytes, with all weights inside; or an `onnx_ir.Model`,
+            which is cloned. A clone shares its weights with the model that was given: don't write into their arrays.
+
+    Raises WrongTypeError for anything else, ModelError for what is not a complete model.
+    """
+    if isinstance(given, str | os.PathLike):
+        return open_model(given)
+    if isinstance(given, ir.Model):
+        return _cloned(given)
+    if isinstance(given, onnx.ModelProto | bytes | bytearray | memoryview):
+        return _parsed(_serialized(given), name_of(given))
+    raise WrongTypeError(
+        f"a model is given as a path, an onnx.ModelProto, its bytes or an onnx_ir.Model, not as {type(given).__name__}"
+    )
+
+
 def open_model(path: str | os.PathLike[str]) -> ir.Model:
     """Read `path`; weights of 1 kB and more stay on disk until they are looked at.
 
@@ -38,39 +69,118 @@ def open_model(path: str | os.PathLike[str]) -> ir.Model:
     """
     path = Path(path)
     proto, ranges = _read_proto(path)
+    _check_proto(proto, str(path))
+    data_files = check_tensors(proto, str(path), path.parent)
+
+    def mapped(tensor: ir.TensorProtocol, offset: int, length: int) -> ir.TensorProtocol:
+        shape = ir.Shape(tensor.shape.numpy())
+        return ir.ExternalTensor(
+            path.absolute(),
+            offset,
+            length,
+            tensor.dtype,
+            shape=shape,
+            name=tensor.name or "",
+            doc_string=tensor.doc_string,
+        )
+
+    model = _built(proto, ranges, mapped, str(path))
+    ir.external_data.set_base_dir(model.graph, path.parent)
+    files = (path.absolute(), *sorted(data_files))
+    size = sum(file.stat().st_size for file in files)
+    model.meta.update(files=files, from_file=True, bytes=size, external=bool(data_files))
+    return model
+
+
+def _parsed(content: bytes, what: str) -> ir.Model:
+    """The same from the content of a file; big weights are views of it."""
+    try:
+        proto, ranges = wire.split(content)
+    except wire.WireError:
+        raise ModelError(f"{what} is not an ONNX model, or is truncated; export it again") from None
+    _check_proto(proto, what)
+    check_tensors(proto, what, None)
+
+    def viewed(tensor: ir.TensorProtocol, offset: int, length: int) -> ir.TensorProtocol:
+        raw, shape = np.frombuffer(content, np.uint8, length, offset), tensor.shape.numpy()
+        if tensor.dtype.bitwidth < 8:
+            return ir.PackedTensor(raw, tensor.dtype, shape=shape, name=tensor.name, doc_string=tensor.doc_string)
+        array = raw.view(tensor.dtype.numpy()).reshape(shape)
+        return ir.Tensor(array, tensor.dtype, name=tensor.name, doc_string=tensor.doc_string)
+
+    model = _built(proto, ranges, viewed, what)
+    model.meta.update(files=(), from_file=False, bytes=len(content), external=False)
+    return model
+
+
+def _cloned(given: ir.Model) -> ir.Model:
+    """A copy of a model in memory. Raises ModelError where it cannot be copied, or weights of it are not there."""
+    what = name_of(given)
+    files: set[Path] = set()
+    for value in given.graph.initializers.values():
+        if value.const_value is None:
+            raise ModelError(f"{what} has a weight '{value.name}' without a value")
+        if isinstance(value.const_value, ir.ExternalTensor):
+            files.add(Path(value.const_value.path).absolute())
+    for file in files:
+        if not file.is_file():
+            raise ModelError(f"{what} has weights in {file}, which is missing")
+    try:
+        model = given.clone()
+        _check_proto(skeleton(model), what)
+    except ModelError:
+        raise
+    except Exception as error:
+        raise ModelError(f"{what} is not well formed: {one_line(error)}") from error
+    _open_negative_sizes(model)
+    external = given.meta.get("external", bool(files))
+    model.meta.update(files=tuple(sorted(files)), from_file=False, bytes=estimated_bytes(model), external=external)
+    return model
+
+
+def _check_proto(proto: onnx.ModelProto, what: str) -> None:
+    """Raises ModelError for a model without a graph, an opset or an output."""
     if not proto.HasField("graph") or not proto.graph.node:
-        raise ModelError(f"{path} is not an ONNX model: it holds no graph; check that it is the right file")
+        raise ModelError(f"{what} is not an ONNX model: it holds no graph; check that it is the right file")
     if not proto.opset_import:
-        raise ModelError(f"{path} declares no opset, so nothing can run it; export it again with a current tool")
+        raise ModelError(f"{what} declares no opset, so nothing can run it; export it again with a current tool")
     if not proto.graph.output:
-        raise ModelError(f"{path} declares no output, so nothing in it can matter; export it again")
-    _open_negative_sizes(proto.graph)
-    data_files = _check_external_data(proto, path)
+        raise ModelError(f"{what} declares no output, so nothing in it can matter; export it again")
+
+
+def _built(
+    proto: onnx.ModelProto,
+    ranges: Mapping[str, tuple[int, int]],
+    weight: Callable[[ir.TensorProtocol, int, int], ir.TensorProtocol],
+    what: str,
+) -> ir.Model:
+    """The model of a proto; `weight` makes the tensors whose bytes lie elsewhere, at the offset and length given."""
     try:
         model = ir.from_proto(proto)
         for name, (offset, length) in ranges.items():
             value = model.graph.initializers.get(name)
-            if value is None:
-                raise ModelError(f"{path} is damaged: it holds a weight without a name; export or download it again")
-            value.const_value = _mapped(value.const_value, path, offset, length)
+            if value is None or value.const_value is None:
+                raise ModelError(f"{what} is damaged: it holds a weight without a name; export or download it again")
+            due = value.const_value.nbytes
+            if due != length:
+                raise ModelError(f"{what} is damaged: weight '{name}' has {length} bytes where {due} are due")
+            value.const_value = weight(value.const_value, offset, length)
     except ModelError:
         raise
     except Exception as error:
         raise ModelError(
-            f"{path} is not a well-formed ONNX model, export or download it again: {one_line(error)}"
+            f"{what} is not a well-formed ONNX model, export or download it again: {one_line(error)}"
         ) from error
-    ir.external_data.set_base_dir(model.graph, path.parent)
-    model.meta["files"] = (path.absolute(), *sorted(data_files))
-    model.meta["external"] = bool(data_files)
+    _open_negative_sizes(model)
     return model
 
 
-def _open_negative_sizes(graph: onnx.GraphProto) -> None:
+def _open_negative_sizes(model: ir.Model) -> None:
     """Some exporters write -1 for a size that varies; ONNX Runtime takes it as that too."""
-    for value in (*graph.input, *graph.output, *graph.value_info):
-        for dim in value.type.tensor_type.shape.dim:
-            if dim.dim_value < 0:
-                dim.ClearField("dim_value")
+    made = (value for node in model.graph for value in node.outputs)
+    for value in (*model.graph.inputs, *made, *model.graph.outputs):
+        if value.shape is not None and any(isinstance(size, int) and size < 0 for size in value.shape):
+            value.shape = ir.Shape([None if isinstance(size, int) and size < 0 else size for size in value.shape])
 
 
 def _read_proto(path: Path) -> tuple[onnx.ModelProto, dict[str, tuple[int, int]]]:
@@ -92,92 +202,41 @@ def _read_proto(path: Path) -> tuple[onnx.ModelProto, dict[str, tuple[int, int]]
         raise ModelError(f"cannot read {path}: {error.strerror or error}") from None
 
 
-def _mapped(tensor: ir.TensorProtocol | None, path: Path, offset: int, length: int) -> ir.ExternalTensor:
-    """The weight that lies at a byte range of the model file itself."""
-    if tensor is None:
-        raise ModelError(f"{path} holds an initializer without a value")
-    shape = ir.Shape(tensor.shape.numpy())
-    mapped = ir.ExternalTensor(
-        path.absolute(), offset, length, tensor.dtype, shape=shape, name=tensor.name or "", doc_string=tensor.doc_string
-    )
-    if mapped.nbytes != length:
-        raise ModelError(f"{path} is damaged: weight '{tensor.name}' has {length} bytes where {mapped.nbytes} are due")
-    return mapped
-
-
-def _check_external_data(proto: onnx.ModelProto, path: Path) -> set[Path]:
-    """The files that hold external data. Raises ModelError for one that is missing, too short or out of bounds."""
-    folder = path.parent.resolve()
-    found: set[Path] = set()
-    for tensor in _tensors(proto):
-        if tensor.data_location != onnx.TensorProto.EXTERNAL:
-            _check_raw_data(tensor, path)
-            continue
-        entries = {entry.key: entry.value for entry in tensor.external_data}
-        location = entries.get("location", "")
-        try:
-            target = (folder / location).resolve()
-            target.stat()
-        except FileNotFoundError:
-            pass
-        except (OSError, ValueError) as error:  # too long, a loop of links, a zero byte
-            raise ModelError(
-                f"{path}: the external data file of weight '{tensor.name}' cannot be read: {one_line(error)[:200]}; "
-                "export the model again"
-            ) from None
-        if not location or not target.is_relative_to(folder):
-            raise ModelError(
-                f"{path}: weight '{tensor.name}' lies outside the model's folder ({location!r}), which is refused; "
-                "copy the data file beside the model"
-            )
-        if not target.is_file():
-            raise ModelError(f"{path}: its external data file '{location}' is missing; put it beside the model")
-        if target.stat().st_size < _external_end(entries, path, tensor.name):
-            raise ModelError(f"{path}: its external data file '{location}' is truncated; copy it again")
-        found.add(target)
-    return found
-
-
-def _check_raw_data(tensor: onnx.TensorProto, path: Path) -> None:
-    """Raises ModelError for a tensor with more or fewer bytes than its shape takes; the checker lets some pass."""
-    if tensor.data_type == onnx.TensorProto.UNDEFINED:
-        raise ModelError(f"{path} is damaged: weight '{tensor.name}' has no type; export or download it again")
-    if not tensor.HasField("raw_data") or tensor.data_type not in onnx.TensorProto.DataType.values():
-        return
-    if tensor.data_type != onnx.TensorProto.STRING:
-        due = (math.prod(tensor.dims) * ir.DataType(tensor.data_type).bitwidth + 7) // 8
-        if len(tensor.raw_data) != due:
-            raise ModelError(
-                f"{path} is damaged: weight '{tensor.name}' has {len(tensor.raw_data)} bytes where {due} are due"
-            )
-
-
-def _external_end(entries: dict[str, str], path: Path, name: str) -> int:
-    """Where the data of a tensor ends in its file."""
+def _serialized(given: onnx.ModelProto | bytes | bytearray | memoryview) -> bytes:
+    """The content of a file. Raises ModelError for a proto that is too large for one."""
+    if not isinstance(given, onnx.ModelProto):
+        return bytes(given)
     try:
-        offset, length = int(entries.get("offset", 0)), int(entries.get("length", 0))
-    except ValueError:
-        offset = length = -1
-    if offset < 0 or length < 0:
-        raise ModelError(f"{path} is damaged: the place of weight '{name}' in the data file is not a number")
-    return offset + length
+        return bytes(given.SerializeToString())
+    except Exception as error:  # protobuf's EncodeError has no stable import path
+        raise ModelError(
+            f"{name_of(given)} cannot be serialized, save it with external data and give the path: {one_line(error)}"
+        ) from error
 
 
-def _tensors(proto: onnx.ModelProto) -> Iterator[onnx.TensorProto]:
-    """Every tensor in the graph, its subgraphs and the model's functions."""
-    bodies: list[onnx.GraphProto | onnx.FunctionProto] = [proto.graph, *proto.functions]
-    while bodies:
-        body = bodies.pop()
-        if isinstance(body, onnx.GraphProto):
-            yield from body.initializer
-            for sparse in body.sparse_initializer:
-                yield from (sparse.values, sparse.indices)
-        for attribute in (attribute for node in body.node for attribute in node.attribute):
-            if attribute.HasField("t"):
-                yield attribute.t
-            yield from attribute.tensors
-            bodies.extend([attribute.g] if attribute.HasField("g") else [])
-            bodies.extend(attribute.graphs)
+def name_of(given: Given) -> str:
+    """How messages call a model: by its path, or in general."""
+    return str(given) if isinstance(given, str | os.PathLike) else f"the {type(given).__name__} that was given"
+
+
+def runnable(given: Given) -> Path | ir.Model:
+    """What ONNX Runtime is to run: the file where there is one, else a model in memory, see `as_model`."""
+    return Path(given) if isinstance(given, str | os.PathLike) else as_model(given)
+
+
+@contextlib.contextmanager
+def on_disk(given: Given) -> Iterator[Path]:
+    """A file that holds a model: its own, or a temporary one that goes when the block ends."""
+    if isinstance(given, str | os.PathLike):
+        yield Path(given)
+        return
+    with tempfile.TemporaryDirectory(prefix="onnxprune-", ignore_cleanup_errors=True) as folder:
+        path = Path(folder) / "model.onnx"
+        if isinstance(given, ir.Model):
+            save(given, path)
+        else:
+            path.write_bytes(_serialized(given))
+        yield path
 
 
 def skeleton(model: ir.Model) -> onnx.ModelProto:
@@ -197,14 +256,38 @@ def skeleton(model: ir.Model) -> onnx.ModelProto:
 
 
 def file_bytes(model: ir.Model) -> int:
-    """The size on disk of an opened model, with its external data."""
-    return sum(file.stat().st_size for file in model.meta["files"])
+    """The size of a model when it was opened: on disk, with its external data, or about what it would take there."""
+    return int(model.meta["bytes"])
+
+
+def digest(model: ir.Model) -> str:
+    """SHA-256 of the files that a model was opened from, one after the other; of one from elsewhere, of its content."""
+    total = hashlib.sha256()
+    if not model.meta.get("from_file"):
+        tensors = [_initializer(value, None, None) for value in model.graph.initializers.values()]
+        wire.write(skeleton(model), tensors, cast(BinaryIO, _Hashed(total)))
+    for file in model.meta["files"] if model.meta.get("from_file") else ():
+        with file.open("rb") as content:
+            while block := content.read(1 << 20):
+                total.update(block)
+    return total.hexdigest()
 
 
 def estimated_bytes(model: ir.Model) -> int:
     """About what `save` will write: exact but for a few dozen bytes per weight."""
     tensors = [value.const_value for value in model.graph.initializers.values()]
     return int(skeleton(model).ByteSize()) + sum(tensor.nbytes for tensor in tensors if tensor is not None)
+
+
+def to_proto(model: ir.Model) -> onnx.ModelProto:
+    """A model as a message of onnx, its weights inside. Raises ModelError above 2 GB, where only files can hold it."""
+    values = model.graph.initializers.values()
+    if sum(value.const_value.nbytes for value in values if value.const_value is not None) > _EMBED_LIMIT:
+        raise ModelError("the model is larger than the 2 GB that a message can hold; write it to a file with save()")
+    content = io.BytesIO()
+    wire.write(skeleton(model), [_initializer(value, None, None) for value in values], content)
+    proto: onnx.ModelProto = onnx.ModelProto.FromString(content.getvalue())
+    return proto
 
 
 @contextlib.contextmanager
@@ -265,19 +348,30 @@ def _initializer(value: ir.Value, data_name: str | None, out_data: BinaryIO | No
     return wire.Initializer(proto, 0, None)
 
 
-def check_references(path: Path) -> None:
+def check_references(given: Given) -> None:
     """Raises ModelError where a node of the graph takes an attribute from a function around it: there is none, and the
     checker does not say so.
     """
-    proto, _ = _read_proto(path)
-    for node in proto.graph.node:
-        if any(attribute.ref_attr_name for attribute in node.attribute):
-            raise ModelError(f"{path.name}: node '{node.name}' refers to an attribute of a function")
+    for node in as_model(given).graph:
+        if any(attribute.is_ref() for attribute in node.attributes.values()):
+            raise ModelError(f"{_short(given)}: node '{node.name}' refers to an attribute of a function")
 
 
-def check(path: Path) -> None:
-    """The onnx checker with strict shape inference on a file. Raises ModelError with its first line."""
+def check(given: Given) -> None:
+    """The onnx checker with strict shape inference. Raises ModelError with its first line."""
     try:
-        onnx.checker.check_model(str(path), full_check=True)
+        with on_disk(given) as path:
+            onnx.checker.check_model(str(path), full_check=True)
     except Exception as error:
-        raise ModelError(f"{path.name}: {one_line(error)}") from error
+        raise ModelError(f"{_short(given)}: {one_line(error)}") from error
+
+
+def _short(given: Given) -> str:
+    return Path(given).name if isinstance(given, str | os.PathLike) else name_of(given)
+
+
+class _Hashed:
+    """A file that is only hashed."""
+
+    def __init__(self, total: hashlib._Hash) -> None:
+        self.write = total.update

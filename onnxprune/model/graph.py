@@ -7,7 +7,8 @@ analysis walks on: loading networkx takes longer than analysing most models.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import contextlib
+from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
 import onnx_ir as ir
@@ -47,6 +48,19 @@ def view(model: ir.Model) -> nx.DiGraph:
         if value in source:
             _connect(graph, source[value], f"output/{value.name}", value)
     return graph
+
+
+@contextlib.contextmanager
+def with_outputs(model: ir.Model, names: Iterable[str]) -> Iterator[ir.Model]:
+    """The model with these values of the main graph as further outputs, for the length of the block."""
+    values = {value.name: value for node in model.graph for value in node.outputs}
+    extra = [values[name] for name in names if name in values and not values[name].is_graph_output()]
+    count = len(model.graph.outputs)
+    model.graph.outputs.extend(extra)
+    try:
+        yield model
+    finally:
+        model.graph.outputs[count:] = []  # unlike del, this tells the values
 
 
 def _connect(graph: nx.DiGraph, start: str, end: str, value: ir.Value) -> None:

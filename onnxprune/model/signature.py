@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import prod
 from typing import Any
 
@@ -12,6 +12,7 @@ import numpy.typing as npt
 import onnx_ir as ir
 
 from onnxprune.errors import ModelError, UsageError
+from onnxprune.model.batch_axes import batch_axes, is_name
 from onnxprune.support.messages import did_you_mean
 
 Feed = dict[str, npt.NDArray[Any]]
@@ -41,11 +42,19 @@ class Port:
     """One graph input or output as ONNX Runtime reports it: symbolic axes are names or None.
 
     A tensor of unknown rank has the shape (), as a scalar has; ONNX Runtime does not tell them apart.
+
+    Attributes:
+        name: its name.
+        type: as ONNX Runtime writes it: `tensor(float)`.
+        shape: sizes, names of dynamic axes, None for those without a name.
+        batch_axis: the axis that enumerates the samples of a batch; None where all of them share the value. See
+            `batch_axes`; what has no axes is shared in any case.
     """
 
     name: str
     type: str
     shape: tuple[int | str | None, ...]
+    batch_axis: int | None = 0
 
     @property
     def dtype(self) -> np.dtype[Any]:
@@ -58,7 +67,19 @@ class Port:
     def symbol(self, axis: int) -> str:
         """The name under which a size for a symbolic axis is looked up: its own, else `input[axis]`."""
         size = self.shape[axis]
-        return size if isinstance(size, str) and size else f"{self.name}[{axis}]"
+        return str(size) if is_name(size) else f"{self.name}[{axis}]"
+
+    @property
+    def batch_size(self) -> int | str | None:
+        """The size of the batch axis, in the words of the shape; None where there is none."""
+        return None if self.batch_axis is None or not self.shape else self.shape[self.batch_axis]
+
+    @property
+    def batch_symbol(self) -> str | None:
+        """The name under which a size for the batch axis is looked up; None where there is none, or it is static."""
+        if self.batch_axis is None or not self.shape or isinstance(self.batch_size, int):
+            return None
+        return self.symbol(self.batch_axis)
 
     def bound(self, sizes: Mapping[str, int]) -> Port:
         """The same with the symbolic axes that `sizes` knows made static."""
@@ -66,7 +87,7 @@ class Port:
             size if isinstance(size, int) else sizes.get(self.symbol(axis), size)
             for axis, size in enumerate(self.shape)
         )
-        return Port(self.name, self.type, tuple(shape))
+        return replace(self, shape=tuple(shape))
 
     def __str__(self) -> str:
         """`float[batch, 3, 224, 224]`, for messages."""
@@ -76,8 +97,22 @@ class Port:
 
 def ports_of(model: ir.Model) -> list[Port]:
     """What has to be fed: the graph inputs that are not initializers, in order."""
-    values = [value for value in model.graph.inputs if not value.is_initializer()]
-    return [Port(value.name or "", _type_name(value), _shape(value)) for value in values]
+    fed = [value for value in model.graph.inputs if not value.is_initializer()]
+    return with_batch_axes(map(_port, fed), map(_port, model.graph.outputs))[0]
+
+
+def with_batch_axes(inputs: Iterable[Port], outputs: Iterable[Port]) -> tuple[list[Port], list[Port]]:
+    """Inputs and outputs of a model with their batch axes, see `batch_axes`."""
+    both = list(inputs), list(outputs)
+    axes = batch_axes(*({port.name: port.shape for port in ports} for ports in both))
+    found = [
+        [replace(port, batch_axis=own[port.name]) for port in ports] for ports, own in zip(both, axes, strict=True)
+    ]
+    return found[0], found[1]
+
+
+def _port(value: ir.Value) -> Port:
+    return Port(value.name or "", _type_name(value), _shape(value))
 
 
 def _type_name(value: ir.Value) -> str:

@@ -25,6 +25,7 @@ import onnx_ir as ir
 
 from onnxprune.dims import Atom, Dim, MisalignedError, atoms, cut, describe, factor, freeze, resolve, unify
 from onnxprune.model.graph import subgraphs
+from onnxprune.support.registry import Registry
 
 Dims = list[Atom]
 Key = tuple[str, str]  # (domain, operator)
@@ -336,10 +337,11 @@ ShapeRule = Callable[[ir.Node, list["Typed | None"]], list["Typed | None"]]
 Evaluator = Callable[..., Array]
 Cost = Callable[["CostView"], int]
 
-RULES: dict[Key, Rule] = {}
-EVALUATORS: dict[Key, Evaluator] = {}
-COSTS: dict[Key, Cost] = {}
-SHAPES: dict[Key, ShapeRule] = {}
+_PLACE = ("onnxprune.ops", "onnxprune.ops")  # every file of the package and every plug-in of the group fills all tables
+RULES: Registry[Key, Rule] = Registry("axis rule", *_PLACE)
+EVALUATORS: Registry[Key, Evaluator] = Registry("evaluator", *_PLACE)
+COSTS: Registry[Key, Cost] = Registry("cost rule", *_PLACE)
+SHAPES: Registry[Key, ShapeRule] = Registry("shape rule", *_PLACE)
 
 
 @dataclass(frozen=True)
@@ -353,38 +355,29 @@ class CostView:
 
 def rule(*names: str, domain: str = "") -> Callable[[Rule], Rule]:
     """Decorator: this is the axis rule of the operators `names`. Raises ValueError when one has a rule already."""
-    return adder(RULES, names, domain)
+    return RULES.register(*keys(names, domain))
 
 
 def evaluator(*names: str, domain: str = "") -> Callable[[Evaluator], Evaluator]:
     """Decorator: this computes the operators `names` on small numpy arrays, `f(node, *arrays) -> array`."""
-    return adder(EVALUATORS, names, domain)
+    return EVALUATORS.register(*keys(names, domain))
 
 
 def cost(*names: str, domain: str = "") -> Callable[[Cost], Cost]:
     """Decorator: this counts the multiply-accumulates of the operators `names` from their shapes."""
-    return adder(COSTS, names, domain)
+    return COSTS.register(*keys(names, domain))
 
 
 def shape_rule(*names: str, domain: str = "") -> Callable[[ShapeRule], ShapeRule]:
     """Decorator: this tells the shapes of outputs where onnx has no schema, `f(node, inputs) -> outputs`, each
     (shape, element type) or None: not given, not known.
     """
-    return adder(SHAPES, names, domain)
+    return SHAPES.register(*keys(names, domain))
 
 
-def adder(table: dict[Key, Any], names: Sequence[str], domain: str) -> Callable[[Any], Any]:
-    """A decorator that puts a function into a table. Raises ValueError when an operator is there already."""
-
-    def add(function: Any) -> Any:
-        for name in names:
-            key = (canonical_domain(domain), name)
-            if key in table:
-                raise ValueError(f"operator {name} of domain '{domain}' is registered twice")
-            table[key] = function
-        return function
-
-    return add
+def keys(names: Sequence[str], domain: str) -> list[Key]:
+    """The operators `names` of a domain, as tables know them."""
+    return [(canonical_domain(domain), name) for name in names]
 
 
 def canonical_domain(domain: str) -> str:

@@ -17,7 +17,8 @@ import numpy.typing as npt
 import onnx_ir as ir
 
 from onnxprune.model.weights import reading
-from onnxprune.ops.base import Array, Key, adder, attribute, key_of
+from onnxprune.ops.base import Array, Key, attribute, key_of, keys
+from onnxprune.support.registry import Registry
 
 Positions = npt.NDArray[np.int64]
 
@@ -65,12 +66,12 @@ class Form:
 _ALIAS: Key = ("", "Identity")
 _TURN: Key = ("", "Transpose")
 MakeForm = Callable[[ir.Node, tuple[int, ...], tuple[int, ...]], "Form | None"]
-FORMS: dict[Key, MakeForm] = {}
+FORMS: Registry[Key, MakeForm] = Registry("matrix form", "onnxprune.ops", "onnxprune.ops")
 
 
 def affine(*names: str, domain: str = "") -> Callable[[MakeForm], MakeForm]:
     """Decorator: this is the form of the operators `names`, given the node and the shapes of input and weight."""
-    return adder(FORMS, names, domain)
+    return FORMS.register(*keys(names, domain))
 
 
 def constant_of(value: ir.Value | None) -> ir.TensorProtocol | None:

@@ -1,11 +1,13 @@
-"""A pruned model in memory: how units are taken out of an analysed one, and how it gets into a file."""
+"""What a recipe comes to: a model in memory, what it was made with, the numbers, and how it gets into a file."""
 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import onnx_ir as ir
 
@@ -14,134 +16,18 @@ from onnxprune.analysis.cost import Cost
 from onnxprune.analysis.groups import Analysis
 from onnxprune.analysis.inspect import blaming
 from onnxprune.evaluation import verify
-from onnxprune.model.file import estimated_bytes, file_bytes, staged
-from onnxprune.passes.remove_dead import RemoveDead
-from onnxprune.passes.remove_units import RemoveUnits
-from onnxprune.passes.share_initializers import ShareInitializers
-from onnxprune.passes.strip_metadata import StripMetadata
-from onnxprune.pipeline.details import Details, details_of
-from onnxprune.steps.clean import clean
+from onnxprune.model.file import estimated_bytes, file_bytes, staged, to_proto
+from onnxprune.steps.base import Record
 from onnxprune.steps.plan import Plan
-from onnxprune.steps.prune.criteria.base import Scores
-from onnxprune.steps.recover.methods import Recovery
+from onnxprune.steps.recover.layerwise import LayerError
+from onnxprune.steps.recover.step import NONE
+from onnxprune.steps.state import State
 from onnxprune.support.files import check_targets
+from onnxprune.support.notebook import html_table
 from onnxprune.support.progress import Progress, silent
 
-
-@dataclass
-class Result:
-    """A pruned model, the plan that made it, and the numbers. `save` checks and writes it."""
-
-    model: ir.Model
-    plan: Plan
-    report: Report
-    _source: Path = field(repr=False)
-    _bindings: dict[str, int] = field(repr=False)
-
-    def save(
-        self,
-        path: str | Path,
-        *,
-        external: bool | None = None,
-        plan: str | Path | None = None,
-        seed: int = 0,
-        progress: Progress = silent,
-    ) -> Report:
-        """Write to `path` after checker, shape inference and one ONNX Runtime run on both files; atomic.
-
-        Args:
-            path: where to; never the file that was read.
-            external: weights in `<path>.data` (True), in the file (False), or as they were read (None).
-            plan: where to write the plan; both files appear, or none.
-            seed: of the inputs of the trial run.
-            progress: told what is being done.
-
-        Raises VerificationError when a check fails, ModelError when the original cannot be run or the file not be
-        written, UsageError when `path` is no place for a file. In all cases nothing is left behind.
-        """
-        check_targets([self._source], path, plan)
-        progress("running the original")
-        original = verify.run_original(self._source, self._bindings, seed)
-        progress("writing and checking")
-        plan_written = contextlib.nullcontext() if plan is None else self.plan.staged(plan)
-        with blaming(self._source), plan_written, staged(self.model, path, external=external) as written:
-            notes = verify.verify(written, original)
-            size = sum(file.stat().st_size for file in written.parent.iterdir())
-        self.report = replace(
-            self.report,
-            file_bytes=(self.report.file_bytes[0], size),
-            estimated=False,
-            notes=(*self.report.notes, *notes),
-        )
-        return self.report
-
-
-def default_output(source: Path) -> Path:
-    """`model.onnx` becomes `model.pruned.onnx`, beside it."""
-    return source.parent / f"{source.stem}.pruned.onnx"
-
-
-def remove_units(
-    path: Path,
-    analysis: Analysis,
-    plan: Plan,
-    keep_metadata: bool,
-    notes: Sequence[str] = (),
-    mend: Callable[[ir.Model], Recovery] | None = None,
-    scores: Mapping[str, Scores] | None = None,
-    cleaners: Sequence[str] = (),
-) -> Result:
-    """Take out what a plan says, recover if there is a way to, clean up, and count what is left.
-
-    Args:
-        path: where the model was read from.
-        analysis: of the model, which is changed.
-        plan: what goes.
-        keep_metadata: keep what the exporter wrote about its author's machine.
-        notes: what a person should know besides.
-        mend: changes the weights that are left.
-        scores: what the plan was made from, for reports.
-        cleaners: see `cleaning.CLEANERS`.
-    """
-    model = analysis.model
-    details = details_of(analysis, plan, scores)
-    kept = {atom: int(mask.sum()) for atom, mask in plan.keep(analysis).items()}
-    before = cost.before(analysis)
-    batch, sizes = cost.batch_size(analysis), cost.sizes_of_sample(analysis)
-    macs = cost.measure(analysis, kept).macs // batch
-    RemoveUnits(analysis, plan.keep(analysis))(model)
-    RemoveDead()(model)
-    recovery = mend(model) if mend else Recovery()
-    notes = (*notes, *clean(model, cleaners))
-    ShareInitializers()(model)
-    if not keep_metadata:
-        StripMetadata()(model)
-    groups = tuple(GroupReport(g.id, g.kind, g.units, kept.get(g.atom, g.units), g.statistics) for g in analysis.groups)
-    report = Report(
-        before=before,
-        after=replace(cost.stored(model), macs=macs),
-        sizes=sizes,
-        file_bytes=(file_bytes(model), estimated_bytes(model)),
-        estimated=True,
-        groups=groups,
-        unruled=dict(analysis.unruled),
-        notes=(*notes, *recovery.notes, *(() if plan.removed_units else (_nothing_removed(plan),))),
-        recovery=recovery,
-        details=details,
-    )
-    return Result(model, plan, report, path, analysis.shapes.bindings)
-
-
-def _nothing_removed(plan: Plan) -> str:
-    request = plan.request
-    if not request:
-        return "the plan removes nothing"
-    if request.get("lossless"):
-        return "no unit can go without a trace: nothing was removed"
-    if request.get("target"):
-        return f"{', '.join(request['target'])}: met without removing anything"
-    rounding = f" with round-to {request['round_to']}" if request.get("round_to", 1) > 1 else ""
-    return f"ratio {request.get('ratio', 0):g}{rounding} leaves every group whole: nothing was removed"
+if TYPE_CHECKING:
+    import onnx
 
 
 @dataclass(frozen=True)
@@ -155,7 +41,7 @@ class GroupReport:
     statistics: bool
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Report:
     """What a run did, in numbers.
 
@@ -166,10 +52,10 @@ class Report:
         file_bytes: on disk, before and after, external data included.
         estimated: nothing was written yet, the second figure of `file_bytes` is the sum of the parts.
         groups: every group of the model, in topological order.
-        unruled: operators without a rule and their counts: the dimensions they touch were left alone.
+        unruled: operators without a rule and their counts: the dimensions that they touch were left alone.
         notes: what a person should know besides.
-        recovery: how the accuracy was won back, and the error of each layer before and after.
-        details: the model by stages, scores, what is frozen.
+        recovery: how the accuracy was recovered, "none" where it was not.
+        errors: per layer that was recovered, its error before and after; in topological order.
     """
 
     before: Cost
@@ -180,5 +66,144 @@ class Report:
     groups: tuple[GroupReport, ...]
     unruled: dict[str, int]
     notes: tuple[str, ...] = ()
-    recovery: Recovery = field(default_factory=Recovery)
-    details: Details = field(default_factory=Details)
+    recovery: str = NONE
+    errors: tuple[LayerError, ...] = ()
+
+    def _rows(self) -> list[tuple[str, int, int, str]]:
+        rows = [
+            ("parameters", self.before.parameters, self.after.parameters),
+            ("MACs", self.before.macs, self.after.macs),
+            ("file bytes", *self.file_bytes),
+        ]
+        return [(name, old, new, f"{new / old:.1%}" if old else "-") for name, old, new in rows]
+
+    def __repr__(self) -> str:
+        smaller = [group for group in self.groups if group.kept < group.units]
+        removed = sum(group.units - group.kept for group in smaller)
+        lines = [f"Report: {removed:,} units of {len(smaller)} groups removed"]
+        lines += [f"  {name:<11}{old:>15,} -> {new:>15,}  {left:>7} left" for name, old, new, left in self._rows()]
+        if self.errors:
+            lines.append(f"  recovered by {self.recovery}, {len(self.errors)} layers")
+        return "\n".join(lines)
+
+    def _repr_html_(self) -> str:
+        return html_table(("", "before", "after", "left"), self._rows())
+
+
+@dataclass(repr=False)
+class Result:
+    """A model in memory, the recipe that made it, and the numbers. `save` checks and writes it.
+
+    Attributes:
+        state: what the steps have left.
+        recipe: as plain data, see `Recipe.document`; empty where it was no recipe.
+        source: the model that was given: what the result is compared with.
+        before: the analysis of that model.
+        seed: of the inputs of the trial run.
+    """
+
+    state: State
+    recipe: Mapping[str, Any]
+    source: Path | ir.Model
+    before: Analysis
+    seed: int = 0
+    _saved: Report | None = field(default=None, repr=False)
+
+    @property
+    def model(self) -> ir.Model:
+        """The model in memory."""
+        return self.state.model
+
+    @cached_property
+    def plan(self) -> Plan:
+        """What was removed, and the recipe; see `apply`."""
+        return replace(self.state.plan(), recipe=dict(self.recipe))
+
+    def proto(self) -> onnx.ModelProto:
+        """The model as onnx's own message, weights inside. Raises ModelError above 2 GB, which `save` can write."""
+        return to_proto(self.model)
+
+    @property
+    def report(self) -> Report:
+        """The numbers; those of the file, once it is saved."""
+        return self._saved or self._counted
+
+    @cached_property
+    def _counted(self) -> Report:
+        before, model, records = self.before, self.model, self.state.records
+        cut = before is self.state.original
+        kept = {atom: int(mask.sum()) for atom, mask in self.state.left.items()} if cut else {}
+        first, batch = cost.before(before), cost.batch_size(before)
+        recovered = [record for record in records if record.step == "recover"]
+        notes = [note for record in records for note in record.notes]
+        if cut and not self.plan.removed_units:
+            notes.append(_nothing_removed(records))
+        return Report(
+            before=first,
+            after=replace(cost.stored(model), macs=cost.measure(before, kept).macs // batch),
+            sizes=cost.sizes_of_sample(before),
+            file_bytes=(file_bytes(before.model), estimated_bytes(model)),
+            estimated=True,
+            groups=tuple(
+                GroupReport(g.id, g.kind, g.units, kept.get(g.atom, g.units), g.statistics) for g in before.groups
+            ),
+            unruled=dict(before.unruled),
+            notes=tuple(dict.fromkeys(notes)),
+            recovery=recovered[-1].numbers["method"] if recovered else NONE,
+            errors=tuple(recovered[-1].numbers["errors"]) if recovered else (),
+        )
+
+    def save(
+        self,
+        path: str | Path,
+        *,
+        external: bool | None = None,
+        plan: str | Path | None = None,
+        progress: Progress = silent,
+    ) -> Report:
+        """Write to `path` after checker, shape inference and one ONNX Runtime run on both models; atomic.
+
+        Args:
+            path: where to; never the file that was read.
+            external: weights in `<path>.data` (True), in the file (False), or as they were read (None).
+            plan: where to write the plan; both files appear, or none.
+            progress: is called with what is being done.
+
+        Raises VerificationError when a check fails, ModelError when the original cannot be run or the file not be
+        written, UsageError when `path` is no place for a file. In all cases nothing is left behind.
+        """
+        check_targets([self.source] if isinstance(self.source, Path) else [], path, plan)
+        progress("running the original")
+        original = verify.run_original(self.source, self.before.shapes.bindings, self.seed)
+        progress("writing and checking")
+        plan_written = contextlib.nullcontext() if plan is None else self.plan.staged(plan)
+        with blaming(self.source), plan_written, staged(self.model, path, external=external) as written:
+            notes = verify.verify(written, original)
+            size = sum(file.stat().st_size for file in written.parent.iterdir())
+        counted = self._counted
+        sizes = (counted.file_bytes[0], size)
+        self._saved = replace(counted, file_bytes=sizes, estimated=False, notes=(*counted.notes, *notes))
+        return self._saved
+
+    def __repr__(self) -> str:
+        return f"Result, {self.report!r}"
+
+    def _repr_html_(self) -> str:
+        return self.report._repr_html_()
+
+
+def default_output(source: Path) -> Path:
+    """`model.onnx` becomes `model.pruned.onnx`, beside it."""
+    return source.parent / f"{source.stem}.pruned.onnx"
+
+
+def _nothing_removed(records: tuple[Record, ...]) -> str:
+    options = next((record.options for record in records if record.step == "prune"), None)
+    if options is None:
+        return "nothing was removed"
+    if options.get("lossless"):
+        return "no unit can go without a trace: nothing was removed"
+    if options.get("target"):
+        return f"{', '.join(options['target'])}: met without removing anything"
+    rounding = f" with round-to {options['round_to']}" if options.get("round_to", 1) > 1 else ""
+    return f"ratio {options.get('ratio', 0.5):g}{rounding} leaves every group whole: nothing was removed"

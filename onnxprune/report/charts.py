@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from onnxprune.pipeline.details import along, histogram
+from onnxprune.report.details import along, histogram
 
 _DENSITY_BINS = 80
 
@@ -21,6 +21,12 @@ def cell(shapes: str, width: float, height: float, kind: str) -> str:
         f'<svg class="{kind}" viewBox="0 0 {_short(width)} {_short(height)}" preserveAspectRatio="none" '
         f'aria-hidden="true" focusable="false">{shapes}</svg>'
     )
+
+
+def shortened(name: str, length: int) -> str:
+    """A name in at most `length` letters: of a longer one the middle is left out."""
+    start = length // 3
+    return name if len(name) <= length else f"{name[:start]}…{name[start + 1 - length :]}"
 
 
 def columns(counts: Sequence[int] | Any, highest: int, left: float, step: float, base: float, height: float) -> str:

@@ -7,6 +7,7 @@ from html import escape
 from math import isfinite
 
 from onnxprune.analysis.groups import Group
+from onnxprune.report.charts import shortened
 from onnxprune.steps.prune.allocation.base import Curve
 
 _WIDTH, _HEIGHT, _MARGIN, _COLUMNS = 220, 110, 24, 4
@@ -48,7 +49,7 @@ def _panel(group: Group, curve: Curve, low: float, high: float, column: int, row
     ]
     line = " ".join(f"{x:.1f},{y:.1f}" for x, y in points)
     dots = "".join(f'<circle cx="{x:.1f}" cy="{y:.1f}" r="2.5"/>' for x, y in points)
-    name = group.id if len(group.id) <= 30 else "…" + group.id[-29:]
+    name = shortened(group.id, 30)
     return (
         f'<path class="axis" d="M{left},{top}V{top + tall}H{left + wide}"/><polyline class="curve" points="{line}"/>'
         f'{dots}<text x="{left}" y="{top + tall + 14}">{escape(name)} ({group.units})</text>'

@@ -21,9 +21,8 @@ from onnxprune.analysis.groups import Analysis, Group
 from onnxprune.dims import Atom, describe
 from onnxprune.model.file import file_bytes
 from onnxprune.passes.strip_metadata import annotated
-from onnxprune.pipeline.details import frozen
-from onnxprune.pipeline.result import Report
-from onnxprune.steps.plan import Plan
+from onnxprune.pipeline.result import Result
+from onnxprune.report.details import details_of, frozen
 
 FORMAT = 1
 
@@ -44,24 +43,26 @@ def _plain(value: Any) -> Any:
     return None if isinstance(value, float) and not isfinite(value) else value
 
 
-def of_result(report: Report, plan: Plan, model: Path, output: Path | None) -> dict[str, Any]:
-    """What `compress` and `apply` did; `output` is None when no file was written."""
+def of_result(result: Result, model: Path, output: Path | None) -> dict[str, Any]:
+    """What `compress`, `apply` and `recover` did; `output` is None when no file was written."""
+    report, details = result.report, details_of(result)
     sizes = dict(zip(("before", "after"), report.file_bytes, strict=True))
     return {
         "format": FORMAT,
+        "kind": "result",
         "model": str(model),
         "output": None if output is None else str(output),
-        "request": plan.request,
+        "recipe": dict(result.recipe),
         "before": {**asdict(report.before), "file_bytes": sizes["before"]},
         "after": {**asdict(report.after), "file_bytes": sizes["after"]},
         "file_bytes_estimated": report.estimated,
         "macs_at": report.sizes,
         "groups": [asdict(group) for group in report.groups],
         "unruled": report.unruled,
-        "recovery": {"method": report.recovery.method, "layers": [asdict(error) for error in report.recovery.errors]},
-        "scores": list(report.details.scores),
-        "stages": list(report.details.stages),
-        "frozen": list(report.details.frozen),
+        "recovery": {"method": report.recovery, "layers": [asdict(error) for error in report.errors]},
+        "scores": list(details.scores),
+        "stages": list(details.stages),
+        "frozen": list(details.frozen),
         "notes": list(report.notes),
     }
 

@@ -10,6 +10,8 @@ from html import escape
 from math import sqrt
 from typing import Any
 
+from onnxprune.report.charts import shortened
+
 _ROW, _COLUMN, _MARGIN = 46, 176, 10
 _BOX_HEIGHT, _WIDEST, _NARROWEST = 24, 160, 96
 _NAME_LENGTH, _LETTER = 22, 6.6
@@ -73,8 +75,7 @@ def _box(entry: Mapping[str, Any], middle: float, widest: int) -> str:
 
 def _label(entry: Mapping[str, Any]) -> str:
     if entry["operator"] is None:
-        name = str(entry["name"])
-        return name if len(name) <= _NAME_LENGTH else f"…{name[1 - _NAME_LENGTH :]}"
+        return shortened(str(entry["name"]), _NAME_LENGTH)
     if entry["width"] is None:
         return str(entry["operator"])
     before, after = entry["width"]

@@ -34,11 +34,11 @@ def _json(graph: nx.DiGraph) -> str:
 _WRITERS: dict[str, Callable[[nx.DiGraph], str]] = {".graphml": _graphml, ".json": _json}
 
 
-def check_graph_file(path: Path, model: Path) -> None:
+def check_graph_file(path: Path, *models: Path) -> None:
     """Raises UsageError when no graph can be written to `path`: an unknown suffix, a folder, the model itself."""
     if path.suffix not in _WRITERS:
         raise UsageError(f"--graph {path} must end in .graphml (GraphML) or .json (networkx node-link data)")
-    check_target(path, model)
+    check_target(path, *models)
 
 
 def write_graph(analysis: Analysis, path: Path) -> None:
@@ -46,7 +46,7 @@ def write_graph(analysis: Analysis, path: Path) -> None:
 
     Raises UsageError for another suffix, ModelError when the file cannot be written.
     """
-    check_graph_file(path, analysis.model.meta["files"][0])
+    check_graph_file(path, *analysis.model.meta["files"])
     names = analysis.names()
     edges = {
         tensor: {

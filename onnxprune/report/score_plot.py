@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from onnxprune.pipeline.details import along, histogram
-from onnxprune.report.charts import columns
+from onnxprune.report.charts import columns, shortened
+from onnxprune.report.details import along, histogram
 
 _WIDTH, _ROW, _HEAD = 960, 44, 64
 _LEFT, _RIGHT = 320, 840  # between these lie the bars
@@ -65,7 +65,7 @@ def _row(group: Mapping[str, Any], top: int, ends: tuple[float, float] | None) -
     ends = ends or (float(values.min()), float(values.max()))
     counts = histogram(values, _BINS, ends)
     name, base, step = group["id"], top + _HEIGHT, (_RIGHT - _LEFT) / _BINS
-    short = name if len(name) <= _NAME_LENGTH else f"…{name[1 - _NAME_LENGTH :]}"
+    short = shortened(name, _NAME_LENGTH)
     bars = columns(counts, counts.max(), _LEFT, step, base, _HEIGHT)
     at = _LEFT + (_RIGHT - _LEFT) * along(np.median(values), ends)
     return [

@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 
 from onnxprune.analysis.groups import Group
-from onnxprune.pipeline.details import histogram
 from onnxprune.report import terminal
 from onnxprune.report.data import FORMAT
+from onnxprune.report.details import histogram
 from onnxprune.steps.prune.criteria.base import Criterion, Scores
 
 _BLOCKS = "▁▂▃▄▅▆▇█"

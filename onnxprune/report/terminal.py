@@ -15,7 +15,6 @@ from rich.text import Text
 from onnxprune.analysis.groups import Analysis
 from onnxprune.pipeline.result import GroupReport, Report
 from onnxprune.report import data
-from onnxprune.steps.recover.methods import Recovery
 
 # Where nobody sees line ends, names are worth more than narrow lines.
 _WIDTH_IN_FILES = 160
@@ -34,9 +33,9 @@ def show_result(report: Report, model: Path, output: Path | None, *, verbose: bo
     out.print(_before_after(report))
     out.print()
     out.print(_by_group(report.groups) if verbose else _by_kind(report.groups))
-    if report.recovery.errors:
+    if report.errors:
         out.print()
-        out.print(_recovery(report.recovery, verbose))
+        out.print(_recovery(report, verbose))
     _show_unruled(out, report.unruled)
     for note in report.notes:
         out.print(f"note: {note}", style="yellow", soft_wrap=True)
@@ -97,11 +96,11 @@ def _by_group(groups: Iterable[GroupReport]) -> Table:
     return table
 
 
-def _recovery(recovery: Recovery, verbose: bool) -> Table:
+def _recovery(report: Report, verbose: bool) -> Table:
     """Each layer's error when `verbose`, else the mean and the worst."""
-    title = f"recovery ({recovery.method}): error of a layer, relative to the variance of what it should give"
+    title = f"recovery ({report.recovery}): error of a layer, relative to the variance of what it should give"
     table = table_of("layer", ">before", ">after", title=title)
-    errors = recovery.errors
+    errors = report.errors
     worst = max(errors, key=lambda error: error.after)
     rows = [(error.layer, error.before, error.after) for error in (errors if verbose else [worst])]
     if not verbose:

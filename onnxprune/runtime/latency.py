@@ -25,10 +25,11 @@ from typing import Any
 
 import numpy as np
 
-from onnxprune.errors import MissingExtraError, ModelError, UsageError
+from onnxprune.errors import ModelError, UsageError
+from onnxprune.model.file import name_of
 from onnxprune.model.signature import Feed, Port, synthetic_feed
 from onnxprune.runtime.providers import CPU
-from onnxprune.runtime.session import _reason
+from onnxprune.runtime.session import Runnable, load, reason, session_options, session_ports
 from onnxprune.support.garbage import no_garbage_collection
 from onnxprune.support.progress import Counted
 
@@ -52,7 +53,7 @@ class Setting:
 
     Attributes:
         provider: execution provider of ONNX Runtime, by its full name.
-        batch: size of the inputs' first axis where that is dynamic.
+        batch: size of the inputs' batch axis where that is dynamic.
         threads: that one operator may use; 0 lets ONNX Runtime decide.
         warmup: runs of a new session before it is timed.
     """
@@ -68,7 +69,7 @@ class Latency:
     """What was measured of one model.
 
     Attributes:
-        model: path of the file, as given.
+        model: path of the file, as given; one word for a model in memory.
         setting: how it was run, with the provider and the batch that it really ran with.
         seconds: of one run, one entry per round; a mean over several runs where one is too short for the clock.
         sessions: which session each of them was measured in, ascending.
@@ -102,12 +103,12 @@ class Latency:
 
     @property
     def throughput(self) -> float:
-        """Samples (entries of the first axis) per second at the median."""
+        """Samples (entries of the batch axis) per second at the median."""
         return self.setting.batch / self.median
 
 
 def measure(
-    paths: Sequence[Path],
+    models: Sequence[Runnable],
     setting: Setting = Setting(),
     *,
     rounds: int | None = None,
@@ -123,7 +124,7 @@ def measure(
     has a clock of its own. Windows counts it in steps that are too long.
 
     Args:
-        paths: model files with the same inputs; the same file may be given twice.
+        models: files or models in memory, with the same inputs; the same one may be given twice.
         setting: provider, batch, threads, warm-up.
         rounds: how often each model is timed (None: as often as `seconds` allows, once per session at least).
         seconds: of measuring per model, warm-up and loading not counted.
@@ -134,9 +135,9 @@ def measure(
 
     Raises UsageError for inputs that do not fit or numbers that make no sense, ModelError when a model does not run.
     """
-    _check(paths, setting, rounds, seconds)
+    _check(models, setting, rounds, seconds)
     rng = random.Random(seed)
-    turns = [_Turn(Path(path)) for path in paths]
+    turns = [_Turn(model) for model in models]
     sessions = SESSIONS if rounds is None else min(SESSIONS, rounds)
     for session in range(sessions):
         progress(Counted(f"timing, session {session + 1} of {sessions}", session, sessions))
@@ -156,11 +157,11 @@ def measure(
         for turn in turns:
             turn.close()
     assert feed is not None
-    return [turn.result(path, setting, feed) for path, turn in zip(paths, turns, strict=True)]
+    return [turn.result(setting, feed) for turn in turns]
 
 
-def _check(paths: Sequence[Path], setting: Setting, rounds: int | None, seconds: float) -> None:
-    if not paths:
+def _check(models: Sequence[Runnable], setting: Setting, rounds: int | None, seconds: float) -> None:
+    if not models:
         raise UsageError("no model is given: give the path of at least one")
     for name, number, least in (
         ("batch", setting.batch, 1),
@@ -188,32 +189,38 @@ def _rounds(count: int | None, seconds: float) -> Iterator[None]:
 
 
 def made_inputs(ports: Sequence[Port], batch: int, sizes: Mapping[str, int] = _NO_SIZES, seed: int = 0) -> Feed:
-    """Inputs from the signature, with a dynamic first axis as the batch unless `sizes` says something else.
+    """Inputs from the signature, with a dynamic batch axis of that size unless `sizes` says something else.
 
     Raises UsageError where the batch is asked for and no input has such an axis.
     """
-    symbols = {port.symbol(0) for port in ports if port.shape and not isinstance(port.shape[0], int)}
+    symbols = [port.batch_symbol for port in ports if port.batch_symbol is not None]
     feed = synthetic_feed(ports, {**dict.fromkeys(symbols, batch), **sizes}, seed)
-    if batch > 1 and batch not in {array.shape[0] for array in feed.values() if array.ndim}:
+    if batch > 1 and batch not in _batch_sizes(ports, feed):
         shapes = ", ".join(f"'{port.name}' {port}" for port in ports)
         raise UsageError(f"batch {batch} cannot be run: the model's inputs have fixed sizes ({shapes}); leave it out")
     return feed
+
+
+def _batch_sizes(ports: Sequence[Port], feed: Feed) -> list[int]:
+    """The sizes of the batch axes of the inputs that have one."""
+    return [feed[port.name].shape[port.batch_axis] for port in ports if port.shape and port.batch_axis is not None]
 
 
 def _check_inputs(turn: _Turn, first: _Turn, feed: Feed) -> None:
     expected = {port.name for port in turn.inputs}
     if expected != set(feed):
         raise UsageError(
-            f"{turn.path} takes the inputs {', '.join(sorted(expected))}, but the data has {', '.join(sorted(feed))}"
-            + ("" if turn is first else f" as {first.path}; models are compared on the same inputs")
+            f"{turn.name} takes the inputs {', '.join(sorted(expected))}, but the data has {', '.join(sorted(feed))}"
+            + ("" if turn is first else f" as {first.name}; models are compared on the same inputs")
         )
 
 
 class _Turn:
     """One model's part in the measurement: its session of the moment, and the times so far."""
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
+    def __init__(self, model: Runnable) -> None:
+        self.name = name_of(model)
+        self._model = model
         self.provider = ""
         self._run: Callable[[], object] = lambda: None
         self._session: Any = None
@@ -225,10 +232,10 @@ class _Turn:
 
     def load(self, setting: Setting) -> None:
         start = perf_counter()
-        self._session = deployed_session(self.path, setting.provider, setting.threads)
+        self._session = deployed_session(self._model, setting.provider, setting.threads)
         self._loads.append(perf_counter() - start)
         self.provider = self._session.get_providers()[0]
-        self.inputs = [Port(port.name, port.type, tuple(port.shape)) for port in self._session.get_inputs()]
+        self.inputs = session_ports(self._session)[0]
 
     def close(self) -> None:
         self._session, self._run = None, lambda: None
@@ -246,7 +253,7 @@ class _Turn:
                     break
                 self._run()
         except Exception as error:
-            raise ModelError(f"ONNX Runtime cannot run {self.path.name}: {_reason(error)}") from error
+            raise ModelError(f"ONNX Runtime cannot run {Path(self.name).name}: {reason(error)}") from error
         if not self._repeat:
             once = min(self._timed(1)[0] for _ in range(3))
             self._repeat = max(1, ceil(_SHORTEST_SECONDS / once))
@@ -267,8 +274,8 @@ class _Turn:
         on_processor = thread_time() - start_on_processor
         return (perf_counter() - start) / repeat, on_processor / repeat
 
-    def result(self, path: Path, setting: Setting, feed: Feed) -> Latency:
-        batches = [feed[port.name].shape[0] for port in self.inputs if port.shape]
+    def result(self, setting: Setting, feed: Feed) -> Latency:
+        batches = _batch_sizes(self.inputs, feed)
         used = replace(setting, provider=self.provider, batch=batches[0] if batches else 1)
         sizes = {
             port.symbol(axis): feed[port.name].shape[axis]
@@ -279,37 +286,29 @@ class _Turn:
         seconds, on_processor = (tuple(times) for times in zip(*self._times, strict=True))
         counts = self.provider == CPU and setting.threads == 1 and sys.platform != "win32"
         return Latency(
-            str(path), used, seconds, tuple(self._sessions), on_processor if counts else (), tuple(self._loads), sizes
+            self.name, used, seconds, tuple(self._sessions), on_processor if counts else (), tuple(self._loads), sizes
         )
 
 
-def deployed_session(path: Path, provider: str, threads: int = 1, *, profile: Path | None = None) -> Any:
+def deployed_session(model: Runnable, provider: str, threads: int = 1, *, profile: Path | None = None) -> Any:
     """An `onnxruntime.InferenceSession` with the settings that a server would use.
 
     Args:
-        path: the model file.
+        model: a file, or a model in memory.
         provider: full name of the execution provider; what it cannot run goes to the CPU.
         threads: of one operator; 0 lets ONNX Runtime decide.
         profile: start of the name of a file to write a profile to.
 
-    Raises MissingExtraError without ONNX Runtime, ModelError with one line when it refuses the file.
+    Raises MissingExtraError without ONNX Runtime, ModelError with one line when it refuses the model.
     """
-    try:
-        import onnxruntime
-    except ImportError:
-        raise MissingExtraError("onnxruntime", "cpu") from None
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = 4
-    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_ALL
+    options = session_options()
+    options.graph_optimization_level = type(options.graph_optimization_level).ORT_ENABLE_ALL
     options.intra_op_num_threads = threads
     options.add_session_config_entry("session.force_spinning_stop", "1")
     if profile is not None:
         options.enable_profiling = True
         options.profile_file_prefix = str(profile)
-    try:
-        return onnxruntime.InferenceSession(str(path), options, providers=list(dict.fromkeys([provider, CPU])))
-    except Exception as error:
-        raise ModelError(f"ONNX Runtime cannot load {path.name}: {_reason(error)}") from error
+    return load(model, options, list(dict.fromkeys([provider, CPU])))
 
 
 def _runner(session: Any, feed: Feed, device: str | None) -> Callable[[], object]:

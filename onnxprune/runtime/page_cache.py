@@ -20,13 +20,13 @@ _ALLOWED_BYTES = 256 << 20
 
 
 @contextlib.contextmanager
-def returned(folder: Path) -> Iterator[None]:
+def returned(folder: Path | None) -> Iterator[None]:
     """Give pages of private maps of files in `folder` back to the system every 20 ms for the length of a block.
 
     A page that is needed again comes back from the file cache; weights are never written to, so nothing is lost. Linux
-    only; nothing is done elsewhere.
+    only; nothing is done elsewhere, and nothing without a folder.
     """
-    if sys.platform != "linux":
+    if sys.platform != "linux" or folder is None:
         yield
         return
     done = threading.Event()

@@ -12,9 +12,10 @@ import numpy.typing as npt
 import onnx
 import onnx_ir as ir
 
-from onnxprune.errors import MissingExtraError, ModelError
+from onnxprune.errors import ModelError
 from onnxprune.model.graph import reads
 from onnxprune.runtime.providers import CPU_ONLY
+from onnxprune.runtime.session import load_parts, session_options
 from onnxprune.support.messages import one_line
 
 Array = npt.NDArray[Any]
@@ -106,16 +107,12 @@ class Stepper:
 
     def _session(self, piece: list[ir.Node], made: list[str]) -> tuple[Any, list[str]]:
         """A session for the nodes of a piece, and the names of its inputs."""
-        try:
-            import onnxruntime
-        except ImportError:
-            raise MissingExtraError("onnxruntime", "cpu") from None
         inside = {value.name for node in piece for value in node.outputs}
         inputs: dict[str, ir.Value] = {}
-        weights: dict[str, ir.Value] = {}
+        weights: dict[str, ir.TensorProtocol] = {}
         for value in (value for node in piece for value in reads(node)):
             if value.const_value is not None:
-                weights[value.name or ""] = value
+                weights[value.name or ""] = value.const_value
             elif value.name not in inside:
                 inputs[value.name or ""] = value
         proto = onnx.ModelProto(ir_version=self._model.ir_version)
@@ -123,13 +120,11 @@ class Stepper:
             proto.opset_import.add(domain=domain, version=version)
         proto.graph.name = "piece"
         proto.graph.node.extend(ir.to_proto(node) for node in piece)
-        proto.graph.initializer.extend(_tensor(name, value) for name, value in weights.items())
         proto.graph.input.extend(self._declared(name, value) for name, value in inputs.items())
         proto.graph.output.extend(onnx.ValueInfoProto(name=name) for name in made)
-        options = onnxruntime.SessionOptions()
-        options.log_severity_level = 4
+        options = session_options()
         try:
-            session = onnxruntime.InferenceSession(proto.SerializeToString(), options, providers=self._providers)
+            session = load_parts(proto, weights, options, self._providers)
         except Exception as error:
             raise ModelError(f"ONNX Runtime cannot load a part of the model: {one_line(error)}") from error
         return session, list(inputs)
@@ -166,17 +161,6 @@ def _type_of(array: Array) -> int:
 
 def _held(value: Any) -> bool:
     return not isinstance(value, np.memmap)
-
-
-def _tensor(name: str, value: ir.Value) -> onnx.TensorProto:
-    tensor = value.const_value
-    assert tensor is not None
-    proto = onnx.TensorProto(name=name, data_type=tensor.dtype.value, dims=tensor.shape.numpy())
-    if tensor.dtype == ir.DataType.STRING:
-        proto.string_data.extend(tensor.string_data())  # type: ignore[attr-defined]
-    else:
-        proto.raw_data = tensor.tobytes()
-    return proto
 
 
 def _run(session: Any, made: list[str], feed: dict[str, Array]) -> list[Any]:

@@ -6,20 +6,17 @@ the data as fit into memory together.
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from math import prod
-from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
 import numpy.typing as npt
-import onnx_ir as ir
 
 from onnxprune.analysis.groups import Analysis, Group
 from onnxprune.analysis.layers import Layer, layers
 from onnxprune.data.base import Batch, Data
 from onnxprune.dims import atoms
-from onnxprune.model.file import save
+from onnxprune.model.graph import with_outputs
 from onnxprune.runtime.providers import CPU_ONLY
 from onnxprune.runtime.session import Session
 from onnxprune.statistics.sites import Place, readers
@@ -136,14 +133,12 @@ class Activations:
     def stream(self, names: Iterable[str]) -> Iterator[tuple[Batch, dict[str, Array]]]:
         """Each batch with the named values. Raises ModelError when the model cannot be run."""
         wanted = list(dict.fromkeys(names))
-        with tempfile.TemporaryDirectory(prefix="onnxprune.") as folder:
-            path = Path(folder) / "model.onnx"
-            _save_with_outputs(self.analysis.model, wanted, path)
-            session = Session(path, self._providers, optimized=True)
-            for batch in self.data.batches():
-                fed = {name: array for name, array in batch.feed.items() if name in wanted}
-                made = [name for name in wanted if name not in fed]
-                yield batch, {**(session.run(batch.feed, made) if made else {}), **fed}
+        with with_outputs(self.analysis.model, wanted) as model:
+            session = Session(model, self._providers, optimized=True)
+        for batch in self.data.batches():
+            fed = {name: array for name, array in batch.feed.items() if name in wanted}
+            made = [name for name in wanted if name not in fed]
+            yield batch, {**(session.run(batch.feed, made) if made else {}), **fed}
 
     def _passes(self, names: Iterable[str]) -> Iterator[list[str]]:
         """The values in portions that fit into memory, in the order given."""
@@ -158,15 +153,3 @@ class Activations:
             size += more
         if portion:
             yield portion
-
-
-def _save_with_outputs(model: ir.Model, names: Sequence[str], path: Path) -> None:
-    """Write the model with further outputs; it is left as it was."""
-    values = {value.name: value for node in model.graph for value in node.outputs}
-    extra = [values[name] for name in names if name in values and not values[name].is_graph_output()]
-    count = len(model.graph.outputs)
-    model.graph.outputs.extend(extra)
-    try:
-        save(model, path)
-    finally:
-        model.graph.outputs[count:] = []  # unlike del, this tells the values

@@ -241,7 +241,7 @@ class Gradients:
             for stored in (*model.weights.values(), *model.statistics.values()):
                 stored.abs_()
         ports = ports_of(self.analysis.model)
-        one_sample = {port.symbol(0): 1 for port in ports if port.shape}
+        one_sample = {port.batch_symbol: 1 for port in ports if port.batch_symbol is not None}
         feed = synthetic_feed(ports, {**self.analysis.shapes.bindings, **one_sample})
         names = [_before_normalizing(value) for value in self.analysis.model.graph.outputs]
         values = model({name: np.ones_like(array) for name, array in feed.items()}, names)

@@ -64,6 +64,7 @@ def _zero(contraction: Contraction) -> float:
 def _sample_axis(analysis: Analysis, name: str) -> int:
     """The axis that enumerates the samples: of those that vary where the batch does the first that holds a batch."""
     shapes = analysis.shapes
-    batch = next((shapes.shapes[port.name][0] for port in ports_of(analysis.model) if port.shape), 1)
+    ports = (port for port in ports_of(analysis.model) if port.shape and port.batch_axis is not None)
+    batch = next((shapes.shapes[port.name][port.batch_axis or 0] for port in ports), 1)
     axes = [axis for axis, size in enumerate(shapes.shapes[name]) if size % batch == 0]
     return next((axis for axis in axes if (name, axis) in shapes.dynamic), axes[0] if axes else 0)

@@ -1,58 +1,178 @@
-"""What every step may use."""
+"""What every step has in common: the state that it changes, the context that it may use, and how it is registered.
+
+A compression is a list of steps (see `pipeline.recipe`). A step is a frozen dataclass whose fields are its options, and
+a function from a state to the next one:
+
+    state = Prune(ratio=0.5)(state, context)
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
-from onnxprune.data.base import Data
-from onnxprune.data.split import Split
-from onnxprune.runtime.latency import Setting
-from onnxprune.runtime.providers import CPU_ONLY
+from onnxprune.runtime.providers import CPU_ONLY, choose
+from onnxprune.support.options import changed, check_options, option
 from onnxprune.support.progress import Progress, silent
+from onnxprune.support.registry import Registry
 
-NONE = "none"
+if TYPE_CHECKING:  # the command line reads the options of steps, and has no use for what they work on
+    from onnxprune.data.base import Data
+    from onnxprune.data.split import Split
+    from onnxprune.runtime.latency import Setting
+    from onnxprune.steps.state import State
+
+_MEASURE, _RUN = "Measuring", "Running"
+
+
+@dataclass(frozen=True)
+class Loop:
+    """A round of a loop: its number, of how many, and how the loop spreads a cut over its rounds."""
+
+    number: int = 1
+    rounds: int = 1
+    schedule: str = "cubic"
+
+    @property
+    def done(self) -> float:
+        """How far the loop has come at the end of the round, in (0, 1]."""
+        return self.number / self.rounds
+
+    @property
+    def before(self) -> float:
+        """How far it had come before the round."""
+        return (self.number - 1) / self.rounds
 
 
 @dataclass(frozen=True)
 class Context:
-    """With what a cut is scored, recovered and measured.
+    """What every step may use: data, devices, seed, and who is told of progress.
 
     Attributes:
-        data: calibration data.
-        method: how to recover, see `recover.methods.METHODS`, or "none".
-        seed: of everything random.
-        providers: execution providers of ONNX Runtime for the runs on data.
-        loss: what gradients are of.
-        device: where torch computes those.
-        metric: what a target for drop is about, see `metrics.metric`.
-        setting: provider, batch and threads that latency is measured with.
-        jobs: processes for the measurements of a strategy.
-        cache: folder to keep those in (None: nowhere).
-        progress: told what is being done.
-        apart: what a target for drop is measured on, where that is not `data`.
+        data: samples that may be fitted to; None where there are none.
+        apart: samples that nothing is fitted to, where some were kept apart.
+        progress: is called with what is being done.
+        following: the steps of the recipe that come next, up to its end or that of a loop.
+        loop: where in a loop the step is.
     """
 
+    seed: int = option(0, "Of everything random.", low=0)
+    providers: tuple[str, ...] = option(
+        ("cpu",),
+        "Execution providers of ONNX Runtime, by preference: cuda,cpu.",
+        metavar="NAMES",
+        separator=",",
+        section=_RUN,
+    )
+    device: str = option("cpu", "Where torch runs, like cuda.", section=_RUN)
+    jobs: int = option(1, "Processes that measure, for scope sensitivity.", low=1, recorded=False, section=_RUN)
+    cache: Path | None = option(
+        None,
+        "Folder for what was measured; ~/.cache/onnxprune by default.",
+        metavar="FOLDER",
+        recorded=False,
+        section=_RUN,
+    )
+    loss: str = option(
+        "auto",
+        "What gradients are of: cross-entropy, mse, sampled, reconstruction, or module:function.",
+        metavar="NAME",
+        section=_MEASURE,
+    )
+    metric: str | None = option(
+        None,
+        "What a drop is measured in, see: onnxprune list metrics; accuracy with labels, else agreement or snr.",
+        metavar="NAME",
+        section=_MEASURE,
+    )
+    threads: int = option(
+        1, "Of one operator, where latency is measured; 0: as ONNX Runtime likes.", low=0, high=1024, section=_MEASURE
+    )
+    latency_batch: int = option(1, "Samples at a time, where latency is measured.", low=1, section=_MEASURE)
     data: Data | None = None
-    method: str = NONE
-    seed: int = 0
-    providers: Sequence[str] = CPU_ONLY
-    loss: str = "auto"
-    device: str = "cpu"
-    metric: str | None = None
-    setting: Setting = field(default_factory=Setting)
-    jobs: int = 1
-    cache: Path | None = None
-    progress: Progress = silent
     apart: Split | None = None
+    progress: Progress = silent
+    following: tuple[Step, ...] = ()
+    loop: Loop = Loop()
+
+    def __post_init__(self) -> None:
+        check_options(self)
+
+    @cached_property
+    def execution(self) -> tuple[str, ...]:
+        """Full names of the execution providers. Raises UsageError for one that ONNX Runtime does not know."""
+        return CPU_ONLY if self.providers == ("cpu",) else tuple(choose(self.providers)[0])
 
     @property
-    def recovers(self) -> bool:
-        """Is a cut recovered?"""
-        return self.method != NONE
+    def setting(self) -> Setting:
+        """How latency is measured."""
+        from onnxprune.runtime.latency import Setting
+
+        return Setting(self.execution[0], self.latency_batch, self.threads)
 
     @property
     def measured(self) -> Data | None:
-        """What a target for drop is measured on."""
+        """What a drop is measured on."""
         return self.apart.measuring if self.apart else self.data
+
+
+@dataclass(frozen=True)
+class Record:
+    """What a step did.
+
+    Attributes:
+        step: its name.
+        options: those that were not at their defaults.
+        numbers: what it found, by name; plain data.
+        notes: what a person should know.
+    """
+
+    step: str
+    options: Mapping[str, Any] = field(default_factory=dict)
+    numbers: Mapping[str, Any] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+
+
+class Step(ABC):
+    """A frozen dataclass whose fields are options, see `support.options.option`; registered with `step`."""
+
+    name: ClassVar[str]
+    summary: ClassVar[str]
+
+    def __post_init__(self) -> None:
+        check_options(self)
+        self.check()
+
+    def check(self) -> None:  # noqa: B027 (most steps have nothing to check)
+        """Raises UsageError for options that do not go together, before any file is opened."""
+
+    def needs(self, context: Context) -> None:  # noqa: B027 (nor to ask for)
+        """Raises UsageError where the context lacks something that the step needs, before any work."""
+
+    @abstractmethod
+    def __call__(self, state: State, context: Context) -> State:
+        """The next state; the given one stays as it is."""
+
+    def record(self, numbers: Mapping[str, Any] | None = None, notes: Iterable[str] = ()) -> Record:
+        """What it did, for the state."""
+        return Record(self.name, changed(self), numbers or {}, tuple(notes))
+
+
+steps: Registry[str, type[Step]] = Registry("step", "onnxprune.steps", "onnxprune.steps", leaf="step")
+S = TypeVar("S", bound=type[Step])
+
+
+def step(name: str) -> Callable[[S], S]:
+    """Decorator: make a step known by a name. Raises ValueError when the name is taken."""
+
+    def add(kind: S) -> S:
+        kind.name = name
+        kind.summary = next(iter((kind.__doc__ or "").strip().splitlines()), "")
+        steps.register(name)(kind)
+        return kind
+
+    return add

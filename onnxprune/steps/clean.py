@@ -1,30 +1,52 @@
-"""Clean-ups of the file that is written, each asked for by name: they change weights and nodes, not what comes out."""
+"""The step `clean`: clean-ups of the file that is written, which change weights and nodes, not what comes out."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
-import onnx_ir as ir
+from onnxprune.steps.base import Context, Step, step
+from onnxprune.support.options import option
 
-from onnxprune.errors import UsageError
-from onnxprune.passes.base import Pass
-from onnxprune.passes.equalize import Equalize
-from onnxprune.passes.fold_batchnorm import FoldBatchNorm
-from onnxprune.support.messages import did_you_mean
+if TYPE_CHECKING:
+    from onnxprune.steps.state import State
 
-# In the order in which they are applied.
-CLEANERS: Mapping[str, Callable[[], Pass]] = {"fold-batchnorm": FoldBatchNorm, "equalize": Equalize}
+_SECTION = "The file"
 
 
-def check_cleaners(names: Iterable[str]) -> None:
-    """Raises UsageError for a name that is none."""
-    for name in names:
-        if name not in CLEANERS:
-            raise UsageError(f"unknown clean-up '{name}'{did_you_mean(name, CLEANERS)}")
+def _names() -> list[str]:
+    from onnxprune.passes.base import CLEAN_UPS
+
+    return CLEAN_UPS.names()
 
 
-def clean(model: ir.Model, names: Iterable[str]) -> list[str]:
-    """Apply the named clean-ups in place; a line for each that found nothing to do."""
-    wanted = set(names)
-    chosen = [name for name in CLEANERS if name in wanted]
-    return [f"{name}: nothing to do" for name in chosen if not CLEANERS[name]()(model).modified]
+@step("clean")
+@dataclass(frozen=True)
+class Clean(Step):
+    """Clean the file up: merge equal weights, drop the exporter's notes, and more where it is asked for by name."""
+
+    passes: tuple[str, ...] = option(
+        (),
+        "Also these clean-ups, which leave the outputs as they are, see: onnxprune list clean-ups.",
+        choices=_names,
+        metavar="NAME",
+        flag="clean",
+        section=_SECTION,
+    )
+    keep_metadata: bool = option(
+        False, "Keep the exporter's notes on nodes, like stack traces with local paths.", section=_SECTION
+    )
+
+    def __call__(self, state: State, context: Context) -> State:  # noqa: ARG002
+        """The same model, tidier."""
+        from onnxprune.analysis.copy import copy_model
+        from onnxprune.passes.base import in_order
+        from onnxprune.passes.share_initializers import ShareInitializers
+        from onnxprune.passes.strip_metadata import StripMetadata
+
+        model, found = copy_model(state.model), in_order(set(self.passes))
+        notes = [f"{each.name}: nothing to do" for each in found if not each.make()(model).modified]
+        ShareInitializers()(model)
+        if not self.keep_metadata:
+            StripMetadata()(model)
+        return replace(state, current=state.current.rebuilt(model)).noted(self.record(notes=notes))

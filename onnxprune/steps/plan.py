@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+import re
+from collections.abc import Iterable
 from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -16,8 +17,11 @@ from onnxprune.dims import Atom, Mask
 from onnxprune.errors import PlanError
 from onnxprune.support.files import staged_text
 from onnxprune.support.messages import one_line
+from onnxprune.support.notebook import html_table
 
 FORMAT = 1
+# Groups that a print of a plan lists.
+_SHOWN = 6
 _ADVICE = "write one with: onnxprune compress MODEL --plan FILE"
 
 
@@ -26,7 +30,7 @@ class Removal:
     """The units that one group loses.
 
     Attributes:
-        group: its id, like `conv1.weight[0]`.
+        group: its name, like `layer1.0.conv1`; in plans of older versions its first weight axis.
         kind: what the units are.
         units: how many there were.
         remove: the positions that go, ascending.
@@ -38,30 +42,41 @@ class Removal:
     remove: tuple[int, ...]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Plan:
     """Everything that is removed from a model.
 
     Attributes:
         removals: what goes, in the order of the model's groups.
-        request: what it came from, for people; replay ignores it.
-        structure: id, kind and units of all groups of the model; so the plan is known to fit a model that was trained
+        recipe: the recipe that it came from, as `pipeline.recipe.Recipe.document` writes it; replay does not read it.
+        folds: constants that the removed units give go into the biases of what reads them, as in lossless removal.
+        structure: name, kind and units of all groups of the model; so the plan is known to fit a model that was trained
             and exported again, although the names in it have changed.
     """
 
     removals: tuple[Removal, ...] = ()
-    request: dict[str, Any] = field(default_factory=dict)
+    recipe: dict[str, Any] = field(default_factory=dict)
     structure: tuple[tuple[str, str, int], ...] = ()
+    folds: bool = False
 
     @property
     def removed_units(self) -> int:
         """How many units go in all."""
         return sum(len(removal.remove) for removal in self.removals)
 
+    def __repr__(self) -> str:
+        shown = [f"  {each.group}: {len(each.remove)} of {each.units} {each.kind}" for each in self.removals[:_SHOWN]]
+        more = [f"  ... and {len(self.removals) - _SHOWN} more groups"] if len(self.removals) > _SHOWN else []
+        return "\n".join([f"Plan: {self.removed_units:,} units of {len(self.removals)} groups go", *shown, *more])
+
+    def _repr_html_(self) -> str:
+        rows = ((each.group, each.kind, each.units, each.units - len(each.remove)) for each in self.removals)
+        return html_table(("group", "kind", "units", "kept"), rows)
+
     def to_json(self) -> str:
         """The plan as JSON, one group per line."""
         lines = ",\n".join("    " + json.dumps(asdict(removal)) for removal in self.removals)
-        head = json.dumps({"format": FORMAT, "request": self.request})[:-1]
+        head = json.dumps({"format": FORMAT, "kind": "plan", "folds": self.folds, "recipe": self.recipe})[:-1]
         structure = f',\n  "structure": {json.dumps(self.structure)}' if self.structure else ""
         return f'{head},\n  "groups": [\n{lines}\n  ]{structure}\n}}\n'
 
@@ -82,8 +97,9 @@ class Plan:
                 for g in data["groups"]
             )
             structure = tuple((str(name), str(kind), _whole(units)) for name, kind, units in data.get("structure", ()))
-            return Plan(removals, dict(data.get("request", {})), structure)
-        except (KeyError, TypeError, ValueError):
+            folds = data.get("folds", data.get("request", {}).get("lossless", False))  # plans of 0.1 said it there
+            return Plan(removals, dict(data.get("recipe", {})), structure, bool(folds))
+        except (AttributeError, KeyError, TypeError, ValueError):
             raise PlanError(f"not a complete plan of onnxprune; {_ADVICE}") from None
 
     @staticmethod
@@ -123,8 +139,9 @@ class Plan:
         return keep
 
     def _groups(self, analysis: Analysis) -> dict[str, Group]:
-        """The model's groups by the names that the plan uses: its ids, or those of the groups at the same places."""
-        groups = {group.id: group for group in analysis.groups}
+        """The model's groups by the names that the plan uses: theirs, or those of the groups at the same places."""
+        groups = {group.first_axis: group for group in analysis.groups}
+        groups.update((group.id, group) for group in analysis.groups)
         if all(removal.group in groups for removal in self.removals):
             return groups
         here = [(group.kind, group.units) for group in analysis.groups]
@@ -146,10 +163,10 @@ def compose(first: Plan, then: Plan) -> Plan:
     Raises PlanError where it cannot be that model.
     """
     removals = {removal.group: removal for removal in first.removals}
-    names = _same_places(first, then)
+    names = _names_before(first, then)
     for each in then.removals:
         removal = replace(each, group=names.get(each.group, each.group))
-        before = _before(removals, removal)
+        before = removals.get(removal.group)
         if before is None:
             removals[removal.group] = removal
             continue
@@ -164,41 +181,43 @@ def compose(first: Plan, then: Plan) -> Plan:
         removals[before.group] = Removal(before.group, before.kind, before.units, together)
     order = {name: place for place, (name, _, _) in enumerate(first.structure)}
     ordered = sorted(removals.values(), key=lambda removal: order.get(removal.group, len(order)))
-    return Plan(tuple(ordered), then.request or first.request, first.structure)
+    return Plan(tuple(ordered), then.recipe or first.recipe, first.structure, first.folds or then.folds)
 
 
-def _same_places(first: Plan, then: Plan) -> dict[str, str]:
-    """What the first plan calls groups of the second that it does not know by name.
+def _names_before(first: Plan, then: Plan) -> dict[str, str]:
+    """The names in the first plan of groups that the second one calls otherwise.
 
-    Groups are called after their first weight, and recovery brings new biases. Of the groups that only one of the plans
-    knows, those are the same that nothing but their kind and number of units could be mistaken for.
+    A group that shares its name with others (`a:heads#2`, `a[0].1`) is renamed once those are down to a unit: it is
+    the one of its layer with as many units left. Of the groups that only one of the plans knows, those are the same
+    that nothing but their kind and number of units could be mistaken for.
     """
     gone = {removal.group: len(removal.remove) for removal in first.removals}
-    names, own = {name for name, *_ in first.structure}, {name for name, *_ in then.structure}
-    left = [(name, (kind, units - gone.get(name, 0))) for name, kind, units in first.structure if name not in own]
-    new = [(name, (kind, units)) for name, kind, units in then.structure if name not in names]
-    kinds_left, kinds_new = [what for _, what in left], [what for _, what in new]
-    return {
-        name: left[kinds_left.index(what)][0]
-        for name, what in new
-        if kinds_left.count(what) == kinds_new.count(what) == 1
-    }
-
-
-def _before(removals: Mapping[str, Removal], removal: Removal) -> Removal | None:
-    """What has gone from the same group: one whose siblings on an axis are down to a unit has lost its number."""
-    if removal.group in removals:
-        return removals[removal.group]
-    numbered = [
-        each
-        for name, each in removals.items()
-        if name.rpartition(".")[0] == removal.group and each.units - len(each.remove) == removal.units
+    sizes = {name: units for name, _, units in first.structure} | {each.group: each.units for each in first.removals}
+    left = {name: units - gone.get(name, 0) for name, units in sizes.items()}
+    names: dict[str, str] = {}
+    for each in then.removals:
+        parts = [name for name in left if _layer(name) == _layer(each.group) and left[name] == each.units]
+        if len(parts) == 1 and left.get(each.group) != each.units:
+            names[each.group] = parts[0]
+    own = {name for name, *_ in then.structure}
+    only_first = [(name, (kind, left[name])) for name, kind, _ in first.structure if name not in own]
+    only_then = [
+        (name, (kind, units)) for name, kind, units in then.structure if name not in left and name not in names
     ]
-    return numbered[0] if len(numbered) == 1 else None
+    kinds_first, kinds_then = [what for _, what in only_first], [what for _, what in only_then]
+    for name, what in only_then:
+        if kinds_first.count(what) == kinds_then.count(what) == 1:
+            names[name] = only_first[kinds_first.index(what)][0]
+    return names
+
+
+def _layer(name: str) -> str:
+    """The name of a group without the part of its layer that it is."""
+    return re.sub(r"(:[a-z-]+)?(#\d+)?$|(?<=\])\.\d+$", "", name, count=1)
 
 
 def structure_of(analysis: Analysis) -> tuple[tuple[str, str, int], ...]:
-    """Id, kind and units of all groups."""
+    """Name, kind and units of all groups."""
     return tuple((group.id, group.kind, group.units) for group in analysis.groups)
 
 
@@ -216,11 +235,11 @@ def _mask(group: Group, removal: Removal) -> Mask:
     return mask
 
 
-def plan_from_masks(keep: Iterable[tuple[Group, Mask]], request: dict[str, Any]) -> Plan:
+def plan_from_masks(keep: Iterable[tuple[Group, Mask]], recipe: dict[str, Any] | None = None) -> Plan:
     """A plan that removes what the masks do not keep; groups that lose nothing are left out."""
     removals = [
         Removal(group.id, group.kind, group.units, tuple(int(unit) for unit in np.flatnonzero(~mask)))
         for group, mask in keep
         if not mask.all()
     ]
-    return Plan(tuple(removals), request)
+    return Plan(tuple(removals), recipe or {})

@@ -121,9 +121,9 @@ def ranks(analysis: Analysis) -> dict[str, Scores]:
 
 def test_uniform_takes_the_ratio_of_each_group(chain: Analysis) -> None:
     lost = allocations["uniform"](problem(chain))
-    assert lost(0.5) == {"w1[1]": 5, "w2[1]": 2, "w3[1]": 1}
-    assert lost(0.0) == {"w1[1]": 0, "w2[1]": 0, "w3[1]": 0}
-    assert lost(1.0) == {"w1[1]": 9, "w2[1]": 3, "w3[1]": 2}
+    assert lost(0.5) == {"w1": 5, "w2": 2, "w3": 1}
+    assert lost(0.0) == {"w1": 0, "w2": 0, "w3": 0}
+    assert lost(1.0) == {"w1": 9, "w2": 3, "w3": 2}
 
 
 def two_of_four(build: Build) -> Analysis:
@@ -146,24 +146,24 @@ def two_of_four(build: Build) -> Analysis:
     ],
 )
 def test_global_ranks_all_units(build: Build, a: list[float], b: list[float], t: float, lost: tuple[int, int]) -> None:
-    found = allocations["global"](problem(two_of_four(build), {"a[1]": np.array(a), "b[1]": np.array(b)}))(t)
-    assert (found.get("a[1]", 0), found.get("b[1]", 0)) == lost
+    found = allocations["global"](problem(two_of_four(build), {"a": np.array(a), "b": np.array(b)}))(t)
+    assert (found.get("a", 0), found.get("b", 0)) == lost
 
 
 def test_global_takes_comparable_scores_as_they_are(build: Build) -> None:
-    scores = {"a[1]": np.array([0.5, 1.0, 1.5, 2.0]), "b[1]": np.array([10.0, 20.0, 30.0, 40.0])}
-    assert allocations["global"](problem(two_of_four(build), scores))(0.375) == {"a[1]": 2, "b[1]": 1}
-    assert allocations["global"](problem(two_of_four(build), scores, comparable=True))(0.375) == {"a[1]": 3}
+    scores = {"a": np.array([0.5, 1.0, 1.5, 2.0]), "b": np.array([10.0, 20.0, 30.0, 40.0])}
+    assert allocations["global"](problem(two_of_four(build), scores))(0.375) == {"a": 2, "b": 1}
+    assert allocations["global"](problem(two_of_four(build), scores, comparable=True))(0.375) == {"a": 3}
 
 
 def test_isomorphic_groups_compete_with_each_other_only(residual: Analysis) -> None:
     """The three inner groups share one ranking, the stream has its own: it loses just its share."""
-    stream = next(group.id for group in residual.groups if group.id == "stem[1]")
+    stream = next(group.id for group in residual.groups if group.id == "stem")
     scores = {group.id: np.ones(12) for group in residual.groups}
-    scores["in0[1]"] = np.r_[np.full(11, 0.01), 100.0]  # weak beside its own mean
+    scores["in0"] = np.r_[np.full(11, 0.01), 100.0]  # weak beside its own mean
     lost = allocations["isomorphic"](problem(residual, scores))(0.25)
     assert lost[stream] == 3
-    assert lost["in0[1]"] == 9
+    assert lost["in0"] == 9
     assert sum(lost.values()) == 12
 
 
@@ -172,11 +172,11 @@ def test_isomorphic_groups_compete_with_each_other_only(residual: Analysis) -> N
 
 def test_auto_spares_what_many_layers_share(residual: Analysis) -> None:
     asked = problem(residual)
-    assert asked.layers == {"stem[1]": 8, "in0[1]": 2, "in1[1]": 2, "in2[1]": 2}
+    assert asked.layers == {"stem": 8, "in0": 2, "in1": 2, "in2": 2}
     for t in (0.5, 0.6, 0.7, 0.8):
         lost, uniform = (allocations[scope](asked)(t) for scope in ("auto", "uniform"))
-        assert max(lost[group] for group in ("in0[1]", "in1[1]", "in2[1]")) >= uniform["in0[1]"]
-        assert lost["stem[1]"] <= uniform["stem[1]"]
+        assert max(lost[group] for group in ("in0", "in1", "in2")) >= uniform["in0"]
+        assert lost["stem"] <= uniform["stem"]
 
 
 @given(t=STRENGTHS)
@@ -195,13 +195,13 @@ def test_auto_leaves_what_uniform_leaves_within_one_unit(residual: Analysis, t: 
 
 def test_damage_is_what_is_gone_over_what_is_left(residual: Analysis) -> None:
     scores = {group.id: np.ones(12) for group in residual.groups}
-    scores["in1[1]"] = np.arange(12.0)[::-1]
+    scores["in1"] = np.arange(12.0)[::-1]
     damage = problem(residual, scores).damage
     gone = np.arange(12.0)
-    np.testing.assert_allclose(damage["in0[1]"], 2 * gone / (12 - gone))
-    np.testing.assert_allclose(damage["stem[1]"], 8 * gone / (12 - gone))
+    np.testing.assert_allclose(damage["in0"], 2 * gone / (12 - gone))
+    np.testing.assert_allclose(damage["stem"], 8 * gone / (12 - gone))
     gone = np.concatenate([[0.0], np.cumsum(np.arange(11.0))])
-    np.testing.assert_allclose(damage["in1[1]"], 2 * gone / (66 - gone))
+    np.testing.assert_allclose(damage["in1"], 2 * gone / (66 - gone))
 
 
 def test_damage_of_comparable_scores_keeps_their_scale(chain: Analysis) -> None:
@@ -213,9 +213,9 @@ def test_damage_of_comparable_scores_keeps_their_scale(chain: Analysis) -> None:
 
 
 def test_damage_of_groups_without_weight_and_of_negative_scores(chain: Analysis) -> None:
-    asked = problem(chain, {"w1[1]": np.zeros(10), "w2[1]": np.array([-1.0, 0.0, 1.0, 2.0]), "w3[1]": np.ones(3)})
-    assert not asked.damage["w1[1]"].any()
-    np.testing.assert_allclose(asked.damage["w2[1]"], 2 * np.array([0, 0, 1, 3]) / np.array([6, 6, 5, 3]))
+    asked = problem(chain, {"w1": np.zeros(10), "w2": np.array([-1.0, 0.0, 1.0, 2.0]), "w3": np.ones(3)})
+    assert not asked.damage["w1"].any()
+    np.testing.assert_allclose(asked.damage["w2"], 2 * np.array([0, 0, 1, 3]) / np.array([6, 6, 5, 3]))
 
 
 # -- greedy
@@ -309,26 +309,26 @@ def test_measured_strategies_say_what_they_lack(chain: Analysis) -> None:
 
 def test_sensitivity_spares_what_was_measured_to_hurt(chain: Analysis) -> None:
     curves = {
-        "w1[1]": Curve((0, 9), (0.0, 0.1)),
-        "w2[1]": Curve((0, 3), (0.0, 9.0)),
-        "w3[1]": Curve((0, 2), (0.0, 9.0)),
+        "w1": Curve((0, 9), (0.0, 0.1)),
+        "w2": Curve((0, 3), (0.0, 9.0)),
+        "w3": Curve((0, 2), (0.0, 9.0)),
     }
     lost = allocations["sensitivity"](problem(chain, damages=curves))(0.5)
-    assert lost["w1[1]"] > 5
-    assert lost["w2[1]"] <= 2
+    assert lost["w1"] > 5
+    assert lost["w2"] <= 2
 
 
 def test_latency_takes_only_what_was_measured_and_saves_time(chain: Analysis) -> None:
     """Losing 4 of the first group saves nothing (a step of the kernel), 8 of them do; the last group is slower cut."""
     curves = {
-        "w1[1]": Curve((0, 4, 8), (0.0, 0.0, 3e-3)),
-        "w2[1]": Curve((0, 2), (0.0, 1e-3)),
-        "w3[1]": Curve((0, 2), (0.0, -1e-3)),
+        "w1": Curve((0, 4, 8), (0.0, 0.0, 3e-3)),
+        "w2": Curve((0, 2), (0.0, 1e-3)),
+        "w3": Curve((0, 2), (0.0, -1e-3)),
     }
     family = allocations["latency"](problem(chain, seconds=curves))
-    assert family(0.0) == {"w1[1]": 0, "w2[1]": 0, "w3[1]": 0}
-    assert family(0.25) == {"w1[1]": 0, "w2[1]": 2, "w3[1]": 0}
-    assert family(1.0) == {"w1[1]": 8, "w2[1]": 2, "w3[1]": 0}
+    assert family(0.0) == {"w1": 0, "w2": 0, "w3": 0}
+    assert family(0.25) == {"w1": 0, "w2": 2, "w3": 0}
+    assert family(1.0) == {"w1": 8, "w2": 2, "w3": 0}
 
 
 # -- what holds for all of them
@@ -381,8 +381,8 @@ def test_what_has_gone_in_earlier_steps_is_in_every_cut(
 
 def test_damage_counts_from_what_has_gone(chain: Analysis) -> None:
     scores = ranks(chain)
-    scores["w2[1]"] = np.array([3.0, -np.inf, 1.0, 4.0])
-    np.testing.assert_allclose(problem(chain, scores).damage["w2[1]"], 2 * np.array([0, 0, 1 / 7, 4 / 4]))
+    scores["w2"] = np.array([3.0, -np.inf, 1.0, 4.0])
+    np.testing.assert_allclose(problem(chain, scores).damage["w2"], 2 * np.array([0, 0, 1 / 7, 4 / 4]))
 
 
 @pytest.mark.parametrize("name", ["chain", "residual"])
@@ -412,4 +412,4 @@ def test_strength_goes_from_nothing_to_everything(scope: str, residual: Analysis
 
 def test_levels_reach_from_none_to_the_most(chain: Analysis) -> None:
     levels = levels_of(problem(chain))
-    assert levels == {"w1[1]": list(range(10)), "w2[1]": [0, 1, 2, 3], "w3[1]": [0, 1, 2]}
+    assert levels == {"w1": list(range(10)), "w2": [0, 1, 2, 3], "w3": [0, 1, 2]}

@@ -40,7 +40,7 @@ def plain(build: Build) -> Path:
     ],
 )
 def test_what_stays_is_rounded_up(plain: Path, lost: int, multiple: int, after: int) -> None:
-    assert rounded(plain, {"w1[1]": lost, "w2[1]": 0}, multiple) == {"w1[1]": after, "w2[1]": 0}
+    assert rounded(plain, {"w1": lost, "w2": 0}, multiple) == {"w1": after, "w2": 0}
 
 
 @pytest.fixture

@@ -12,10 +12,9 @@ from onnxprune.support.registry import Registry
 
 
 @pytest.fixture
-def empty(monkeypatch: pytest.MonkeyPatch) -> Registry[Criterion]:
-    """A registry of its own."""
-    registry: Registry[Criterion] = Registry("criterion", "onnxprune.criteria")
-    registry._loaded = True
+def empty(monkeypatch: pytest.MonkeyPatch) -> Registry[str, Criterion]:
+    """A registry of its own, over a package that registers nothing."""
+    registry: Registry[str, Criterion] = Registry("criterion", "onnxprune.support", "onnxprune.nothing")
     monkeypatch.setattr(base, "criteria", registry)
     return registry
 
@@ -28,7 +27,7 @@ def ones(group: Group, context: ScoringContext) -> Scores:
     return np.ones(group.units)
 
 
-def test_plain_decorator_needs_weights_only(empty: Registry[Criterion]) -> None:
+def test_plain_decorator_needs_weights_only(empty: Registry[str, Criterion]) -> None:
     assert criterion("ones")(ones) is ones
     found = empty["ones"]
     assert (found.name, found.score, found.needs, found.comparable) == ("ones", ones, ("weights",), False)
@@ -36,7 +35,7 @@ def test_plain_decorator_needs_weights_only(empty: Registry[Criterion]) -> None:
     assert not found.needs_data
 
 
-def test_what_is_said_is_kept(empty: Registry[Criterion]) -> None:
+def test_what_is_said_is_kept(empty: Registry[str, Criterion]) -> None:
     criterion("ones", needs=("activations", "labels"), cost="one pass", source="A et al. 2020", comparable=True)(ones)
     found = empty["ones"]
     assert (found.needs, found.cost, found.source) == (("activations", "labels"), "one pass", "A et al. 2020")
@@ -45,12 +44,12 @@ def test_what_is_said_is_kept(empty: Registry[Criterion]) -> None:
 
 
 @pytest.mark.parametrize("name", ["", "L1", "1l", "a_b", "a+b", "a*2", "a--b", "a-", "a-1", "a b"])
-def test_name_that_could_not_stand_in_a_combination_is_refused(empty: Registry[Criterion], name: str) -> None:
+def test_name_that_could_not_stand_in_a_combination_is_refused(empty: Registry[str, Criterion], name: str) -> None:
     with pytest.raises(ValueError, match="words of small letters and digits"):
         criterion(name)
 
 
-def test_unknown_need_is_refused(empty: Registry[Criterion]) -> None:
+def test_unknown_need_is_refused(empty: Registry[str, Criterion]) -> None:
     with pytest.raises(ValueError, match="needs 'activation', which is none of: weights, activations,"):
         criterion("ones", needs=("activation",))
 

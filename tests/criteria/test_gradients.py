@@ -192,7 +192,7 @@ def test_queries_and_keys(build: Build) -> None:
 
     data, _ = inputs(7, 5, labels=LABELS)
     analysis = inspect(path)
-    found = score_model(analysis, analysis.groups, "taylor1", data)["q[1]"]
+    found = score_model(analysis, analysis.groups, "taylor1", data)["q:head-dim"]
     each = derivatives(path, data, network, 4, drawn=False)
     np.testing.assert_allclose(found, np.abs(each).mean(0), rtol=1e-4)
 
@@ -294,7 +294,7 @@ def test_obd_on_batches_is_the_expectation_over_predictions(build: Build) -> Non
             squares = {name: (w[name] * g).square().detach().numpy() for name, g in zip(w, slopes, strict=True)}
             expected += np.exp(log.item()) * own(squares) / 2 / len(x)
     analysis = inspect(path)
-    found = [score_model(analysis, analysis.groups, "obd", data, seed=seed)["w[0]"] for seed in range(60)]
+    found = [score_model(analysis, analysis.groups, "obd", data, seed=seed)["w"] for seed in range(60)]
     np.testing.assert_allclose(np.mean(found, axis=0), expected, rtol=0.15)
 
 
@@ -389,7 +389,7 @@ def test_values_that_do_not_enumerate_the_samples(build: Build, name: str) -> No
     analysis = inspect(path)
     found = score_model(analysis, analysis.groups, name, inputs(5, labels=LABELS)[0])
     assert all(np.isfinite(values).all() for values in found.values())
-    assert "w[1]" in found
+    assert "w" in found
 
 
 FUSED = """

@@ -45,13 +45,13 @@ def test_geometric_median_is_the_mean_distance_between_filters(build: Build) -> 
     path = build(CONV)
     filters = weights(path)["w"].reshape(8, -1)
     expected = distances.cdist(filters, filters).sum(axis=1) / 7
-    np.testing.assert_allclose(score(path, "geometric-median")["w[0]"], expected, rtol=1e-6)
+    np.testing.assert_allclose(score(path, "geometric-median")["w"], expected, rtol=1e-6)
 
 
 def test_cosine_takes_units_out_one_by_one(build: Build) -> None:
     path = build(CONV)
     np.testing.assert_allclose(
-        score(path, "cosine")["w[0]"], by_hand(weights(path)["w"].reshape(8, -1)), rtol=1e-6, atol=1e-12
+        score(path, "cosine")["w"], by_hand(weights(path)["w"].reshape(8, -1)), rtol=1e-6, atol=1e-12
     )
 
 
@@ -67,7 +67,7 @@ def test_cosine_of_many_units(build: Build) -> None:
         """,
         w=filters,
     )
-    np.testing.assert_allclose(score(path, "cosine")["w[1]"], by_hand(weights(path)["w"].T), rtol=1e-6, atol=1e-12)
+    np.testing.assert_allclose(score(path, "cosine")["w"], by_hand(weights(path)["w"].T), rtol=1e-6, atol=1e-12)
 
 
 def test_one_of_each_similar_set_stays(build: Build) -> None:
@@ -75,7 +75,7 @@ def test_one_of_each_similar_set_stays(build: Build) -> None:
     rng = np.random.default_rng(0)
     w = rng.standard_normal((8, 27))
     w[1], w[2], w[4], w[5] = 2 * w[0], 0.5 * w[0], 3 * w[3], -w[3]
-    found = score(build(CONV, w=w), "cosine")["w[0]"]
+    found = score(build(CONV, w=w), "cosine")["w"]
     order = list(np.argsort(found, kind="stable"))
     assert set(order[:3]) == {0, 2, 3}  # the smaller ones; 1 and 4 stay for them
     np.testing.assert_allclose(found[order[:3]], 0, atol=1e-6)
@@ -86,7 +86,7 @@ def test_filters_of_zeros_go_first_and_take_none_with_them(build: Build) -> None
     rng = np.random.default_rng(0)
     w = rng.standard_normal((8, 27))
     w[2] = w[6] = 0
-    found = score(build(CONV, w=w), "cosine")["w[0]"]
+    found = score(build(CONV, w=w), "cosine")["w"]
     np.testing.assert_array_equal(found[[2, 6]], 0)
     assert np.delete(found, [2, 6]).min() > 0.3
 
@@ -100,7 +100,7 @@ def test_filters_are_what_makes_a_unit_not_what_reads_it(build: Build) -> None:
     """)
     w = weights(path)
     filters = np.concatenate([w["a"].T, w["b"].T], axis=1)
-    np.testing.assert_allclose(score(path, "cosine")["a[1]"], by_hand(filters), rtol=1e-6, atol=1e-12)
+    np.testing.assert_allclose(score(path, "cosine")["a"], by_hand(filters), rtol=1e-6, atol=1e-12)
 
 
 def test_heads_are_blocks_of_columns(build: Build) -> None:
@@ -143,7 +143,7 @@ def test_filters_of_integers_are_what_those_stand_for(build: Build) -> None:
         zero=zero,
     )
     filters = ((q - zero[:, None]) * scale[:, None]).T
-    np.testing.assert_allclose(score(path, "cosine")["q[1]"], by_hand(filters), rtol=1e-6, atol=1e-9)
+    np.testing.assert_allclose(score(path, "cosine")["q"], by_hand(filters), rtol=1e-6, atol=1e-9)
 
 
 @pytest.mark.parametrize("criterion", ["geometric-median", "cosine", "entropy"])

@@ -66,10 +66,11 @@ def test_every_option_of_data_has_its_field() -> None:
     """What `data_options` adds to a command, a configuration can say too."""
     import click
 
-    from onnxprune.cli.data_options import data_options
+    from onnxprune.cli.options import fields
+    from onnxprune.data.options import DataOptions
 
     @click.command()
-    @data_options
+    @fields(DataOptions)
     def command(**_: Any) -> None: ...
 
     options = {parameter.name for parameter in command.params}

@@ -22,7 +22,7 @@ from onnxprune.dims import keep_mask
 from onnxprune.model.file import save
 from onnxprune.model.signature import Feed, synthetic_feed
 from onnxprune.ops.constants.base import Known
-from onnxprune.pipeline.run import Result, compress_lossless, inspect
+from onnxprune.pipeline.run import Result, compress, inspect
 from onnxprune.runtime.session import Session
 from tests.oracle import distance
 
@@ -82,14 +82,14 @@ def check_lossless(
     **options: Any,
 ) -> Result:
     """Remove what changes nothing, and compare all outputs on several inputs; `again` finds nothing to remove then."""
-    result = compress_lossless(path, **options)
+    result = compress(path, lossless=True, **options)
     pruned = path.with_name(f"{path.stem}.lossless.onnx")
     result.save(pruned)
     before, after = Session(path), Session(pruned)
     for feed in given or feeds(path):
         assert distance(after.run(feed), before.run(feed)) <= tolerance
     if again:
-        assert compress_lossless(pruned).plan.removed_units == 0
+        assert compress(pruned, lossless=True).plan.removed_units == 0
     return result
 
 

@@ -17,8 +17,8 @@ import onnx_ir as ir
 from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
+from onnxprune.analysis.canonicalize import canonicalize
 from onnxprune.dims import Atom, Mask, atoms, keep_mask, kept_size
-from onnxprune.passes.canonicalize import Canonicalize
 from tests.rule_oracle import FAR, Array, analyze_without_interface, ints, removed, run_in_ort, some_kept
 
 Shape = list[int]
@@ -246,7 +246,7 @@ class _Removal:
 
     def __init__(self, chain: Chain) -> None:
         self.model = ir.from_proto(chain.proto())
-        _, shapes = Canonicalize().with_shapes(self.model)
+        _, shapes = canonicalize(self.model)
         self.analysis = analyze_without_interface(self.model, shapes)
         self.free = list(
             dict.fromkeys(

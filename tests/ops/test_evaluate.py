@@ -10,7 +10,6 @@ import onnx
 import onnx_ir as ir
 import pytest
 
-import onnxprune.ops
 from onnxprune.ops.base import EVALUATORS
 from onnxprune.ops.evaluate import by_reference, shape_of
 from tests.rule_oracle import FAR, Array, Case, Draw, Form, Node, case, declared, ints
@@ -86,7 +85,6 @@ def test_the_table_agrees_with_onnxruntime(name: str, opset: int, drawn: Case) -
 
 
 def test_every_entry_of_the_table_is_tried() -> None:
-    onnxprune.ops.find_evaluator(("", "Add"))  # fills the table
     assert {name for domain, name in EVALUATORS if domain == ""} == {name for name, *_ in CASES}
 
 

@@ -9,6 +9,7 @@ import numpy as np
 import onnx
 import onnx_ir as ir
 
+from onnxprune.analysis.canonicalize import canonicalize
 from onnxprune.analysis.shapes import infer
 from onnxprune.model.file import open_model
 from onnxprune.passes.canonicalize import Canonicalize
@@ -149,7 +150,7 @@ def test_functions_are_inlined(build: Build) -> None:
 def test_shapes_hold_for_the_result(zoo_file: Callable[[str], Path]) -> None:
     """The shapes found on the way are those that a fresh inference on the result finds."""
     model = open_model(zoo_file("hf.bert.ts17"))
-    _, shapes = Canonicalize().with_shapes(model)
+    _, shapes = canonicalize(model)
     fresh = infer(model)
     named = {value.name for node in model.graph for value in (*node.inputs, *node.outputs) if value is not None}
     assert named <= set(shapes.shapes)

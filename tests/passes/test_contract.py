@@ -1,9 +1,13 @@
 """What every pass promises, asserted for every pass that there is: adding a file to passes/ puts it under this test.
 
 - It is a frozen dataclass; its fields are its options; its docstring shows the graph before and after.
+
+And for those that need no arguments (the others are parts of a removal or of a recovery, which are there to change the
+outputs; they have oracles of their own):
+
 - `modified=False` means that the model is equal; a second run changes nothing.
-- The outputs of the model do not change (RemoveUnits, which is there to change them, has its own oracle; FoldConstants
-  is the first half of a removal; what recovers a pruned model is there to change its outputs back).
+- The outputs of the model do not change.
+- There is a case for it: the sample of a clean-up, else the messy model below.
 """
 
 from __future__ import annotations
@@ -21,37 +25,44 @@ import onnx_ir as ir
 import pytest
 
 from onnxprune import passes
+from onnxprune.errors import UsageError
 from onnxprune.model.file import check, open_model, save
 from onnxprune.model.signature import synthetic_feed
-from onnxprune.passes.base import Pass, PassResult
-from onnxprune.passes.fold_batchnorm import FoldBatchNorm
-from onnxprune.passes.fold_constants import FoldConstants
-from onnxprune.passes.remove_units import RemoveUnits
+from onnxprune.passes.base import CLEAN_UPS, Pass, PassResult, in_order
 from onnxprune.runtime.session import Session
-from onnxprune.steps.recover.batchnorm import RecalibrateBatchNorm
-from onnxprune.steps.recover.bias import CompensateBias
-from onnxprune.steps.recover.fold import FoldUnits
-from onnxprune.steps.recover.reconstruct import Reconstruct
+from onnxprune.steps import recover
 from tests.conftest import Build
 
 
 def discovered() -> list[type[Pass]]:
-    """The classes of passes/ that are called with a model and give a PassResult."""
+    """The classes in the rooms of passes that are called with a model and give a PassResult."""
     found = []
-    for info in pkgutil.iter_modules(passes.__path__):
-        module = importlib.import_module(f"onnxprune.passes.{info.name}")
-        found += [
-            entry
-            for name, entry in vars(module).items()
-            if isinstance(entry, type) and entry.__module__ == module.__name__ and not name.startswith("_")
-        ]
-    calls = [(entry, entry.__call__) for entry in found if entry.__module__ != "onnxprune.passes.base"]
-    return [entry for entry, call in calls if getattr(call, "__annotations__", {}).get("return") == "PassResult"]
+    for room in (passes, recover):
+        for info in pkgutil.iter_modules(room.__path__):
+            module = importlib.import_module(f"{room.__name__}.{info.name}")
+            found += [
+                entry
+                for name, entry in vars(module).items()
+                if isinstance(entry, type) and entry.__module__ == module.__name__ and not name.startswith("_")
+            ]
+    bases = {base for entry in found for base in entry.__mro__[1:]}
+    return [
+        entry for entry in found if entry not in bases and dataclasses.is_dataclass(entry) and gives_a_result(entry)
+    ]
+
+
+def gives_a_result(entry: type) -> bool:
+    return getattr(entry.__call__, "__annotations__", {}).get("return") == "PassResult"  # type: ignore[operator]
+
+
+def needs_nothing(entry: Any) -> bool:
+    fields = dataclasses.fields(entry)
+    return all(field.default is not field.default_factory for field in fields)  # both are MISSING where one is needed
 
 
 PASSES = discovered()
-RECOVERING = (CompensateBias, FoldUnits, RecalibrateBatchNorm, Reconstruct)
-EXACT = [entry for entry in PASSES if entry not in (RemoveUnits, FoldConstants, *RECOVERING)]
+EXACT = [entry for entry in PASSES if needs_nothing(entry)]
+SAMPLES = {CLEAN_UPS[name].make: CLEAN_UPS[name].sample for name in CLEAN_UPS}
 
 MESSY = """
     net (float[batch, 5] x) => (float[batch, 3] y)
@@ -81,11 +92,20 @@ MODELS = ["messy", "resnet", "transformer", "lstm", "if_subgraph"]
 def path(request: pytest.FixtureRequest, build: Build, digits: dict[str, Path]) -> Path:
     """A model with everything to tidy up in it, or a real one."""
     if request.param == "messy":
-        return build(MESSY, functions=LAYER, opsets={"local": 1}, edit=_annotate, **ARRAYS)
+        return messy(build)
     if request.param == "if_subgraph":
         zoo_file: Callable[[str], Path] = request.getfixturevalue("zoo_file")
         return zoo_file("hm.if_subgraph.dy")
     return digits[request.param]
+
+
+def messy(build: Build) -> Path:
+    return build(MESSY, functions=LAYER, opsets={"local": 1}, edit=_annotate, **ARRAYS)
+
+
+def case_for(entry: type[Pass], build: Build) -> Path:
+    """A model with something to do for a pass."""
+    return build(SAMPLES[entry]) if entry in SAMPLES else messy(build)
 
 
 def _annotate(model: onnx.ModelProto) -> None:
@@ -120,34 +140,60 @@ def test_is_a_frozen_dataclass_that_shows_before_and_after(entry: type[Pass]) ->
     assert "After:" in (entry.__doc__ or "")
 
 
-@pytest.mark.parametrize("entry", EXACT, ids=lambda entry: entry.__name__)
-def test_second_run_changes_nothing(entry: type[Pass], path: Path, tmp_path: Path) -> None:
+def second_run_changes_nothing(entry: type[Pass], path: Path, folder: Path) -> bool:
+    """Asserts it, and whether the first run changed something."""
     model = open_model(path)
-    before = content(model, tmp_path)
+    before = content(model, folder)
     first = entry()(model)
     assert isinstance(first, PassResult)
     assert first.model is model
-    after = content(model, tmp_path)
+    after = content(model, folder)
     assert first.modified == (after != before)
     assert not entry()(model).modified
-    assert content(model, tmp_path) == after
+    assert content(model, folder) == after
+    return first.modified
+
+
+def outputs_do_not_change(entry: type[Pass], path: Path, folder: Path) -> None:
+    model = open_model(path)
+    entry()(model)
+    save(model, folder / "after.onnx")
+    check(folder / "after.onnx")
+    feed, before = outputs(path)
+    _, after = outputs(folder / "after.onnx", feed)
+    assert list(after) == list(before)
+    for name, array in before.items():
+        np.testing.assert_allclose(after[name], array, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("entry", EXACT, ids=lambda entry: entry.__name__)
+def test_second_run_changes_nothing(entry: type[Pass], path: Path, tmp_path: Path) -> None:
+    second_run_changes_nothing(entry, path, tmp_path)
 
 
 @pytest.mark.parametrize("entry", EXACT, ids=lambda entry: entry.__name__)
 def test_outputs_do_not_change(entry: type[Pass], path: Path, tmp_path: Path) -> None:
-    model = open_model(path)
-    entry()(model)
-    save(model, tmp_path / "after.onnx")
-    check(tmp_path / "after.onnx")
-    feed, before = outputs(path)
-    _, after = outputs(tmp_path / "after.onnx", feed)
-    assert list(after) == list(before)
-    for name, array in before.items():
-        rounding = 1e-5 if entry is FoldBatchNorm else 1e-6
-        np.testing.assert_allclose(after[name], array, rtol=rounding, atol=rounding)
+    outputs_do_not_change(entry, path, tmp_path)
 
 
 @pytest.mark.parametrize("entry", EXACT, ids=lambda entry: entry.__name__)
-def test_messy_model_is_a_case_for_every_pass(entry: type[Pass], build: Build) -> None:
+def test_there_is_a_case_for_every_pass(entry: type[Pass], build: Build, tmp_path: Path) -> None:
     """Otherwise the tests above would prove little."""
-    assert entry()(open_model(build(MESSY, functions=LAYER, opsets={"local": 1}, edit=_annotate, **ARRAYS))).modified
+    path = case_for(entry, build)
+    assert second_run_changes_nothing(entry, path, tmp_path)
+    outputs_do_not_change(entry, path, tmp_path)
+
+
+# -- clean-ups
+
+
+def test_clean_ups_that_change_nodes_come_first() -> None:
+    names = [found.name for found in in_order({"equalize", "fold-batchnorm"})]
+    assert names == ["fold-batchnorm", "equalize"]
+    with pytest.raises(UsageError, match="unknown clean-up 'equalise'; did you mean 'equalize'"):
+        in_order({"equalise"})
+
+
+@pytest.mark.parametrize("name", CLEAN_UPS)
+def test_clean_up_says_what_it_does_in_one_line(name: str) -> None:
+    assert 3 <= len(CLEAN_UPS[name].summary.split()) <= 25

@@ -47,12 +47,12 @@ def folded(path: Path, group: str, gone: tuple[int, ...], folder: Path, *, fold:
 @pytest.mark.parametrize(
     ("graph", "weights", "group", "shape"),
     [
-        (PERCEPTRON, {"a": WEIGHT, "p": BIAS}, "a[1]", (4,)),
-        (CONVOLUTIONS, {"a": WEIGHT.T[:, :, None, None], "p": BIAS}, "a[0]", (4, 6, 6)),
+        (PERCEPTRON, {"a": WEIGHT, "p": BIAS}, "a", (4,)),
+        (CONVOLUTIONS, {"a": WEIGHT.T[:, :, None, None], "p": BIAS}, "a", (4, 6, 6)),
         (
             NORMED,
             {"a": WEIGHT.T[:, :, None], "shift": BIAS, "mean": 0 * BIAS, "gain": np.ones(6), "var": np.ones(6)},
-            "a[0]",
+            "a",
             (4, 6),
         ),
     ],
@@ -78,9 +78,9 @@ def test_mixtures_are_nearer_than_nothing(build: Build, tmp_path: Path) -> None:
     data = feeds()
     due = outputs(path, data)
     gone = tuple(range(0, 40, 3))
-    dropped, _ = folded(path, "a[1]", gone, tmp_path, fold=False)
+    dropped, _ = folded(path, "a", gone, tmp_path, fold=False)
     before = error(outputs(dropped, data), due)
-    after, notes = folded(path, "a[1]", gone, tmp_path, fold=True)
+    after, notes = folded(path, "a", gone, tmp_path, fold=True)
     assert error(outputs(after, data), due) < 0.2 * before
     assert not notes
 
@@ -96,10 +96,10 @@ def test_mixtures_are_nearer_than_nothing(build: Build, tmp_path: Path) -> None:
 def test_what_cannot_be_folded_is_dropped_and_said(body: str, build: Build, tmp_path: Path) -> None:
     graph = f"net (float[batch, 4] x) => (float[batch, 3] y) <float[4, 6] a, float[4, 6] c, float[6, 3] b> {{ {body} }}"
     path = build(graph)
-    dropped = folded(path, "a[1]", (4, 5), tmp_path, fold=False)[0].read_bytes()
-    after, notes = folded(path, "a[1]", (4, 5), tmp_path, fold=True)
+    dropped = folded(path, "a", (4, 5), tmp_path, fold=False)[0].read_bytes()
+    after, notes = folded(path, "a", (4, 5), tmp_path, fold=True)
     assert after.read_bytes() == dropped
-    assert notes == ["a[1]: nothing of the removed units could be folded into others"]
+    assert notes == ["a: nothing of the removed units could be folded into others"]
 
 
 def test_kernel_is_the_mean_product_under_white_noise() -> None:
@@ -122,6 +122,6 @@ def test_trained_model_keeps_more_of_its_decisions(digits: dict[str, Path], tmp_
 
 
 def test_other_model_is_a_mistake(build: Build) -> None:
-    pairing = pair(build(PERCEPTRON), {"a[1]": (0,)})
+    pairing = pair(build(PERCEPTRON), {"a": (0,)})
     with pytest.raises(ValueError, match="pruned one"):
         FoldUnits(pairing)(pairing.original.model)

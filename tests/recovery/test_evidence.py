@@ -81,7 +81,7 @@ def least_squares(rows: Array, targets: Array) -> Array:
 def test_one_weight_for_two_depths(build: Build, tmp_path: Path) -> None:
     """The first reader sees the pruned prefix, the second what it would see if all in front of it were mended."""
     path, data = build(DEEP), feeds(shape=(5, 4))
-    pairing = pair(path, {"a[1]": (1, 4)})
+    pairing = pair(path, {"a": (1, 4)})
     keep = [0, 2, 3, 5]
     before = fitted(pairing, data, tmp_path)
     pairs = [
@@ -120,7 +120,7 @@ def test_what_cannot_be_fitted_is_left_and_counted(graph: str, left: dict[str, i
 
 def test_attention_learns_what_the_whole_projection_gives(build: Build, tmp_path: Path) -> None:
     path, data = build(ATTENTION), feeds(shape=(5, 8))
-    pairing = pair(path, {"a[1]": (1, 4)})
+    pairing = pair(path, {"a": (1, 4)})
     before = fitted(pairing, data, tmp_path)
     w, b = (onnx.numpy_helper.to_array(each) for each in onnx.load(path).graph.initializer if each.name in ("w", "b"))
     rows, targets = seen(before, "h", data), seen(path, "h", data) @ w + b
@@ -135,7 +135,7 @@ def test_heads_that_went_are_no_targets(build: Build, tmp_path: Path) -> None:
     """Columns of a packed projection that are left: those of the second head, in queries, keys and values."""
     path, data = build(ATTENTION), feeds(shape=(5, 8))
     heads = next(group.id for group in pair(path, {}).original.groups if group.units == 2)
-    pairing = pair(path, {"a[1]": (1, 4), heads: (0,)})
+    pairing = pair(path, {"a": (1, 4), heads: (0,)})
     before = fitted(pairing, data, tmp_path)
     w, b = (onnx.numpy_helper.to_array(each) for each in onnx.load(path).graph.initializer if each.name in ("w", "b"))
     columns = [3, 4, 5, 9, 10, 11, 15, 16, 17]
@@ -145,7 +145,7 @@ def test_heads_that_went_are_no_targets(build: Build, tmp_path: Path) -> None:
 
 def test_products_side_by_side_are_fitted_one_by_one(build: Build, tmp_path: Path) -> None:
     path, data = build(EXPERTS), feeds(shape=(3, 5, 8))
-    pairing = pair(path, {"a[1]": (1, 4)})
+    pairing = pair(path, {"a": (1, 4)})
     before = fitted(pairing, data, tmp_path)
     rows, targets = seen(before, "h", data), seen(path, "y", data)
     for product in range(3):
@@ -155,7 +155,7 @@ def test_products_side_by_side_are_fitted_one_by_one(build: Build, tmp_path: Pat
 
 def test_what_goes_into_a_fused_activation_is_the_target(build: Build, tmp_path: Path) -> None:
     path, data = build(FUSED), feeds(shape=(8, 6))
-    pairing = pair(path, {"a[0]": (1, 4)})
+    pairing = pair(path, {"a": (1, 4)})
     before = fitted(pairing, data, tmp_path)
     w, b = (onnx.numpy_helper.to_array(each) for each in onnx.load(path).graph.initializer if each.name in ("w", "b"))
     rows, whole = (seen(model, "h", data).transpose(0, 2, 1) for model in (before, path))

@@ -16,7 +16,7 @@ HOSTILE = "</script><img src=x onerror=alert(1)>"
 
 def cut(model: Path, *, name: str = "model.onnx") -> dict[str, Any]:
     """Of a dry run, with errors as a recovery would leave them."""
-    result = pipeline.compress(model, "l1", 0.5)
+    result = pipeline.compress(model, criterion="l1", ratio=0.5)
     errors = (LayerError("conv1", 0.5, 0.1), LayerError("head", 0.25, 0.05))
     report = result.report
     object.__setattr__(report, "recovery", Recovery("reconstruct", errors))
@@ -102,8 +102,8 @@ def sensitivity() -> dict[str, Any]:
         "samples": 128,
         "higher_is_better": False,
         "groups": [
-            {"id": "a[0]", "kind": "channels", "units": 8, "lost": [0, 2, 4], "values": [0.0, 0.5, 2.0]},
-            {"id": "b[0]", "kind": "channels", "units": 8, "lost": [0, 2, 4], "values": [0.0, float("inf"), 0.1]},
+            {"id": "a", "kind": "channels", "units": 8, "lost": [0, 2, 4], "values": [0.0, 0.5, 2.0]},
+            {"id": "b", "kind": "channels", "units": 8, "lost": [0, 2, 4], "values": [0.0, float("inf"), 0.1]},
         ],
     }
 

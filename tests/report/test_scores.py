@@ -11,8 +11,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from onnxprune.pipeline.details import along, histogram
 from onnxprune.pipeline.run import inspect
+from onnxprune.report.charts import shortened
+from onnxprune.report.details import along, histogram
 from onnxprune.report.score_plot import plot
 from onnxprune.report.scores import as_csv, of_criteria, of_scores, show_scores, sparkline
 from onnxprune.steps.prune.criteria.base import criteria
@@ -96,9 +97,10 @@ def test_comparable_scores_share_an_axis(found: dict) -> None:
     assert starts[False] == [320, 320]
 
 
-def test_long_names_are_cut_in_front(found: dict) -> None:
-    found["groups"] = [{"id": "x" * 60 + "end", "kind": "neurons", "units": 2, "scores": [0.0, 0.0]}]
-    assert "…" + "x" * 38 + "end<" in plot(found)
+def test_the_middle_of_long_names_is_left_out(found: dict) -> None:
+    found["groups"] = [{"id": "begin" + "x" * 60 + "end", "kind": "neurons", "units": 2, "scores": [0.0, 0.0]}]
+    assert ">begin" + "x" * 9 + "…" + "x" * 24 + "end<" in plot(found)
+    assert [len(shortened("x" * 50, length)) for length in (42, 50, 60)] == [42, 50, 50]
 
 
 def test_table(found: dict, capsys: pytest.CaptureFixture[str]) -> None:

@@ -9,9 +9,9 @@ from xml.etree import ElementTree
 import pytest
 
 from onnxprune.analysis import cost
-from onnxprune.analysis.stages import stages_of
 from onnxprune.pipeline import run as pipeline
 from onnxprune.report.flow import flow
+from onnxprune.report.stages import stages_of
 
 RESIDUAL = """
     net (float[1, 4] x) => (float[1, 3] y)

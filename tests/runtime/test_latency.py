@@ -43,19 +43,19 @@ def test_a_short_time_still_times_every_session(digits: dict[str, Path]) -> None
 
 
 def test_order_is_drawn_from_the_seed(build: Build, monkeypatch: pytest.MonkeyPatch) -> None:
-    order: list[Path] = []
+    order: list[str] = []
     time = latency._Turn.time
-    monkeypatch.setattr(latency._Turn, "time", lambda turn, session: (order.append(turn.path), time(turn, session)))
+    monkeypatch.setattr(latency._Turn, "time", lambda turn, session: (order.append(turn.name), time(turn, session)))
     one, other = build(NET), build(NET, name="other")
 
-    def ordered(seed: int) -> list[Path]:
+    def ordered(seed: int) -> list[str]:
         order.clear()
         measure([one, other], FAST, rounds=30, seed=seed)
         return list(order)
 
     first = ordered(1)
     assert first == ordered(1) != ordered(2)
-    assert {tuple(first[i : i + 2]) for i in range(0, 60, 2)} == {(one, other), (other, one)}
+    assert {tuple(first[i : i + 2]) for i in range(0, 60, 2)} == {(str(one), str(other)), (str(other), str(one))}
 
 
 def test_numbers_of_known_times() -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import re
 import shutil
 import subprocess
 import sys
@@ -21,10 +20,9 @@ import torch
 from onnxprune.errors import ModelError, UsageError
 from onnxprune.model.file import check, open_model, save
 from onnxprune.runtime.session import Session
-from onnxprune.runtime.torch import ops as torch_ops
 from onnxprune.runtime.torch.module import TorchModel
 from onnxprune.runtime.torch.ops.base import TABLE, torch_op
-from tests.conftest import Build
+from tests.conftest import Build, forgotten
 
 Array = npt.NDArray[Any]
 
@@ -185,14 +183,13 @@ def test_functions_of_the_model_are_run(build: Build) -> None:
 
 def test_an_operator_without_an_implementation_is_run_by_its_definition(build: Build) -> None:
     with_body = ("MeanVarianceNormalization", "LayerNormalization")  # the same for all types, and made for some
-    entries = {name: TABLE.pop(("", name)) for name in with_body}
-    try:
+    with forgotten(TABLE):
+        for name in with_body:
+            del TABLE._members["", name]
         agrees(build("net (float[2, 3, 4, 5] x) => (float[2, 3, 4, 5] y) { y = MeanVarianceNormalization(x) }"),
                {"x": normal(2, 3, 4, 5)})  # fmt: skip
         agrees(build("net (float[2, 5] x) => (float[2, 5] y) <float[5] w> { y = LayerNormalization(x, w) }"),
                {"x": normal(2, 5)})  # fmt: skip
-    finally:
-        TABLE.update({("", name): entry for name, entry in entries.items()})
 
 
 def test_operators_without_any_are_named(build: Build) -> None:
@@ -203,15 +200,8 @@ def test_operators_without_any_are_named(build: Build) -> None:
         TorchModel(open_model(path))
 
 
-def test_families_of_operators_do_not_know_each_other() -> None:
-    for path in (Path(torch_ops.__file__).parent).glob("*.py"):
-        imported = re.findall(r"from onnxprune\.(\S+) import", path.read_text(encoding="utf-8"))
-        allowed = {"errors", "runtime.torch_ops.base", *(["registry"] if path.stem == "__init__" else [])}
-        assert set(imported) <= allowed, path.name
-
-
 def test_an_operator_is_registered_once() -> None:
-    with pytest.raises(ValueError, match="'Relu' of domain '' is registered twice"):
+    with pytest.raises(ValueError, match="torch operator 'Relu' is registered twice"):
         torch_op("Relu")(lambda _, x: x)
 
 
@@ -381,11 +371,11 @@ def test_trained_models_agree_and_come_back(name: str, digits: dict[str, Path], 
     )
 
 
-@pytest.mark.parametrize("module", ["torch", "torch_loss"])
+@pytest.mark.parametrize("module", ["module", "losses"])
 def test_without_torch_it_is_said_what_to_install(module: str) -> None:
     code = (
         "import sys; sys.modules['torch'] = None\n"
-        f"try: import onnxprune.runtime.{module}\n"
+        f"try: import onnxprune.runtime.torch.{module}\n"
         "except Exception as error: print(type(error).__name__, error)"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

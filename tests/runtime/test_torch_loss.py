@@ -9,11 +9,33 @@ import torch
 from torch import Tensor
 
 from onnxprune.errors import UsageError
-from onnxprune.runtime.torch.losses import choose, make_loss
+from onnxprune.runtime.torch.losses import LOSSES, choose, make_loss
 
 
 def normal(*shape: int, seed: int = 0) -> Tensor:
     return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
+
+
+@pytest.mark.parametrize("name", LOSSES)
+def test_sample(name: str) -> None:
+    """Every loss brings a case: a scalar of known value with a gradient; its sum is its mean times the samples."""
+    sample = LOSSES[name].sample
+    output = torch.tensor(sample.output, requires_grad=True)
+    labels = None if sample.labels is None else torch.tensor(sample.labels)
+    mean, total = (make_loss(name, ["y"], 3, reduction)({"y": output}, labels) for reduction in ("mean", "sum"))
+    assert mean.shape == total.shape == ()
+    torch.testing.assert_close(total, mean * len(output))
+    (gradient,) = torch.autograd.grad(mean, output)
+    assert gradient.isfinite().all()
+    assert gradient.any()
+    if sample.value is not None:
+        assert mean.item() == pytest.approx(sample.value, rel=1e-5)
+    assert LOSSES[name].labels == (labels is not None)
+
+
+@pytest.mark.parametrize("name", LOSSES)
+def test_says_what_it_is_in_one_line(name: str) -> None:
+    assert 3 <= len(LOSSES[name].summary.split()) <= 25
 
 
 def test_cross_entropy_is_minus_the_logarithm_of_the_share() -> None:

@@ -10,8 +10,8 @@ import click
 
 from onnxprune.cli.base import Telling, examples, telling
 from onnxprune.cli.complete import metric_names, provider_names
-from onnxprune.cli.data_options import data_options_but_batch
-from onnxprune.data.options import data_from
+from onnxprune.cli.options import fields
+from onnxprune.data.options import DataOptions, data_from
 from onnxprune.errors import UsageError
 
 if TYPE_CHECKING:
@@ -62,7 +62,7 @@ def _list(_: click.Context, __: click.Parameter, values: tuple[str, ...]) -> tup
     shell_complete=metric_names,
     help="On --data: accuracy, top5, agreement, kl, cosine, snr, module:function.",
 )
-@data_options_but_batch
+@fields(DataOptions, but=("batch",), section="Data")
 @click.option("--seed", default=0, show_default=True, help="Of made-up inputs and of the order of runs.")
 @telling()
 def command(

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from onnxprune.cli.base import STDOUT, Telling, examples, print_json, shared, telling, write_reports
-from onnxprune.cli.data_options import data_options
+from onnxprune.cli.options import fields
+from onnxprune.data.options import DataOptions
 from onnxprune.errors import OnnxpruneError, UsageError
 
 if TYPE_CHECKING:
@@ -70,7 +71,7 @@ _TOLD = (
 )
 @click.argument("models", nargs=-1)
 @shared(*_BUDGETS, *_HOW)
-@data_options
+@fields(DataOptions, section="Data")
 @telling(*_TOLD)
 def command(
     config: Path | None,

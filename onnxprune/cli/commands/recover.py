@@ -7,13 +7,15 @@ from typing import Any
 
 import click
 
-from onnxprune.cli.base import MODEL, SEED, Telling, examples, shared, telling
-from onnxprune.cli.data_options import PROVIDERS, data_options, providers_from
-from onnxprune.data.options import data_from
+from onnxprune.cli.base import MODEL, Telling, examples, telling
+from onnxprune.cli.options import SectionCommand, fields, given
+from onnxprune.data.options import DataOptions
+from onnxprune.steps.base import Context
 
 
 @click.command(
     "recover",
+    cls=SectionCommand,
     epilog=examples(
         "onnxprune recover model.onnx --like whole.onnx --data samples.npz --samples 500",
         "onnxprune recover model.onnx --like whole.onnx --plan plan.json --data samples.npz -o better.onnx",
@@ -25,15 +27,14 @@ from onnxprune.data.options import data_from
 @click.option(
     "--plan",
     type=click.Path(path_type=Path),
-    help="What was removed, as written by compress --plan; without it that is told from the weights.",
+    help="What was removed, as written by compress --plan; without it that is found from the weights.",
 )
 @click.option(
     "--method",
     default="reconstruct",
     show_default=True,
     metavar="NAME",
-    help="reconstruct (least squares of every layer), batchnorm (mean and deviation of every channel), bias, "
-    "or fold (no data needed).",
+    help="See: onnxprune list recovery; fold needs no data.",
 )
 @click.option(
     "-o",
@@ -41,9 +42,11 @@ from onnxprune.data.options import data_from
     type=click.Path(path_type=Path),
     help="Where to write; default: MODEL's name with .recovered.onnx.",
 )
-@data_options
-@shared(PROVIDERS, SEED)
+@fields(DataOptions, "data")
+@fields(Context, "seed")
 @telling()
+@fields(DataOptions, but=("data",))
+@fields(Context, "providers")
 def command(
     model: Path,
     like: Path,
@@ -59,27 +62,26 @@ def command(
     Without --data, inputs are made up from the model's signature, which is worth much less.
     """
     with told.progress() as progress:
-        from onnxprune.model.file import open_model
-        from onnxprune.pipeline import run as pipeline
+        from onnxprune.pipeline.run import recover
         from onnxprune.steps.plan import Plan
-        from onnxprune.steps.recover.methods import check_method
+        from onnxprune.steps.recover.step import Recover
         from onnxprune.support.files import check_targets
 
         target = output or model.with_name(f"{model.stem}.recovered.onnx")
         check_targets([model, like, *filter(None, (plan,))], target)
         told.check([model, like], target)
-        check_method(method)
-        seed = options["seed"]
-        data = data_from(options, None if options["data"] is None else open_model(model), seed)
-        result = pipeline.recover(
+        Recover(method)
+        settings = given(options, Context)
+        data = DataOptions.from_command(options)
+        data.check_alone()
+        result = recover(
             model,
             like,
             plan=None if plan is None else Plan.read(plan),
-            data=data,
+            data=data if data.data else None,
             method=method,
-            seed=seed,
-            providers=providers_from(options["providers"]),
             progress=progress,
+            **settings,
         )
-        result.save(target, seed=seed, progress=progress)
+        result.save(target, progress=progress)
     told.tell_result(result, model, target, verbose=True)

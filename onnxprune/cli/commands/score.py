@@ -9,17 +9,19 @@ from typing import Any
 
 import click
 
-from onnxprune.cli.base import JSON, MODEL, ONLY, QUIET, SEED, SKIP, VERBOSITY, examples, print_json, shared
-from onnxprune.cli.complete import criterion_names
-from onnxprune.cli.data_options import DEVICE, LOSS, PROVIDERS, data_options
-from onnxprune.data.options import data_from
+from onnxprune.cli.base import JSON, MODEL, QUIET, VERBOSITY, examples, print_json, shared
+from onnxprune.cli.options import SectionCommand, fields, given
+from onnxprune.data.options import DataOptions
 from onnxprune.errors import UsageError
+from onnxprune.steps.base import Context
+from onnxprune.steps.prune.step import Prune
 
 _FORMATS = (".csv", ".json")
 
 
 @click.command(
     "score",
+    cls=SectionCommand,
     epilog=examples(
         "onnxprune score model.onnx --criterion l2 --plot scores.svg",
         "onnxprune score model.onnx --criterion 'l2*0.7+cosine*0.3' -o scores.csv",
@@ -27,28 +29,27 @@ _FORMATS = (".csv", ".json")
     ),
 )
 @MODEL
-@click.option(
-    "--criterion",
-    default="l1",
-    show_default=True,
-    shell_complete=criterion_names,
-    help="A name, or like l2*0.7+random*0.3.",
-)
+@fields(Prune, "criterion")
 @click.option("-o", "--output", type=click.Path(path_type=Path), help="Write every score here: .csv, or .json.")
 @click.option("--plot", type=click.Path(path_type=Path), help="Write how they are spread in each group here: .svg.")
-@shared(ONLY, SKIP, SEED)
 @click.option("--csv", "as_csv", is_flag=True, help="Every score as CSV on standard output, no table.")
-@data_options
-@shared(PROVIDERS, LOSS, DEVICE, JSON, QUIET, VERBOSITY)
+@fields(DataOptions, "data")
+@fields(Context, "seed")
+@shared(JSON, QUIET, VERBOSITY)
+@fields(Prune, "only", "skip")
+@fields(DataOptions, but=("data",))
+@fields(Context, "loss", "providers", "device")
 def command(
     model: Path,
-    criterion: str,
+    criterion: str | None,
     output: Path | None,
     plot: Path | None,
     as_csv: bool,
     as_json: bool,
     quiet: bool,
     verbose: bool,  # noqa: ARG001 (-v prints tracebacks)
+    only: tuple[str, ...],
+    skip: tuple[str, ...],
     **options: Any,
 ) -> None:
     """Score the units of MODEL, to see what compress would take first; the higher, the more a unit matters.
@@ -63,10 +64,10 @@ def command(
         from onnxprune.support.files import check_targets
 
         check_targets([model], output, plot)
-        found, notes = _score(model, criterion, options, progress)
+        chosen = Prune(criterion=criterion, only=only, skip=skip)
+        settings = given(options, Context)
+        found = _score(model, chosen, DataOptions.from_command(options), settings, progress)
         _write(found, output, plot)
-    for note in notes:
-        click.echo(f"note: {note}", err=True)
     if as_json:
         print_json(found)
     elif as_csv:
@@ -78,29 +79,26 @@ def command(
 
 
 def _score(
-    model: Path, criterion: str, options: dict[str, Any], progress: Callable[[str], None]
-) -> tuple[dict[str, Any], list[str]]:
-    """The document with the scores, and what a person should be told."""
+    model: Path, options: Prune, data: DataOptions, settings: dict[str, Any], progress: Callable[[str], None]
+) -> dict[str, Any]:
+    """The document with the scores."""
     from onnxprune.analysis.select import select
-    from onnxprune.pipeline import run as pipeline
+    from onnxprune.pipeline.run import opened
     from onnxprune.report.scores import of_scores
-    from onnxprune.runtime.providers import choose
-    from onnxprune.steps.prune import score as scoring
-    from onnxprune.steps.prune.criteria.expression import resolve
+    from onnxprune.steps.prune.score import check_data, score_with
 
-    chosen = resolve(criterion)
-    if options["data"] is None:
-        scoring.check_data(chosen, None)  # before any work
-    progress("analysing")
-    analysis = pipeline.inspect(model)
-    groups = select(analysis, options["only"], options["skip"])
-    data = data_from(options, analysis.model, options["seed"])
-    providers, notes = choose(options["providers"].split(",")) if data is not None else ([], [])
+    criterion = options.scored_by(data=data.data is not None)
+    if data.data is None:
+        data.check_alone()
+        check_data(criterion, None)  # before any work
+    analysis = opened(model, progress).analysis
+    groups = select(analysis, options.only, options.skip)
+    seed = settings.get("seed", 0)
+    samples = data.open(lambda: analysis.model, seed)
     progress("scoring")
-    how = {name: options[name] for name in ("seed", "loss", "device")}
-    scores = scoring.score_model(analysis, groups, criterion, data, providers=providers, progress=progress, **how)
-    source = None if data is None else data.source
-    return of_scores(scores, groups, chosen, model, data=source, seed=options["seed"]), notes
+    scores = score_with(Context(**settings, data=samples, progress=progress), analysis, groups, criterion)
+    source = None if samples is None else samples.source
+    return of_scores(scores, groups, criterion, model, data=source, seed=seed)
 
 
 def _check(output: Path | None, plot: Path | None, *, both: bool) -> None:

@@ -7,9 +7,13 @@ from typing import Any
 
 import click
 
-from onnxprune.cli.base import MODEL, ONLY, SEED, SKIP, Telling, examples, shared, telling
-from onnxprune.cli.data_options import data_options
-from onnxprune.data.options import data_from
+from onnxprune.cli.base import MODEL, Telling, examples, telling
+from onnxprune.cli.options import SectionCommand, fields, given
+from onnxprune.data.options import DataOptions
+from onnxprune.errors import UsageError
+from onnxprune.steps.base import Context
+from onnxprune.steps.prune.step import Prune
+from onnxprune.steps.recover.step import Recover
 
 
 def _ratios(_: click.Context, __: click.Parameter, text: str) -> list[float]:
@@ -24,32 +28,32 @@ def _ratios(_: click.Context, __: click.Parameter, text: str) -> list[float]:
 
 @click.command(
     "sensitivity",
+    cls=SectionCommand,
     epilog=examples(
         "onnxprune sensitivity model.onnx --data samples.npz --samples 256",
         "onnxprune sensitivity model.onnx --data photos/ --metric accuracy --jobs 4 --plot curves.svg",
     ),
 )
 @MODEL
-@click.option("--metric", help="accuracy, top5, agreement, kl, cosine, snr or module:function; kl or snr by default.")
+@fields(DataOptions, "data")
+@fields(Context, "metric")
 @click.option("--ratios", default="0.125,0.25,0.5,0.75", show_default=True, callback=_ratios, help="Shares to remove.")
-@click.option("--criterion", default="l1", show_default=True, help="Which units of a group go first.")
-@click.option(
-    "--recover",
-    default="none",
-    show_default=True,
-    metavar="METHOD",
-    help="Measure every cut after recovery, on samples that it has not seen: reconstruct, batchnorm, bias or fold.",
-)
-@shared(ONLY, SKIP)
-@click.option("--jobs", default=1, show_default=True, type=click.IntRange(1), help="Processes.")
-@click.option("--cache", type=click.Path(path_type=Path), help="Folder for what was measured; ~/.cache/onnxprune.")
+@fields(Prune, "criterion")
+@fields(Recover)
 @click.option("--plot", type=click.Path(path_type=Path), help="Also write the curves as an SVG picture.")
-@data_options
-@shared(SEED)
+@fields(Context, "seed")
 @telling()
+@fields(Prune, "only", "skip")
+@fields(DataOptions, but=("data",))
+@fields(Context, "providers", "jobs", "cache")
 def command(
     model: Path,
     plot: Path | None,
+    ratios: list[float],
+    criterion: str | None,
+    recover: str | None,
+    only: tuple[str, ...],
+    skip: tuple[str, ...],
     told: Telling,
     **options: Any,
 ) -> None:
@@ -60,22 +64,30 @@ def command(
     it stopped, and compress --scope sensitivity starts from it.
     """
     with told.progress() as progress:
-        from onnxprune.errors import UsageError
-        from onnxprune.model.file import open_model
-        from onnxprune.pipeline import run as pipeline
+        from onnxprune.pipeline.run import sensitivity
         from onnxprune.report.sensitivity import document, show
         from onnxprune.support.cache import default_cache
         from onnxprune.support.files import staged_text
 
         told.check([model], plot)
-        data = data_from(options, open_model(model), options["seed"])
-        if data is None:
+        settings = {"cache": default_cache(), **given(options, Context)}
+        data = DataOptions.from_command(options)
+        if data.data is None:
             raise UsageError("sensitivity needs data to measure on: give --data (an .npz, a folder, or synthetic)")
-        options["cache"] = options["cache"] or default_cache()
-        groups, found = pipeline.sensitivity(model, data, **options, progress=progress)
+        groups, found = sensitivity(
+            model,
+            data,
+            ratios=ratios,
+            criterion=criterion or "l1",
+            recover=recover,
+            only=only,
+            skip=skip,
+            progress=progress,
+            **settings,
+        )
         if plot is not None:
             from onnxprune.report.curves import to_svg
 
             with staged_text(to_svg(found.metric, groups, found.curves), plot):
                 pass
-    told.tell(document(model, groups, found), lambda: show(groups, found, options["ratios"]))
+    told.tell(document(model, groups, found), lambda: show(groups, found, ratios))

@@ -6,16 +6,18 @@ import contextlib
 import tokenize
 import zipfile
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
+from dataclasses import replace
 from math import prod
 from pathlib import Path
-from typing import IO, Any
+from typing import IO
 
 import numpy as np
 
 from onnxprune.data.base import Array, Batch, Request, Start, source
+from onnxprune.data.columns import Column, chunks, inputs_of, is_sample, labels_of, one_label, one_sample
 from onnxprune.errors import DataError
-from onnxprune.support.messages import did_you_mean, one_line
+from onnxprune.support.messages import one_line
 
 _SUFFIXES = {".npy", ".npz"}
 # What numpy and zipfile raise at damaged files.
@@ -32,7 +34,7 @@ _DAMAGED = (
 )
 
 
-class Rows:
+class Rows(Column):
     """An array in a file of `size` bytes, read from its first row on.
 
     Raises DataError for what is not a plain array (objects would need pickle, which is never read) or not all there.
@@ -48,19 +50,19 @@ class Rows:
         if prod(self.shape) * self._dtype.itemsize > size:
             raise DataError(f"{name} is truncated; save or copy it again")
         self._whole: Array | None = None
-        self._position = 0
 
-    def take(self, count: int) -> Array:
-        """The next rows, `count` or as many as are left; all of an array that has no rows."""
-        if self._whole is None and (self._columns_first or not self.shape):  # its rows are scattered over the file
-            self._whole = self._read(self.shape[::-1]).T
-        if not self.shape and self._whole is not None:
-            return self._whole
-        start = self._position
-        self._position = min(start + count, self.shape[0])
-        if self._whole is not None:
-            return self._whole[start : self._position]
-        return self._read((self._position - start, *self.shape[1:]))
+    def whole(self) -> Array:
+        """The array, which is then kept."""
+        if self._whole is None:
+            whole = self._read(self.shape[::-1]).T if self._columns_first else self._read(self.shape)
+            self._whole = whole
+        return self._whole
+
+    def rows(self, start: int, end: int) -> Array:
+        """The next rows; the rows of an array in Fortran order are scattered over the file, so that is read whole."""
+        if self._columns_first:
+            return self.whole()[start:end]
+        return self._read((end - start, *self.shape[1:]))
 
     def _read(self, shape: tuple[int, ...]) -> Array:
         content = bytearray(prod(shape) * self._dtype.itemsize)
@@ -100,51 +102,26 @@ def open_arrays(request: Request) -> Start:
 def _together(files: list[Path], request: Request) -> Iterator[Batch]:
     """All samples, from arrays that lie side by side."""
     with _opened(files) as arrays:
-        yield from _chunks(_inputs(arrays, request), _labels(arrays, request), request, request.spec)
+        yield from chunks(inputs_of(arrays, request), labels_of(arrays, request), request, request.spec)
 
 
 def _one_by_one(files: list[Path], request: Request) -> Iterator[Batch]:
     """Samples from one file after the other; the labels come with them, or from a file of their own."""
     own = request.path / f"{request.labels}.npy"
     with contextlib.ExitStack() as stack:
-        labels = _labels(stack.enter_context(_opened([own])), request) if own in files else None
+        labels = labels_of(stack.enter_context(_opened([own])), request) if own in files else None
         for file in files:
             if file == own:
                 continue
             with _opened([file]) as arrays:
-                inputs = _inputs(arrays, request)
-                beside = labels or _labels(arrays, request)
-                if any(len(inputs[port.name].shape) + 1 == len(port.shape) for port in request.ports):
-                    yield _sample(inputs, beside, single=labels is None)
-                else:
-                    yield from _chunks(inputs, beside, request, str(file), shared=labels is not None)
-
-
-def _sample(inputs: Mapping[str, Rows], labels: Rows | None, *, single: bool) -> Batch:
-    """A file with one sample: its arrays lack the first axis."""
-    feed = {name: _all(rows)[None] for name, rows in inputs.items()}
-    if labels is None:
-        return Batch(feed)
-    return Batch(feed, np.atleast_1d(_all(labels)) if single else labels.take(1))
-
-
-def _all(rows: Rows) -> Array:
-    return rows.take(rows.shape[0] if rows.shape else 1)
-
-
-def _chunks(
-    inputs: Mapping[str, Rows], labels: Rows | None, request: Request, name: str, *, shared: bool = False
-) -> Iterator[Batch]:
-    """Chunks of rows of several arrays. `shared`: the labels go on in the next file."""
-    arrays = {**inputs, **({} if labels is None or shared else {"labels": labels})}
-    lengths = {key: rows.shape[0] for key, rows in arrays.items() if rows.shape}
-    if len(set(lengths.values())) > 1:
-        listed = ", ".join(f"{length} for '{key}'" for key, length in lengths.items())
-        raise DataError(f"{name} has different numbers of samples: {listed}")
-    for _ in range(0, max(lengths.values(), default=0), request.batch):
-        feed = {key: rows.take(request.batch) for key, rows in inputs.items()}
-        count = max(len(array) for array in feed.values() if array.ndim)
-        yield Batch(feed, None if labels is None else labels.take(count))
+                inputs = inputs_of(arrays, request)
+                beside = labels or labels_of(arrays, request)
+                if not is_sample({name: rows.shape for name, rows in inputs.items()}, request):
+                    yield from chunks(inputs, beside, request, str(file), labels_go_on=labels is not None)
+                    continue
+                whole = {name: rows.whole() for name, rows in inputs.items()}
+                label = None if beside is None else one_label(beside.whole()) if labels is None else beside.take(1)
+                yield replace(one_sample(whole, request), labels=label)
 
 
 @contextlib.contextmanager
@@ -169,23 +146,3 @@ def _streams(file: Path, stack: contextlib.ExitStack) -> Iterator[tuple[str, IO[
     archive = stack.enter_context(zipfile.ZipFile(file))
     for member in archive.infolist():
         yield member.filename.removesuffix(".npy"), stack.enter_context(archive.open(member)), member.file_size
-
-
-def _inputs(arrays: Mapping[str, Rows], request: Request) -> dict[str, Rows]:
-    """The array of each input."""
-    found: dict[str, Any] = {name: rows for name, rows in arrays.items() if name != request.labels}
-    if len(found) == len(request.ports) == 1:
-        found = dict.fromkeys([request.ports[0].name], *found.values())
-    for port in request.ports:
-        if port.name not in found:
-            known = did_you_mean(port.name, found)
-            raise DataError(f"{request.spec} has no array for input '{port.name}' ({port}){known}")
-    return {port.name: found[port.name] for port in request.ports}
-
-
-def _labels(arrays: Mapping[str, Rows], request: Request) -> Rows | None:
-    if request.labels is None:
-        return None
-    if request.labels not in arrays:
-        raise DataError(f"{request.spec} has no labels '{request.labels}'{did_you_mean(request.labels, arrays)}")
-    return arrays[request.labels]

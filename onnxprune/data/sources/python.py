@@ -6,14 +6,13 @@ import importlib
 import os
 import re
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from typing import Any
 
-import numpy as np
-
 from onnxprune.data.base import Batch, Request, Start, source
+from onnxprune.data.items import batches_of, iterator, said
 from onnxprune.errors import DataError
-from onnxprune.support.messages import did_you_mean, one_line
+from onnxprune.support.messages import did_you_mean
 
 _SPEC = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*")
 
@@ -29,8 +28,8 @@ def open_python(request: Request) -> Start:
     """`module:function`, imported as from the current folder and called without arguments for every pass.
 
     It yields dictionaries of arrays by input name, or pairs of one and its labels; each is one batch, fed to the model
-    as it is. It may instead return an object with `get_next()`, which gives such dictionaries and at last None, like
-    the CalibrationDataReader of ONNX Runtime.
+    as it is, or one sample. It may instead return an object with `get_next()`, which gives such dictionaries and at
+    last None, like the CalibrationDataReader of ONNX Runtime. Arrays and tensors without names do too, see `items`.
 
     Raises DataError for a function that cannot be imported, for what it raises, and for anything else that it yields.
     """
@@ -45,7 +44,7 @@ def _imported(spec: str) -> Callable[[], Any]:
     try:
         module = importlib.import_module(module_name)
     except (Exception, SystemExit) as error:  # whatever the user's module raises
-        raise DataError(f"{spec}: {module_name} cannot be imported: {_said(error)}") from error
+        raise DataError(f"{spec}: {module_name} cannot be imported: {said(error)}") from error
     function = getattr(module, name, None)
     if not callable(function):
         found = "there is nothing of that name" if function is None else f"it is a {type(function).__name__}"
@@ -57,28 +56,7 @@ def _imported(spec: str) -> Callable[[], Any]:
 
 def _pass(function: Callable[[], Any], request: Request) -> Iterator[Batch]:
     try:
-        given = function()
-        items = iter(given.get_next, None) if hasattr(given, "get_next") else iter(given)
+        items = iterator(function())
     except (Exception, SystemExit) as error:
-        raise DataError(f"{request.spec} cannot be called for data: {_said(error)}") from error
-    while True:
-        try:
-            item = next(items)
-        except StopIteration:
-            return
-        except (Exception, SystemExit) as error:
-            raise DataError(f"{request.spec} failed: {_said(error)}") from error
-        yield _batch(item, request)
-
-
-def _batch(item: Any, request: Request) -> Batch:
-    feed, labels = item if isinstance(item, tuple) and len(item) == 2 else (item, None)
-    if not isinstance(feed, Mapping):
-        wanted = "{'" + request.ports[0].name + "': array}"
-        raise DataError(f"{request.spec} yields {type(feed).__name__}; expected {wanted}, or a pair of it and labels")
-    arrays = {str(name): np.asarray(value) for name, value in feed.items()}
-    return Batch(arrays, None if labels is None else np.atleast_1d(np.asarray(labels)))
-
-
-def _said(error: BaseException) -> str:
-    return f"{type(error).__name__}: {one_line(error)}"
+        raise DataError(f"{request.spec} cannot be called for data: {said(error)}") from error
+    yield from batches_of(items, request)

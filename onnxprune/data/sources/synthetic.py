@@ -48,10 +48,13 @@ def _batches(request: Request) -> Iterator[Batch]:
 
 def _feed(request: Request, count: int, index: int) -> Feed:
     sizes: dict[str, int] = {}
+    for port in request.ports:  # the batch first: other inputs may have its name on an axis that is none
+        if port.batch_symbol is not None:
+            sizes[port.batch_symbol] = count
     for axis in range(max(len(port.shape) for port in request.ports)):  # first axes first: symbols are shared
         for port in request.ports:
             if axis < len(port.shape):
-                sizes.setdefault(port.symbol(axis), count if axis == 0 else _SIDE if len(port.shape) == 4 else _LENGTH)
+                sizes.setdefault(port.symbol(axis), _SIDE if len(port.shape) == 4 else _LENGTH)
     return {
         port.name: _array(port.bound(sizes), request.hints, np.random.default_rng([request.seed, index, place]))
         for place, port in enumerate(request.ports)

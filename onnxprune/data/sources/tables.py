@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +13,12 @@ import numpy as np
 
 from onnxprune.data import pixels
 from onnxprune.data.base import Array, Batch, Request, Start, source
+from onnxprune.data.columns import from_rows
 from onnxprune.errors import DataError, MissingExtraError
 from onnxprune.model.signature import Port
 from onnxprune.support.messages import did_you_mean, one_line
+
+Rows = Callable[[list[str], int], Iterator[Any]]
 
 _SUFFIXES = {".parquet", ".arrow"}
 # What `save_to_disk` leaves beside one table, and beside the folders of several.
@@ -82,27 +86,42 @@ def _files(request: Request) -> list[Path]:
 
 def _read(file: Path, request: Request) -> Iterator[Batch]:
     with _opened(file) as (schema, rows):
-        columns = {port.name: _column(port, schema, request) for port in request.ports}
-        if request.labels is not None and request.labels not in schema.names:
-            raise DataError(f"{file} has no column '{request.labels}'{did_you_mean(request.labels, schema.names)}")
-        decoders = {
-            port.name: pixels.recipe(port, request.images)
-            for port in request.ports
-            if _holds_images(schema.field(columns[port.name]).type)
-        }
-        wanted = [*columns.values(), *([] if request.labels is None else [request.labels])]
-        for part in rows(list(dict.fromkeys(wanted)), request.batch):
-            feed = {}
-            for name, column in columns.items():
-                told = f"{file}: column '{column}'"
-                entries = part.column(column)
-                feed[name] = _images(entries, decoders[name], told) if name in decoders else _numbers(entries, told)
-            labels = request.labels
-            yield Batch(feed, None if labels is None else _numbers(part.column(labels), f"{file}: column '{labels}'"))
+        yield from read_rows(schema, rows, str(file), request)
+
+
+def read_rows(schema: Any, rows: Rows, source: str, request: Request) -> Iterator[Batch]:
+    """Samples from the rows of a table.
+
+    Args:
+        schema: of the table, a `pyarrow.Schema`.
+        rows: gives some columns, by name, in record batches of at most so many rows.
+        source: what messages name.
+        request: what is asked for.
+    """
+    columns = {port.name: _column(port, schema, request) for port in request.ports}
+    if request.labels is not None and request.labels not in schema.names:
+        raise DataError(f"{source} has no column '{request.labels}'{did_you_mean(request.labels, schema.names)}")
+    decoders = {
+        port.name: pixels.recipe(port, request.images)
+        for port in request.ports
+        if _holds_images(schema.field(columns[port.name]).type)
+    }
+    wanted = [*columns.values(), *([] if request.labels is None else [request.labels])]
+    for part in rows(list(dict.fromkeys(wanted)), request.batch):
+        feed = {}
+        for name, column in columns.items():
+            told = f"{source}: column '{column}'"
+            entries = part.column(column)
+            feed[name] = _images(entries, decoders[name], told) if name in decoders else _numbers(entries, told)
+        batch = from_rows(feed, request)
+        if request.labels is not None:
+            labels = _numbers(part.column(request.labels), f"{source}: column '{request.labels}'")
+            batch = replace(batch, labels=labels)
+        yield batch
 
 
 @contextlib.contextmanager
-def _opened(file: Path) -> Iterator[tuple[Any, Callable[[list[str], int], Iterator[Any]]]]:
+def _opened(file: Path) -> Iterator[tuple[Any, Rows]]:
     """The schema of a table, and a function that gives some columns in record batches of at most so many rows."""
     import pyarrow
     import pyarrow.parquet

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from onnxprune.data.base import Array, Batch, Request, Start, source
+from onnxprune.data.columns import from_rows
 from onnxprune.errors import DataError, MissingExtraError
 from onnxprune.model.signature import Port
 from onnxprune.support.messages import one_line
@@ -72,7 +73,7 @@ def _role(port: Port, request: Request) -> str:
 
 def _length(request: Request) -> int | None:
     """The static sequence length of the model, if it has one."""
-    sizes = [port.shape[1] for port in request.ports if len(port.shape) == 2]
+    sizes = [port.shape[1 - (port.batch_axis or 0)] for port in request.ports if len(port.shape) == 2]
     return next((size for size in sizes if isinstance(size, int)), None)
 
 
@@ -108,7 +109,7 @@ def _read(tokenizer: Tokenizer, roles: dict[str, str], request: Request) -> Iter
             written = filter(None, lines)
             while chunk := list(islice(written, request.batch)):
                 encodings = tokenizer.encode_batch(chunk)
-                yield Batch({name: _ints(encodings, role) for name, role in roles.items()})
+                yield from_rows({name: _ints(encodings, role) for name, role in roles.items()}, request)
     except UnicodeDecodeError as error:
         raise DataError(f"{request.spec} is not text in UTF-8: {error.reason} at byte {error.start}") from None
 

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 
 from onnxprune.errors import UsageError
 from onnxprune.evaluation.metrics import METRICS, Answer, Metric
+from onnxprune.model.file import name_of
 from onnxprune.model.signature import Feed
 from onnxprune.runtime.providers import CPU_ONLY
-from onnxprune.runtime.session import Session
+from onnxprune.runtime.session import Runnable, Session
 
 
 @dataclass(frozen=True)
@@ -39,30 +39,31 @@ class Drift:
     agreement: float | None
 
 
-def drift(paths: Sequence[Path], feeds: Iterable[Feed], providers: Sequence[str] = CPU_ONLY) -> list[Drift]:
+def drift(models: Sequence[Runnable], feeds: Iterable[Feed], providers: Sequence[str] = CPU_ONLY) -> list[Drift]:
     """Every numeric output of every model but the first against the first model's.
 
     Args:
-        paths: models with the same interface.
+        models: files or models in memory, with the same interface.
         feeds: batches of inputs; one is held at a time.
         providers: execution providers of ONNX Runtime.
 
     Raises UsageError where an output is missing or of another shape, ModelError when a model does not run.
     """
-    first, *others = (Session(path, providers, optimized=True) for path in paths)
+    first, *others = (Session(model, providers, optimized=True) for model in models)
+    names = [name_of(model) for model in models]
     tallies: dict[tuple[int, str], _Tally] = {}
     for feed in feeds:
         expected = {name: value for name, value in first.run(feed).items() if _is_numeric(value)}
-        for position, (path, session) in enumerate(zip(paths[1:], others, strict=True), 1):
+        for position, (path, session) in enumerate(zip(names[1:], others, strict=True), 1):
             missing = expected.keys() - {port.name for port in session.outputs}
             if missing:
-                raise UsageError(f"{path} has no output '{min(missing)}', which {paths[0]} has: they do not compare")
+                raise UsageError(f"{path} has no output '{min(missing)}', which {names[0]} has: they do not compare")
             for name, value in session.run(feed, list(expected)).items():
                 if value.shape != expected[name].shape:
-                    shapes = f"{list(value.shape)} in {path} and {list(expected[name].shape)} in {paths[0]}"
+                    shapes = f"{list(value.shape)} in {path} and {list(expected[name].shape)} in {names[0]}"
                     raise UsageError(f"output '{name}' has shape {shapes}: they do not compare")
                 tallies.setdefault((position, name), _Tally()).add(value, expected[name])
-    return [tally.result(position, str(paths[position]), name) for (position, name), tally in tallies.items()]
+    return [tally.result(position, names[position], name) for (position, name), tally in tallies.items()]
 
 
 def _is_numeric(value: object) -> bool:

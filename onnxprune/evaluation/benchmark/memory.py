@@ -10,8 +10,10 @@ from pathlib import Path
 
 import numpy as np
 
+from onnxprune.model.file import on_disk
 from onnxprune.model.signature import Feed
 from onnxprune.runtime.latency import Setting
+from onnxprune.runtime.session import Runnable
 
 _PROBE = Path(__file__).with_name("memory_probe.py")
 
@@ -27,11 +29,11 @@ class Memory:
     added: int
 
 
-def peak_memory(path: Path, setting: Setting, feed: Feed) -> Memory | None:
+def peak_memory(model: Runnable, setting: Setting, feed: Feed) -> Memory | None:
     """Load and run a model in a process of its own; None where that cannot be measured (inputs of text, Windows)."""
     if any(array.dtype == object for array in feed.values()) or sys.platform == "win32":
         return None
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory() as folder, on_disk(model) as path:
         inputs = Path(folder) / "inputs.npz"
         np.savez(inputs, **feed)  # type: ignore[arg-type]
         command = [sys.executable, "-P", _PROBE, path, setting.provider, setting.threads, inputs]

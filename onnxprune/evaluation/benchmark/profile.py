@@ -20,10 +20,11 @@ from typing import Any
 import onnx_ir as ir
 
 from onnxprune.errors import ModelError
-from onnxprune.model.file import open_model
+from onnxprune.model.file import as_model, name_of
 from onnxprune.model.signature import Feed
 from onnxprune.ops.traits import is_merged
 from onnxprune.runtime.latency import Setting, deployed_session
+from onnxprune.runtime.session import Runnable
 
 _RUNS = 30
 _KERNEL = "_kernel_time"
@@ -83,31 +84,31 @@ class Mover:
         return (self.after or 0.0) - (self.before or 0.0)
 
 
-def profile(paths: Sequence[Path], setting: Setting, feed: Feed, runs: int = _RUNS) -> list[Profile]:
+def profile(models: Sequence[Runnable], setting: Setting, feed: Feed, runs: int = _RUNS) -> list[Profile]:
     """Profile models run by run in turn, so that noise hits all alike.
 
     Raises ModelError when a model does not run.
     """
     with tempfile.TemporaryDirectory() as folder:
         sessions = [
-            deployed_session(path, setting.provider, setting.threads, profile=Path(folder) / str(index))
-            for index, path in enumerate(paths)
+            deployed_session(model, setting.provider, setting.threads, profile=Path(folder) / str(index))
+            for index, model in enumerate(models)
         ]
         for _ in range(setting.warmup + runs):
-            for path, session in zip(paths, sessions, strict=True):
+            for model, session in zip(models, sessions, strict=True):
                 try:
                     session.run(None, feed)
                 except Exception as error:
-                    raise ModelError(f"ONNX Runtime cannot run {path.name} under its profiler: {error}") from error
+                    raise ModelError(f"ONNX Runtime cannot run {name_of(model)} under its profiler: {error}") from error
         events = [json.loads(Path(session.end_profiling()).read_text()) for session in sessions]
-    return [_read(path, each, setting.warmup) for path, each in zip(paths, events, strict=True)]
+    return [_read(model, each, setting.warmup) for model, each in zip(models, events, strict=True)]
 
 
-def _read(path: Path, events: list[dict[str, Any]], warmup: int) -> Profile:
+def _read(model: Runnable, events: list[dict[str, Any]], warmup: int) -> Profile:
     """Assign the events of nodes to the runs that they fall into, and leave out the first runs."""
     runs = sorted((each["ts"], each["dur"]) for each in events if each.get("name") == "model_run")[warmup:]
     starts = [start for start, _ in runs]
-    named = layer_names(open_model(path))
+    named = layer_names(as_model(model))
     operators: dict[str, str] = {}
     times: dict[str, list[float]] = {}
     for event in events:
@@ -120,7 +121,7 @@ def _read(path: Path, events: list[dict[str, Any]], warmup: int) -> Profile:
             operators.setdefault(name, event["args"].get("op_name", ""))
             times.setdefault(name, [0.0] * len(runs))[run] += event["dur"] / 1e6
     nodes = tuple(NodeTime(name, operators[name], median(seconds)) for name, seconds in times.items())
-    return Profile(str(path), nodes, median(duration / 1e6 for _, duration in runs))
+    return Profile(name_of(model), nodes, median(duration / 1e6 for _, duration in runs))
 
 
 def layer_names(model: ir.Model) -> dict[str, str]:

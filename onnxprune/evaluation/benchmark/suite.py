@@ -17,10 +17,11 @@ from onnxprune.evaluation.benchmark.comparison import Comparison, compare
 from onnxprune.evaluation.benchmark.drift import Drift, drift
 from onnxprune.evaluation.benchmark.memory import Memory, peak_memory
 from onnxprune.evaluation.benchmark.profile import Profile, profile
-from onnxprune.model.file import file_bytes, open_model
+from onnxprune.model.file import Given, file_bytes, name_of, open_model, runnable
 from onnxprune.model.signature import Feed, Port, given_sizes, ports_of
 from onnxprune.runtime.latency import Latency, Setting, made_inputs, measure
 from onnxprune.runtime.providers import choose, short
+from onnxprune.runtime.session import Runnable
 from onnxprune.support.progress import within
 
 # Batches of made-up inputs on which outputs are compared where there is no data.
@@ -100,17 +101,17 @@ class Result:
 
 
 def benchmark(
-    paths: Sequence[str | Path],
+    models: Sequence[Given],
     request: Request = Request(),
     *,
     data: Data | None = None,
     metric: str | None = None,
     progress: Callable[[str], None] = lambda _: None,
 ) -> Result:
-    """Measure models side by side; the files are only read.
+    """Measure models side by side; what was given is only read.
 
     Args:
-        paths: the model that the others are compared with, then those.
+        models: the model that the others are compared with, then those; see `as_model`.
         request: what to measure.
         data: samples to run on (None: made up from the first model's inputs).
         metric: name of a metric for the data; accuracy where it has labels.
@@ -118,13 +119,13 @@ def benchmark(
 
     Raises UsageError for options and models that do not fit together, ModelError for a model that does not run.
     """
-    files = [Path(path) for path in paths]
+    files = [runnable(model) for model in models]
     if not files:
         raise UsageError("no model is given: give the path of at least one")
     if metric is not None and data is None:
         raise UsageError(f"metric '{metric}' is computed on data, which is not there; add --data")
     providers, notes = choose(request.providers)
-    opened = [open_model(path) for path in files]
+    opened = [open_model(model) if isinstance(model, Path) else model for model in files]
     ports = ports_of(opened[0])
     sizes, chosen = sizes_for(files[0], ports, request.input_shapes, data)
     inputs = Inputs(tuple(ports), sizes, data, request.seed)
@@ -140,7 +141,7 @@ def benchmark(
     quality = _quality(files, data, metric, first.provider, progress)
     progress("profiling" if request.profile else "done")
     return Result(
-        models=tuple(map(str, files)),
+        models=tuple(map(name_of, files)),
         file_bytes=tuple(map(file_bytes, opened)),
         measured=measured,
         drift=tuple(apart),
@@ -152,7 +153,7 @@ def benchmark(
 
 
 def _measure(
-    files: Sequence[Path], setting: Setting, inputs: Inputs, request: Request, progress: Callable[[str], None]
+    files: Sequence[Runnable], setting: Setting, inputs: Inputs, request: Request, progress: Callable[[str], None]
 ) -> tuple[Measured, ...]:
     feed, at = (
         inputs.feed(setting.batch),
@@ -192,20 +193,22 @@ def _remarks(setting: Setting, measured: tuple[Measured, ...]) -> Iterator[str]:
 
 
 def _quality(
-    files: Sequence[Path], data: Data | None, name: str | None, provider: str, progress: Callable[[str], None]
+    files: Sequence[Runnable], data: Data | None, name: str | None, provider: str, progress: Callable[[str], None]
 ) -> Iterator[Quality]:
     """The metric of every model; those that compare with the original take the first model for it."""
     if data is None or (name is None and not data.labelled):
         return
     chosen = metrics.metric(name, data.labelled)
     reference = list(metrics.outputs_of(files[0], data)) if chosen.needs_reference else None
-    for path in files:
-        progress(f"{chosen.name} of {path.name}")
-        yield Quality(str(path), chosen.name, metrics.evaluate(path, data, chosen, reference, providers=[provider]))
+    for model in files:
+        progress(f"{chosen.name} of {Path(name_of(model)).name}")
+        yield Quality(
+            name_of(model), chosen.name, metrics.evaluate(model, data, chosen, reference, providers=[provider])
+        )
 
 
 def sizes_for(
-    path: Path, ports: Sequence[Port], shapes: Sequence[str], data: Data | None
+    model: Runnable, ports: Sequence[Port], shapes: Sequence[str], data: Data | None
 ) -> tuple[dict[str, int], list[str]]:
     """Sizes of dynamic axes but the batch: as given, as in the data, else such that the model runs, with a word."""
     given = given_sizes(shapes, ports)
@@ -213,11 +216,11 @@ def sizes_for(
         port.symbol(axis)
         for port in ports
         for axis, size in enumerate(port.shape)
-        if axis and not isinstance(size, int) and port.symbol(axis) not in given
+        if axis != port.batch_axis and not isinstance(size, int) and port.symbol(axis) not in given
     }
     if not open_axes or data is not None:
         return given, []
-    found = inspect(path).shapes.bindings
+    found = inspect(model).shapes.bindings
     chosen = {name: found[name] for name in sorted(open_axes & found.keys())}
     listed = ", ".join(f"{name}={size}" for name, size in chosen.items())
     return {**chosen, **given}, [f"dynamic axes were given sizes that run ({listed}); choose them with --input-shape"]
@@ -242,11 +245,12 @@ class Inputs:
         made = made_inputs(self.ports, batch, self.sizes, self.seed)
         if self.data is None:
             return made
-        samples = next(self.data.batches()).feed
-        return {
-            name: np.take(array, np.arange(len(made[name])) % len(array), axis=0) if array.ndim else array
-            for name, array in samples.items()
-        }
+        samples = next(self.data.batches())
+        feed = dict(samples.feed)
+        for name, length in samples.lengths.items():
+            axis = samples.axis(name) or 0
+            feed[name] = np.take(feed[name], np.arange(made[name].shape[axis]) % length, axis)
+        return feed
 
     def feeds(self, batch: int) -> Iterator[Feed]:
         """What outputs are compared on."""

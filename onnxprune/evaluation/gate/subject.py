@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Iterator, Sequence
 from functools import cached_property
 from math import isfinite
@@ -19,7 +18,7 @@ from onnxprune.evaluation import metrics
 from onnxprune.evaluation.gate.baseline import Entry, LatencyEntry, MetricEntry
 from onnxprune.evaluation.gate.request import Request
 from onnxprune.evaluation.metrics import METRICS, Metric
-from onnxprune.model.file import file_bytes, open_model
+from onnxprune.model.file import digest, file_bytes, open_model
 from onnxprune.model.signature import given_sizes, ports_of
 from onnxprune.ops.base import key_of
 from onnxprune.runtime.latency import Latency, Setting, measure
@@ -69,12 +68,7 @@ class Subject:
     @cached_property
     def sha256(self) -> str:
         """Of the file, then of its external data files in the order of their names."""
-        digest = hashlib.sha256()
-        for file in self.model.meta["files"]:
-            with file.open("rb") as content:
-                while block := content.read(1 << 20):
-                    digest.update(block)
-        return digest.hexdigest()
+        return digest(self.model)
 
     @cached_property
     def parameters(self) -> int:

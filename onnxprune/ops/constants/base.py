@@ -13,7 +13,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from functools import cache
 from typing import Any
 
 import numpy as np
@@ -21,8 +20,8 @@ import numpy.typing as npt
 import onnx_ir as ir
 
 from onnxprune.dims import Mask
-from onnxprune.ops.base import Array, Key, attribute
-from onnxprune.support.registry import load_package
+from onnxprune.ops.base import Array, Key, attribute, keys
+from onnxprune.support.registry import Registry
 
 Vector = npt.NDArray[np.float64]
 
@@ -148,28 +147,14 @@ class Site:
 
 
 Rule = Callable[[Site], "Known | list[Known | None] | None"]
-RULES: dict[Key, Rule] = {}
+RULES: Registry[Key, Rule] = Registry("constant rule", __package__, "onnxprune.lossless")
 
 
 def constant(*names: str, domain: str = "") -> Callable[[Rule], Rule]:
     """Decorator: this tells which entries of the outputs of the operators `names` are constant."""
-
-    def add(rule: Rule) -> Rule:
-        for name in names:
-            if (domain, name) in RULES:
-                raise ValueError(f"operator {name} of domain '{domain}' is registered twice")
-            RULES[domain, name] = rule
-        return rule
-
-    return add
-
-
-@cache
-def _load() -> None:
-    load_package(__package__, "onnxprune.lossless")
+    return RULES.register(*keys(names, domain))
 
 
 def find_constant_rule(key: Key) -> Rule | None:
     """The rule of an operator, None when there is none."""
-    _load()
     return RULES.get(key)

@@ -7,7 +7,7 @@ import numpy as np
 from onnxprune.dims import Mask
 from onnxprune.ops.compute import compute
 from onnxprune.ops.constants.base import Known, Site, constant, on_axis
-from onnxprune.ops.constants.linear import FORMS, linear_form
+from onnxprune.ops.constants.linear import linear_form
 
 # Where a rounding error in the input can change the output by a whole step.
 _JUMPS = frozenset(("Ceil", "Floor", "Round", "Sign", "Mod", "Shrink", "ThresholdedRelu"))
@@ -80,7 +80,7 @@ def normalization(site: Site) -> Known | None:
 # -- sums
 
 
-@constant(*(name for domain, name in FORMS if domain == ""))
+@constant("Conv", "ConvTranspose", "Gemm", "MatMul")
 def sums(site: Site) -> Known | None:
     """An output entry is constant where its weights are zero or its inputs constant."""
     form = linear_form(site)

@@ -16,8 +16,9 @@ import numpy.typing as npt
 import onnx_ir as ir
 
 from onnxprune.dims import Mask
-from onnxprune.ops.base import Array, Key, key_of
+from onnxprune.ops.base import Array, Key, key_of, keys
 from onnxprune.ops.constants.base import Known, Site, Vector
+from onnxprune.support.registry import Registry
 
 # Since this opset Add broadcasts as numpy does.
 _BROADCASTS = 7
@@ -87,17 +88,12 @@ class Linear:
 
 
 Form = Callable[[Site], Linear | None]
-FORMS: dict[Key, Form] = {}
+FORMS: Registry[Key, Form] = Registry("linear form", __package__, "onnxprune.lossless")
 
 
 def linear(*names: str, domain: str = "") -> Callable[[Form], Form]:
     """Decorator: this brings the operators `names` into the form of a sum; None where the weights are not constant."""
-
-    def add(form: Form) -> Form:
-        FORMS.update({(domain, name): form for name in names})
-        return form
-
-    return add
+    return FORMS.register(*keys(names, domain))
 
 
 def linear_form(site: Site) -> Linear | None:

@@ -15,17 +15,17 @@ import onnx_ir as ir
 
 from onnxprune.analysis import cost
 from onnxprune.analysis.inspect import inspect
-from onnxprune.errors import NothingToPruneError, UsageError
+from onnxprune.errors import UsageError
 from onnxprune.evaluation.benchmark.comparison import Comparison, compare
 from onnxprune.evaluation.benchmark.suite import Inputs, Request, sizes_for
 from onnxprune.model.file import open_model, save
 from onnxprune.model.signature import ports_of
-from onnxprune.passes.share_initializers import ShareInitializers
 from onnxprune.runtime.latency import Latency, Setting, measure
 from onnxprune.runtime.providers import choose, short
-from onnxprune.steps.prune.candidates import Trials, build
-from onnxprune.steps.prune.iterative import make_plan
-from onnxprune.steps.prune.options import PruneOptions
+from onnxprune.steps.base import Context
+from onnxprune.steps.clean import Clean
+from onnxprune.steps.prune.step import Prune
+from onnxprune.steps.state import State
 from onnxprune.support.progress import Counted
 
 MULTIPLES = (1, 2, 4, 8, 16, 32)
@@ -102,11 +102,12 @@ def alignment(path: Path, request: Request, progress: Callable[[str], None] = la
 
 def _pruned(path: Path, folder: Path, progress: Callable[[str], None]) -> tuple[dict[int, Path], dict[int, int]]:
     """A file and its parameters by multiple; a multiple that changes nothing against the one before is left out."""
+    whole = State.of(inspect(path), path)
     files: dict[int, Path] = {}
     parameters: dict[int, int] = {}
     for done, multiple in enumerate(MULTIPLES):
         progress(Counted(f"pruning to multiples of {multiple}", done, len(MULTIPLES)))
-        model = _cut(path, multiple)
+        model = _cut(whole, multiple)
         left = cost.stored(model).parameters
         if left not in parameters.values():
             files[multiple], parameters[multiple] = folder / f"{multiple}.onnx", left
@@ -114,14 +115,7 @@ def _pruned(path: Path, folder: Path, progress: Callable[[str], None]) -> tuple[
     return files, parameters
 
 
-def _cut(path: Path, multiple: int) -> ir.Model:
+def _cut(whole: State, multiple: int) -> ir.Model:
     """The model without the RATIO weakest units of every group, its axes rounded up to a multiple."""
-    analysis = inspect(path)
-    if not analysis.groups:
-        raise NothingToPruneError(f"{path}: nothing can be pruned, so no rounding can be compared")
-    request = PruneOptions(ratio=RATIO, scope="uniform", round_to=multiple)
-    with Trials(path) as trials:
-        plan, _, _ = make_plan(analysis, analysis.groups, request, trials)
-    model = build(analysis, plan)
-    ShareInitializers()(model)
-    return model
+    state = Prune(ratio=RATIO, scope="uniform", round_to=multiple)(whole, Context())
+    return Clean()(state, Context()).model

@@ -62,7 +62,7 @@ def never_slower(planner: Planner, t: float, latency: Callable[[Lost], tuple[flo
             return Outcome(lost, t, (), (f"measured: {after / before:.3f} of the original's time",))
         t /= 2
     return Outcome(
-        dict(planner.gone), 0.0, (), ("every cut that was tried was measured to be slower than the original",)
+        dict(planner.already), 0.0, (), ("every cut that was tried was measured to be slower than the original",)
     )
 
 
@@ -118,22 +118,22 @@ class Sums:
         }
 
 
-def give_back(planner: Planner, lost: Lost, holds: Callable[[Lost], bool]) -> Lost:
+def give_back(planner: Planner, lost: Mapping[str, int], holds: Callable[[Lost], bool]) -> Lost:
     """Put back unit after unit, those of most damage first, as long as the targets hold: none is lost for nothing.
 
-    What has gone in earlier steps stays away.
+    What earlier steps have removed stays removed.
     """
-    lost, problem = dict(lost), planner.problem
-    heap = [(-_undone(problem, g.id, lost), g.id) for g in problem.groups if lost[g.id] > planner.gone[g.id]]
+    left, problem = dict(lost), planner.problem
+    heap = [(-_undone(problem, g.id, left), g.id) for g in problem.groups if left[g.id] > planner.already[g.id]]
     heapq.heapify(heap)
     while heap:
         _, group = heapq.heappop(heap)
-        lost[group] -= 1
-        if not holds(lost):
-            lost[group] += 1
-        elif lost[group] > planner.gone[group]:
-            heapq.heappush(heap, (-_undone(problem, group, lost), group))
-    return lost
+        left[group] -= 1
+        if not holds(left):
+            left[group] += 1
+        elif left[group] > planner.already[group]:
+            heapq.heappush(heap, (-_undone(problem, group, left), group))
+    return left
 
 
 def _undone(problem: Problem, group: str, lost: Lost) -> float:

@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 from onnxprune.analysis.constants import Constants
 from onnxprune.analysis.groups import Group
 from onnxprune.analysis.liveness import Liveness
-from onnxprune.steps.plan import Plan, plan_from_masks
+from onnxprune.dims import Mask
 
 
-def plan_lossless(constants: Constants, groups: Sequence[Group], request: dict[str, Any]) -> tuple[Plan, list[str]]:
-    """The units of `groups` that change nothing, and what a person should know of those that have to stay.
+def find_unneeded(constants: Constants, groups: Sequence[Group]) -> tuple[dict[str, Mask], list[str]]:
+    """Which units have to stay, and what a person should know of constant ones among them.
 
-    The constants among them are to be folded forward, see passes.fold_constants. One unit of each group stays.
+    Returns a mask per id of each group that has units to spare: bool, shape [units]. Constants among the others are to
+    be folded forward, see passes.fold_constants. One unit of each group stays.
     """
     liveness = Liveness(constants, groups)
     liveness.run()
-    plan = plan_from_masks([(group, liveness.needed[group.atom]) for group in liveness.removable.values()], request)
-    return plan, [*liveness.refusals(), *liveness.under_a_norm(groups)]
+    needed = {group.id: liveness.needed[group.atom] for group in liveness.removable.values()}
+    return needed, [*liveness.refusals(), *liveness.under_a_norm(groups)]

@@ -1,74 +1,100 @@
-"""What to remove, as the command line says it: how much, where, and what has to be kept to."""
+"""What the step `prune` may be told: how much to remove, where, and what to keep to."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 from onnxprune.errors import UsageError
-from onnxprune.steps.prune import schedule
-from onnxprune.steps.prune.allocation.base import allocations
-from onnxprune.steps.prune.criteria.expression import resolve
-from onnxprune.steps.prune.planner import Constraints
 from onnxprune.steps.prune.targets import Target, parse
+from onnxprune.support.options import check_options, option
+
+if TYPE_CHECKING:
+    from onnxprune.analysis.groups import Group
+    from onnxprune.steps.prune.criteria.base import Criterion
+
+_HOW_MUCH, _CHOICE = "How much", "Which units"
+_CRITERION, _CRITERION_ON_DATA = "l1", "obs"
+
+
+def _scopes() -> list[str]:
+    from onnxprune.steps.prune.allocation.base import allocations
+
+    return allocations.names()
 
 
 @dataclass(frozen=True)
 class PruneOptions:
-    """What to remove, as the command line says it.
+    """The options of the step `prune`."""
 
-    Attributes:
-        criterion: name of the score, or a combination like "l2*0.7+random*0.3"; see `criteria`.
-        ratio: share of the units that go, in [0, 1); where there are targets, they decide.
-        scope: name of the allocation, see `allocation`.
-        round_to: axis sizes come out as multiples of this where they can.
-        only: kinds or name patterns to work on (empty: all).
-        skip: kinds or name patterns to leave alone.
-        seed: of everything random.
-        target: what to come down to, like "macs=0.4"; see `targets`.
-        max_ratio: no group loses more than this share of its units.
-        min_units: no group is left with fewer units than this.
-        ratios: (kind or pattern, ratio) pairs: groups that lose just that.
-        steps: how often it is scored, cut and recovered.
-        schedule: how the cut is spread over the steps, one of `schedule.SCHEDULES`.
-    """
+    criterion: str | Callable[..., Any] | None = option(
+        None, "Score of a unit, see: onnxprune list criteria; obs with data, l1 without.", metavar="NAME", function=True
+    )
+    ratio: float = option(0.5, "Share of the units to remove, in [0, 1).", low=0, high=1, below=True, search=(0.0, 0.9))
+    target: tuple[str, ...] = option(
+        (),
+        "Come down to this, in place of --ratio: params=0.5, macs=20M, size=5MB, latency=0.6, drop=0.01.",
+        metavar="WHAT=LIMIT",
+    )
+    scope: str = option(
+        "auto",
+        "How the cut is spread over the groups, see: onnxprune list allocations.",
+        choices=_scopes,
+        metavar="NAME",
+        section=_HOW_MUCH,
+    )
+    ratios: tuple[tuple[str, float], ...] = option(
+        (),
+        "Share of its units that a group loses, by kind or pattern; of several that name a group, the last decides.",
+        low=0,
+        high=1,
+        below=True,
+        metavar="PATTERN=RATIO",
+        flag="group-ratio",
+        section=_HOW_MUCH,
+    )
+    max_ratio: float = option(
+        1.0, "No group loses more than this share of its units.", low=0, high=1, section=_HOW_MUCH, search=(0.3, 1.0)
+    )
+    min_units: int = option(1, "No group is left with fewer units than this.", low=1, section=_HOW_MUCH)
+    round_to: int = option(
+        1, "Make axis sizes multiples of this where they can be.", low=1, section=_HOW_MUCH, search=(1, 16)
+    )
+    lossless: bool = option(
+        False,
+        "Remove what changes nothing, units that are constant or not read, and no more.",
+        section=_HOW_MUCH,
+    )
+    only: tuple[str, ...] = option(
+        (), "Only these: a kind, or a pattern for group, tensor or node.", metavar="PATTERN", section=_CHOICE
+    )
+    skip: tuple[str, ...] = option(
+        (), "Not these: a kind or a pattern, as for --only.", metavar="PATTERN", section=_CHOICE
+    )
 
-    criterion: str = "l1"
-    ratio: float = 0.5
-    scope: str = "auto"
-    round_to: int = 1
-    only: tuple[str, ...] = ()
-    skip: tuple[str, ...] = ()
-    seed: int = 0
-    target: tuple[str, ...] = ()
-    max_ratio: float = 1.0
-    min_units: int = 1
-    ratios: tuple[tuple[str, float], ...] = ()
-    steps: int = 1
-    schedule: str = "cubic"
+    def __post_init__(self) -> None:
+        check_options(self)
+        self.check()
 
     def check(self) -> None:
-        """Raises UsageError for a value that makes no sense, before any file is opened."""
-        if not 0 <= self.ratio < 1:
-            raise UsageError(f"ratio {self.ratio:g} is outside [0, 1): it is the share of units to remove, like 0.5")
-        if self.seed < 0:
-            raise UsageError(f"seed {self.seed} is negative: give 0 or more")
-        self.constraints.check()
-        schedule.check(self.steps, self.schedule)
-        resolve(self.criterion)
-        allocations[self.scope]
+        """Raises UsageError for values that go with no others, before any file is opened."""
+        if self.criterion is not None:
+            self.scored_by(data=True)
         kinds = [target.kind for target in self.targets]
         for kind in kinds:
             if kinds.count(kind) > 1:
                 raise UsageError(f"there are two targets for {kind}; give one")
 
-    @property
-    def constraints(self) -> Constraints:
-        """What the allocation has to keep to."""
-        return Constraints(self.round_to, self.max_ratio, self.min_units, self.ratios)
+    def scored_by(self, *, data: bool) -> Criterion:
+        """The criterion, with or without data at hand. Raises UsageError where it cannot be read."""
+        from onnxprune.steps.prune.criteria.expression import resolve
+
+        return resolve(self.criterion or (_CRITERION_ON_DATA if data else _CRITERION))
 
     @property
     def targets(self) -> list[Target]:
-        """The targets as such. Raises UsageError for one that is none."""
+        """The targets as such. Raises UsageError for one that cannot be read."""
         return [parse(text) for text in self.target]
 
     @property
@@ -76,3 +102,9 @@ class PruneOptions:
         """What allocations that look at costs save: what the first target is about; see `Problem`."""
         resources = {"params": "parameters", "size": "weight_bytes"}
         return next((resources.get(target.kind, "macs") for target in self.targets), "size")
+
+    def most(self, group: Group) -> int:
+        """The most units that a group may lose."""
+        from onnxprune.steps.prune.allocation.base import share
+
+        return max(0, min(share(self.max_ratio, group.units), group.units - self.min_units))

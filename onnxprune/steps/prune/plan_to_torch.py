@@ -9,19 +9,18 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from itertools import pairwise
 from typing import Any
 
 import numpy as np
 import onnx_ir as ir
 
 from onnxprune.analysis.groups import Analysis
+from onnxprune.analysis.names import TORCH_NAME, bias_behind, torch_module
 from onnxprune.dims import Mask, keep_mask
 from onnxprune.model.weights import is_parameter
-from onnxprune.ops.traits import adds, parameters, turned_weight
+from onnxprune.ops.traits import parameters, turned_weight
 from onnxprune.steps.plan import Plan
 
-_PARAMETER = re.compile(r"[A-Za-z_]\w*(\.\w+)*")
 _INVENTED = re.compile(r"val_\d+|.*_\d+|.*/.*|.*::.*")
 
 
@@ -91,36 +90,16 @@ def _traced(value: ir.Value) -> tuple[str | None, bool]:
     name = value.name or ""
     if name.endswith(".weight_bias"):
         return f"{name.removesuffix('.weight_bias')}.bias", False
-    if _PARAMETER.fullmatch(name) and not _INVENTED.fullmatch(name):
+    if TORCH_NAME.fullmatch(name) and not _INVENTED.fullmatch(name):
         return name, False
     for node, slot in value.uses():
-        module = _module(node)
+        module = torch_module(node)
         if slot in parameters(node) and module:
             return f"{module}.{parameters(node)[slot]}", False
         if slot == turned_weight(node) and value.shape is not None and len(value.shape) == 2:
-            bias = _bias_behind(node)
+            bias = bias_behind(node)
             if bias is not None:
                 return f"{bias.removesuffix('.bias')}.weight", True
             if module:
                 return f"{module}.weight", True
     return None, False
-
-
-def _module(node: ir.Node) -> str:
-    """`layer1.0.conv1` for a node called `/layer1/layer1.0/conv1/Conv`; nothing for names of other makes."""
-    parts = (node.name or "").split("/")[:-1]
-    if len(parts) < 2 or parts[0]:
-        return ""
-    # The children of a Sequential are written with its name before theirs: /layer1/layer1.0
-    return ".".join(part.removeprefix(f"{before}.") for before, part in pairwise(parts))
-
-
-def _bias_behind(node: ir.Node) -> str | None:
-    """The name of a bias that alone is added to what a node makes, if it is one of torch's."""
-    uses = list(node.outputs[0].uses())
-    if len(uses) != 1 or not adds(uses[0][0]):
-        return None
-    add, slot = uses[0]
-    other = add.inputs[1 - slot]
-    name = "" if other is None or not other.is_initializer() else other.name or ""
-    return name if name.endswith(".bias") and _PARAMETER.fullmatch(name) else None

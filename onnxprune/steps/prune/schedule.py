@@ -6,18 +6,19 @@ from collections.abc import Callable, Mapping, Sequence
 
 from onnxprune.errors import UsageError
 from onnxprune.steps.prune.targets import Target
-from onnxprune.support.messages import did_you_mean
+from onnxprune.support.registry import Registry
 
 # Far beyond what helps; a mistyped number would run for days.
 _MOST_STEPS = 1000
-# The share of units (or of MACs, ...) that is left, by what is to be left in the end and how far the steps are.
-SCHEDULES: dict[str, Callable[[float, float], float]] = {
-    "linear": lambda left, done: 1 - (1 - left) * done,
-    # Zhu and Gupta 2017, "To prune, or not to prune", equation 1: much at first, little at the end.
-    "cubic": lambda left, done: left + (1 - left) * (1 - done) ** 3,
-    # The same share of what is there in every step.
-    "geometric": lambda left, done: left**done,
-}
+# The share of units (or of MACs, ...) that is left, by what is to be left in the end and how far the steps are, both in
+# (0, 1].
+Schedule = Callable[[float, float], float]
+SCHEDULES: Registry[str, Schedule] = Registry("schedule", f"{__package__}.schedules", "onnxprune.schedules")
+
+
+def schedule(name: str) -> Callable[[Schedule], Schedule]:
+    """Decorator: make a function known as schedule `name`. Raises ValueError when the name is taken."""
+    return SCHEDULES.register(name)
 
 
 def check(steps: int, schedule: str) -> None:
@@ -25,7 +26,7 @@ def check(steps: int, schedule: str) -> None:
     if not 1 <= steps <= _MOST_STEPS:
         raise UsageError(f"steps {steps} makes no sense: give 1 to {_MOST_STEPS}; each scores, cuts and recovers anew")
     if schedule not in SCHEDULES:
-        raise UsageError(f"unknown schedule '{schedule}'{did_you_mean(schedule, SCHEDULES)}")
+        raise UsageError(SCHEDULES.unknown(schedule))
 
 
 def check_targets(targets: Sequence[Target]) -> None:

@@ -7,9 +7,9 @@ several processes and written to a cache as they come: an interrupted run goes o
 from __future__ import annotations
 
 import contextlib
+import functools
 import hashlib
 import json
-import os
 import signal
 import tempfile
 import threading
@@ -21,6 +21,7 @@ from multiprocessing import active_children, get_context
 from pathlib import Path
 
 import numpy as np
+import onnx_ir as ir
 
 from onnxprune.analysis.groups import Group
 from onnxprune.analysis.inspect import inspect
@@ -28,14 +29,15 @@ from onnxprune.data.base import Data
 from onnxprune.data.stored import store, stored
 from onnxprune.errors import UsageError
 from onnxprune.evaluation.metrics import Metric, chosen_output, evaluate, metric, outputs_of
-from onnxprune.model.file import open_model, save
+from onnxprune.model.file import digest as content_of
+from onnxprune.model.file import save
 from onnxprune.model.signature import ports_of
 from onnxprune.runtime.session import Session
-from onnxprune.steps.base import NONE, Context
+from onnxprune.steps.base import Context
 from onnxprune.steps.plan import Plan, plan_from_masks
 from onnxprune.steps.prune.allocation.base import Curve, Scores, share, weakest
-from onnxprune.steps.prune.candidates import build
-from onnxprune.steps.recover.methods import keep_apart, recover_cut
+from onnxprune.steps.recover.step import Recover, keep_apart
+from onnxprune.steps.state import State
 from onnxprune.support.cache import Cache
 from onnxprune.support.progress import Counted
 
@@ -63,7 +65,7 @@ class Sensitivity:
     whole: float
     higher_is_better: bool
     curves: dict[str, Curve]
-    recovery: str = NONE
+    recovery: str = "none"
     samples: int = 0
 
     def damages(self) -> dict[str, Curve]:
@@ -98,66 +100,69 @@ class Point:
 
 
 def measure(
-    path: Path,
+    state: State,
     groups: Sequence[Group],
     scores: Mapping[str, Scores],
     context: Context,
+    *,
+    recover: Recover | None = None,
     ratios: Sequence[float] = RATIOS,
 ) -> Sensitivity:
     """Measure every group at every ratio.
 
     Args:
-        path: the model; it is only read.
+        state: the model, with nothing removed from it.
         groups: those to measure.
         scores: per group id, float64 [units]; the weakest units go.
-        context: data, metric (None: kl of outputs with classes, else snr), processes, cache, and a recovery of every
-            cut where that is wanted; it then sees two thirds of the data, and the others are measured on.
+        context: data, metric (None: kl of outputs with classes, else snr), processes, cache.
+        recover: how every cut is recovered; that sees two thirds of the data, and the others are measured on.
         ratios: shares of the units of each group.
 
     Raises DataError and UsageError for data or a metric that does not fit, ModelError when a cut cannot be run.
     """
     if context.data is None:
         raise UsageError("sensitivity needs data to measure on: give --data (an .npz, a folder, or synthetic)")
-    context = keep_apart(context, ports_of(open_model(path)))
+    context = keep_apart(context, recover, ports_of(state.original.model))
     fitted, measured = context.data, context.measured
     assert fitted is not None
     assert measured is not None
     with tempfile.TemporaryDirectory(prefix="onnxprune-") as name:
         folder = Path(name)
         digest, samples = store(measured, folder / MEASURED)
-        found = _metric(path, measured, context.metric)
-        what = [_digest(path), digest, found.name]
-        if context.recovers:
-            what += [context.method, str(context.seed)]
+        found = _metric(state.source, measured, context.metric)
+        what = [content_of(state.original.model), digest, found.name]
+        if recover is not None:
+            what += [str(recover), str(context.seed)]
         if fitted is not measured:
             what.append(store(fitted, folder / FITTED)[0])
         known = Cache(context.cache, hashlib.sha256(" ".join(what).encode()).hexdigest()[:32])
-        task = Task(path, folder, found.name, context.method, context.seed, fitted is measured)
+        task = Task(folder, found.name, recover, context.seed, fitted is measured)
         points = list(_points(groups, scores, ratios))
-        _fill(known, task, points, context)
+        _fill(known, task, state, points, context)
     whole = known.values["whole"]
     curves = {}
     for group in groups:
         mine = [point for point in points if point.group == group.id]
         values = [known.values[point.key] for point in mine]
         curves[group.id] = Curve((0, *(point.lost for point in mine)), (whole, *values))
-    return Sensitivity(found.name, whole, found.higher_is_better, curves, context.method, samples)
+    method = "none" if recover is None else recover.chosen(data=True)
+    return Sensitivity(found.name, whole, found.higher_is_better, curves, method, samples)
 
 
-def _fill(known: Cache, task: Task, points: Sequence[Point], context: Context) -> None:
+def _fill(known: Cache, task: Task, state: State, points: Sequence[Point], context: Context) -> None:
     """Measure what is not known yet."""
     missing = [point for point in points if point.key not in known.values]
     context.progress(f"measuring {len(missing)} cuts")
     if missing or "whole" not in known.values:
-        known.add("whole", task.value(task.path))  # this also leaves the original's outputs for the processes
-    for number, (point, value) in enumerate(_run(task, missing, context.jobs), 1):
+        known.add("whole", task.value(state, state.source))  # this leaves the original's outputs for the processes, too
+    for number, (point, value) in enumerate(_run(task, state, missing, context.jobs), 1):
         known.add(point.key, value)
         said = f"measuring cut {number} of {len(missing)}: {point.group} without {point.lost}"
         context.progress(Counted(said, number, len(missing)))
 
 
-def _metric(path: Path, data: Data, name: str | None) -> Metric:
-    output = chosen_output(Session(path).outputs)
+def _metric(source: Path | ir.Model, data: Data, name: str | None) -> Metric:
+    output = chosen_output(Session(source).outputs)
     if name is None:
         name = DAMAGES[0] if metric(None, False, output).name == "agreement" else DAMAGES[1]
     return metric(name, data.labelled, output)
@@ -166,63 +171,72 @@ def _metric(path: Path, data: Data, name: str | None) -> Metric:
 def _points(groups: Sequence[Group], scores: Mapping[str, Scores], ratios: Sequence[float]) -> Iterator[Point]:
     for group in groups:
         for lost in sorted({share(ratio, group.units) for ratio in ratios} - {0}):
-            yield Point(group.id, lost, plan_from_masks([(group, weakest(scores[group.id], lost))], {}))
+            yield Point(group.id, lost, plan_from_masks([(group, weakest(scores[group.id], lost))]))
 
 
 @dataclass(frozen=True)
 class Task:
-    """All that a process needs to measure a point: paths and names, so that it can be sent.
+    """All that a process needs to measure a point beside the model: paths and names, so that it can be sent.
 
     Attributes:
-        path: the model.
         folder: where the data is, in MEASURED and, unless they are `together`, in FITTED.
         metric: its name.
-        method: how a cut is recovered, or "none".
+        recover: how a cut is recovered.
         seed: of that.
         together: recovery sees what is measured on.
     """
 
-    path: Path
     folder: Path
     metric: str
-    method: str = NONE
+    recover: Recover | None = None
     seed: int = 0
     together: bool = True
 
-    def __call__(self, point: Point) -> float:
-        """Cut, recover and measure."""
-        file = self.folder / f"{os.getpid()}.onnx"
-        file.unlink(missing_ok=True)
-        model = build(inspect(self.path), point.plan)
-        fitted = stored(self.folder / (MEASURED if self.together else FITTED))
-        recover_cut(Context(fitted, self.method, self.seed), self.path, point.plan, model)
-        save(model, file)
-        return self.value(file)
+    def __call__(self, path: Path, point: Point) -> float:
+        """Measure a point of the model in a file, which a process opens once."""
+        return self.measure(_opened(path), point)
 
-    def value(self, file: Path) -> float:
-        """The metric of a file; the original's outputs are computed once and kept beside the data."""
+    def measure(self, state: State, point: Point) -> float:
+        """Cut, recover and measure."""
+        made = state.cut(point.plan.keep(state.original))
+        if self.recover is not None:
+            fitted = stored(self.folder / (MEASURED if self.together else FITTED))
+            made = self.recover(made, Context(seed=self.seed, data=fitted))
+        return self.value(state, made.model)
+
+    def value(self, state: State, model: Path | ir.Model) -> float:
+        """The metric of a model; the original's outputs are computed once and kept beside the data."""
         data = stored(self.folder / MEASURED)
         found = metric(self.metric, data.labelled)
         reference = None
         if found.needs_reference:
             kept = self.folder / "reference.npz"
             if not kept.exists():
-                np.savez(kept, *outputs_of(self.path, data))
+                np.savez(kept, *outputs_of(state.source, data))
             with np.load(kept, allow_pickle=False) as arrays:
                 reference = [arrays[f"arr_{index}"] for index in range(len(arrays.files))]
-        return evaluate(file, data, found, reference)
+        return evaluate(model, data, found, reference)
 
 
-def _run(task: Task, points: Sequence[Point], jobs: int) -> Iterator[tuple[Point, float]]:
+@functools.lru_cache(maxsize=1)
+def _opened(path: Path) -> State:
+    return State.of(inspect(path), path)
+
+
+def _run(task: Task, state: State, points: Sequence[Point], jobs: int) -> Iterator[tuple[Point, float]]:
     """Points with their values, as they come."""
     if jobs == 1 or len(points) < 2:
-        yield from ((point, task(point)) for point in points)
+        yield from ((point, task.measure(state, point)) for point in points)
         return
+    path = state.source
+    if not isinstance(path, Path):
+        path = task.folder / "model.onnx"
+        save(state.model, path)
     others = active_children()
     with ProcessPoolExecutor(min(jobs, len(points)), mp_context=get_context("spawn")) as pool:
         try:
             with _deaf_to_ctrl_c():
-                running = {pool.submit(task, point): point for point in points}
+                running = {pool.submit(task, path, point): point for point in points}
             for done in as_completed(running):
                 yield running[done], done.result()
         except BaseException:
@@ -244,12 +258,3 @@ def _deaf_to_ctrl_c() -> Iterator[None]:
         yield
     finally:
         signal.signal(signal.SIGINT, before or signal.SIG_DFL)
-
-
-def _digest(path: Path) -> str:
-    """Of the model's file and its external data."""
-    total = hashlib.sha256()
-    for file in open_model(path).meta["files"]:
-        with Path(file).open("rb") as stream:
-            total.update(hashlib.file_digest(stream, "sha256").digest())
-    return total.hexdigest()

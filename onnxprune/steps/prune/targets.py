@@ -13,7 +13,6 @@ from dataclasses import dataclass
 from decimal import Decimal
 
 from onnxprune.errors import UsageError
-from onnxprune.steps.prune.allocation.base import Lost
 from onnxprune.support.messages import did_you_mean
 from onnxprune.support.quantities import BYTES, COUNTS, SECONDS, show_bytes, show_count, show_seconds, split
 
@@ -73,7 +72,7 @@ class Met:
 class Outcome:
     """The cut that was found, at which strength, and what it makes of each target."""
 
-    lost: Lost
+    lost: Mapping[str, int]
     strength: float
     met: tuple[Met, ...] = ()
     remarks: tuple[str, ...] = ()

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from onnxprune.steps.recover.base import recovery
 from onnxprune.steps.recover.evidence import Evidence
 from onnxprune.steps.recover.layerwise import Mend, Mending
 from onnxprune.steps.recover.least_squares import Matrix
@@ -14,6 +15,7 @@ from onnxprune.steps.recover.least_squares import Matrix
 _MAX_GAIN = 10.0
 
 
+@recovery("batchnorm")
 @dataclass(frozen=True)
 class RecalibrateBatchNorm(Mending):
     """Scale and shift every output channel of every layer of a pruned model to the statistics of the original.

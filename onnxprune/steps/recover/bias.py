@@ -6,11 +6,13 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from onnxprune.steps.recover.base import recovery
 from onnxprune.steps.recover.evidence import Evidence
 from onnxprune.steps.recover.layerwise import Mend, Mending
 from onnxprune.steps.recover.least_squares import Matrix
 
 
+@recovery("bias")
 @dataclass(frozen=True)
 class CompensateBias(Mending):
     """Shift the outputs of every layer of a pruned model to the means that they have in the original.

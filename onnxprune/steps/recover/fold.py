@@ -15,6 +15,7 @@ from onnxprune.dims import Atom, Mask, atoms, units_of
 from onnxprune.ops.traits import moves, rectifies
 from onnxprune.passes.base import PassResult
 from onnxprune.passes.write_back import set_matrix
+from onnxprune.steps.recover.base import recovery
 from onnxprune.steps.recover.layerwise import LayerError
 from onnxprune.steps.recover.pairing import Pairing
 
@@ -25,6 +26,7 @@ Vector = npt.NDArray[np.float64]
 _RIDGE = 1e-3
 
 
+@recovery("fold", on_data=False)
 @dataclass(frozen=True)
 class FoldUnits:
     """Add the weights that read a removed unit to those that read similar units, in the best proportions.
@@ -78,7 +80,7 @@ def _write(pairing: Pairing, ours: Layer, twin: Layer, matrix: Matrix) -> bool:
     inputs, outputs = pairing.kept(twin.x, twin.form.axis), pairing.kept(twin.y, twin.form.out_axis)
     features = inputs[twin.feature_channels(len(inputs))[0]]
     before = read(ours.stored)
-    set_matrix(pairing.pruned.model, ours, matrix[:, features][:, :, outputs])
+    set_matrix(pairing.pruned.model, ours, matrix[:, features][:, :, outputs], pairing.pruned)
     return not np.array_equal(before, read(ours.stored))
 
 

@@ -89,8 +89,8 @@ def walk(
             continue
         matrix, bias = mended
         if matrix is not first.matrix:
-            set_matrix(pruned.model, layer, matrix)
-        set_bias(pruned.model, layer, bias)
+            set_matrix(pruned.model, layer, matrix, pruned)
+        set_bias(pruned.model, layer, bias, pruned)
         start = shared.get(layer.weight, first.matrix)
         before, after = first.everything.error(start, first.bias), first.everything.error(matrix, bias)
         scale = max(float(first.everything.target_variance().sum()), 1e-30)
@@ -125,7 +125,8 @@ def _mend_together(works: Sequence[Gathering], mend: Mend, ahead: Stepper, behin
     evidence = together(gather(works, _both(ahead.peek, theirs, behind.peek, ours)))
     mended = mend(evidence) if evidence else None
     if mended is not None and evidence is not None and mended[0] is not evidence.matrix:
-        set_matrix(works[0].pairing.pruned.model, works[0].layer, mended[0])
+        pruned = works[0].pairing.pruned
+        set_matrix(pruned.model, works[0].layer, mended[0], pruned)
 
 
 Batches = Callable[..., Iterator[tuple[Array, ...]]]

@@ -2,77 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
-from pathlib import Path
-from typing import Any, Protocol
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
 
 import onnx_ir as ir
 
 from onnxprune.analysis.groups import Analysis
-from onnxprune.analysis.inspect import analyze_model, inspect
 from onnxprune.analysis.layers import Array, Layer, held_bias, layers
 from onnxprune.data.base import Data, load_data
 from onnxprune.data.sources.synthetic import hints_of
-from onnxprune.data.split import split
 from onnxprune.dims import Atom, Dim, Mask
 from onnxprune.errors import UsageError
-from onnxprune.model.signature import Port, ports_of
-from onnxprune.passes.base import PassResult
+from onnxprune.model.signature import ports_of
 from onnxprune.runtime.providers import CPU_ONLY
-from onnxprune.steps.base import NONE, Context
-from onnxprune.steps.plan import Plan
-from onnxprune.steps.recover.batchnorm import RecalibrateBatchNorm
-from onnxprune.steps.recover.bias import CompensateBias
-from onnxprune.steps.recover.fold import FoldUnits
+from onnxprune.steps.recover.base import METHODS
 from onnxprune.steps.recover.layerwise import LayerError, Progress
 from onnxprune.steps.recover.pairing import Pairing
-from onnxprune.steps.recover.reconstruct import Reconstruct
-from onnxprune.support.messages import did_you_mean
+from onnxprune.steps.recover.step import NONE
 
-BEST = "reconstruct"
 # Of the calibration data, this much is used at most: more says little more and takes its time.
 MAX_SAMPLES = 1024
 MAX_BYTES = 1 << 30
 _SYNTHETIC_SAMPLES = 256
-
-
-class RecoveryPass(Protocol):
-    """A pass on the pruned model of a pairing that notes the error of each layer."""
-
-    @property
-    def errors(self) -> list[LayerError]:
-        """How far each layer is off, before and after."""
-
-    def __call__(self, model: ir.Model) -> PassResult:
-        """Apply in place."""
-
-
-@dataclass(frozen=True)
-class Method:
-    """A way to recover.
-
-    Attributes:
-        summary: one line for people.
-        make: the pass; called with pairing, feeds, seed, providers and progress.
-        on_data: does it need inputs?
-    """
-
-    summary: str
-    make: Callable[..., RecoveryPass]
-    on_data: bool = True
-
-
-METHODS: Mapping[str, Method] = {
-    "reconstruct": Method("least squares of every layer towards the original's outputs", Reconstruct),
-    "batchnorm": Method("mean and standard deviation of every channel as in the original", RecalibrateBatchNorm),
-    "bias": Method("what removed units gave on average goes into the biases behind them", CompensateBias),
-    "fold": Method(
-        "without data: what read removed units goes to similar ones",
-        lambda pairing, *_, **__: FoldUnits(pairing),
-        False,
-    ),
-}
 
 
 @dataclass(frozen=True)
@@ -92,13 +44,13 @@ class Recovery:
 
 def check_method(name: str) -> None:
     """Raises UsageError for a method that does not exist."""
-    if name not in (*METHODS, NONE):
-        raise UsageError(f"unknown recovery '{name}'{did_you_mean(name, [*METHODS, NONE])}")
+    if name != NONE and name not in METHODS:
+        raise UsageError(METHODS.unknown(name, NONE))
 
 
-def added_biases(analysis: Analysis, method: str) -> list[tuple[Dim, int]]:
+def added_biases(analysis: Analysis, method: str | None) -> list[tuple[Dim, int]]:
     """What a method puts into a model: per new bias the dimension that it lies along, and the bytes of an entry."""
-    if method == NONE or not METHODS[method].on_data:
+    if method in (None, NONE) or not METHODS[method].on_data:
         return []
     found: list[tuple[Dim, int]] = []
     seen: set[ir.Value] = set()
@@ -180,28 +132,3 @@ def _some(feeds: Iterable[dict[str, Array]]) -> tuple[list[dict[str, Array]], bo
 
 def _samples(feeds: Sequence[Mapping[str, Array]]) -> int:
     return sum(max((len(array) for array in feed.values() if array.ndim), default=1) for feed in feeds)
-
-
-def keep_apart(context: Context, ports: Sequence[Port]) -> Context:
-    """The same, with every third sample kept for the measurement where recovery is fitted to the others."""
-    if context.data is None or not context.recovers or not METHODS[context.method].on_data:
-        return context
-    apart = split(context.data, ports)
-    return replace(context, data=apart.fitting, apart=apart)
-
-
-def recover_cut(context: Context, path: Path, plan: Plan, model: ir.Model) -> Recovery:
-    """Recover what a plan leaves of a file's model, in place; `model` is that."""
-    if not context.recovers or not plan.removed_units:
-        return Recovery()
-    original, pruned = inspect(path), analyze_model(model)
-    return recover(
-        original,
-        pruned,
-        plan.keep(original),
-        context.method,
-        context.data,
-        seed=context.seed,
-        providers=context.providers,
-        progress=context.progress,
-    )

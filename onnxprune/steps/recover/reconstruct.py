@@ -6,11 +6,13 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from onnxprune.steps.recover.base import recovery
 from onnxprune.steps.recover.evidence import Evidence
 from onnxprune.steps.recover.layerwise import Mend, Mending
 from onnxprune.steps.recover.least_squares import Matrix, best_ridge
 
 
+@recovery("reconstruct")
 @dataclass(frozen=True)
 class Reconstruct(Mending):
     """Fit weights and bias of every layer to the original's outputs, in topological order.

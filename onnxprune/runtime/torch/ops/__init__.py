@@ -6,24 +6,15 @@ table of `base`.
 
 from __future__ import annotations
 
-from functools import cache
-
-from onnxprune.runtime.torch.ops.base import TABLE, Entry, Key
-from onnxprune.support.registry import load_package
-
-
-@cache
-def _load() -> None:
-    load_package(__name__, "onnxprune.runtime.torch_ops")
+from onnxprune.ops.base import Key
+from onnxprune.runtime.torch.ops.base import TABLE, Entry
 
 
 def find(key: Key) -> Entry | None:
     """How torch computes an operator, None when it is not in the table."""
-    _load()
     return TABLE.get(key)
 
 
 def known() -> list[Key]:
     """(domain, operator) of everything in the table, sorted."""
-    _load()
-    return sorted(TABLE)
+    return TABLE.names()

@@ -23,8 +23,9 @@ import torch
 from torch import Tensor
 
 from onnxprune.errors import ModelError
+from onnxprune.ops.base import Key, keys
+from onnxprune.support.registry import Registry, summary
 
-Key = tuple[str, str]  # (domain, operator)
 Function = Callable[..., Any]
 MICROSOFT = "com.microsoft"
 _NEWEST = 24  # what the fused operators were made from
@@ -160,8 +161,13 @@ class Entry:
     random: bool = False
     data_sized: bool = False
 
+    @property
+    def summary(self) -> str:
+        """The first line of the function's docstring."""
+        return summary(self.function)
 
-TABLE: dict[Key, Entry] = {}
+
+TABLE: Registry[Key, Entry] = Registry("torch operator", __package__, "onnxprune.runtime.torch_ops")
 
 
 def torch_op(
@@ -175,10 +181,7 @@ def torch_op(
     """Decorator: the function computes these operators; see Entry. Raises ValueError when one is there already."""
 
     def add(function: Function) -> Function:
-        for name in names:
-            if (domain, name) in TABLE:
-                raise ValueError(f"torch operator '{name}' of domain '{domain}' is registered twice")
-            TABLE[domain, name] = Entry(function, frozenset(numbers), bodies, random, data_sized)
+        TABLE.register(*keys(names, domain))(Entry(function, frozenset(numbers), bodies, random, data_sized))
         return function
 
     return add

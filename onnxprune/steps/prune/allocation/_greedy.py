@@ -22,7 +22,7 @@ def cheapest_first(problem: Problem) -> list[tuple[str, float]]:
     less: an outdated price is too low. So the cheapest entry of a heap is priced again, and goes if it still is the
     cheapest (Minoux 1978, "Accelerated greedy algorithms for maximizing submodular set functions").
     """
-    kept = problem.kept(problem.gone)
+    kept = problem.kept(problem.already)
     steps = [max(1, group.units // _STEPS) for group in problem.groups]
     order: list[tuple[str, float]] = []
 

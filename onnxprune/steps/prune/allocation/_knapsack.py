@@ -23,10 +23,10 @@ _ROUNDS = 6
 
 
 def levels_of(problem: Problem) -> dict[str, list[int]]:
-    """Per group, numbers of units to lose, from what has gone to the most that may go, evenly spaced."""
+    """Per group, numbers of units to lose, from what was removed earlier to the most that may go, evenly spaced."""
     return {
         group.id: sorted(
-            {round(count) for count in np.linspace(problem.gone[group.id], problem.most[group.id], _LEVELS)}
+            {round(count) for count in np.linspace(problem.already[group.id], problem.most[group.id], _LEVELS)}
         )
         for group in problem.groups
     }
@@ -85,7 +85,7 @@ def as_small_as_uniform(
     next round. The uniform cut itself is the answer where nothing of less damage is small enough.
     """
     budget = problem.amount(problem.uniform(t))
-    uniform = at_least(problem.gone, problem.uniform(t))
+    uniform = at_least(problem.already, problem.uniform(t))
     best, least = uniform, _damage(uniform, levels, damages)
     around, extra = uniform, 0.0
     for _ in range(_ROUNDS):

@@ -18,11 +18,11 @@ def auto(problem: Problem) -> Family:
     its blocks read and write, loses less than what lies inside the blocks.
     """
     order = cheapest_first(problem)
-    left = problem.amount(problem.gone) - np.cumsum([0.0, *(saved for _, saved in order)])
+    left = problem.amount(problem.already) - np.cumsum([0.0, *(saved for _, saved in order)])
 
     def lost(t: float) -> Lost:
         enough = np.flatnonzero(left <= problem.amount(problem.uniform(t)) * (1 + 1e-9))
         taken = order[: enough[0] if len(enough) else len(order)]
-        return dict(Counter(problem.gone) + Counter(group for group, _ in taken))
+        return dict(Counter(problem.already) + Counter(group for group, _ in taken))
 
     return lost

@@ -17,9 +17,9 @@ import numpy.typing as npt
 from onnxprune.analysis.cost import Cost
 from onnxprune.analysis.cost_model import CostTerms
 from onnxprune.analysis.groups import Analysis, Group
-from onnxprune.dims import Atom
+from onnxprune.dims import Atom, Mask
 from onnxprune.model.weights import is_parameter
-from onnxprune.support.registry import Registry
+from onnxprune.support.registry import Registry, summary
 
 Scores = npt.NDArray[np.float64]
 Lost = dict[str, int]
@@ -51,14 +51,15 @@ class Problem:
     Attributes:
         analysis: the model.
         groups: those that may lose units.
-        scores: per group id, float64 [units]; the weakest units of a group go first. -inf says that a unit has gone in
-            an earlier step: it goes at any strength, and what is lost is always counted from the whole group.
+        scores: per group id, float64 [units]; the weakest units of a group go first.
         most: per group id, the most units that may go; one less than all of them, or fewer.
         fixed: what is kept of groups that were decided otherwise, by their atoms.
         comparable: scores of different groups are on one scale.
         resource: what is to be saved, one of RESOURCES.
         damages: measured damage of losing units, per group id; for `sensitivity`.
         seconds: measured seconds saved by losing units, per group id; for `latency`.
+        removed: per group id, bool [units]: which units an earlier step has removed. They stay removed at any strength,
+            their scores do not count, and what is lost is counted from the whole group.
     """
 
     analysis: Analysis
@@ -70,11 +71,17 @@ class Problem:
     resource: str = "size"
     damages: Mapping[str, Curve] = field(default_factory=dict)
     seconds: Mapping[str, Curve] = field(default_factory=dict)
+    removed: Mapping[str, Mask] = field(default_factory=dict)
 
     @cached_property
-    def gone(self) -> Lost:
-        """Per group id, how many units have gone in earlier steps."""
-        return {group.id: gone_units(self.scores[group.id]) for group in self.groups}
+    def already(self) -> Lost:
+        """Per group id, how many units earlier steps have removed."""
+        return {group.id: int(self.removed[group.id].sum()) if self.removed else 0 for group in self.groups}
+
+    def there(self, group: Group) -> Scores:
+        """The scores of the units that are left of a group, ascending."""
+        scores = self.scores[group.id]
+        return np.sort(scores[~self.removed[group.id]] if self.removed else scores)
 
     def uniform(self, t: float) -> Lost:
         """The share t of the units of every group: what several strategies measure their strength by."""
@@ -82,9 +89,9 @@ class Problem:
 
     def weakest_first(self, group: Group) -> list[float]:
         """The scores of the units that may go, ascending, on one scale for all groups: over the mean of the group's."""
-        scores = self.scores[group.id]
-        scale = 1.0 if self.comparable else float(np.abs(scores[np.isfinite(scores)]).mean()) or 1.0
-        return [float(score) / scale for score in np.sort(scores)[: self.most[group.id]]]
+        scores = self.there(group)
+        scale = 1.0 if self.comparable else float(np.abs(scores).mean()) or 1.0
+        return [float(score) / scale for score in scores[: self.most[group.id] - self.already[group.id]]]
 
     @cached_property
     def costs(self) -> CostTerms:
@@ -140,16 +147,15 @@ class Problem:
         It is the share of the group's scores that is gone over the share that is left, noise to signal, once for every
         layer that the group is in. Few units count their scores over the mean; a group that is nearly gone costs much
         more. Where scores are comparable between groups, a group weighs the sum of its scores in place of its layers.
-        What has gone already did its damage.
+        What was removed earlier did its damage already.
         """
         found = {}
         for group in self.groups:
-            gone = self.gone[group.id]
-            scores = np.sort(self.scores[group.id])[gone:]
+            already, scores = self.already[group.id], self.there(group)
             left = np.cumsum((scores - min(0.0, scores[0]))[::-1])[::-1]
             weight = left[0] if self.comparable else float(self.layers[group.id])
             harm = weight * (left[0] - left) / np.maximum(left, 1e-12 * left[0]) if left[0] else 0.0 * left
-            found[group.id] = np.concatenate([np.zeros(gone), harm])
+            found[group.id] = np.concatenate([np.zeros(already), harm])
         return found
 
 
@@ -167,13 +173,18 @@ class Allocation:
     decide: Callable[[Problem], Family]
     needs: tuple[str, ...] = ()
 
+    @property
+    def summary(self) -> str:
+        """The first line of the function's docstring."""
+        return summary(self.decide)
+
     def __call__(self, problem: Problem) -> Family:
-        """The family of cuts; what has gone in earlier steps is in all of them."""
-        family, gone = self.decide(problem), problem.gone
-        return (lambda t: at_least(gone, family(t))) if any(gone.values()) else family
+        """The family of cuts; what earlier steps have removed is in all of them."""
+        family, already = self.decide(problem), problem.already
+        return (lambda t: at_least(already, family(t))) if any(already.values()) else family
 
 
-allocations: Registry[Allocation] = Registry("scope", __package__, "onnxprune.allocation")
+allocations: Registry[str, Allocation] = Registry("scope", __package__, "onnxprune.allocation")
 
 
 def allocation(
@@ -193,14 +204,9 @@ def share(ratio: float, units: int) -> int:
     return min(int(units * ratio + _EPSILON), units - 1)
 
 
-def gone_units(scores: Scores) -> int:
-    """How many units of a group have gone in earlier steps, by the scores of all of them."""
-    return int(np.isneginf(scores).sum())
-
-
-def at_least(gone: Mapping[str, int], lost: Mapping[str, int]) -> Lost:
-    """A cut with what has gone already."""
-    return {**lost, **{group: max(count, lost.get(group, 0)) for group, count in gone.items()}}
+def at_least(already: Mapping[str, int], lost: Mapping[str, int]) -> Lost:
+    """A cut with what was removed already."""
+    return {**lost, **{group: max(count, lost.get(group, 0)) for group, count in already.items()}}
 
 
 def in_order(order: Sequence[str], total: int) -> Family:
@@ -215,8 +221,11 @@ def in_order(order: Sequence[str], total: int) -> Family:
     return lost
 
 
-def weakest(scores: Scores, count: int) -> npt.NDArray[np.bool_]:
-    """The keep-mask that drops the `count` lowest scores; of equal ones the first go."""
+def weakest(scores: Scores, count: int, removed: Mask | None = None) -> Mask:
+    """The keep-mask without `count` units: those in `removed`, then the lowest scores; of equal ones the first go."""
+    order = np.argsort(scores, kind="stable")
+    if removed is not None:
+        order = np.concatenate([order[removed[order]], order[~removed[order]]])
     mask = np.ones(len(scores), dtype=np.bool_)
-    mask[np.argsort(scores, kind="stable")[:count]] = False
+    mask[order[:count]] = False
     return mask

@@ -17,4 +17,5 @@ def global_(problem: Problem) -> Family:
     for group in problem.groups:
         ranked.extend((score, group.id) for score in problem.weakest_first(group))
     ranked.sort(key=lambda item: item[0])
-    return in_order([group for _, group in ranked], sum(group.units for group in problem.groups))
+    already = [group.id for group in problem.groups for _ in range(problem.already[group.id])]
+    return in_order([*already, *(group for _, group in ranked)], sum(group.units for group in problem.groups))

@@ -9,6 +9,6 @@ from onnxprune.steps.prune.allocation.base import Family, Problem, allocation, i
 @allocation("greedy")
 def greedy(problem: Problem) -> Family:
     """The share t of all units, in the order of damage per saved MAC (or whatever the target is about)."""
-    gone = [group for group, count in problem.gone.items() for _ in range(count)]
+    already = [group for group, count in problem.already.items() for _ in range(count)]
     order = [group for group, _ in cheapest_first(problem)]
-    return in_order([*gone, *order], sum(group.units for group in problem.groups))
+    return in_order([*already, *order], sum(group.units for group in problem.groups))

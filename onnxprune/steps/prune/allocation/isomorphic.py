@@ -43,4 +43,5 @@ def _ranking(problem: Problem, groups: list[Group]) -> Family:
     for group in groups:
         ranked.extend((score, group.id) for score in problem.weakest_first(group))
     ranked.sort(key=lambda item: item[0])
-    return in_order([group for _, group in ranked], sum(group.units for group in groups))
+    already = [group.id for group in groups for _ in range(problem.already[group.id])]
+    return in_order([*already, *(group for _, group in ranked)], sum(group.units for group in groups))

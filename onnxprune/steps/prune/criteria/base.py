@@ -21,7 +21,7 @@ from onnxprune.errors import MissingExtraError, UsageError
 from onnxprune.model.weights import is_parameter, reading
 from onnxprune.ops.dequantize import entries_each, is_scale, real_weights
 from onnxprune.statistics.activations import Activations
-from onnxprune.support.registry import Registry
+from onnxprune.support.registry import Registry, summary
 
 if TYPE_CHECKING:
     from onnxprune.statistics.gradients import Gradients
@@ -226,7 +226,7 @@ class Criterion:
     @property
     def summary(self) -> str:
         """The first line of the function's docstring."""
-        return next(iter((self.score.__doc__ or "").strip().splitlines()), "")
+        return summary(self.score)
 
     @property
     def needs_data(self) -> bool:
@@ -234,7 +234,7 @@ class Criterion:
         return any(need != "weights" for need in self.needs)
 
 
-criteria: Registry[Criterion] = Registry("criterion", __package__, "onnxprune.criteria")
+criteria: Registry[str, Criterion] = Registry("criterion", __package__, "onnxprune.criteria")
 
 
 def criterion(

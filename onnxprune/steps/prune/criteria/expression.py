@@ -12,13 +12,15 @@ criterion has 0, the strongest 1, equal ones share the mean of their places. Min
 from __future__ import annotations
 
 import re
-from typing import NoReturn
+from collections.abc import Callable
+from typing import Any, NoReturn
 
 import numpy as np
 
 from onnxprune.analysis.groups import Group
 from onnxprune.errors import UsageError
 from onnxprune.steps.prune.criteria.base import NEEDS, Criterion, Scores, ScoringContext, criteria
+from onnxprune.support.registry import imported_function
 
 _SIGN = re.compile(r"\s*([+-]?)\s*")
 _NAME = re.compile(r"[A-Za-z]\w*(-[A-Za-z]\w*)*")
@@ -27,11 +29,16 @@ _NUMBER = re.compile(r"\d+(\.\d*)?|\.\d+")
 _END = re.compile(r"\s*$")
 
 
-def resolve(expression: str) -> Criterion:
-    """The criterion that a name or a combination stands for.
+def resolve(expression: str | Callable[..., Any]) -> Criterion:
+    """The criterion that a name, a combination, a function of the user or `module:function` stands for.
 
+    A function is called as the registered ones are, with a group and a ScoringContext, and returns float64 [units].
     Raises UsageError for a name that is unknown and for what is no combination, with the position.
     """
+    if not isinstance(expression, str):
+        return _of_user(getattr(expression, "__name__", "function"), expression)
+    if ":" in expression:
+        return _of_user(expression, imported_function(expression))
     if _NAME.fullmatch(expression.strip()):
         return _known(expression.strip())
     terms = [(weight, _known(name)) for weight, name in parse(expression)]
@@ -49,6 +56,10 @@ def resolve(expression: str) -> Criterion:
         source="; ".join(part.source for part in parts),
         comparable=True,
     )
+
+
+def _of_user(name: str, function: Callable[..., Any]) -> Criterion:
+    return Criterion(name, function, ("weights",), "as it is written", "a function of the user", False)
 
 
 def ranks(scores: Scores) -> Scores:

@@ -1,0 +1,114 @@
+"""Options of commands, made from the fields of steps, of the context and of data; see `support.options`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, TypeVar
+
+import click
+from click.core import ParameterSource
+from click.shell_completion import CompletionItem
+
+from onnxprune.support.options import Option, options_of
+
+Command = TypeVar("Command", bound=Callable[..., Any])
+_TYPES = {int: click.INT, float: click.FLOAT}
+# The heading of options that belong to no section.
+_FIRST = "Options"
+
+
+class SectionOption(click.Option):
+    """An option that `--help` lists under a heading of its own."""
+
+    def __init__(self, *args: Any, section: str = "", **rest: Any) -> None:
+        super().__init__(*args, **rest)
+        self.section = section
+
+
+class SectionCommand(click.Command):
+    """A command whose help begins with the options that most people need; the others follow in named sections."""
+
+    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write the options, section by section."""
+        sections: dict[str, list[tuple[str, str]]] = {_FIRST: []}
+        for parameter in self.get_params(ctx):
+            record = parameter.get_help_record(ctx)
+            if record is not None:
+                sections.setdefault(getattr(parameter, "section", "") or _FIRST, []).append(record)
+        for heading, records in sections.items():
+            if records:
+                with formatter.section(heading):
+                    formatter.write_dl(records)
+
+
+def fields(kind: Any, *names: str, but: Iterable[str] = (), section: str | None = None) -> Callable[[Command], Command]:
+    """Decorator: add the options that a dataclass declares, all or those in `names`, in their order.
+
+    Args:
+        kind: the dataclass.
+        names: of its fields; empty: all.
+        but: names of fields to leave out.
+        section: the heading for all of them, in place of their own.
+    """
+    found = [each for name, each in options_of(kind).items() if name not in set(but) and (not names or name in names)]
+
+    def decorate(command: Command) -> Command:
+        for each in reversed(found):
+            command = _decorator(each, section)(command)
+        return command
+
+    return decorate
+
+
+def _decorator(each: Option, section: str | None) -> Callable[[Command], Command]:
+    declared = each.declared
+    settings: dict[str, Any] = {
+        "cls": SectionOption,
+        "section": declared.section if section is None else section,
+        "help": declared.help,
+    }
+    name = each.flag.replace("-", "_")
+    if each.single is bool:
+        return click.option(f"--{each.flag}", name, is_flag=True, **settings)
+    if each.default not in (None, (), ""):
+        shown = each.default
+        settings["show_default"] = (
+            ",".join(map(str, shown))
+            if isinstance(shown, tuple)
+            else f"{shown:g}"
+            if isinstance(shown, float)
+            else str(shown)
+        )
+    if declared.choices is not None:
+        settings["shell_complete"] = _completing(declared.choices)
+    return click.option(
+        f"--{each.flag}",
+        name,
+        multiple=each.many and not declared.separator,
+        type=_TYPES.get(each.single, click.STRING) if not each.pairs else click.STRING,
+        metavar=declared.metavar,
+        **settings,
+    )
+
+
+def _completing(choices: Callable[[], Iterable[str]]) -> Callable[..., list[CompletionItem]]:
+    """What the shell offers: also behind the + of a combination."""
+
+    def complete(_: click.Context, __: click.Parameter, incomplete: str) -> list[CompletionItem]:
+        before, plus, last = incomplete.rpartition("+")
+        return [CompletionItem(before + plus + name) for name in choices() if name.startswith(last)]
+
+    return complete
+
+
+def given(options: Mapping[str, Any], *kinds: Any) -> dict[str, Any]:
+    """Those options of dataclasses that the command line names, by their flags with underscores."""
+    source = click.get_current_context().get_parameter_source
+    found = {}
+    for kind in kinds:
+        for each in options_of(kind).values():
+            name = each.flag.replace("-", "_")
+            if name in options and source(name) is not ParameterSource.DEFAULT:
+                value = options[name]
+                found[name] = value.split(each.declared.separator) if each.declared.separator else value
+    return found

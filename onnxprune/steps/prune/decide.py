@@ -1,0 +1,219 @@
+"""From options to a cut: score what is there, set up the strategy, and find the strength that meets what was asked for.
+
+In a loop every round decides anew on the whole model: which units of the original are removed after it. What an earlier
+round has removed stays removed; what a later one removes is scored on what the earlier ones left. Nothing is rounded
+round by round, so the last one ends where a single one would:
+
+- uniform, and groups with a ratio of their own: exactly as many units of every group;
+- global, greedy: exactly as many units in all; isomorphic: of every set of isomorphic groups;
+- auto, knapsack, sensitivity: no more parameters and MACs than every group's share leaves; auto within a unit of that;
+- targets: those of the options, met for the original; limits on units hold for all rounds together.
+
+Where earlier rounds took more than the last one would, that stays. A ratio of scope latency is no such share: it is of
+the time that can still be saved, measured anew in every round.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from onnxprune.analysis import cost
+from onnxprune.analysis.groups import Group
+from onnxprune.dims import Atom, Mask
+from onnxprune.errors import TargetError, UsageError
+from onnxprune.model.file import file_bytes
+from onnxprune.steps.base import Context, Loop
+from onnxprune.steps.prune import schedule
+from onnxprune.steps.prune.allocation.base import Curve, Scores, allocations, weakest
+from onnxprune.steps.prune.budget_search import decide_aligned, never_slower
+from onnxprune.steps.prune.candidates import Candidates
+from onnxprune.steps.prune.options import PruneOptions
+from onnxprune.steps.prune.planner import NOTHING, planner
+from onnxprune.steps.prune.score import score_with
+from onnxprune.steps.prune.sensitivity import measure as measure_sensitivity
+from onnxprune.steps.prune.targets import Outcome
+from onnxprune.steps.recover.methods import added_biases
+from onnxprune.steps.recover.step import Recover
+from onnxprune.steps.state import State
+
+
+@dataclass(frozen=True)
+class Decision:
+    """A cut of the original.
+
+    Attributes:
+        left: per atom of the original, the units that are left: bool, shape [units].
+        outcome: how many units each group loses, and what that makes of the targets.
+        scores: per group id of the original, float64 [units]; 0 for units that earlier rounds have removed.
+        removed: per group id, the units that earlier rounds have removed: bool, shape [units].
+        made: the state after the cut and its recovery, where it had to be made to measure it.
+    """
+
+    left: Mapping[Atom, Mask]
+    outcome: Outcome
+    scores: Mapping[str, Scores]
+    removed: Mapping[str, Mask]
+    made: State | None = None
+
+
+@dataclass(frozen=True)
+class _Problem:
+    """What one round decides on: the groups of the original, and those of the model now by the original's ids."""
+
+    state: State
+    groups: Sequence[Group]
+    now: Mapping[str, Group]
+    own: Mapping[str, Scores]
+    candidates: Candidates
+
+    @property
+    def removed(self) -> dict[str, Mask]:
+        """Per group id, the units that earlier rounds have removed."""
+        return {group.id: ~self.state.mask(group) for group in self.groups}
+
+    @property
+    def scores(self) -> dict[str, Scores]:
+        """Scores of the groups as they are, for the units of the original's groups."""
+        found = {}
+        for group in self.groups:
+            found[group.id] = np.zeros(group.units)
+            if group.id in self.own:
+                found[group.id][self.state.mask(group)] = self.own[group.id]
+        return found
+
+    def of_original(self, measured: Mapping[str, Curve]) -> dict[str, Curve]:
+        """Curves of the groups as they are, as curves of the original's groups."""
+        found = {}
+        for group in self.groups:
+            already = group.units - int(self.state.mask(group).sum())
+            curve = measured.get(group.id, Curve((0,), (0.0,)))
+            found[group.id] = replace(curve, lost=tuple(already + lost for lost in curve.lost))
+        return found
+
+
+def decide(state: State, groups: Sequence[Group], options: PruneOptions, context: Context) -> Decision:
+    """Which units go.
+
+    Args:
+        state: the model so far.
+        groups: those of the original that may lose units.
+        options: ratio or targets, strategy and limits.
+        context: data and devices, the recovery that follows, and where in a loop this is.
+
+    Raises TargetError where the targets cannot be met, UsageError for what takes data that is not there.
+    """
+    recover = next((each for each in context.following if isinstance(each, Recover)), None)
+    candidates = Candidates(state, context, recover)
+    now = state.now(groups)
+    context.progress("scoring")
+    criterion = options.scored_by(data=context.data is not None)
+    scores = score_with(context, state.analysis, list(now.values()), criterion)
+    problem = _Problem(state, groups, now, {name: scores[group.id] for name, group in now.items()}, candidates)
+    on_the_way = _on_the_way(options, context.loop, problem)
+    try:
+        outcome = _outcome(problem, on_the_way, context, comparable=criterion.comparable)
+    except TargetError:  # what cannot be met on the way cannot be met in the end: that is what to report
+        if on_the_way is options:
+            raise
+        outcome = _outcome(problem, options, context, comparable=criterion.comparable)
+    if any(target.kind == "drop" for target in on_the_way.targets):
+        outcome = replace(outcome, remarks=(*outcome.remarks, *candidates.notes))
+    left = _masks(problem)(outcome.lost)
+    return Decision(left, outcome, problem.scores, problem.removed, candidates.known(left))
+
+
+def _on_the_way(options: PruneOptions, loop: Loop, problem: _Problem) -> PruneOptions:
+    """What a round comes down to, counted from the original; the last one's is what was asked for."""
+    if loop.rounds == 1:
+        return options
+    schedule.check_targets(options.targets)
+    if loop.done >= 1 and "seconds" not in allocations[options.scope].needs:
+        return options
+    original: dict[str, float] = {}
+    analysis = problem.state.original
+    if any(not target.relative for target in options.targets):
+        before = cost.before(analysis)
+        original = {"params": before.parameters, "macs": before.macs, "size": file_bytes(analysis.model)}
+    if any(target.kind == "latency" and not target.relative for target in options.targets):
+        original["latency"] = problem.candidates.seconds
+    ratio = schedule.ratio(options.ratio, loop.done, loop.schedule)
+    own = {name: schedule.ratio(each, loop.done, loop.schedule) for name, each in options.ratios}
+    target = tuple(schedule.on_the_way(options.targets, original, loop.done, loop.schedule))
+    if "seconds" in allocations[options.scope].needs:  # what time may still be saved is measured in every round
+        before_it = schedule.ratio(options.ratio, loop.before, loop.schedule) if loop.before else 0.0
+        ratio = 1 - (1 - ratio) / (1 - before_it)
+    return replace(options, ratio=ratio, ratios=tuple(own.items()), target=target)
+
+
+Lost = Mapping[str, int]
+
+
+def _masks(problem: _Problem) -> Callable[[Lost], dict[Atom, Mask]]:
+    """From how many units each group loses to which are left."""
+    scores, removed = problem.scores, problem.removed
+
+    def left(lost: Lost) -> dict[Atom, Mask]:
+        return {
+            group.atom: weakest(scores[group.id], lost[group.id], removed[group.id])
+            for group in problem.groups
+            if lost.get(group.id, 0)
+        }
+
+    return left
+
+
+def _outcome(problem: _Problem, options: PruneOptions, context: Context, *, comparable: bool) -> Outcome:
+    """How many units every group loses after the round."""
+    candidates, masks = problem.candidates, _masks(problem)
+    damages, seconds = _measured(problem, options, context)
+    plans = planner(
+        problem.state.original,
+        problem.groups,
+        problem.scores,
+        options,
+        comparable=comparable,
+        damages=damages,
+        seconds=seconds,
+        removed=problem.removed,
+        closed={group.id for group in problem.groups} - set(problem.now),
+    )
+
+    def costly(lost: Lost, kind: str) -> tuple[float, float]:
+        """What the original has and what a cut has: seconds for "latency"; for "drop" 0 and the drop."""
+        if kind == "latency":
+            return candidates.latency(masks(lost))
+        found = candidates.drop(masks(lost))
+        if all(found <= target.limit for target in options.targets if target.kind == "drop"):
+            candidates.keep(masks(lost))
+        return 0.0, found
+
+    if options.targets:
+        method = None if candidates.recover is None else candidates.recover.chosen(data=context.data is not None)
+        added = added_biases(problem.state.original, method)
+        return decide_aligned(plans, options.targets, costly, context.progress, added)
+    if seconds:
+        return never_slower(plans, options.ratio, lambda lost: candidates.latency(masks(lost)))
+    return Outcome(plans.lost(options.ratio), options.ratio)
+
+
+def _measured(
+    problem: _Problem, options: PruneOptions, context: Context
+) -> tuple[Mapping[str, Curve], Mapping[str, Curve]]:
+    """The measured damages and times that the strategy needs, of the original's groups."""
+    needs = allocations[options.scope].needs
+    damages = seconds = NOTHING
+    if "damages" in needs:
+        if context.data is None:
+            raise UsageError(f"scope '{options.scope}' needs data to measure the groups on: give --data")
+        analysis, names = problem.state.analysis, {group.id: name for name, group in problem.now.items()}
+        base = State.of(analysis, problem.state.source if not problem.state.left else None)
+        scores = {group.id: problem.own[name] for name, group in problem.now.items()}
+        plain = replace(context, metric=None, apart=None)
+        found = measure_sensitivity(base, list(problem.now.values()), scores, plain).damages()
+        damages = problem.of_original({names[name]: curve for name, curve in found.items()})
+    if "seconds" in needs:
+        seconds = problem.of_original(problem.candidates.seconds_saved(problem.now, problem.own))
+    return damages, seconds

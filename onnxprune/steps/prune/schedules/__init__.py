@@ -1,0 +1,1 @@
+"""How a cut is spread over several steps, one schedule per file."""

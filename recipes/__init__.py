@@ -1,0 +1,1 @@
+"""Recipes that are shipped: one TOML file each, known by its name to `--recipe` and `Recipe.read`."""
