@@ -166,3 +166,20 @@ def modules_after(code: str) -> set[str]:
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
     assert "Traceback" not in done.stderr, done.stderr
     return set(done.stdout.splitlines()[-1].split())
+
+
+# One projection makes queries, keys and values: its columns are Product(3, heads, head size).
+FUSED_ATTENTION = """
+    net (float[batch, 7, 24] x) => (float[batch, 7, 24] y)
+    <float[24, 72] qkv, float[72] bias, float[24, 24] out,
+     int64[5] apart = {0, 7, 3, 4, 6}, int64[3] merge = {0, 7, 24},
+     int64 i0 = {0}, int64 i1 = {1}, int64 i2 = {2}>
+    {
+        h = MatMul(x, qkv)  hb = Add(h, bias)  t = Reshape(hb, apart)  u = Transpose<perm = [2, 0, 3, 1, 4]>(t)
+        q = Gather<axis = 0>(u, i0)  k = Gather<axis = 0>(u, i1)  v = Gather<axis = 0>(u, i2)
+        kt = Transpose<perm = [0, 1, 3, 2]>(k)
+        qk = MatMul(q, kt)  w = Softmax<axis = -1>(qk)  av = MatMul(w, v)
+        back = Transpose<perm = [0, 2, 1, 3]>(av)  flat = Reshape(back, merge)
+        y = MatMul(flat, out)
+    }
+"""

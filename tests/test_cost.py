@@ -97,6 +97,13 @@ def test_dynamic_batch_is_counted_as_one_sample(build: Build) -> None:
     assert cost.sizes_of_sample(analysis) == {"batch": 1}
 
 
+def test_the_batch_is_looked_for_once(digits: dict[str, Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    analysis = inspect(digits["resnet"])
+    batch = cost.batch_size(analysis)
+    monkeypatch.setattr(cost, "measure", None)
+    assert cost.batch_size(analysis) == batch > 1
+
+
 def test_static_batch_is_counted_as_it_is(build: Build) -> None:
     analysis = inspect(build(MLP.replace("batch", "4")))
     assert cost.before(analysis).macs == 4 * (5 * 8 + 8 * 3)

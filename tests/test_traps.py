@@ -20,7 +20,7 @@ from onnxprune.errors import NothingToPruneError
 from onnxprune.model.file import check
 from onnxprune.model.signature import synthetic_feed
 from onnxprune.pipeline.run import compress, inspect
-from tests.conftest import Build
+from tests.conftest import FUSED_ATTENTION, Build
 from tests.oracle import Trio, every_other_unit
 
 
@@ -931,20 +931,7 @@ def test_pixel_shuffle(build: Build, mode: str) -> None:
 
 def test_fused_qkv(build: Build) -> None:
     """One projection makes all three: its columns are Product(3, heads, head size)."""
-    path = build("""
-        net (float[batch, 7, 24] x) => (float[batch, 7, 24] y)
-        <float[24, 72] qkv, float[72] bias, float[24, 24] out,
-         int64[5] apart = {0, 7, 3, 4, 6}, int64[3] merge = {0, 7, 24},
-         int64 i0 = {0}, int64 i1 = {1}, int64 i2 = {2}>
-        {
-            h = MatMul(x, qkv)  hb = Add(h, bias)  t = Reshape(hb, apart)  u = Transpose<perm = [2, 0, 3, 1, 4]>(t)
-            q = Gather<axis = 0>(u, i0)  k = Gather<axis = 0>(u, i1)  v = Gather<axis = 0>(u, i2)
-            kt = Transpose<perm = [0, 1, 3, 2]>(k)
-            qk = MatMul(q, kt)  w = Softmax<axis = -1>(qk)  av = MatMul(w, v)
-            back = Transpose<perm = [0, 2, 1, 3]>(av)  flat = Reshape(back, merge)
-            y = MatMul(flat, out)
-        }
-    """)
+    path = build(FUSED_ATTENTION)
     proof = proved(path, {"batch": 2})
     assert proof.kinds == [("heads", 4), ("head-dim", 6)]
     assert proof.weights["qkv"].shape == (24, 3 * 2 * 3)

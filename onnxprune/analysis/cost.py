@@ -37,7 +37,8 @@ def stored(model: ir.Model) -> Cost:
     for function in model.functions.values():
         nodes.extend(ir.traversal.RecursiveGraphIterator(function))
     for node in nodes:
-        tensors += [attr.as_tensor() for attr in node.attributes.values() if attr.type == ir.AttributeType.TENSOR]
+        # not as_tensor(), which takes 100 us to make sure that it is one
+        tensors += [attr.value for attr in node.attributes.values() if attr.type == ir.AttributeType.TENSOR]
     weights = [tensor for tensor in tensors if tensor is not None and is_parameter(tensor)]
     return Cost(sum(each.size for each in weights), 0, sum(each.nbytes for each in weights), len(nodes))
 
@@ -79,8 +80,14 @@ def batch_size(analysis: Analysis) -> int:
     """The size of the dynamic batch axis that all MACs of `measure` are a multiple of; 1 where there is no such axis.
 
     An analysis works at sizes of its own choice. That MACs scale with the batch is not assumed but tried: where they
-    do not (weights that are computed from the input, say) the answer is 1.
+    do not (weights that are computed from the input, say) the answer is 1. It is kept in the analysis.
     """
+    if analysis.batch is None:
+        analysis.batch = _batch_size(analysis)
+    return analysis.batch
+
+
+def _batch_size(analysis: Analysis) -> int:
     batched = _batched_inputs(analysis)
     if not batched:
         return 1

@@ -83,6 +83,7 @@ class Analysis:
         findings: constants that name sizes, contractions, tags.
         unruled: operators without a rule and their counts.
         activations: names of the values that depend on a graph input.
+        batch: what `cost.batch_size` has found; None before it is asked.
     """
 
     model: ir.Model
@@ -93,6 +94,7 @@ class Analysis:
     findings: Findings = field(default_factory=Findings)
     unruled: Counter[str] = field(default_factory=Counter)
     activations: set[str] = field(default_factory=set)
+    batch: int | None = None
 
     @cached_property
     def graph(self) -> nx.DiGraph:

@@ -25,7 +25,7 @@ def inspect(given: Given) -> Analysis:
     What was given is only read. Raises ModelError with one line when it cannot be worked on, WrongTypeError when it is
     something else.
     """
-    with blaming(given):
+    with blaming(given), no_garbage_collection():  # nothing of all that is made here is thrown away
         model = as_model(given)
         model.meta["stored"] = cost.stored(model)
         return analyze_model(model)
@@ -49,7 +49,7 @@ def blaming(given: Given) -> Iterator[None]:
 
 def analyze_model(model: ir.Model, start: Mapping[str, Dims] = NO_DIMS) -> Analysis:
     """Bring an opened model into canonical form, in place, and find its groups; `start` as for `coupling.analyze`."""
-    with no_garbage_collection():  # of all that is made here nothing is thrown away
+    with no_garbage_collection():
         _, shapes = canonicalize(model, observe)
         remove_dead(model)
         return analyze(model, shapes, start)

@@ -11,7 +11,7 @@ import pytest
 
 from onnxprune.pipeline.run import score
 from onnxprune.steps.prune.criteria import base
-from tests.conftest import Build
+from tests.conftest import FUSED_ATTENTION, Build
 
 Slices = list[np.ndarray]
 
@@ -66,20 +66,7 @@ def test_channels_of_a_convolution(build: Build, criterion: str, norm: Norm) -> 
 @CRITERIA
 def test_heads_and_head_entries_of_fused_attention(build: Build, criterion: str, norm: Norm) -> None:
     """Columns are Product(3, heads, size): a head owns a block of each third, an entry one column of each block."""
-    path = build("""
-        net (float[batch, 7, 24] x) => (float[batch, 7, 24] y)
-        <float[24, 72] qkv, float[72] bias, float[24, 24] out,
-         int64[5] apart = {0, 7, 3, 4, 6}, int64[3] merge = {0, 7, 24},
-         int64 i0 = {0}, int64 i1 = {1}, int64 i2 = {2}>
-        {
-            h = MatMul(x, qkv)  hb = Add(h, bias)  t = Reshape(hb, apart)  u = Transpose<perm = [2, 0, 3, 1, 4]>(t)
-            q = Gather<axis = 0>(u, i0)  k = Gather<axis = 0>(u, i1)  v = Gather<axis = 0>(u, i2)
-            kt = Transpose<perm = [0, 1, 3, 2]>(k)
-            qk = MatMul(q, kt)  w = Softmax<axis = -1>(qk)  av = MatMul(w, v)
-            back = Transpose<perm = [0, 2, 1, 3]>(av)  flat = Reshape(back, merge)
-            y = MatMul(flat, out)
-        }
-    """)
+    path = build(FUSED_ATTENTION)
     w = weights(path)
     qkv, bias, out = w["qkv"].reshape(24, 3, 4, 6), w["bias"].reshape(3, 4, 6), w["out"].reshape(4, 6, 24)
     heads = [norm([qkv[:, :, i], bias[:, i], out[i]]) for i in range(4)]
