@@ -41,9 +41,6 @@ QUIET = click.option("-q", "--quiet", is_flag=True, help="Print nothing but erro
 VERBOSITY = click.option(
     "-v", "--verbose", is_flag=True, callback=_remember_verbose, help="Print every group; tracebacks of bugs."
 )
-KEEP_METADATA = click.option(
-    "--keep-metadata", is_flag=True, help="Keep the exporter's notes on nodes, like stack traces with local paths."
-)
 REPORT = click.option(
     "--report", type=click.Path(path_type=Path), metavar="FILE", help="Also write a report, one HTML file: report.html."
 )
@@ -53,11 +50,6 @@ MARKDOWN = click.option(
     metavar="FILE",
     help="Also write it as Markdown, for pull requests; -: on standard output, no tables.",
 )
-SEED = click.option("--seed", default=0, show_default=True, type=click.IntRange(0), help="Of everything random.")
-ONLY = click.option(
-    "--only", multiple=True, metavar="PATTERN", help="Only these: a kind, or a pattern for group, tensor or node."
-)
-SKIP = click.option("--skip", multiple=True, metavar="PATTERN", help="Not these: a kind or a pattern, as for --only.")
 STDOUT = Path("-")
 
 

@@ -10,28 +10,6 @@ def _matching(names: list[str], incomplete: str, before: str = "") -> list[Compl
     return [CompletionItem(before + name) for name in names if name.startswith(incomplete)]
 
 
-def criterion_names(_: click.Context, __: click.Parameter, incomplete: str) -> list[CompletionItem]:
-    """Names of criteria, also behind the + of a combination."""
-    from onnxprune.steps.prune.criteria.base import criteria
-
-    before, plus, last = incomplete.rpartition("+")
-    return _matching(criteria.names(), last, before + plus)
-
-
-def allocation_names(_: click.Context, __: click.Parameter, incomplete: str) -> list[CompletionItem]:
-    """Names of allocations."""
-    from onnxprune.steps.prune.allocation.base import allocations
-
-    return _matching(allocations.names(), incomplete)
-
-
-def metric_names(_: click.Context, __: click.Parameter, incomplete: str) -> list[CompletionItem]:
-    """Names of metrics."""
-    from onnxprune.evaluation.metrics import METRICS
-
-    return _matching(METRICS.names(), incomplete)
-
-
 def provider_names(_: click.Context, __: click.Parameter, incomplete: str) -> list[CompletionItem]:
     """Short names of the execution providers that are installed, also behind a comma."""
     from onnxprune.runtime.providers import available, short

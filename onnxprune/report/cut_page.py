@@ -148,7 +148,7 @@ def _kinds(groups: list[Document]) -> Iterator[tuple[Cell, ...]]:
 def _scores(found: Document) -> Iterator[Section]:
     if not found["scores"]:
         return
-    prune = next((step for step in found["recipe"].get("step", ()) if step["step"] == "prune"), {})
+    prune: Document = next((step for step in found["recipe"].get("step", ()) if step["step"] == "prune"), {})
     criterion = prune.get("criterion", "the criterion")
     rows = tuple(
         (

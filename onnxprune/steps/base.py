@@ -29,6 +29,12 @@ if TYPE_CHECKING:  # the command line reads the options of steps, and has no use
 _MEASURE, _RUN = "Measuring", "Running"
 
 
+def _metrics() -> list[str]:
+    from onnxprune.evaluation.metrics import METRICS
+
+    return METRICS.names()
+
+
 @dataclass(frozen=True)
 class Loop:
     """A round of a loop: its number, of how many, and how the loop spreads a cut over its rounds."""
@@ -87,6 +93,7 @@ class Context:
         None,
         "What a drop is measured in, see: onnxprune list metrics; accuracy with labels, else agreement or snr.",
         metavar="NAME",
+        offers=_metrics,
         section=_MEASURE,
     )
     threads: int = option(

@@ -6,7 +6,9 @@ from pathlib import Path
 
 import click
 
-from onnxprune.cli.base import KEEP_METADATA, MODEL, OUTPUT, Telling, examples, shared, telling
+from onnxprune.cli.base import MODEL, OUTPUT, Telling, examples, telling
+from onnxprune.cli.options import fields
+from onnxprune.steps.clean import Clean
 
 
 @click.command(
@@ -17,7 +19,8 @@ from onnxprune.cli.base import KEEP_METADATA, MODEL, OUTPUT, Telling, examples, 
 )
 @MODEL
 @click.argument("plan", type=click.Path(path_type=Path))
-@shared(OUTPUT, KEEP_METADATA)
+@OUTPUT
+@fields(Clean, "keep_metadata", section="")
 @telling()
 def command(
     model: Path,

@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from onnxprune.cli.base import Telling, examples, telling
-from onnxprune.cli.complete import metric_names, provider_names
+from onnxprune.cli.complete import provider_names
 from onnxprune.cli.options import fields
 from onnxprune.data.options import DataOptions, data_from
 from onnxprune.errors import UsageError
+from onnxprune.steps.base import Context
 
 if TYPE_CHECKING:
     from onnxprune.data.base import Data
@@ -56,14 +57,9 @@ def _list(_: click.Context, __: click.Parameter, values: tuple[str, ...]) -> tup
 @click.option("--warmup", default=5, show_default=True, type=click.IntRange(0), help="Untimed runs of a new session.")
 @click.option("--profile", is_flag=True, help="Also show which nodes take the time.")
 @click.option("--alignment", is_flag=True, help="Instead, prune MODEL to several roundings of its axes and time these.")
-@click.option(
-    "--metric",
-    metavar="NAME",
-    shell_complete=metric_names,
-    help="On --data, see: onnxprune list metrics; or module:function.",
-)
+@fields(Context, "metric", section="")
 @fields(DataOptions, but=("batch",), section="Data")
-@click.option("--seed", default=0, show_default=True, help="Of made-up inputs and of the order of runs.")
+@fields(Context, "seed")
 @telling()
 def command(
     models: tuple[Path, ...],

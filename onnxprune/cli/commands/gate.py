@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from onnxprune.cli.base import STDOUT, Telling, examples, print_json, shared, telling, write_reports
-from onnxprune.cli.options import fields
+from onnxprune.cli.options import fields, given
 from onnxprune.data.options import DataOptions
 from onnxprune.errors import OnnxpruneError, UsageError
+from onnxprune.steps.base import Context
 
 if TYPE_CHECKING:
     from onnxprune.evaluation.gate.budgets.base import Budget
@@ -36,22 +37,14 @@ def _option(budget: Budget) -> click.Option:
     return click.Option([f"--{budget.name}"], multiple=budget.several, help=said, **kind)
 
 
+_OF_CONTEXT = ("metric", "providers", "threads", "latency_batch", "seed")
 _HOW = (
     click.option(
         "--baseline", type=click.Path(path_type=Path), help="A model, or a .json file of numbers to compare with."
     ),
     click.option("--update-baseline", is_flag=True, default=None, help="Write the numbers, if all budgets hold."),
-    click.option(
-        "--metric",
-        metavar="NAME",
-        help="See: onnxprune list metrics; or module:function. The default fits the data.",
-    ),
     click.option("--output-name", metavar="NAME", help="The output for the metric; by default the first of floats."),
-    click.option("--providers", metavar="NAMES", help="Execution providers by preference: cuda,cpu; cpu by default."),
-    click.option("--threads", type=int, help="For latency: of one operator; 1 by default."),
-    click.option("--latency-batch", type=int, help="For latency: samples at a time; 1 by default."),
     click.option("--latency-seconds", type=float, help="For latency: how long to measure each model; 2 by default."),
-    click.option("--seed", type=int, help="Of made-up inputs; 0 by default."),
     click.option(
         "--config",
         type=click.Path(path_type=Path),
@@ -80,6 +73,7 @@ _TOLD = (
 )
 @click.argument("models", nargs=-1)
 @shared(*_HOW)
+@fields(Context, *_OF_CONTEXT, section="")
 @fields(DataOptions, section="Data")
 @telling(*_TOLD)
 def command(
@@ -87,7 +81,7 @@ def command(
     junit: Path | None,
     github: bool,
     told: Telling,
-    **given: Any,
+    **options: Any,
 ) -> None:
     """Check that MODELS, files or globs, keep their budgets.
 
@@ -101,8 +95,9 @@ def command(
         from onnxprune.evaluation.gate.run import matched, run
 
         several = [name.replace("-", "_") for name in BUDGETS if BUDGETS[name].several]
-        given |= {name: ",".join(given[name]) or None for name in several}
-        request = load_request(given, config)
+        chosen = {name: value for name, value in options.items() if name not in _OF_CONTEXT} | given(options, Context)
+        chosen |= {name: ",".join(options[name]) or None for name in several}
+        request = load_request(chosen, config)
         models = [path for _, path in matched(request.models) if path]
         told.check(models, junit)
         verdict = run(request, lambda model: data_from(request.data_options, model, request.seed), progress)
