@@ -23,8 +23,10 @@ from onnxprune.cli import main as command_line
 from onnxprune.evaluation.gate.budgets.base import BUDGETS
 from onnxprune.passes.base import CLEAN_UPS
 from onnxprune.steps import recover
+from onnxprune.steps.base import steps
 from onnxprune.steps.prune.criteria.base import Criterion, criteria
 from onnxprune.steps.recover.base import METHODS
+from onnxprune.support.options import options_of
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -79,7 +81,12 @@ def is_ours(function: object) -> bool:
 
 def between(page: str, mark: str, lines: list[str]) -> str:
     """A page with these lines between its marks `<!-- mark -->` and `<!-- end of mark -->`."""
-    before, _, rest = (ROOT / "docs" / page).read_text().partition(f"<!-- {mark} -->\n")
+    return between_text((ROOT / "docs" / page).read_text(), mark, lines)
+
+
+def between_text(text: str, mark: str, lines: list[str]) -> str:
+    """A text with these lines between its marks."""
+    before, _, rest = text.partition(f"<!-- {mark} -->\n")
     _, _, after = rest.partition(f"<!-- end of {mark} -->")
     return "\n".join([f"{before}<!-- {mark} -->", *lines, f"<!-- end of {mark} -->{after}"])
 
@@ -185,12 +192,28 @@ def index_page() -> str:
     return between("index.md", "families", ["", f"Criteria by family: {', '.join(links)}.", ""])
 
 
+def recipes_page() -> str:
+    """The page on recipes, with every step and its options, and the recipes that are shipped."""
+    lines: list[str] = []
+    for name in steps.names():
+        lines += ["", f"**{name}**: {' '.join((inspect.getdoc(steps[name]) or '').split())}", ""]
+        rows = [f"| `{each.name}` | {each.declared.help} |" for each in options_of(steps[name]).values()]
+        lines += ["| option | what |", "|---|---|", *rows] if rows else []
+    shipped = []
+    for path in sorted((ROOT / "recipes").glob("*.toml")):
+        said = " ".join(line.removeprefix("# ") for line in path.read_text().partition("\n\n")[0].splitlines())
+        shipped.append(f"- [`{path.stem}`](../recipes/{path.name}): {said}")
+    page = between("recipes.md", "steps", [*lines, ""])
+    return between_text(page, "shipped", ["", *shipped, ""])
+
+
 def main() -> None:
     """Write or check."""
     wanted = {
         ROOT / "docs" / "cli.md": cli_reference(),
         ROOT / "docs" / "criteria.md": criteria_page(),
         ROOT / "docs" / "passes.md": passes_page(),
+        ROOT / "docs" / "recipes.md": recipes_page(),
         ROOT / "docs" / "gate.md": gate_page(),
         ROOT / "docs" / "index.md": index_page(),
         **{ROOT / "docs" / "criteria" / f"{name}.md": family_page(name, found) for name, found in families().items()},

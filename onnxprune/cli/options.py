@@ -32,7 +32,7 @@ class SectionCommand(click.Command):
         """Write the options, section by section."""
         sections: dict[str, list[tuple[str, str]]] = {_FIRST: []}
         for parameter in self.get_params(ctx):
-            record = parameter.get_help_record(ctx)
+            record = parameter.get_help_record(ctx) if isinstance(parameter, click.Option) else None
             if record is not None:
                 sections.setdefault(getattr(parameter, "section", "") or _FIRST, []).append(record)
         for heading, records in sections.items():
