@@ -32,7 +32,9 @@ REDUCTIONS = ("mean", "sum")
 _IGNORED = -100  # the label of positions that do not count, as in torch
 
 
-def make_loss(name: str, outputs: Sequence[str], seed: int = 0, reduction: str = "mean") -> Loss:
+def make_loss(
+    name: str, outputs: Sequence[str], seed: int = 0, reduction: str = "mean", smoothing: float = 0.0
+) -> Loss:
     """The loss of that name, a function of the model's outputs and of the labels, which gives a scalar.
 
     Args:
@@ -42,6 +44,7 @@ def make_loss(name: str, outputs: Sequence[str], seed: int = 0, reduction: str =
         outputs: the names of the model's outputs; the first is the prediction.
         seed: of the drawn labels. Every call draws new ones; the same seed gives the same sequence.
         reduction: "mean" or "sum" over the samples (for labels per position: over the positions that have one).
+        smoothing: share of a label's weight that all classes get alike (Szegedy et al., 2016).
 
     Raises UsageError for an unknown name or reduction, and when it is called, for outputs or labels that do not fit.
     """
@@ -68,7 +71,7 @@ def make_loss(name: str, outputs: Sequence[str], seed: int = 0, reduction: str =
             raise UsageError(f"the loss '{kind}' needs labels; without them take 'sampled' or 'reconstruction'")
         if kind == "mse":
             return _mean_squares(prediction, labels, reduction)
-        return _cross_entropy(prediction, labels, reduction)
+        return _cross_entropy(prediction, labels, reduction, smoothing)
 
     return loss
 
@@ -117,17 +120,21 @@ def _as_float(value: Any, name: str) -> Tensor:
     return found
 
 
-def _log_probabilities(prediction: Tensor) -> Tensor:
-    """[..., classes]: the logarithm of the softmax, or of the prediction where that is a distribution already."""
+def are_probabilities(prediction: Tensor) -> bool:
+    """Are the entries along the last axis a distribution already?"""
     with torch.no_grad():
         sums = prediction.sum(-1)
-        ends_in_softmax = bool((prediction >= 0).all()) and bool(((sums - 1).abs() < 1e-3).all())
-    if ends_in_softmax:
+        return bool((prediction >= 0).all()) and bool(((sums - 1).abs() < 1e-3).all())
+
+
+def _log_probabilities(prediction: Tensor) -> Tensor:
+    """[..., classes]: the logarithm of the softmax, or of the prediction where that is a distribution already."""
+    if are_probabilities(prediction):
         return torch.log(prediction.clamp(min=torch.finfo(prediction.dtype).tiny))
     return torch.log_softmax(prediction, -1)
 
 
-def _cross_entropy(prediction: Tensor, labels: Tensor, reduction: str) -> Tensor:
+def _cross_entropy(prediction: Tensor, labels: Tensor, reduction: str, smoothing: float = 0.0) -> Tensor:
     """Classes on the last axis, or on axis 1 as in segmentation, whichever the labels leave."""
     if labels.is_floating_point():
         labels = _whole(labels)
@@ -142,7 +149,12 @@ def _cross_entropy(prediction: Tensor, labels: Tensor, reduction: str) -> Tensor
     if wrong.numel() and (int(wrong.min()) < 0 or int(wrong.max()) >= count):
         raise UsageError(f"labels from {int(wrong.min())} to {int(wrong.max())} where the model has {count} classes")
     rows = _log_probabilities(prediction).reshape(-1, count)
-    return F.nll_loss(rows, labels.reshape(-1).long(), ignore_index=_IGNORED, reduction=reduction)
+    labels = labels.reshape(-1).long()
+    loss = F.nll_loss(rows, labels, ignore_index=_IGNORED, reduction=reduction)
+    if not smoothing:
+        return loss
+    even = -rows[labels != _IGNORED].mean(-1)
+    return (1 - smoothing) * loss + smoothing * (even.mean() if reduction == "mean" else even.sum())
 
 
 def _whole(labels: Tensor) -> Tensor:

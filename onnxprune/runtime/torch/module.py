@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from itertools import chain
 from typing import Any
 
@@ -134,6 +134,11 @@ class TorchModel(torch.nn.Module):
         return list(self._outputs)
 
     @property
+    def values(self) -> set[str]:
+        """The names that `forward` can be asked to keep: inner values, inputs and weights."""
+        return {*self._inner, *self._inputs, *self._slots}
+
+    @property
     def device(self) -> torch.device:
         """Where the parameters lie."""
         first = next(chain(self.parameters(), self.buffers()), None)
@@ -144,6 +149,15 @@ class TorchModel(torch.nn.Module):
         self._sized.clear()
         super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
         return self
+
+    @property
+    def across(self) -> Callable[[Tensor], Tensor] | None:
+        """Adds a tensor up over all processes that train together, for statistics of a batch that is parted."""
+        return self._settings.across
+
+    @across.setter
+    def across(self, function: Callable[[Tensor], Tensor] | None) -> None:
+        self._settings.across = function
 
     def train(self, mode: bool = True) -> TorchModel:
         """Whether BatchNormalization uses the statistics of the batch."""

@@ -68,10 +68,17 @@ PRECISIONS = tuple(_WIDENED)
 
 @dataclass
 class Settings:
-    """What holds for all operators of a model: are BatchNorms training, and in which precision is computed?"""
+    """What holds for all operators of a model.
+
+    Attributes:
+        precision: what is computed in.
+        training: BatchNormalization uses the statistics of the batch.
+        across: adds a tensor up over all processes that train together, differentiably; None where there is one.
+    """
 
     precision: str = "float32"
     training: bool = False
+    across: Callable[[Tensor], Tensor] | None = None
 
     def widened(self, dtype: torch.dtype) -> torch.dtype:
         """The type that values of `dtype` are computed in."""
