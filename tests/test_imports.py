@@ -26,7 +26,7 @@ ROOMS = [
     ["analysis"],
     ["statistics", "passes", "evaluation"],
     ["steps.base", "steps.plan"],
-    ["steps.recover", "steps.clean"],
+    ["steps.recover", "steps.train", "steps.clean"],
     ["steps.prune"],
     ["pipeline"],
     ["report", "export"],
@@ -109,6 +109,7 @@ NAMED = {
     "passes/fold_constants.py": {"Add"},
     "passes/remove_units.py": {"Mul", "Div", "Where", "Concat"},  # these correct computed sizes
     "passes/write_back.py": {"Add"},
+    "steps/train/normalization.py": {"BatchNormalization"},  # it puts them in
     "runtime/torch/functions.py": {"Optional"},
     "statistics/gradients.py": {"Transpose"},
     "runtime/torch/sizes.py": {"Shape", "Size"},  # the executor's own words for what depends on shapes alone

@@ -86,7 +86,7 @@ _STANDARD: dict[str, Learned] = {
     "Expand": _ROWS,
     "Tile": _ROWS,
     "Resize": _ROWS,
-    "Concat": Learned({slot: TABLE for slot in range(8)}, entrywise=True),
+    "Concat": Learned(dict.fromkeys(range(8), TABLE), entrywise=True),
     "Add": Learned({0: BIAS, 1: BIAS}, entrywise=True),
     "Mul": Learned({0: SCALE, 1: SCALE}, entrywise=True),
 }

@@ -151,13 +151,14 @@ def _crop(value: Tensor, pixels: float, generator: torch.Generator, part: Part) 
     places = []
     for numbers, size in zip(drawn, value.shape[2:], strict=True):
         most = int(pixels) or max(size // _SHIFT, 1)
-        moved = (numbers * (2 * most + 1)).long() - most
-        places.append((moved[:, None] + torch.arange(size)).clamp(0, size - 1))
+        shift = (numbers * (2 * most + 1)).long() - most
+        places.append((shift[:, None] + torch.arange(size)).clamp(0, size - 1))
     rows, columns = places
     samples, channels = torch.arange(len(value)), torch.arange(value.shape[1])
-    return value[
+    moved: Tensor = value[
         samples[:, None, None, None], channels[None, :, None, None], rows[:, None, :, None], columns[:, None, None, :]
     ]
+    return moved
 
 
 def _flip(value: Tensor, _: float, generator: torch.Generator, part: Part) -> Tensor:
@@ -173,7 +174,7 @@ def _colour(value: Tensor, strength: float, generator: torch.Generator, part: Pa
     if value.ndim != 4 or len(value) != part.end - part.start:
         return value
     deviation = value.std((0, 2, 3), keepdim=True, correction=0)
-    gain, shift = strength * drawn[..., None, None]
+    gain, shift = (strength * drawn[..., None, None]).unbind()
     return value * (1 + gain) + shift * deviation
 
 

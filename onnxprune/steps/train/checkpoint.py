@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -118,7 +118,8 @@ def optimizer_tensors(
     """The state of an optimizer as tensors, and its numbers as plain data; only where it `writes` if it is sharded."""
     tensors: dict[str, Tensor] = {}
     numbers: dict[str, Any] = {}
-    if isinstance(gather := getattr(optimizer, "consolidate_state_dict", None), Callable):  # type: ignore[arg-type]
+    gather = getattr(optimizer, "consolidate_state_dict", None)
+    if gather is not None:
         gather(to=0)
     if not writes:
         return tensors, numbers
@@ -140,6 +141,10 @@ def restore_optimizer(
         index, _, key = name.partition("/")
         states.setdefault(int(index), {})[key] = value
     optimizer.load_state_dict({"state": states, "param_groups": optimizer.state_dict()["param_groups"]})
+    for weight, state in optimizer.state.items():
+        for key, value in state.items():
+            if isinstance(value, Tensor) and value.shape == weight.shape:
+                state[key] = torch.empty_like(weight).copy_(value)  # in the memory layout of the weight
 
 
 def digest_of_model(model: ir.Model | None) -> str:

@@ -21,6 +21,7 @@ from onnxprune.model import graph as graphs
 from onnxprune.ops.learned import WEIGHT, learned
 from onnxprune.ops.traits import adds
 from onnxprune.runtime.torch.module import TorchModel
+from onnxprune.steps.train.computing import Computing, full
 from onnxprune.steps.train.samples import Portion
 
 # Inner values that are compared where nobody names them.
@@ -61,13 +62,14 @@ class Targets:
     Args:
         teacher: the network.
         features: names of inner values beside the outputs.
-        device: where it computes.
+        computing: where and how it computes.
         room: bytes that may be kept.
     """
 
-    def __init__(self, teacher: Teacher, features: Sequence[str], device: torch.device, room: int) -> None:
-        self._teacher, self._room = teacher, room
-        self.module = TorchModel(teacher.model).to(device)
+    def __init__(self, teacher: Teacher, features: Sequence[str], computing: Computing, room: int) -> None:
+        self._teacher, self._computing, self._room = teacher, computing, room
+        self.module = TorchModel(teacher.model)
+        computing.place(self.module)
         self.module.requires_grad_(False)
         self.features = [name for name in features if name in self.module.values]
         self._places: dict[tuple[str, int], Tensor | None] = {}
@@ -91,8 +93,8 @@ class Targets:
         return found
 
     def _compute(self, feed: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        with torch.no_grad():
-            values = self.module(feed, self.features)
+        with torch.no_grad(), self._computing.context():
+            values = full(self.module(feed, self.features))
         return {name: self._selected(name, value) for name, value in values.items()}
 
     def _remembered(self, numbers: Sequence[int]) -> dict[str, Tensor] | None:

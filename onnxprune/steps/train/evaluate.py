@@ -78,9 +78,10 @@ class Evaluation:
         """Is the first better than the second?"""
         if one.finite != other.finite:
             return one.finite
-        if self.by_metric and self.metric is not None and one.metric is not None and other.metric is not None:
-            if one.metric != other.metric:
-                return (one.metric > other.metric) == self.metric.higher_is_better
+        compared = self.by_metric and self.metric is not None and one.metric is not None and other.metric is not None
+        if compared and one.metric != other.metric:
+            assert self.metric is not None
+            return bool((one.metric or 0.0) > (other.metric or 0.0)) == self.metric.higher_is_better
         return one.loss < other.loss
 
 

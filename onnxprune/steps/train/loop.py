@@ -18,6 +18,7 @@ import numpy as np
 import onnx_ir as ir
 import torch
 from torch import Tensor
+from torch.utils import deterministic
 
 from onnxprune.data.base import Data
 from onnxprune.steps.train.augment import Part
@@ -35,10 +36,11 @@ from onnxprune.steps.train.write import Written, write
 from onnxprune.support.progress import Counted
 
 # The mean loss of so many updates says that the training has collapsed, where it is above that of a constant answer
-# and above twice the loss at the start.
+# and above twice that of the first update.
 _WINDOW, _WORSE = 20, 2.0
 # After a collapse the rate is divided by this.
 _SLOWER = 3.0
+_FILL = "fill_uninitialized_memory"
 
 
 @dataclass(frozen=True)
@@ -112,16 +114,16 @@ def _reproducible(device: str) -> Iterator[None]:
         yield
         return
     before, warned = torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled()
-    filled = torch.utils.deterministic.fill_uninitialized_memory
+    filled = getattr(deterministic, _FILL)
     try:
         torch.use_deterministic_algorithms(True, warn_only=True)
-        torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[assignment]  # it takes time
+        setattr(deterministic, _FILL, False)  # it takes time
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", message=".*deterministic.*")
             yield
     finally:
         torch.use_deterministic_algorithms(before, warn_only=warned)
-        torch.utils.deterministic.fill_uninitialized_memory = filled  # type: ignore[assignment]
+        setattr(deterministic, _FILL, filled)
 
 
 class _Training:
@@ -133,17 +135,17 @@ class _Training:
         self.rate, _ = defaults(self.options, normalized=bool(self.network.inserted))
         self.optimizer = self._optimizer()
         self.average = MovingAverage(self.network.weights, self.options.ema) if self.options.ema else None
-        self.scaler = torch.amp.GradScaler(setup.device.type, enabled=self.network.scales_gradients)
+        self.scaler = torch.amp.GradScaler(setup.computing.device.type, enabled=self.network.scales_gradients)
         epochs = math.ceil(self.options.epochs * setup.samples.steps)
         self.total = epochs if self.options.steps is None else self.options.steps
-        self.limit = math.inf
+        self.constant = math.inf
         self.best: Snapshot = self.network.snapshot()
         self.last_saved = self.began = time.monotonic()
 
     def _optimizer(self) -> torch.optim.Optimizer:
-        return make_optimizer(
-            self.options, self.network.weights, self.network.roles, normalized=bool(self.network.inserted)
-        )
+        network = self.network
+        normalized, count = bool(network.inserted), self.among.count
+        return make_optimizer(self.options, network.weights, network.roles, normalized=normalized, processes=count)
 
     # -- from the beginning to the end
 
@@ -207,7 +209,7 @@ class _Training:
         for portion, start, whole in pieces:
             loss = self._loss(portion, Part(start, start + len(portion), whole), generator)
             weight = len(portion) / samples
-            self.scaler.scale(loss * weight).backward()
+            torch.autograd.backward(self.scaler.scale(loss * weight))
             total += float(loss.detach()) * weight
         self._step()
         at.step += 1
@@ -232,12 +234,12 @@ class _Training:
         state = generator.get_state()  # every part of an update draws from the same numbers
         mixed = setup.augmentation(tensors(portion.batch), generator, part)
         generator.set_state(state)
-        feed = self.network.placed(mixed.feed)
+        feed = setup.computing.placed(mixed.feed)
         targets = None
         if setup.targets is not None:
             targets = setup.targets(portion, feed, varied=bool(setup.augmentation))
         found = self.network(feed, objective.features, training=True)
-        return objective(found, labels_of(portion.batch, setup.device), targets, mixed)
+        return objective(found, labels_of(portion.batch, setup.computing.device), targets, mixed)
 
     def _step(self) -> None:
         if self.options.clip is not None:
@@ -252,19 +254,17 @@ class _Training:
     # -- watching over it
 
     def _watch(self) -> None:
-        """Above which loss the training has collapsed."""
-        start = self.at.start.loss
-        portions = self.setup.evaluation.portions
-        found = [self.setup.run(portion) for portion in portions[:1]]
-        outputs, targets, labels = found[0]
+        """The loss of a constant answer."""
+        outputs, targets, labels = self.setup.run(self.setup.evaluation.portions[0])
         constant = self.setup.objective.of_constant(outputs, labels, targets)
-        worse = _WORSE * start if np.isfinite(start) else math.inf
-        self.limit = math.inf if constant is None else max(constant, worse)
+        self.constant = math.inf if constant is None else constant
 
     def _collapsed(self, loss: float) -> bool:
         """Not a number, or worse than a constant answer for a while."""
-        window = [each for _, _, each in self.at.losses[-_WINDOW:]]
-        above = self.at.step - self.at.back_at >= _WINDOW and float(np.mean(window)) > self.limit
+        at = self.at
+        window = [each for _, _, each in at.losses[-_WINDOW:]]
+        limit = max(self.constant, _WORSE * max(at.start.loss, at.losses[0][2]))
+        above = at.step - at.back_at >= _WINDOW and float(np.mean(window)) > limit
         return self.among.any(not np.isfinite(loss) or above)
 
     def _go_back(self) -> None:
@@ -276,7 +276,7 @@ class _Training:
         at.back_at = at.step
         self.network.restore(self.best)
         self.optimizer = self._optimizer()
-        self.scaler = torch.amp.GradScaler(self.setup.device.type, enabled=self.network.scales_gradients)
+        self.scaler = torch.amp.GradScaler(self.setup.computing.device.type, enabled=self.network.scales_gradients)
         if self.average is not None:
             self.average = MovingAverage(self.network.weights, self.options.ema)
         lower = "training ends there" if at.stopped else f"it goes on at a rate of {self.rate * at.slower:.2g}"
@@ -291,7 +291,8 @@ class _Training:
         found = self.setup.evaluation(self.setup.run, self.at.step)
         if own is not None:
             self.network.restore(own)
-        return self.among.shared(found)
+        shared: Evaluated = self.among.shared(found)
+        return shared
 
     def _evaluate(self) -> None:
         """Evaluate, remember the best, and stop where none came for too long."""
@@ -316,6 +317,8 @@ class _Training:
         the start.
         """
         at = self.at
+        if at.step and at.back_at == at.step:
+            return  # the best ones are there already
         if at.history[-1].step != at.step:
             self._evaluate()
         if self.options.keep == "last" and at.history[-1].step == at.step:
@@ -379,7 +382,7 @@ class _Training:
             self._seconds(),
             len(self.network.weights),
             written,
-            tuple([*self.setup.notes, *at.notes]),
+            (*self.setup.notes, *at.notes),
         )
 
 

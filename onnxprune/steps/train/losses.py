@@ -1,7 +1,7 @@
 """The loss of a training: labels, the teacher's outputs and the teacher's inner values, added up.
 
-Class outputs are compared by the Kullback-Leibler divergence at a temperature (Hinton, Vinyals and Dean, "Distilling the
-knowledge in a neural network", 2015), others by the mean square in units of the teacher's variance. Inner values are
+Outputs are compared by the Kullback-Leibler divergence at a temperature (Hinton, Vinyals and Dean, "Distilling the
+knowledge in a neural network", 2015), or by the mean square in units of the teacher's variance. Inner values are
 compared unit by unit, each in units of its own variance.
 """
 

@@ -20,6 +20,7 @@ from dataclasses import dataclass
 from math import sqrt
 
 import numpy as np
+import numpy.typing as npt
 import onnx_ir as ir
 import torch
 from torch import Tensor
@@ -152,12 +153,12 @@ def _insert(model: ir.Model, node: ir.Node, mean: Tensor, variance: Tensor) -> I
     return Inserted(weight.name or "", bias.name or "", *(made[part].name or "" for part in arrays))
 
 
-def _tensor(value: ir.Value, array: np.ndarray) -> ir.Tensor:
+def _tensor(value: ir.Value, array: npt.NDArray[np.float64]) -> ir.TensorProtocol:
     """In float32, whatever the file has: it is a master copy."""
     return ir.Tensor(array.astype(np.float32), name=value.name)
 
 
-def _constant(model: ir.Model, name: str, array: np.ndarray) -> ir.Value:
+def _constant(model: ir.Model, name: str, array: npt.NDArray[np.float64]) -> ir.Value:
     while name in model.graph.initializers:
         name += "'"
     tensor = ir.Tensor(array.astype(np.float32), name=name)

@@ -12,6 +12,7 @@ from torch import Tensor
 from onnxprune.errors import UsageError
 from onnxprune.ops.learned import RECURRENT, WEIGHT
 from onnxprune.steps.train.options import TrainOptions
+from onnxprune.steps.train.parallel import sharded_optimizer
 from onnxprune.support.messages import did_you_mean, one_line
 
 # Highest rate and decay where nobody says otherwise, measured in benchmarks/train.py; the second rate is that of
@@ -55,6 +56,7 @@ def make_optimizer(
     roles: Mapping[str, str],
     *,
     normalized: bool = False,
+    processes: int = 1,
 ) -> torch.optim.Optimizer:
     """The optimizer over these weights. Every group has a `factor` that its rate is multiplied with.
 
@@ -63,6 +65,7 @@ def make_optimizer(
         weights: by name.
         roles: of the weights, see `ops.learned`; only matrices and kernels decay.
         normalized: normalizations were put into the network.
+        processes: how many train together.
 
     Raises UsageError for a name that torch.optim does not have, or an optimizer that refuses these options.
     """
@@ -73,18 +76,24 @@ def make_optimizer(
         own = decay if roles.get(name) in _DECAYING else 0.0
         group = groups.setdefault((factors[name], own), {"params": [], "weight_decay": own, "factor": factors[name]})
         group["params"].append(weight)
+    kind, given = _kind(options)
+    sharded = options.shard == "optimizer" and processes > 1
     try:
-        return _made(options, list(groups.values()), rate)
+        if sharded:
+            return sharded_optimizer(kind, list(groups.values()), lr=rate, **given)
+        made: torch.optim.Optimizer = kind(list(groups.values()), lr=rate, **given)
+        return made
     except (TypeError, ValueError) as error:
         raise UsageError(f"optimizer {options.optimizer} refuses these options: {one_line(error)}") from error
 
 
-def _made(options: TrainOptions, groups: list[dict[str, Any]], rate: float) -> torch.optim.Optimizer:
+def _kind(options: TrainOptions) -> tuple[Any, dict[str, Any]]:
+    """The class of the optimizer, and what it is given beside rate and decay."""
     name = options.optimizer.lower()
     if name == "adamw":
-        return torch.optim.AdamW(groups, lr=rate, betas=(options.momentum, 0.999))
+        return torch.optim.AdamW, {"betas": (options.momentum, 0.999)}
     if name == "sgd":
-        return torch.optim.SGD(groups, lr=rate, momentum=options.momentum, nesterov=options.momentum > 0)
+        return torch.optim.SGD, {"momentum": options.momentum, "nesterov": options.momentum > 0}
     known = {
         key.lower(): kind
         for key, kind in vars(torch.optim).items()
@@ -92,8 +101,7 @@ def _made(options: TrainOptions, groups: list[dict[str, Any]], rate: float) -> t
     }
     if name not in known:
         raise UsageError(f"unknown optimizer '{options.optimizer}'{did_you_mean(name, known)}")
-    made: torch.optim.Optimizer = known[name](groups, lr=rate)
-    return made
+    return known[name], {}
 
 
 def set_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:

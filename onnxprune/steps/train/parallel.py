@@ -149,7 +149,7 @@ def together(module: TorchModel, among: Processes, device: torch.device) -> torc
     return DistributedDataParallel(module, device_ids=ids, broadcast_buffers=False, find_unused_parameters=True)
 
 
-def sharded(kind: type[torch.optim.Optimizer], groups: list[dict[str, Any]], **options: Any) -> torch.optim.Optimizer:
+def sharded_optimizer(kind: Any, groups: list[dict[str, Any]], **options: Any) -> torch.optim.Optimizer:
     """An optimizer whose state every process holds a part of (Rajbhandari et al., ZeRO, 2020, stage 1)."""
     from torch.distributed.optim import ZeroRedundancyOptimizer
 

@@ -19,8 +19,8 @@ from onnxprune.model.weights import reading
 from onnxprune.ops.learned import BIAS, SCALE, TABLE, learned
 from onnxprune.ops.traits import measures, multiplies, repeats, statistics
 
-# A constant with larger entries than this is a mask or a limit, no weight.
-_LARGEST = 1e4
+# A constant with larger entries than this is a mask or a limit, no weight. So is one of zeros and a number below that.
+_LARGEST, _MASKED = 1e4, -10.0
 # How much of a model's knowledge is in a value: that of weights, of sizes and integers, of inputs, of layers.
 _CONSTANT, _NUMBERS, _INPUT, _FEATURES = range(4)
 
@@ -55,7 +55,7 @@ def trainable(model: ir.Model) -> dict[str, Slot]:
             continue
         shape = tuple(value.const_value.shape.numpy())
         slot = next(_slots(value, shape, depth, direct=True), None)
-        if slot is not None and _is_finite(value):
+        if slot is not None and not _is_mask(value):
             found[name] = slot
     return found
 
@@ -92,7 +92,7 @@ def _holds_weight(node: ir.Node, depth: Mapping[ir.Value, int]) -> bool:
     for slot, value in enumerate(node.inputs):
         if value is not None and slot in entry.roles and depth.get(value, _CONSTANT) == _CONSTANT:
             others = [depth.get(other, _CONSTANT) for at, other in enumerate(node.inputs) if other and at != slot]
-            if entry.roles[slot] == TABLE or max(others, default=_CONSTANT) >= _INPUT:
+            if entry.roles[slot] == TABLE or _is_multiplied(_shape(value), max(others, default=_CONSTANT)):
                 return True
     return False
 
@@ -116,12 +116,21 @@ def _is_learned(shape: tuple[int, ...], node: ir.Node, slot: int, role: str, dep
     if role == TABLE:
         return prod(shape) > 1 and not _only_multiplies(node.outputs[0], depth)
     if not learned(node).entrywise:
-        return before >= _INPUT
+        return _is_multiplied(shape, before)
     if role == BIAS and shape and any(_is_layer(other.producer(), depth) for _, other in others):
         return True
     if before < _FEATURES or prod(shape) < 2:
         return False
     return role != SCALE or sum(size > 1 for size in shape) < 2
+
+
+def _is_multiplied(shape: tuple[int, ...] | None, before: int) -> bool:
+    """Is it a weight beside what is made from `before`? Integers are spread by a vector of frequencies."""
+    return before >= _INPUT or (before == _NUMBERS and (shape is None or sum(size > 1 for size in shape) > 1))
+
+
+def _shape(value: ir.Value) -> tuple[int, ...] | None:
+    return None if value.const_value is None else tuple(value.const_value.shape.numpy())
 
 
 def _is_layer(node: ir.Node | None, depth: Mapping[ir.Value, int]) -> bool:
@@ -133,7 +142,8 @@ def _only_multiplies(value: ir.Value, depth: Mapping[ir.Value, int]) -> bool:
     """Do all that read looked-up rows multiply activations with them, entry by entry?"""
     ends = list(_ends(value))
     return bool(ends) and all(
-        multiplies(node) and any(depth.get(other, _CONSTANT) == _FEATURES for other in node.inputs if other is not at)
+        multiplies(node)
+        and any(depth.get(other, _CONSTANT) == _FEATURES for other in node.inputs if other and other is not at)
         for node, at in ends
     )
 
@@ -147,7 +157,12 @@ def _ends(value: ir.Value) -> Iterator[tuple[ir.Node, ir.Value]]:
             yield node, value
 
 
-def _is_finite(value: ir.Value) -> bool:
+def _is_mask(value: ir.Value) -> bool:
+    """Does it switch off, or limit, what it is added to?"""
     assert value.const_value is not None
     with reading(value.const_value) as array:
-        return array.size > 0 and bool((np.abs(array.astype(np.float32)) <= _LARGEST).all())
+        exact = array.astype(np.float32)
+        if not exact.size or not (np.abs(exact) <= _LARGEST).all():
+            return True
+        lowest = float(exact.min())
+        return lowest <= _MASKED and bool(((exact == 0) | (exact == lowest)).all()) and bool((exact == 0).any())

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from itertools import islice
 
 import numpy as np
@@ -161,7 +162,7 @@ def hold_apart(data: Data, share: float, most: int = MOST_APART, *, fixed: bool 
             elif chosen.any():
                 yield _taken(batch, chosen)
 
-    fitting, measuring = (replace(data, start=lambda apart=apart: part(apart)) for apart in (False, True))
+    fitting, measuring = (replace(data, start=partial(part, apart)) for apart in (False, True))
     empty = next(measuring.batches(), None) is None or next(fitting.batches(), None) is None
     return (data, None) if empty else (fitting, measuring)
 

@@ -18,6 +18,7 @@ from onnxprune.evaluation.metrics import Metric, metric
 from onnxprune.model.signature import Port, ports_of
 from onnxprune.runtime.torch.losses import choose
 from onnxprune.steps.train.augment import Augmentation, make_augmentation
+from onnxprune.steps.train.computing import Computing, computing
 from onnxprune.steps.train.distil import Targets, Teacher, feature_values
 from onnxprune.steps.train.evaluate import Evaluation
 from onnxprune.steps.train.losses import Objective
@@ -67,6 +68,7 @@ class Setup:
         targets: the teacher's values; None without one.
         augmentation: how samples are varied.
         evaluation: what is evaluated on.
+        computing: where and how torch computes.
         notes: what a person should know.
     """
 
@@ -79,28 +81,31 @@ class Setup:
     targets: Targets | None
     augmentation: Augmentation
     evaluation: Evaluation
-    device: torch.device
+    computing: Computing
     notes: list[str] = field(default_factory=list)
 
     def run(self, portion: Portion) -> tuple[Mapping[str, Tensor], Mapping[str, Tensor] | None, Tensor | None]:
         """Outputs, what the teacher says, and labels of samples as they are, without gradients."""
-        feed = self.network.placed(tensors(portion.batch))
+        feed = self.computing.placed(tensors(portion.batch))
         targets = None if self.targets is None else self.targets(portion, feed, varied=False)
         with torch.no_grad():
             found = self.network(feed, self.objective.features, training=False)
-        return found, targets, labels_of(portion.batch, self.device)
+        return found, targets, labels_of(portion.batch, self.computing.device)
 
 
 def tensors(batch: Batch) -> dict[str, Tensor]:
     """The inputs as torch has them. Raises ModelError for inputs of texts, which torch cannot train on."""
     for name, array in batch.feed.items():
-        if array.dtype.kind not in "fiub":
+        if array.dtype.kind in "USO":
             raise ModelError(f"input '{name}' holds texts, and torch cannot compute with those")
-    return {name: torch.from_numpy(np.ascontiguousarray(_signed(array))) for name, array in batch.feed.items()}
+    return {name: torch.from_numpy(np.ascontiguousarray(_known(array))) for name, array in batch.feed.items()}
 
 
-def _signed(array: npt.NDArray[np.generic]) -> npt.NDArray[np.generic]:
-    return array.astype(np.int64) if array.dtype.kind == "u" and array.dtype.itemsize > 1 else array
+def _known(array: npt.NDArray[np.generic]) -> npt.NDArray[np.generic]:
+    """In a type that torch has."""
+    if array.dtype.kind == "u" and array.dtype.itemsize > 1:
+        return array.astype(np.int64)
+    return array.astype(np.float32) if array.dtype.name == "bfloat16" else array
 
 
 def labels_of(batch: Batch, device: torch.device) -> Tensor | None:
@@ -123,28 +128,30 @@ def make_setup(
     zeros: Zeros,
 ) -> Setup:
     """Put a training together; see `loop.train` for the arguments and errors."""
-    device = among.device(running.device)
     fixed = any(isinstance(size, int) for port in ports_of(model) for size in port.shape[:1])
     notes: list[str] = []
     samples, apart = _samples(data, evaluation, options, running, fixed=fixed, notes=notes)
     first = samples.first(_FIRST)
-    feeds = [{name: value.to(device) for name, value in tensors(portion.batch).items()} for portion in first]
-    network = Network(model, options, feeds, device, among, zeros)
+    made = [tensors(portion.batch) for portion in first]
+    how = computing(options, among.device(running.device), made[0])
+    feeds = [how.placed(feed) for feed in made]
+    network = Network(model, options, feeds, how, among, zeros)
     notes += network.notes
     names = list(options.feature_values) or (feature_values(model) if options.features else [])
     targets = None
     if teacher is not None and options.distil != 0:
-        targets = Targets(teacher, names, device, int(options.memory * _GIGABYTE))
+        targets = Targets(teacher, names, how, int(options.memory * _GIGABYTE))
     said = None if targets is None else targets(first[0], feeds[0], varied=True)
     outputs = network.module.outputs
     objective = Objective(options, outputs, labelled=samples.labelled, targets=targets, sample=said)
-    _fit(network, objective, first[0], network.placed(feeds[0]), said, notes)
-    inputs = list(tensors(first[0].batch).values())
-    augmentation = make_augmentation(options.augment, inputs, per_sample=_per_sample(objective, first[0]))
+    _fit(network, objective, first[0], feeds[0], said, notes)
+    augmentation = make_augmentation(
+        options.augment, list(made[0].values()), per_sample=_per_sample(objective, first[0])
+    )
     with torch.no_grad():
-        found = network(network.placed(feeds[0]), training=False)
+        found = network(feeds[0], training=False)
     measured = _evaluation(model, options, objective, apart, found, samples)
-    return Setup(options, running, among, samples, network, objective, targets, augmentation, measured, device, notes)
+    return Setup(options, running, among, samples, network, objective, targets, augmentation, measured, how, notes)
 
 
 def _samples(
@@ -191,7 +198,7 @@ def _fit(
 
 
 def _per_sample(objective: Objective, first: Portion) -> bool:
-    """Are the targets the same when an image is moved? One label per sample is; what the teacher says follows anyway."""
+    """Are targets the same when an image is moved? One label per sample is; what the teacher says follows anyway."""
     labels = first.batch.labels
     return not objective.uses_labels or labels is None or labels.ndim == 1
 

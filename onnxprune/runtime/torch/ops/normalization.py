@@ -29,7 +29,7 @@ def batch_normalization(op: Op, x: Tensor, scale: Tensor, bias: Tensor, mean: Te
         if op.settings.across is not None:
             return _across(op, x, scale, bias, (mean, variance) if moves else None)
         running = (mean, variance) if moves else (None, None)
-        return F.batch_norm(x, *running, scale, bias, True, 1 - momentum, epsilon)
+        return F.batch_norm(x, running[0], running[1], scale, bias, True, 1 - momentum, epsilon)
     if mean.requires_grad or variance.requires_grad:  # computed, of which torch's own knows no gradient
         factor = torch.rsqrt(variance + epsilon) * scale
         return x * per_channel(factor, x.ndim) + per_channel(bias - mean * factor, x.ndim)
@@ -41,8 +41,8 @@ def _across(op: Op, x: Tensor, scale: Tensor, bias: Tensor, running: tuple[Tenso
     assert op.settings.across is not None
     axes = _all_but_channels(x)
     mine = x.new_full((1,), x.numel() / x.shape[1])
-    count, sums = op.settings.across(torch.cat([mine, x.sum(axes)])).split([1, x.shape[1]])
-    mean = sums / count
+    sums = op.settings.across(torch.cat([mine, x.sum(axes)]))
+    count, mean = sums[0], sums[1:] / sums[0]
     centred = x - per_channel(mean, x.ndim)
     variance = op.settings.across(centred.square().sum(axes)) / count
     if running is not None:
