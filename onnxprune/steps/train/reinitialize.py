@@ -67,7 +67,7 @@ def _drawn(shape: tuple[int, ...], slot: Slot, rng: np.random.Generator) -> Arra
     gates = learned(slot.node).gates
     if slot.role == RECURRENT:
         return _by_gate(shape, gates, lambda part: _orthogonal(part, rng))
-    if gates > 1 or (len(shape) == 3 and RECURRENT in learned(slot.node).roles.values()):
+    if RECURRENT in learned(slot.node).roles.values():
         return _by_gate(shape, gates, lambda part: _glorot(part, part[1], part[0], rng))
     into, out = _fans(shape, slot)
     if _is_rectified(slot.node):
@@ -101,9 +101,9 @@ def _orthogonal(shape: tuple[int, int], rng: np.random.Generator) -> Array:
 
 
 def _by_gate(shape: tuple[int, ...], gates: int, draw: Callable[[tuple[int, int]], Array]) -> Array:
-    """[directions, gates * units, inputs], every gate's matrix drawn by itself."""
-    directions, rows, columns = shape
-    parts = [draw((rows // gates, columns)) for _ in range(directions * gates)]
+    """[directions, gates * units, inputs], or of one direction, every gate's matrix drawn by itself."""
+    rows, columns = shape[-2:]
+    parts = [draw((rows // gates, columns)) for _ in range(prod(shape[:-2]) * gates)]
     return np.concatenate(parts).reshape(shape)
 
 
@@ -111,7 +111,7 @@ def _bias(shape: tuple[int, ...], slot: Slot) -> Array:
     """Zeros; of a recurrent cell [directions, 2 * gates * units] the first half's forget gate 1."""
     bias = np.zeros(shape)
     gate = _FORGETTING.get(learned(slot.node).gates)
-    if gate is not None and len(shape) == 2:
+    if gate is not None and slot.direct:
         units = shape[1] // (2 * learned(slot.node).gates)
         bias[:, gate * units : (gate + 1) * units] = 1.0
     return bias
