@@ -67,8 +67,8 @@ def test_segments_have_their_classes_on_axis_one(targets: Targets) -> None:
     ours, theirs = random(2, 5, 3, 4), random(2, 5, 3, 4, seed=1)
     loss = objective(targets, {"y": theirs}, distance=("kl",))
     flat = objective(targets, {"y": theirs.permute(0, 2, 3, 1)}, distance=("kl",))
-    p, q = ((value / 2).log_softmax(1) for value in (theirs, ours))
-    torch.testing.assert_close(loss({"y": ours}, None, {"y": theirs}), 4 * (p.exp() * (p - q)).sum(1).mean())
+    p, q = ((value / 4).log_softmax(1) for value in (theirs, ours))
+    torch.testing.assert_close(loss({"y": ours}, None, {"y": theirs}), 16 * (p.exp() * (p - q)).sum(1).mean())
     assert flat is not loss
 
 

@@ -17,7 +17,7 @@ from onnxprune.support.messages import did_you_mean, one_line
 
 # Highest rate and decay where nobody says otherwise, measured in benchmarks/train.py; the second rate is that of
 # networks which normalizations were put into.
-DEFAULTS: Mapping[str, tuple[float, float, float]] = {"adamw": (1e-3, 1e-3, 0.01), "sgd": (0.01, 0.02, 5e-4)}
+DEFAULTS: Mapping[str, tuple[float, float, float]] = {"adamw": (1e-3, 3e-3, 0.01), "sgd": (0.01, 0.02, 5e-4)}
 _OTHERS = (1e-3, 1e-3, 0.0)
 _DECAYING = (WEIGHT, RECURRENT)
 # A moving average follows the weights closely while it is young: it then averages over a tenth of the steps so far.

@@ -84,7 +84,7 @@ class TrainOptions:
         "weight of the original's outputs beside the labels; by default 1 without labels, 0.5 with them",
         range=(0, 1),
     )
-    temperature: float = _option(2.0, "temperature that distilled class outputs are softened with", range=(0, None))
+    temperature: float = _option(4.0, "temperature that distilled class outputs are softened with", range=(0, None))
     distance: tuple[str, ...] = _option(
         (AUTO,), "how outputs are compared with the original's: auto, kl or mse, or output=kl for one of them"
     )
@@ -110,7 +110,7 @@ class TrainOptions:
 
     # -- evaluation
     metric: str | None = _option(None, "what is reported and compared, a metric's name or module:function")
-    evaluations: int = _option(10, "how often is evaluated, spread over the training", range=(1, None))
+    evaluations: int = _option(5, "how often is evaluated, spread over the training", range=(1, None))
     keep: str = _option("best", "which weights are kept", choices=KEEPS)
     patience: int | None = _option(None, "evaluations without a better one after which it stops", range=(1, None))
     retries: int = _option(3, "how often is started again at a lower rate after a collapse", range=(0, None))

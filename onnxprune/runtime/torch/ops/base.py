@@ -156,6 +156,7 @@ class Entry:
     Attributes:
         function: `(op, *inputs)`; with `bodies` it is `(op, bodies, *inputs)`, see control_flow.
         numbers: the inputs that come as Python numbers and lists of them.
+        stored: the inputs that come so where the file holds them, and as tensors where they are computed.
         bodies: does it run subgraphs?
         random: does it draw, so that it must not be computed once and for all?
         data_sized: does the shape of an output depend on the content of an input that is no number?
@@ -163,6 +164,7 @@ class Entry:
 
     function: Function
     numbers: frozenset[int] = frozenset()
+    stored: frozenset[int] = frozenset()
     bodies: bool = False
     random: bool = False
     data_sized: bool = False
@@ -175,6 +177,7 @@ def torch_op(
     *names: str,
     domain: str = "",
     numbers: Sequence[int] = (),
+    stored: Sequence[int] = (),
     bodies: bool = False,
     random: bool = False,
     data_sized: bool = False,
@@ -185,7 +188,7 @@ def torch_op(
         for name in names:
             if (domain, name) in TABLE:
                 raise ValueError(f"torch operator '{name}' of domain '{domain}' is registered twice")
-            TABLE[domain, name] = Entry(function, frozenset(numbers), bodies, random, data_sized)
+            TABLE[domain, name] = Entry(function, frozenset(numbers), frozenset(stored), bodies, random, data_sized)
         return function
 
     return add
