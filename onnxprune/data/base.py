@@ -43,11 +43,14 @@ class Data:
         source: what was given, for reports.
         labelled: whether the batches have labels.
         start: starts a pass.
+        part: given i and n, starts a pass over single samples, those with the numbers i, i + n, i + 2n and so on; None
+            where reading a part takes as long as reading all. So several processes can share the decoding.
     """
 
     source: str
     labelled: bool
     start: Callable[[], Iterator[Batch]]
+    part: Callable[[int, int], Iterator[Batch]] | None = None
 
     def batches(self) -> Iterator[Batch]:
         """A pass over the data from its beginning. Raises DataError where the data does not fit the model."""
@@ -81,7 +84,10 @@ NO_HINTS = Hints()
 
 @dataclass(frozen=True)
 class Request:
-    """What a source is asked for: `ports` with all known sizes filled in, `batch` as large as batches will be."""
+    """What a source is asked for: `ports` with all known sizes filled in, `batch` as large as batches will be.
+
+    A source with `parts` heeds `part`, i and n: only the samples with the numbers i, i + n and so on are wanted.
+    """
 
     spec: str
     ports: tuple[Port, ...]
@@ -92,6 +98,7 @@ class Request:
     images: ImageOptions
     tokenizer: Path | None
     hints: Hints
+    part: tuple[int, int] = (0, 1)
 
     @property
     def path(self) -> Path:
@@ -119,6 +126,7 @@ class Source:
         open: a function that starts a pass over chunks. Raises DataError for what can be known to be wrong.
         options: which of `labels`, `images` and `tokenizer` mean something for it.
         batched: chunks are taken as the batches that they are, instead of being joined and cut.
+        parts: it can read a part of its samples in a part of the time, and gives chunks of one sample.
     """
 
     accepts: str
@@ -126,6 +134,7 @@ class Source:
     open: Callable[[Request], Start]
     options: tuple[str, ...]
     batched: bool
+    parts: bool = False
 
 
 SOURCES: Registry[Source] = Registry("data source", "onnxprune.data.sources", "onnxprune.calibration")
@@ -138,11 +147,12 @@ def source(
     *,
     options: tuple[str, ...] = (),
     batched: bool = False,
+    parts: bool = False,
 ) -> Callable[[Callable[[Request], Start]], Callable[[Request], Start]]:
     """Decorator: register a function that opens data; see Source for the arguments."""
 
     def register(opens: Callable[[Request], Start]) -> Callable[[Request], Start]:
-        SOURCES.register(name)(Source(accepts, recognizes, opens, options, batched))
+        SOURCES.register(name)(Source(accepts, recognizes, opens, options, batched, parts))
         return opens
 
     return register
@@ -195,7 +205,18 @@ def load_data(
         raise DataError(f"{spec}: the first axes of the inputs differ ({shown}); feed them with module:function")
     chunks = _Checked(request, found.open(request), found.batched)
     data = Data(spec, False, lambda: _batches(chunks(), request, exact=bool(fixed), regroup=not found.batched))
-    return replace(data, labelled=next(data.batches()).labels is not None)
+    data = replace(data, labelled=next(data.batches()).labels is not None)
+    return replace(data, part=_part(request, found)) if found.parts and samples is None and not fixed else data
+
+
+def _part(request: Request, found: Source) -> Callable[[int, int], Iterator[Batch]]:
+    """Passes over parts of the samples, one by one."""
+
+    def start(index: int, count: int) -> Iterator[Batch]:
+        wanted = replace(request, part=(index, count))
+        return _Checked(wanted, found.open(wanted), False)()
+
+    return start
 
 
 def _source_of(request: Request) -> Source:

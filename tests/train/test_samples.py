@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+import multiprocessing
+from pathlib import Path
+from typing import Any
+
 import numpy as np
 import pytest
 
-from onnxprune.data.base import Batch, Data
+from onnxprune.data.base import Batch, Data, load_data
+from onnxprune.data.pixels import ImageOptions
 from onnxprune.errors import DataError
+from onnxprune.model.signature import Port
+from onnxprune.steps.train.decoding import decoded, in_processes
 from onnxprune.steps.train.samples import Samples, hold_apart
 from tests.train.harness import data_of
 
@@ -122,3 +129,63 @@ def test_too_few_samples_are_not_parted() -> None:
     data = data_of({"x": np.zeros((4, 1), np.float32)})
     assert hold_apart(data, 0.1)[1] is None
     assert hold_apart(numbered(), 0.0)[1] is None
+
+
+# -- decoding in several processes
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """Thirteen images of two classes; the pixels of each are its number."""
+    image = pytest.importorskip("PIL.Image")
+    for number in range(13):
+        place = tmp_path / "images" / f"class{number % 2}"
+        place.mkdir(parents=True, exist_ok=True)
+        image.fromarray(np.full((8, 8, 3), number * 10, np.uint8)).save(place / f"{number:02}.png")
+    return tmp_path / "images"
+
+
+def opened(folder: Path, **given: Any) -> Data:
+    return load_data(str(folder), [Port("x", "tensor(float)", ("n", 3, 8, 8))], images=ImageOptions(scale=1.0), **given)
+
+
+@pytest.mark.parametrize("memory", [GIGABYTE, 4000], ids=["in memory", "streamed"])
+def test_processes_that_decode_change_nothing(folder: Path, memory: int) -> None:
+    data = opened(folder)
+    alone, shared = (Samples(decoded(data, workers), 4, memory, seed=1) for workers in (0, 3))
+    assert shared.count == alone.count == 13
+    for one, other in zip(alone.epoch(0), shared.epoch(0), strict=True):
+        assert one[0].numbers.tolist() == other[0].numbers.tolist()
+        assert np.array_equal(one[0].batch.feed["x"], other[0].batch.feed["x"])
+        assert one[0].batch.labels.tolist() == other[0].batch.labels.tolist()  # type: ignore[union-attr]
+    assert not multiprocessing.active_children()
+
+
+def test_each_process_reads_its_part(folder: Path) -> None:
+    data = opened(folder)
+    assert data.part is not None
+    whole = [float(value) for batch in data.batches() for value in batch.feed["x"][:, 0, 0, 0]]
+    parts = [[float(batch.feed["x"][0, 0, 0, 0]) for batch in data.part(index, 3)] for index in range(3)]
+    assert parts == [whole[0::3], whole[1::3], whole[2::3]]
+    assert opened(folder, samples=5).part is None
+
+
+def test_what_a_process_meets_is_raised_here(folder: Path) -> None:
+    data = opened(folder)
+    next(folder.rglob("*07.png")).write_bytes(b"no image")
+    with pytest.raises(DataError, match=r"07\.png"):
+        list(in_processes(data, 2))
+    assert not multiprocessing.active_children()
+
+
+def test_data_that_has_no_parts_is_read_here() -> None:
+    data = numbered()
+    assert decoded(data, 4) is data
+
+
+def test_what_is_held_apart_of_data_in_parts_is_held_apart(folder: Path) -> None:
+    fitting, measuring = hold_apart(decoded(opened(folder), 2), 0.25)
+    assert measuring is not None
+    assert Samples(fitting, 4, GIGABYTE).count == 10
+    assert Samples(measuring, 4, GIGABYTE).count == 3
+    assert hold_apart(opened(folder), 0.25)[0].part is None  # else all would be read

@@ -162,7 +162,7 @@ def hold_apart(data: Data, share: float, most: int = MOST_APART, *, fixed: bool 
             elif chosen.any():
                 yield _taken(batch, chosen)
 
-    fitting, measuring = (replace(data, start=partial(part, apart)) for apart in (False, True))
+    fitting, measuring = (replace(data, start=partial(part, apart), part=None) for apart in (False, True))
     empty = next(measuring.batches(), None) is None or next(fitting.batches(), None) is None
     return (data, None) if empty else (fitting, measuring)
 

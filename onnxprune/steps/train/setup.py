@@ -19,6 +19,7 @@ from onnxprune.model.signature import Port, ports_of
 from onnxprune.runtime.torch.losses import choose
 from onnxprune.steps.train.augment import Augmentation, make_augmentation
 from onnxprune.steps.train.computing import Computing, computing
+from onnxprune.steps.train.decoding import decoded
 from onnxprune.steps.train.distil import Targets, Teacher, feature_values
 from onnxprune.steps.train.evaluate import Evaluation
 from onnxprune.steps.train.losses import Objective
@@ -46,6 +47,7 @@ class Running:
         checkpoint: file that the state is kept in; None for none.
         every: minutes between two checkpoints.
         resume: go on from the checkpoint, where there is one.
+        workers: processes that decode images; 0: the training does it between its steps.
     """
 
     device: str = "cpu"
@@ -54,6 +56,7 @@ class Running:
     checkpoint: Path | None = None
     every: float = 5.0
     resume: bool = False
+    workers: int = 0
 
 
 @dataclass
@@ -130,7 +133,7 @@ def make_setup(
     """Put a training together; see `loop.train` for the arguments and errors."""
     fixed = any(isinstance(size, int) for port in ports_of(model) for size in port.shape[:1])
     notes: list[str] = []
-    samples, apart = _samples(data, evaluation, options, running, fixed=fixed, notes=notes)
+    samples, apart = _samples(decoded(data, running.workers), evaluation, options, running, fixed=fixed, notes=notes)
     first = samples.first(_FIRST)
     made = [tensors(portion.batch) for portion in first]
     how = computing(options, among.device(running.device), made[0])
