@@ -171,4 +171,4 @@ def test_a_recurrent_model_with_a_state_is_compressed_on_data(
     assert axes == [({"x": 6, "h": 6}, {"x": 1, "h": 1})] * 3
     result = compress(path, ratio=0.5, data=data, **options)
     result.save(tmp_path / "small.onnx")
-    assert result.report.recovery.method == "reconstruct"
+    assert result.report.recovery == "reconstruct"

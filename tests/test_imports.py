@@ -27,7 +27,7 @@ ROOMS = [
     ["statistics", "passes", "evaluation"],
     ["steps.plan"],
     ["steps.base", "steps.state"],
-    ["steps.recover", "steps.clean"],
+    ["steps.recover", "steps.train", "steps.clean"],
     ["steps.prune"],
     ["steps.repeat"],
     ["pipeline"],
@@ -120,6 +120,7 @@ NAMED = {
     "passes/fold_constants.py": {"Add"},
     "passes/remove_units.py": {"Mul", "Div", "Where", "Concat"},  # these correct computed sizes
     "passes/write_back.py": {"Add"},
+    "steps/train/normalization.py": {"BatchNormalization"},  # it puts them in
     "runtime/torch/functions.py": {"Optional"},
     "statistics/gradients.py": {"Transpose"},
     "runtime/torch/sizes.py": {"Shape", "Size"},  # the executor's own words for what depends on shapes alone

@@ -31,11 +31,14 @@ class Data:
         source: what was given, for reports.
         labelled: whether the batches have labels.
         start: starts a pass.
+        part: given i and n, starts a pass over single samples, those with the numbers i, i + n, i + 2n and so on; None
+            where reading a part takes as long as reading all. So several processes can share the decoding.
     """
 
     source: str
     labelled: bool
     start: Callable[[], Iterator[Batch]]
+    part: Callable[[int, int], Iterator[Batch]] | None = None
 
     def batches(self) -> Iterator[Batch]:
         """A pass over the data from its beginning. Raises DataError where the data does not fit the model."""
@@ -69,7 +72,10 @@ NO_HINTS = Hints()
 
 @dataclass(frozen=True)
 class Request:
-    """What a source is asked for: `ports` with all known sizes filled in, `batch` as large as batches will be."""
+    """What a source is asked for: `ports` with all known sizes filled in, `batch` as large as batches will be.
+
+    A source with `parts` heeds `part`, i and n: only the samples with the numbers i, i + n and so on are wanted.
+    """
 
     spec: str
     ports: tuple[Port, ...]
@@ -80,6 +86,7 @@ class Request:
     images: ImageOptions
     tokenizer: Path | None
     hints: Hints
+    part: tuple[int, int] = (0, 1)
 
     @property
     def path(self) -> Path:
@@ -112,6 +119,7 @@ class Source:
         open: a function that starts a pass over chunks. Raises DataError for what can be known to be wrong.
         options: which of `labels`, `images` and `tokenizer` mean something for it.
         batched: chunks are taken as the batches that they are, instead of being joined and cut.
+        parts: it can read a part of its samples in a part of the time, and gives chunks of one sample.
     """
 
     accepts: str
@@ -119,6 +127,7 @@ class Source:
     open: Callable[[Request], Start]
     options: tuple[str, ...]
     batched: bool
+    parts: bool = False
 
     @property
     def summary(self) -> str:
@@ -136,11 +145,12 @@ def source(
     *,
     options: tuple[str, ...] = (),
     batched: bool = False,
+    parts: bool = False,
 ) -> Callable[[Callable[[Request], Start]], Callable[[Request], Start]]:
     """Decorator: register a function that opens data; see Source for the arguments."""
 
     def register(opens: Callable[[Request], Start]) -> Callable[[Request], Start]:
-        SOURCES.register(name)(Source(accepts, recognizes, opens, options, batched))
+        SOURCES.register(name)(Source(accepts, recognizes, opens, options, batched, parts))
         return opens
 
     return register
@@ -181,7 +191,8 @@ def load_data(
     request = request_for(spec, ports, labels, samples, batch, seed, sizes, images, tokenizer, hints)
     found = _source_of(request)
     _check_options(request, found)
-    return opened(request, passes(request, found.open(request), whole=found.batched))
+    data = opened(request, passes(request, found.open(request), whole=found.batched))
+    return replace(data, part=_part(request, found))
 
 
 def request_for(
@@ -236,6 +247,19 @@ def passes(request: Request, start: Start, *, whole: bool) -> Start:
         return _batches(chunks, request, exact=bool(fixed), regroup=regroup)
 
     return batches
+
+
+def _part(request: Request, found: Source) -> Callable[[int, int], Iterator[Batch]] | None:
+    """Passes over parts of the samples, one by one; None where there is nothing to gain from them."""
+    if not found.parts or request.samples is not None or request.fixed:
+        return None
+
+    def start(index: int, count: int) -> Iterator[Batch]:
+        wanted = replace(request, part=(index, count))
+        chunks = found.open(wanted)()
+        return (checked(chunk, request.ports, request.spec, whole=False) for chunk in chunks)
+
+    return start
 
 
 def _source_of(request: Request) -> Source:

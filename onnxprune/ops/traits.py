@@ -14,6 +14,8 @@ def _keys(*names: str, domain: str = "") -> frozenset[Key]:
 
 
 _ADDS = _keys("Add")
+_MULTIPLIES = _keys("Mul")
+_MEASURES = _keys("Shape", "Size")
 _RECTIFIES = _keys("Relu")
 _JOINS = _keys("Concat")
 _NORMALIZES = _keys("Softmax", "LogSoftmax")
@@ -37,6 +39,16 @@ _TURNED = _keys("MatMul")
 def adds(node: ir.Node) -> bool:
     """Is it the sum of two inputs, entry by entry?"""
     return key_of(node) in _ADDS
+
+
+def multiplies(node: ir.Node) -> bool:
+    """Is it the product of two inputs, entry by entry?"""
+    return key_of(node) in _MULTIPLIES
+
+
+def measures(node: ir.Node) -> bool:
+    """Does it say how large its input is?"""
+    return key_of(node) in _MEASURES
 
 
 def rectifies(node: ir.Node) -> bool:

@@ -12,7 +12,7 @@ FORMAT = 1
 
 def document(family: str | None, members: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """Every member with its name, its summary and what else is known of it."""
-    return {"format": FORMAT, "family": family, "members": list(members)}
+    return {"format": FORMAT, "kind": "list", "family": family, "members": list(members)}
 
 
 def show(family: str, members: Sequence[Mapping[str, Any]]) -> None:

@@ -132,7 +132,7 @@ def test_shipped_recipes_run_on_a_model(digits: dict[str, Path], name: str) -> N
         ({"schedule": "linear"}, "--schedule says how several rounds share the cut; add --steps"),
         ({"lossless": True, "ratio": 0.3}, "--ratio has no effect with --lossless"),
         ({"lossless": True, "recover": "bias"}, "--recover has no effect with --lossless"),
-        ({"recover": "bais"}, "unknown recover 'bais'; did you mean 'bias'"),
+        ({"recover": "bais"}, "unknown recovery 'bais'; did you mean 'bias'"),
         ({"steps": 0}, "times 0 is outside"),
         ({"min_units": 2.5}, "min-units is a whole number, not 2.5"),
     ],

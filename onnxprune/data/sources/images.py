@@ -33,7 +33,13 @@ def _recognizes(request: Request) -> bool:
     return any(_is_image(file) for place in places for file in place.iterdir())
 
 
-@source("images", "a folder of images, or of a folder of images for each class", _recognizes, options=("images",))
+@source(
+    "images",
+    "a folder of images, or of a folder of images for each class",
+    _recognizes,
+    options=("images",),
+    parts=True,
+)
 def open_images(request: Request) -> Start:
     """Images in an order shuffled by the seed. Folders directly below, sorted by name, are the classes 0, 1, ...
 
@@ -43,7 +49,8 @@ def open_images(request: Request) -> Start:
     recipe = pixels.recipe(request.port_of("a folder of images"), request.images)
     files = _labelled(request.path)
     np.random.default_rng(request.seed).shuffle(files)
-    return lambda: _read(files, recipe, request)
+    first, step = request.part
+    return lambda: _read(files[first::step], recipe, request)
 
 
 def _labelled(path: Path) -> list[tuple[str, int | None]]:

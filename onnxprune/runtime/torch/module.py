@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping, Set
 from itertools import chain
 from typing import Any
 
@@ -20,6 +20,7 @@ except ImportError:
 
 from onnxprune.model.graph import subgraphs
 from onnxprune.runtime.torch.ops.base import PRECISIONS, Settings
+from onnxprune.runtime.torch.ops.fusion import fused
 from onnxprune.runtime.torch.program import Context, Program
 from onnxprune.runtime.torch.sizes import Sized, from_shapes
 from onnxprune.support.messages import did_you_mean
@@ -77,6 +78,7 @@ class TorchModel(torch.nn.Module):
         known = {*self._constants, *self._buffered, *self._unread}
         self._from_shapes = from_shapes(self._program, known, {*self._inputs, *self._slots})
         self._sized: dict[Shapes | None, Sized] = {}
+        self._fused: dict[Shapes | None, tuple[Program, frozenset[str]]] = {}
         self.eval()
 
     def _take(self, key: str, value: ir.Value, context: Context) -> None:
@@ -134,6 +136,11 @@ class TorchModel(torch.nn.Module):
         return list(self._outputs)
 
     @property
+    def values(self) -> set[str]:
+        """The names that `forward` can be asked to keep: inner values, inputs and weights."""
+        return {*self._inner, *self._inputs, *self._slots}
+
+    @property
     def device(self) -> torch.device:
         """Where the parameters lie."""
         first = next(chain(self.parameters(), self.buffers()), None)
@@ -141,9 +148,18 @@ class TorchModel(torch.nn.Module):
 
     def _apply(self, fn: Any, recurse: bool = True) -> TorchModel:
         """What `.to()` does to every tensor; those that are remembered are computed again where they are due."""
-        self._sized.clear()
+        self._forget()
         super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
         return self
+
+    @property
+    def across(self) -> Callable[[Tensor], Tensor] | None:
+        """Adds a tensor up over all processes that train together, for statistics of a batch that is parted."""
+        return self._settings.across
+
+    @across.setter
+    def across(self, function: Callable[[Tensor], Tensor] | None) -> None:
+        self._settings.across = function
 
     def train(self, mode: bool = True) -> TorchModel:
         """Whether BatchNormalization uses the statistics of the batch."""
@@ -183,16 +199,33 @@ class TorchModel(torch.nn.Module):
     def _run(self, env: dict[str, Any], shapes: Shapes | None, keep: frozenset[str], device: torch.device) -> None:
         """By the program for these shapes; where they are new, by the full one, which shows what follows from them."""
         elsewhere = None if device.type == "cpu" else device
-        sized = self._sized.get(shapes)
-        if sized is not None:
-            env.update(sized.values)
-            sized.program.run(env, keep, elsewhere)
+        sized, compiling = self._sized.get(shapes), torch.compiler.is_compiling()
+        if sized is None and self._from_shapes:
+            self._program.run(env, keep | self._from_shapes, elsewhere)
+            if shapes is not None and not compiling:
+                if len(self._sized) == _MAX_SIZED:
+                    self._forget()
+                self._sized[shapes] = Sized.after_run(self._program, self._from_shapes, env)
             return
-        self._program.run(env, keep | self._from_shapes, elsewhere)
-        if shapes is not None and self._from_shapes and not torch.compiler.is_compiling():
-            if len(self._sized) == _MAX_SIZED:
-                self._sized.clear()
-            self._sized[shapes] = Sized.after_run(self._program, self._from_shapes, env)
+        program = self._program if sized is None else sized.program
+        env.update({} if sized is None else sized.values)
+        if self.training and not compiling:
+            program = self._with_fused(shapes, program, env, keep)
+        program.run(env, keep, elsewhere)
+
+    def _with_fused(self, shapes: Shapes | None, program: Program, env: Mapping[str, Any], keep: Set[str]) -> Program:
+        """The program with nodes put together, unless something in between is asked for."""
+        if shapes not in self._fused:
+            read = {name for step in program.steps for body in step.bodies.values() for name in _names_read(body)}
+            steps, hidden = fused(program.steps, env, [*program.outputs, *read])
+            self._fused[shapes] = program.with_steps(steps), hidden
+        together, hidden = self._fused[shapes]
+        return program if keep & hidden else together
+
+    def _forget(self) -> None:
+        """What is remembered of shapes."""
+        self._sized.clear()
+        self._fused.clear()
 
     def _check(self, feed: Mapping[str, Any], keep: Collection[str]) -> None:
         if missing := [name for name in self.inputs if name not in feed]:

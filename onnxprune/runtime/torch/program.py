@@ -168,7 +168,8 @@ class Program:
             return None
         inputs = tuple(context.keys[value] for value in node.inputs)
         stored = ChainMap(context.constants, context.weights)
-        numbers = {i: stored[inputs[i]].tolist() for i in entry.numbers if i < len(inputs) and inputs[i] in stored}
+        read = (i for i in entry.numbers | entry.stored if i < len(inputs) and inputs[i] in stored)
+        numbers = {i: stored[inputs[i]].tolist() for i in read}
         bodies = {
             name: Program(body, body.inputs, body.outputs, context)
             for name, attribute in node.attributes.items()

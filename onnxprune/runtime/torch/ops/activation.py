@@ -11,7 +11,7 @@ from torch.nn import functional as F  # noqa: N812  (its usual name)
 from onnxprune.runtime.torch.ops.base import Op, torch_op
 
 _SIMPLE: dict[str, Callable[[Tensor], Tensor]] = {
-    "HardSwish": lambda x: x * torch.clamp(x / 6 + 0.5, 0, 1),
+    "HardSwish": F.hardswish,
     "Mish": F.mish,
     "Relu": torch.relu,
     "Sigmoid": torch.sigmoid,

@@ -69,10 +69,17 @@ PRECISIONS = tuple(_WIDENED)
 
 @dataclass
 class Settings:
-    """What holds for all operators of a model: are BatchNorms training, and in which precision is computed?"""
+    """What holds for all operators of a model.
+
+    Attributes:
+        precision: what is computed in.
+        training: BatchNormalization uses the statistics of the batch.
+        across: adds a tensor up over all processes that train together, differentiably; None where there is one.
+    """
 
     precision: str = "float32"
     training: bool = False
+    across: Callable[[Tensor], Tensor] | None = None
 
     def widened(self, dtype: torch.dtype) -> torch.dtype:
         """The type that values of `dtype` are computed in."""
@@ -150,6 +157,7 @@ class Entry:
     Attributes:
         function: `(op, *inputs)`; with `bodies` it is `(op, bodies, *inputs)`, see control_flow.
         numbers: the inputs that come as Python numbers and lists of them.
+        stored: the inputs that come so where the file holds them, and as tensors where they are computed.
         bodies: does it run subgraphs?
         random: does it draw, so that it must not be computed once and for all?
         data_sized: does the shape of an output depend on the content of an input that is no number?
@@ -157,6 +165,7 @@ class Entry:
 
     function: Function
     numbers: frozenset[int] = frozenset()
+    stored: frozenset[int] = frozenset()
     bodies: bool = False
     random: bool = False
     data_sized: bool = False
@@ -174,6 +183,7 @@ def torch_op(
     *names: str,
     domain: str = "",
     numbers: Sequence[int] = (),
+    stored: Sequence[int] = (),
     bodies: bool = False,
     random: bool = False,
     data_sized: bool = False,
@@ -181,7 +191,8 @@ def torch_op(
     """Decorator: the function computes these operators; see Entry. Raises ValueError when one is there already."""
 
     def add(function: Function) -> Function:
-        TABLE.register(*keys(names, domain))(Entry(function, frozenset(numbers), bodies, random, data_sized))
+        entry = Entry(function, frozenset(numbers), frozenset(stored), bodies, random, data_sized)
+        TABLE.register(*keys(names, domain))(entry)
         return function
 
     return add

@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F  # noqa: N812
 
 from onnxprune.runtime.torch.ops.base import Op, torch_op
 
@@ -135,14 +136,21 @@ def where(_: Op, condition: Tensor, a: Tensor, b: Tensor) -> Tensor:
     return torch.where(condition, a, b)
 
 
-@torch_op("Clip")
-def clip(op: Op, x: Tensor, low: Tensor | None = None, high: Tensor | None = None) -> Tensor:
+@torch_op("Clip", stored=(1, 2))
+def clip(op: Op, x: Tensor, low: Any = None, high: Any = None) -> Tensor:
     """Limited to [low, high]; the limits were attributes before opset 11."""
-    lowest: Any = op.attr("min") if low is None else low
-    highest: Any = op.attr("max") if high is None else high
+    lowest: Any = op.attr("min") if low is None else _number(low)
+    highest: Any = op.attr("max") if high is None else _number(high)
+    if isinstance(lowest, float) and isinstance(highest, float) and lowest < highest and x.is_floating_point():
+        return F.hardtanh(x, lowest, highest)  # its gradient takes one pass
     if lowest is not None:
         x = torch.clamp(x, min=lowest)
     return x if highest is None else torch.clamp(x, max=highest)
+
+
+def _number(limit: Any) -> Any:
+    """Some files hold a limit as a list of one."""
+    return limit[0] if isinstance(limit, list) else limit
 
 
 @torch_op("Identity")

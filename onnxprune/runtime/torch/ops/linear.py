@@ -20,6 +20,8 @@ def gemm(op: Op, a: Tensor, b: Tensor, c: Tensor | None = None) -> Tensor:
     a = a.T if op.attr("transA", 0) else a
     b = b.T if op.attr("transB", 0) else b
     alpha, beta = op.attr("alpha", 1.0), op.attr("beta", 1.0)
+    if c is not None and c.ndim == 1 and alpha == beta == 1 and c.shape[0] == b.shape[1] and a.is_floating_point():
+        return torch.addmm(c, a, b)
     product = a @ b
     if not product.is_floating_point():
         alpha, beta = int(alpha), int(beta)

@@ -13,29 +13,49 @@ from onnxprune.runtime.torch.ops.base import Op, per_channel, spatial, torch_op
 
 @torch_op("BatchNormalization")
 def batch_normalization(op: Op, x: Tensor, scale: Tensor, bias: Tensor, mean: Tensor, variance: Tensor) -> Any:
-    """By running statistics; in training by those of the batch, which the running ones follow.
+    """By running statistics; where the model is trained, or the node asks for it, by those of the batch.
 
-    The variance of the batch is the biased one in both, as ONNX defines it.
+    A node with `training_mode` gives the statistics that ONNX defines, with the biased variance. A model in training
+    moves its running ones as torch does, with the unbiased variance, unless another node reads them too.
     """
     epsilon, momentum = op.attr("epsilon", 1e-5), op.attr("momentum", 0.9)
-    asked = op.attr("training_mode", 0)
-    if not asked and not op.settings.training:
-        if mean.requires_grad or variance.requires_grad:  # computed, of which torch's own knows no gradient
-            factor = torch.rsqrt(variance + epsilon) * scale
-            return x * per_channel(factor, x.ndim) + per_channel(bias - mean * factor, x.ndim)
-        return F.batch_norm(x, mean, variance, scale, bias, False, 0.0, epsilon)
-    y = F.batch_norm(x, None, None, scale, bias, True, 0.0, epsilon)
-    with torch.no_grad():
-        of_batch = torch.var_mean(x, [axis for axis in range(x.ndim) if axis != 1], correction=0)
-        new_variance, new_mean = (
-            old * momentum + new * (1 - momentum) for old, new in zip((variance, mean), of_batch, strict=True)
-        )
-        if asked:
-            return y, new_mean, new_variance
-        if not op.shared & {3, 4} and not isinstance(mean, torch.nn.Parameter):
-            mean.copy_(new_mean)
-            variance.copy_(new_variance)
-    return y
+    if op.attr("training_mode", 0):
+        y = F.batch_norm(x, None, None, scale, bias, True, 0.0, epsilon)
+        with torch.no_grad():
+            new_variance, new_mean = torch.var_mean(x, _all_but_channels(x), correction=0)
+            return y, *(old.lerp(new, 1 - momentum) for old, new in ((mean, new_mean), (variance, new_variance)))
+    if op.settings.training:
+        moves = not op.shared & {3, 4} and not isinstance(mean, torch.nn.Parameter)
+        if op.settings.across is not None:
+            return _across(op, x, scale, bias, (mean, variance) if moves else None)
+        running = (mean, variance) if moves else (None, None)
+        return F.batch_norm(x, running[0], running[1], scale, bias, True, 1 - momentum, epsilon)
+    if mean.requires_grad or variance.requires_grad:  # computed, of which torch's own knows no gradient
+        factor = torch.rsqrt(variance + epsilon) * scale
+        return x * per_channel(factor, x.ndim) + per_channel(bias - mean * factor, x.ndim)
+    return F.batch_norm(x, mean, variance, scale, bias, False, 0.0, epsilon)
+
+
+def _across(op: Op, x: Tensor, scale: Tensor, bias: Tensor, running: tuple[Tensor, Tensor] | None) -> Tensor:
+    """By the statistics of the batches of all processes together."""
+    assert op.settings.across is not None
+    axes = _all_but_channels(x)
+    mine = x.new_full((1,), x.numel() / x.shape[1])
+    sums = op.settings.across(torch.cat([mine, x.sum(axes)]))
+    count, mean = sums[0], sums[1:] / sums[0]
+    centred = x - per_channel(mean, x.ndim)
+    variance = op.settings.across(centred.square().sum(axes)) / count
+    if running is not None:
+        with torch.no_grad():
+            share = 1 - op.attr("momentum", 0.9)
+            running[0].lerp_(mean, share)
+            running[1].lerp_(variance * count / (count - 1), share)
+    factor = torch.rsqrt(variance + op.attr("epsilon", 1e-5)) * scale
+    return centred * per_channel(factor, x.ndim) + per_channel(bias, x.ndim)
+
+
+def _all_but_channels(x: Tensor) -> list[int]:
+    return [axis for axis in range(x.ndim) if axis != 1]
 
 
 @torch_op("InstanceNormalization")

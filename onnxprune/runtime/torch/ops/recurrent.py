@@ -1,9 +1,10 @@
-"""RNN, GRU and LSTM, step by step."""
+"""RNN, GRU and LSTM, step by step; where torch's own kernels do the same and no second derivative is due, by those."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -104,6 +105,8 @@ def _sum_of_halves(bias: Tensor) -> Tensor:
     return of_input + of_state
 
 
+# Order of the gates in torch, by their places in ONNX.
+_GATES = {"RNN": [0], "GRU": [1, 0, 2], "LSTM": [0, 2, 3, 1]}
 _KINDS = {"RNN": (_rnn, ["Tanh"]), "GRU": (_gru, ["Sigmoid", "Tanh"]), "LSTM": (_lstm, ["Sigmoid", "Tanh", "Tanh"])}
 
 
@@ -129,6 +132,8 @@ def recurrent(
     before = [_initial(others, i, directions, x, size, batch_first) for i in range(states)]
     peepholes = others[2] if op.op_type == "LSTM" and len(others) > 2 else None
     bias = torch.zeros(directions, 2 * w.shape[1], dtype=x.dtype, device=x.device) if bias is None else bias
+    if lengths is None and peepholes is None and _is_plain(op, defaults):
+        return _by_kernel(op, x, w, r, bias, before, batch_first)
     functions = _activations(op, defaults, directions)
     backward = [op.attr("direction", "forward") == "reverse", True]
     outputs, finals = [], []
@@ -144,6 +149,39 @@ def recurrent(
     if batch_first:
         y, last_states = y.permute(2, 0, 1, 3), [state.transpose(0, 1) for state in last_states]
     return y, *last_states
+
+
+def _is_plain(op: Op, defaults: list[str]) -> bool:
+    """Does torch have a kernel for it? Those can be differentiated once, which is enough in training."""
+    names = [name.lower() for name in op.attr("activations") or ()]
+    usual = names in ([], [name.lower() for name in defaults], [name.lower() for name in defaults * 2])
+    reset_last = op.op_type != "GRU" or bool(op.attr("linear_before_reset", 0))
+    once = op.settings.training or not torch.is_grad_enabled()
+    return once and usual and reset_last and op.attr("clip") is None and not op.attr("input_forget", 0)
+
+
+def _by_kernel(
+    op: Op, x: Tensor, w: Tensor, r: Tensor, bias: Tensor, before: list[Tensor], batch_first: int
+) -> tuple[Tensor, ...]:
+    """The same by torch's function for all steps; x [steps, batch, inputs]."""
+    order, directions, size = _GATES[op.op_type], w.shape[0], r.shape[2]
+
+    def gates(part: Tensor) -> Tensor:
+        chunks = part.chunk(len(order))
+        return torch.cat([chunks[index] for index in order])
+
+    parts = [(w[d], r[d], *bias[d].chunk(2)) for d in range(directions)]
+    weights = [gates(part) for direction in parts for part in direction]
+    reversed_ = op.attr("direction", "forward") == "reverse"
+    kernel: Any = {"LSTM": torch.lstm, "GRU": torch.gru, "RNN": torch.rnn_tanh}[op.op_type]
+    states: Any = [state.contiguous() for state in before] if op.op_type == "LSTM" else before[0].contiguous()
+    x = x.flip(0) if reversed_ else x
+    y, *last = kernel(x, states, weights, True, 1, 0.0, op.settings.training, directions == 2, False)
+    y = y.flip(0) if reversed_ else y
+    y = y.reshape(*y.shape[:2], directions, size)
+    if batch_first:
+        return y.transpose(0, 1), *(state.transpose(0, 1) for state in last)
+    return y.transpose(1, 2), *last
 
 
 def _initial(

@@ -1,0 +1,191 @@
+"""What a training wins back, on trained networks: with and without labels, from all images and from 500.
+
+    python benchmarks/train.py                                   # all that is not measured yet, and the table
+    python benchmarks/train.py --only resnet20 --seeds 0         # part of it
+
+A model is pruned and recovered as `recovery.py` does it, with 500 training images drawn by the seed, and then trained.
+CIFAR-10: accuracy on all 10,000 test images in ONNX Runtime; augmentation is crop and flip. The same cut of
+torch-pruning trained in plain torch for as many steps stands beside it (`train_peers.py`). Seconds are
+those of the processor, one thread. Every finished measurement is a line of `train.jsonl` beside the table and not
+measured again.
+"""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import click
+import numpy as np
+from recovery_common import BATCH, CIFAR, IMAGES, ROOT, Cache, Row, accuracy, calibration, data_of, loader, train_pixels
+from train_table import to_markdown
+
+SEEDS = (0, 1, 2)
+AUGMENT = ("crop", "flip")
+
+
+@dataclass(frozen=True)
+class Task:
+    """One kind of training.
+
+    Attributes:
+        model, ratio: what is cut, and to how many times fewer MACs.
+        method: its name in the table.
+        images: how many are trained on.
+        labelled: with their labels.
+        options: of the training.
+    """
+
+    model: str
+    ratio: float
+    method: str
+    images: int = 50_000
+    labelled: bool = False
+    options: dict[str, Any] = field(default_factory=dict)
+
+
+CIFAR_OPTIONS: dict[str, Any] = {"augment": AUGMENT, "evaluations": 2, "holdout": 0.02}
+FEW: dict[str, Any] = {"augment": AUGMENT, "holdout": 0.1, "evaluations": 5, "epochs": 600.0, "minutes": 14.0}
+DIGITS: dict[str, Any] = {"batch": 64, "epochs": 60.0}
+TASKS = (
+    Task("resnet20", 2.11, "distilled, 1 epoch", options=CIFAR_OPTIONS),
+    Task("resnet20", 2.11, "distilled and labels, 1 epoch", labelled=True, options=CIFAR_OPTIONS),
+    Task("resnet20", 2.11, "distilled, 2 epochs", options={**CIFAR_OPTIONS, "epochs": 2.0}),
+    Task(
+        "resnet20",
+        2.11,
+        "distilled, without normalizations, 1 epoch",
+        options={**CIFAR_OPTIONS, "normalization": "none"},
+    ),
+    Task("resnet20", 2.11, "distilled, 500 images, 15 minutes", images=IMAGES, options=FEW),
+    Task("resnet56", 2.57, "distilled, 1 epoch", options=CIFAR_OPTIONS),
+    Task("digits_transformer", 2.0, "distilled", options=DIGITS),
+    Task("digits_transformer", 2.0, "distilled and labels", labelled=True, options=DIGITS),
+    Task("digits_lstm", 3.0, "distilled", options=DIGITS),
+    Task("digits_resnet", 3.0, "distilled", options=DIGITS),
+)
+
+
+def pruned(model: str, ratio: float, seed: int, folder: Path) -> tuple[Any, Any, Any]:
+    """The pruned and recovered model, its teacher, and the file of the original."""
+    from onnxprune.model.file import open_model
+    from onnxprune.pipeline import run as pipeline
+    from onnxprune.steps.train.distil import teacher_of
+
+    path = original(model)
+    data = data_of(calibration(seed, IMAGES)) if model.startswith("resnet") else digits(seed)
+    only = ["heads", "neurons"] if model == "digits_transformer" else []
+    result = pipeline.compress(path, data=data, target=(f"macs={1 / ratio}",), only=only)
+    target = folder / f"{model}.{seed}.onnx"
+    if not target.exists():
+        result.save(target)
+    dense = pipeline.inspect(path)
+    return open_model(target), teacher_of(dense, result.plan.keep(dense)), result.report
+
+
+def original(model: str) -> Path:
+    return CIFAR / f"{model}.onnx" if model.startswith("resnet") else ROOT / "models" / f"{model}.onnx"
+
+
+def digits(seed: int, *, labelled: bool = False) -> Any:
+    """The calibration images of the digits models in an order of the seed."""
+    from onnxprune.data.base import Batch, Data
+
+    with np.load(ROOT / "models" / "digits_calibration.npz") as arrays:
+        order = np.random.default_rng(seed).permutation(len(arrays["input"]))
+        images, labels = arrays["input"][order], arrays["labels"][order]
+    parts = [
+        Batch({"input": images[at : at + BATCH]}, labels[at : at + BATCH] if labelled else None)
+        for at in range(0, len(images), BATCH)
+    ]
+    return Data("digits", labelled, lambda: iter(parts))
+
+
+def cifar(task: Task, seed: int) -> Any:
+    """Training images in the order of the data set, or the 500 of the seed; decoded once, normalized batch by batch."""
+    from onnxprune.data.base import Batch, Data
+
+    pixels, labels = train_pixels(), loader()["images"]("train", 1)[1]
+    if task.images < len(pixels):
+        return data_of(calibration(seed, task.images))
+    if task.labelled:
+        labels = np.load(CIFAR / "train.npz")["labels"].astype(np.int64)
+    normalise: Callable[[Any], Any] = loader()["normalise"]
+
+    def batches() -> Iterator[Any]:
+        for at in range(0, len(pixels), IMAGES):
+            own = labels[at : at + IMAGES] if task.labelled else None
+            yield Batch({"input": normalise(pixels[at : at + IMAGES])}, own)
+
+    return Data("CIFAR-10", task.labelled, batches)
+
+
+def measure(task: Task, seed: int, folder: Path, cache: Cache) -> None:
+    """Prune, train, and note the accuracy before and after."""
+    from onnxprune.model.file import save
+    from onnxprune.steps.train.loop import train
+    from onnxprune.steps.train.options import TrainOptions
+    from onnxprune.steps.train.setup import Running
+
+    model, teacher, report = pruned(task.model, task.ratio, seed, folder)
+    reached = report.before.macs / report.after.macs
+    if not cache.has(task.model, "recovered", task.ratio, seed, IMAGES):
+        found = accuracy_of(task.model, folder / f"{task.model}.{seed}.onnx")
+        cache.add(Row(task.model, "recovered", task.ratio, seed, IMAGES, found, reached))
+    data = cifar(task, seed) if task.model.startswith("resnet") else digits(seed, labelled=task.labelled)
+    wall, cpu = time.perf_counter(), time.process_time()
+    trained = train(model, data, TrainOptions(**task.options), teacher=teacher, running=Running(seed=seed))
+    wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
+    target = folder / "trained.onnx"
+    save(trained.model, target)
+    note = f"{trained.steps} steps, best at {trained.best.step}"
+    found = accuracy_of(task.model, target)
+    cache.add(Row(task.model, task.method, task.ratio, seed, task.images, found, reached, wall, cpu, note))
+
+
+def accuracy_of(model: str, path: Path) -> float:
+    """Percent of the test images."""
+    if model.startswith("resnet"):
+        return accuracy(path)
+    import onnxruntime
+
+    session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+    with np.load(ROOT / "models" / "digits_test.npz") as arrays:
+        return float((session.run(None, {"input": arrays["input"]})[0].argmax(1) == arrays["labels"]).mean() * 100)
+
+
+@click.command()
+@click.option("--only", default="", help="parts of model and method, with commas")
+@click.option("--seeds", default=",".join(map(str, SEEDS)), show_default=True)
+@click.option("--peers/--no-peers", default=True, help="torch-pruning too")
+@click.option("-o", "--output", type=Path, default=ROOT / "benchmarks" / "results" / "train.md", show_default=True)
+def main(only: str, seeds: str, peers: bool, output: Path) -> None:
+    """Measure what is missing and write the table."""
+    import torch
+
+    torch.set_num_threads(1)
+    cache = Cache(output.with_suffix(".jsonl"))
+    wanted = [part for part in only.split(",") if part]
+    with tempfile.TemporaryDirectory() as place:
+        for task in TASKS:
+            for seed in map(int, seeds.split(",")):
+                if not all(part in f"{task.model} {task.method}" for part in wanted):
+                    continue
+                if not cache.has(task.model, "dense", 1.0, 0, 0):
+                    found = accuracy_of(task.model, original(task.model))
+                    cache.add(Row(task.model, "dense", 1.0, 0, 0, found, 1.0))
+                if not cache.has(task.model, task.method, task.ratio, seed, task.images):
+                    measure(task, seed, Path(place), cache)
+        if peers:
+            from train_peers import measure_peers
+
+            measure_peers([int(seed) for seed in seeds.split(",")], wanted, cache)
+    output.write_text(to_markdown(list(Cache(cache.path).rows.values())), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""Train the graph of a file itself: fine-tune, distil, rewind, resume."""
