@@ -23,6 +23,8 @@ from onnxprune.cli import commands
 from onnxprune.cli.base import ARGUMENTS, VERBOSE, examples
 from onnxprune.errors import OnnxpruneError
 
+_HELP = ["-h", "--help"]
+
 # What is said, and the exit code, by the signal that stopped a command.
 _STOPPED: dict[int, tuple[str, int]] = {
     signal.SIGINT: ("interrupted; nothing was written", 130),
@@ -43,6 +45,8 @@ class _OneLineErrors(click.Group):
             return None
         module = importlib.import_module(f"{commands.__name__}.{cmd_name.replace('-', '_')}")
         command: click.Command = module.command
+        # A command keeps the help option of the first context that asks for it: let that be one that knows -h.
+        command.get_help_option(click.Context(command, help_option_names=_HELP))
         return command
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
@@ -155,7 +159,7 @@ def _print_versions(ctx: click.Context, _: click.Parameter, value: bool) -> None
 @click.group(
     name="onnxprune",
     cls=_OneLineErrors,
-    context_settings={"help_option_names": ["-h", "--help"]},
+    context_settings={"help_option_names": _HELP},
     epilog=examples("onnxprune inspect model.onnx", "onnxprune compress model.onnx --criterion l1 --ratio 0.5"),
 )
 @click.option(
