@@ -126,7 +126,7 @@ class Bench:
         from onnxprune.steps.plan import plan_from_masks
         from onnxprune.steps.prune.allocation.base import share, weakest
         from onnxprune.steps.prune.score import score_model
-        from onnxprune.steps.recover.methods import recover
+        from onnxprune.steps.recover.methods import recover_layers
 
         start = time.perf_counter()
         data = data_of(self.images, self.labels if labelled else None)
@@ -142,7 +142,7 @@ class Bench:
             if not recovered:
                 return cut, cut, seconds
             pruned = opening.analyze_model(result.model)
-            recover(self.analysis, pruned, plan.keep(self.analysis), "reconstruct", data)
+            recover_layers(self.analysis, pruned, plan.keep(self.analysis), "reconstruct", data)
             save(pruned.model, path)
             return cut, self.accuracy(path), seconds
 
@@ -208,14 +208,14 @@ def measured(task: tuple[str, bool, Sequence[str], bool]) -> Row:
 @click.option("--recover", is_flag=True, help="measure after reconstruction, too: four times as long")
 @click.option("--jobs", default=1, help="processes")
 @click.option("-o", "--output", type=click.File("w"), default="-", help="where to write the table; -: here")
-def main(models: str, wanted: str, recover: bool, jobs: int, output: TextIO) -> None:
+def main(models: str, wanted: str, recover_layers: bool, jobs: int, output: TextIO) -> None:
     """Measure every criterion on every model and write the table."""
     from onnxprune.steps.prune.criteria.base import criteria
 
     names = models.split(",")
     whole = {name: bench_of(name).accuracy(MODELS[name]) for name in names}
     tasks = [
-        (criterion, labelled, names, recover)
+        (criterion, labelled, names, recover_layers)
         for criterion in (wanted.split(",") if wanted else criteria.names())
         for labelled in ((True, False) if criterion in USE_LABELS else (True,))
     ]
@@ -225,7 +225,7 @@ def main(models: str, wanted: str, recover: bool, jobs: int, output: TextIO) -> 
             rows.append(row)
             cells = (f"{name} {shown(row.accuracy[name], row.recovered[name])}" for name in names)
             print(row.criterion, *cells, sep="  ", file=sys.stderr)
-    text = to_markdown(rows, whole, recovered=recover)
+    text = to_markdown(rows, whole, recovered=recover_layers)
     output.write(text)
 
 

@@ -55,10 +55,10 @@ def operators() -> list[str]:
     """Which operators of the standard can be run, by the table or by their definition."""
     import onnx.defs
 
-    from onnxprune.runtime.torch.ops import find, known
+    from onnxprune.runtime.torch.ops import find_operator, known
 
     schemas = [schema for schema in onnx.defs.get_all_schemas() if schema.domain == "" and not schema.deprecated]
-    table = {schema.name for schema in schemas if find(("", schema.name))}
+    table = {schema.name for schema in schemas if find_operator(("", schema.name))}
     defined = {s.name for s in schemas if s.has_function or s.has_context_dependent_function} - table
     missing = sorted({schema.name for schema in schemas} - table - defined)
     fused = sum(domain == "com.microsoft" for domain, _ in known())

@@ -23,7 +23,7 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 
 from onnxprune.evaluation.benchmark.comparison import Comparison, compare
-from onnxprune.runtime.latency import Latency, Setting, measure
+from onnxprune.runtime.latency import Latency, Setting, measure_latency
 
 ROOT = Path(__file__).resolve().parents[1]
 SHARED = Path(os.environ.get("ONNXPRUNE_SHARED", ROOT.parent / "shared"))
@@ -109,7 +109,7 @@ def main(tries: int, seconds: float, load: int, only: str, output: Path | None) 
             if only in name:
                 found = []
                 for seed in range(tries):
-                    first, other = measure(pair, Setting(), seconds=seconds, seed=seed)
+                    first, other = measure_latency(pair, Setting(), seconds=seconds, seed=seed)
                     found.append((first, compare(first, other)))
                     click.echo(f"{name}: {found[-1][1].words}", err=True)
                 lines.append(row(name, found))

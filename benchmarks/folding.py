@@ -26,7 +26,7 @@ from onnxprune.passes.remove_units import RemoveUnits
 from onnxprune.pipeline import run as pipeline
 from onnxprune.runtime.session import Session
 from onnxprune.steps.plan import Plan
-from onnxprune.steps.recover.methods import recover
+from onnxprune.steps.recover.methods import recover_layers
 
 ROOT = Path(__file__).resolve().parents[1]
 SHARED = Path(os.environ.get("ONNXPRUNE_SHARED", ROOT.parent / "shared"))
@@ -59,7 +59,7 @@ def cut(path: Path, plan: Plan, how: str, folder: Path) -> Path:
     model = analysis.model
     if how != "drop":
         original, pruned = pipeline.inspect(path), opening.analyze_model(model)
-        recover(original, pruned, plan.keep(original), how.split()[-1], None)
+        recover_layers(original, pruned, plan.keep(original), how.split()[-1], None)
     save(model, folder / "cut.onnx")
     return folder / "cut.onnx"
 

@@ -31,7 +31,7 @@ def measured(batch: int, folder: Path) -> str:
     from onnxprune.model.file import open_model
     from onnxprune.model.signature import ports_of
     from onnxprune.pipeline import run as pipeline
-    from onnxprune.runtime.latency import Setting, measure
+    from onnxprune.runtime.latency import Setting, measure_latency
 
     ports = ports_of(open_model(MODEL))
     setting, target = Setting(batch=batch), folder / f"batch{batch}.onnx"
@@ -41,7 +41,7 @@ def measured(batch: int, folder: Path) -> str:
     )
     result.save(target)
     seconds = time.perf_counter() - started
-    found = compare(*measure([MODEL, target], setting, seconds=5.0))
+    found = compare(*measure_latency([MODEL, target], setting, seconds=5.0))
     test = load_data(str(folder / "test.npz"), ports, labels="labels", batch=500)
     accuracy = evaluate(target, test, metric("accuracy", True))
     macs = result.report.after.macs / result.report.before.macs

@@ -62,7 +62,7 @@ class Ours:
         pruned = analyze_model(cut.model)
         if method != "none":
             name = recover.BEST if method == "default" else method
-            recover.recover(original, pruned, plan.keep(original), name, self.data)
+            recover.recover_layers(original, pruned, plan.keep(original), name, self.data)
         path = self.folder / "ours.onnx"
         save(pruned.model, path)
         reached = cost.before(original).macs / cost.before(pipeline.inspect(path)).macs

@@ -20,11 +20,11 @@ import click
 import numpy as np
 from recovery_common import CIFAR, IMAGES, ROOT, calibration, data_of
 
-from onnxprune.analysis.select import select
+from onnxprune.analysis.select import select_groups
 from onnxprune.pipeline import run as pipeline
 from onnxprune.statistics.activations import Activations
 from onnxprune.steps.prune.criteria.base import Context, WeightReader
-from onnxprune.steps.prune.criteria.obs import Problem, observe, problems_of
+from onnxprune.steps.prune.criteria.obs import SurgeonProblem, observe_layers, problems_of
 
 # An exchange counts from here on.
 _LESS = 1 - 1e-6
@@ -51,7 +51,7 @@ class Found:
     random_swapped: float
 
 
-def error(problems: Sequence[Problem], removed: Sequence[int]) -> float:
+def error(problems: Sequence[SurgeonProblem], removed: Sequence[int]) -> float:
     """Error of the layers when these units go and the weights left make up for them."""
     total = 0.0
     for problem in problems:
@@ -62,7 +62,7 @@ def error(problems: Sequence[Problem], removed: Sequence[int]) -> float:
     return total
 
 
-def exchange(problems: Sequence[Problem], units: int, removed: list[int]) -> tuple[float, int]:
+def exchange(problems: Sequence[SurgeonProblem], units: int, removed: list[int]) -> tuple[float, int]:
     """The least error that single exchanges lead to, and how many it took."""
     least, count, improved = error(problems, removed), 0, True
     while improved:
@@ -81,11 +81,11 @@ def search(model: str, ratio: float, seed: int) -> list[Found]:
     """All groups that lose units."""
     path, data = CIFAR / f"{model}.onnx", data_of(calibration(seed, IMAGES))
     analysis = pipeline.inspect(path)
-    groups = select(analysis, (), ())
+    groups = select_groups(analysis, (), ())
     context = Context(analysis, WeightReader(analysis), 0, Activations(analysis, data), "auto", "cpu")
     target = (f"macs={1 / ratio}",)
     plan = pipeline.compress(path, criterion="obs", target=target, data=data, recover="none").plan
-    observed, keep, rng, found = observe(context), plan.keep(analysis), np.random.default_rng(seed), []
+    observed, keep, rng, found = observe_layers(context), plan.keep(analysis), np.random.default_rng(seed), []
     for group in groups:
         problems = [each for layer in observed for each in problems_of(layer, group, context)]
         removed = [int(unit) for unit in np.flatnonzero(~keep[group.atom])] if group.atom in keep else []

@@ -22,7 +22,7 @@ from torch.nn import functional as F  # noqa: N812
 
 from onnxprune.steps.train.augment import Part, make_augmentation
 from onnxprune.steps.train.options import TrainOptions
-from onnxprune.steps.train.schedules import factor
+from onnxprune.steps.train.schedules import rate_factor
 
 BATCH, RATE, DECAY, HEAT = 128, 3e-3, 0.01, 4.0
 WAYS = ("distilled", "labels")
@@ -72,7 +72,7 @@ def train(network: Any, teacher: Any, seed: int) -> None:
         ]
         x = x.contiguous(memory_format=torch.channels_last)
         for group in optimizer.param_groups:
-            group["lr"] = RATE * factor(options, (step + 1) / (steps + 1))
+            group["lr"] = RATE * rate_factor(options, (step + 1) / (steps + 1))
         found = network(x)
         if teacher is None:
             loss = F.cross_entropy(found, labels[chosen])

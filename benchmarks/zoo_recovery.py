@@ -229,7 +229,7 @@ def _check_target(row: Row, text: str, path: Path, file: Path, data: Any) -> Non
     kind, limit = text.split("=")
     before, after = (pipeline.inspect(each) for each in (path, file))
     shares = {
-        "params": lambda: cost.stored(after.model).parameters / cost.before(before).parameters,
+        "params": lambda: cost.stored_cost(after.model).parameters / cost.before(before).parameters,
         "macs": lambda: cost.before(after).macs / max(1, cost.before(before).macs),
         "size": lambda: file.stat().st_size / path.stat().st_size,
         "drop": lambda: 1 - evaluate(file, data, metric("cosine", False), outputs_of(path, data)),

@@ -36,8 +36,8 @@ from onnxprune.ops.samples import (
     Array,
     Build,
     Case,
-    Draw,
     Sample,
+    SampleDraw,
     case,
     declared,
     ints,
@@ -54,7 +54,7 @@ __all__ = [
     "Array",
     "Build",
     "Case",
-    "Draw",
+    "SampleDraw",
     "case",
     "declared",
     "ints",
@@ -128,15 +128,15 @@ def oracle_of(found: list[Form], max_examples: int = 10) -> Callable[..., None]:
     """The test of samples."""
 
     @settings(max_examples=max_examples, deadline=None, derandomize=True, database=None, phases=[Phase.generate])
-    @given(draw=st.builds(Draw, st.permutations(PRIMES), st.integers(0, 2**32 - 1)))
-    def test_rule(form: Form, draw: Draw) -> None:
+    @given(draw=st.builds(SampleDraw, st.permutations(PRIMES), st.integers(0, 2**32 - 1)))
+    def test_rule(form: Form, draw: SampleDraw) -> None:
         check(form, draw)
 
     parametrized: Callable[..., None] = pytest.mark.parametrize("form", found, ids=str)(test_rule)
     return parametrized
 
 
-def check(form: Form, draw: Draw) -> None:
+def check(form: Form, draw: SampleDraw) -> None:
     """Remove units from every removable dimension in turn, then from all at once."""
     drawn = form.sample.build(draw)
     inputs: Arrays = {name: value for name, value in drawn.items() if value is None or isinstance(value, np.ndarray)}

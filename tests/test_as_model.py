@@ -14,7 +14,7 @@ import pytest
 
 from onnxprune.analysis.inspect import inspect
 from onnxprune.errors import ModelError, UsageError, WrongTypeError
-from onnxprune.model.file import as_model, check, digest, file_bytes, on_disk, open_model, runnable, save
+from onnxprune.model.file import as_model, check_model, digest, file_bytes, on_disk, open_model, runnable, save
 from onnxprune.passes.remove_units import RemoveUnits
 from tests.conftest import Build
 from tests.test_model import SMALL, content
@@ -241,7 +241,7 @@ def test_an_ir_model_with_a_weight_without_a_value(build: Build) -> None:
 def test_a_model_that_breaks_the_rules_is_told_so_in_every_form(build: Build, form: Form) -> None:
     path = build("net (float[batch, 5] x) => (float[batch, 5] y) { y = Relu<alpha = 2.0>(x) }")
     with pytest.raises(ModelError, match="Unrecognized attribute: alpha") as caught:
-        check(form(path))
+        check_model(form(path))
     assert "\n" not in str(caught.value)
     name = "model.onnx" if isinstance(form(path), str | Path) else f"the {type(form(path)).__name__} that was given"
     assert str(caught.value).startswith(name)

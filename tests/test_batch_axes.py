@@ -17,7 +17,7 @@ from onnxprune.model.batch_axes import Shape, batch_axes
 from onnxprune.model.file import open_model
 from onnxprune.model.signature import Port, ports_of
 from onnxprune.pipeline.run import compress
-from onnxprune.runtime.latency import Setting, made_inputs, measure
+from onnxprune.runtime.latency import Setting, made_inputs, measure_latency
 from onnxprune.runtime.session import Session
 from tests.conftest import Build
 
@@ -128,7 +128,7 @@ def test_batches_are_made_along_that_axis(build: Build) -> None:
     path = build(LSTM)
     feed = made_inputs(ports_of(open_model(path)), 3, {"s": 7})
     assert {name: array.shape for name, array in feed.items()} == {"x": (7, 3, 12), "h": (1, 3, 6)}
-    (latency,) = measure([path], Setting(batch=3), rounds=1, sizes={"s": 7})
+    (latency,) = measure_latency([path], Setting(batch=3), rounds=1, sizes={"s": 7})
     assert latency.setting.batch == 3
     assert run_original(path, {"s": 7, "b": 5}).feed["x"].shape == (7, 1, 12)
 

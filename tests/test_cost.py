@@ -63,7 +63,7 @@ MACS = {
 
 @pytest.mark.parametrize(("graph", "macs"), MACS.values(), ids=MACS)
 def test_macs(build: Build, graph: str, macs: int) -> None:
-    assert cost.measure(inspect(build(f"net {graph}"))).macs == macs
+    assert cost.cost_of(inspect(build(f"net {graph}"))).macs == macs
 
 
 MLP = """
@@ -75,7 +75,7 @@ MLP = """
 
 def test_parameters_are_weights_and_no_shape_constants(build: Build) -> None:
     analysis = inspect(build(MLP))
-    for figures in (cost.before(analysis), cost.measure(analysis)):
+    for figures in (cost.before(analysis), cost.cost_of(analysis)):
         assert figures.parameters == 5 * 8 + 8 + 8 * 3
         assert figures.weight_bytes == 4 * figures.parameters
         assert figures.nodes == 3
@@ -126,7 +126,7 @@ def test_cost_after_a_cut_is_foreseen(digits: dict[str, Path], tmp_path: Path, n
     result = compress(digits[name], ratio=0.5, scope="uniform")
     result.save(tmp_path / "half.onnx")
     half = inspect(tmp_path / "half.onnx")
-    foreseen, found = cost.measure(analysis, kept), cost.measure(half)
+    foreseen, found = cost.cost_of(analysis, kept), cost.cost_of(half)
     assert (foreseen.parameters, foreseen.weight_bytes) == (found.parameters, found.weight_bytes)
     assert foreseen.macs == found.macs
     assert result.report.after.macs == cost.before(half).macs

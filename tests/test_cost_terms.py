@@ -21,14 +21,14 @@ def check(path: Path) -> CostTerms:
     analysis, rng = inspect(path), np.random.default_rng(0)
     terms = CostTerms(analysis)
     assert analysis.groups
-    assert terms.measure({}) == cost.measure(analysis)
+    assert terms.measure({}) == cost.cost_of(analysis)
     for _ in range(5):
         kept = {group.atom: int(rng.integers(1, group.units + 1)) for group in analysis.groups}
-        assert terms.measure(kept) == cost.measure(analysis, kept)
+        assert terms.measure(kept) == cost.cost_of(analysis, kept)
         for group in analysis.groups:
             count = int(rng.integers(1, group.units + 1))
             after = {**kept, group.atom: count}
-            now, then = cost.measure(analysis, kept), cost.measure(analysis, after)
+            now, then = cost.cost_of(analysis, kept), cost.cost_of(analysis, after)
             due = now.parameters - then.parameters, now.macs - then.macs, now.weight_bytes - then.weight_bytes
             assert terms.saved(kept, group.atom, count) == due
     return terms

@@ -13,12 +13,12 @@ import pytest
 from click.testing import CliRunner
 
 from onnxprune.cli import doctor, main
-from onnxprune.cli.doctor import BROKEN, OK, OPTIONAL, Check, examine
+from onnxprune.cli.doctor import BROKEN, OK, OPTIONAL, Diagnosis, examine
 from onnxprune.pipeline import run as pipeline
 from onnxprune.runtime import latency
 
 
-def by_name(checks: list[Check]) -> dict[str, Check]:
+def by_name(checks: list[Diagnosis]) -> dict[str, Diagnosis]:
     return {check.name: check for check in checks}
 
 
@@ -130,7 +130,7 @@ def test_a_plug_in_that_fails(monkeypatch: pytest.MonkeyPatch) -> None:
     assert checks["plug-in odd"].state == BROKEN
     assert "ModuleNotFoundError" in checks["plug-in odd"].found
     assert "pip uninstall strange" in checks["plug-in odd"].fix
-    assert checks["plug-in fine"] == Check("plug-in fine", OK, "json:dumps")
+    assert checks["plug-in fine"] == Diagnosis("plug-in fine", OK, "json:dumps")
     assert "plug-in other" not in checks
 
 

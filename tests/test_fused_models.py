@@ -200,7 +200,7 @@ def test_macs(build: Any, tmp_path: Path) -> None:
     analysis = inspect(build(tmp_path / "model.onnx"))
     batch = analysis.shapes.bindings["batch"]
     expected = MACS[build](analysis.shapes.bindings["length"])
-    assert cost.measure(analysis).macs in (expected, batch * expected)
+    assert cost.cost_of(analysis).macs in (expected, batch * expected)
 
 
 @pytest.mark.parametrize("build", [encoder, decoder, cross_attention])
@@ -264,7 +264,7 @@ def test_standard_attention(name: str, zoo: ModuleType, tmp_path: Path) -> None:
     assert not analysis.unruled
     decomposed = tmp_path / "decomposed.onnx"
     zoo.save(name.removesuffix("23"), decomposed)
-    assert cost.measure(analysis).macs == cost.measure(inspect(decomposed)).macs
+    assert cost.cost_of(analysis).macs == cost.cost_of(inspect(decomposed)).macs
     assert {"hidden", "heads", "head-dim", "neurons"} <= {group.kind for group in analysis.groups}
     verdict = judge(path, every_other_unit(analysis), zoo.inputs(zoo.load(name), 0, 1), tmp_path)
     assert verdict.difference < 1e-4

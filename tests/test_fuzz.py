@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 
 from onnxprune.analysis.groups import Analysis
 from onnxprune.errors import ModelError
-from onnxprune.model.file import check
+from onnxprune.model.file import check_model
 from onnxprune.model.signature import synthetic_feed
 from onnxprune.ops.base import RULES
 from onnxprune.pipeline.run import apply, inspect
@@ -59,7 +59,7 @@ def prove(graph: Graph, folder: Path, seed: int, *, replay: bool = True) -> Outc
     if not plan.removals:
         return Outcome("whole")
     trio = Trio(path, plan, folder)
-    check(folder / "pruned.onnx")
+    check_model(folder / "pruned.onnx")
     effects = [_agree(trio, bindings, plan) for bindings in sizes]
     if replay:
         _replays(path, plan, folder, trio)
@@ -83,7 +83,7 @@ def random_plan(analysis: Analysis, seed: int) -> Plan:
 def _is_valid(path: Path, sizes: list[dict[str, int]]) -> bool:
     """Does the original itself pass the checker and run? What is written for ONNX Runtime alone may not."""
     try:
-        check(path)
+        check_model(path)
         session = Session(path)
         for bindings in sizes:
             session.run(synthetic_feed(session.inputs, bindings))

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 from onnxprune.errors import ModelError, UsageError
 from onnxprune.model import file as models
-from onnxprune.model.file import check, estimated_bytes, open_model, save, skeleton, staged
+from onnxprune.model.file import check_model, estimated_bytes, open_model, save, skeleton, staged
 from onnxprune.model.signature import ports_of, synthetic_feed
 from onnxprune.pipeline.run import compress
 from onnxprune.runtime.session import Session
@@ -357,7 +357,7 @@ def files(folder: Path) -> dict[str, bytes]:
 
 def write_and_fail(model: ir.Model, target: Path, external_data: bool) -> None:
     with staged(model, target, external=external_data) as path:
-        check(path)
+        check_model(path)
         raise RuntimeError("checks failed")
 
 
@@ -433,5 +433,5 @@ def test_places_that_cannot_be_written_are_refused(build: Build, tmp_path: Path)
 def test_check_reports_one_line(build: Build) -> None:
     path = build("net (float[2, 5] x) => (float[2, 3] y) <float[4, 3] w> { y = MatMul(x, w) }")
     with pytest.raises(ModelError, match=r"^model\.onnx: .*Incompatible dimensions") as refusal:
-        check(path)
+        check_model(path)
     assert "\n" not in str(refusal.value)

@@ -15,7 +15,7 @@ import pytest
 from onnxprune.analysis.groups import Analysis
 from onnxprune.analysis.inspect import inspect
 from onnxprune.analysis.names import SCOPES, layer_name
-from onnxprune.analysis.select import select
+from onnxprune.analysis.select import select_groups
 from onnxprune.model.file import save
 from onnxprune.passes.remove_units import RemoveUnits
 from onnxprune.pipeline.run import apply, compress
@@ -231,8 +231,8 @@ def test_patterns_choose_modules(zoo_file: Callable[[str], Path], model: str, ex
     check_names(analysis)
     assert not any("::" in group.id or "[" in group.id for group in analysis.groups)
     pattern, chosen = CHOSEN[model]
-    assert {group.id for group in select(analysis, [pattern], [])} == set(chosen.split())
-    rest = select(analysis, [], [pattern])
+    assert {group.id for group in select_groups(analysis, [pattern], [])} == set(chosen.split())
+    rest = select_groups(analysis, [], [pattern])
     assert len(rest) == len(analysis.groups) - len(chosen.split())
 
 

@@ -9,7 +9,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from onnxprune.support.quantities import BYTES, COUNTS, SECONDS, show_bytes, show_count, show_seconds, show_share, split
+from onnxprune.support.quantities import (
+    BYTES,
+    COUNTS,
+    SECONDS,
+    show_bytes,
+    show_count,
+    show_seconds,
+    show_share,
+    split_quantity,
+)
 
 
 @pytest.mark.parametrize(
@@ -28,13 +37,13 @@ from onnxprune.support.quantities import BYTES, COUNTS, SECONDS, show_bytes, sho
     ],
 )
 def test_a_number_and_its_unit(value: Any, number: str, unit: str) -> None:
-    assert split(value) == (Decimal(number), unit)
+    assert split_quantity(value) == (Decimal(number), unit)
 
 
 @pytest.mark.parametrize("value", ["", "5 M B", "-5", "+5", True, None, "MB", "1,200", "nan", "٣", "0x10"])
 def test_what_is_no_number_with_a_unit(value: Any) -> None:
     with pytest.raises(ValueError, match="is no number with a unit"):
-        split(value)
+        split_quantity(value)
 
 
 def test_units_are_exact() -> None:
@@ -90,7 +99,7 @@ def test_shares() -> None:
 @given(st.floats(1, 1e15))
 def test_what_is_shown_is_near_and_short(value: float) -> None:
     text = show_count(value)
-    number, unit = split(text.replace(",", ""))
+    number, unit = split_quantity(text.replace(",", ""))
     assert float(number * COUNTS[unit]) == pytest.approx(value, rel=0.006)
     assert "e" not in text
     assert float(number) < 1000 or unit == "g"

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import pytest
 
 from onnxprune.analysis.groups import Analysis
-from onnxprune.analysis.select import KINDS, select
+from onnxprune.analysis.select import KINDS, select_groups
 from onnxprune.errors import UsageError
 from onnxprune.pipeline.run import inspect
 from tests.conftest import Build
@@ -54,7 +54,7 @@ CONV, FIRST, SECOND = "conv_w", "head_w0", "head_w1"
     ],
 )
 def test_selection(analysis: Analysis, only: Sequence[str], skip: Sequence[str], chosen: list[str]) -> None:
-    assert [group.id for group in select(analysis, only, skip)] == chosen
+    assert [group.id for group in select_groups(analysis, only, skip)] == chosen
 
 
 @pytest.mark.parametrize(
@@ -69,7 +69,7 @@ def test_selection(analysis: Analysis, only: Sequence[str], skip: Sequence[str],
 def test_entry_that_matches_nothing_is_refused(analysis: Analysis, entry: str, message: str) -> None:
     for request in (([entry], []), ([], [entry])):
         with pytest.raises(UsageError, match=message):
-            select(analysis, *request)
+            select_groups(analysis, *request)
 
 
 def test_every_kind_is_a_name_of_its_own() -> None:

@@ -17,7 +17,7 @@ from onnxprune.analysis.shapes import infer
 from onnxprune.analysis.size_arithmetic import SizeArithmetic
 from onnxprune.dims import kept_size
 from onnxprune.model.file import open_model
-from onnxprune.runtime.shape_probe import observe
+from onnxprune.runtime.shape_probe import observe_shapes
 from tests.conftest import Build
 
 
@@ -236,7 +236,7 @@ def test_observe_runs_the_model_and_leaves_it_as_it_was(build: Build) -> None:
         { r = Relu(x)  h = MatMul(r, w)  y = Neg(h) }
     """)
     model = open_model(path)
-    assert observe(model, ["h", "y"], {"batch": 3}) == {
+    assert observe_shapes(model, ["h", "y"], {"batch": 3}) == {
         "h": ((3, 5), ir.DataType.FLOAT),
         "y": ((3, 5), ir.DataType.FLOAT),
     }
@@ -244,7 +244,7 @@ def test_observe_runs_the_model_and_leaves_it_as_it_was(build: Build) -> None:
 
 
 def test_observe_of_a_model_that_does_not_run_is_empty(build: Build) -> None:
-    assert observe(open_model(build(UNKNOWN, opsets={"acme": 1})), ["u"], {"batch": 3}) == {}
+    assert observe_shapes(open_model(build(UNKNOWN, opsets={"acme": 1})), ["u"], {"batch": 3}) == {}
 
 
 # -- whole models
@@ -256,7 +256,7 @@ def test_shapes_equal_those_of_a_run(zoo_file: Callable[[str], Path], name: str)
     model = open_model(zoo_file(name))
     found = infer(model)
     names = [value.name for node in model.graph for value in node.outputs if value.name]
-    seen = observe(model, names, found.bindings)
+    seen = observe_shapes(model, names, found.bindings)
     assert len(seen) > 0.9 * len(names)
     assert {value: found.shapes[value] for value in seen} == {value: shape for value, (shape, _) in seen.items()}
     assert {value: found.dtypes[value] for value in seen} == {value: dtype for value, (_, dtype) in seen.items()}

@@ -17,7 +17,7 @@ import pytest
 
 from onnxprune.analysis.groups import Analysis
 from onnxprune.errors import NothingToPruneError
-from onnxprune.model.file import check
+from onnxprune.model.file import check_model
 from onnxprune.model.signature import synthetic_feed
 from onnxprune.pipeline.run import compress, inspect
 from tests.conftest import FUSED_ATTENTION, Build
@@ -59,7 +59,7 @@ def proved(path: Path, *sizes: dict[str, int], tolerance: float = 1e-4) -> Proof
     plan = every_other_unit(analysis)
     assert plan.removed_units, f"nothing can be pruned: {frozen(analysis)}"
     trio = Trio(path, plan, path.parent)
-    check(path.parent / "pruned.onnx")
+    check_model(path.parent / "pruned.onnx")
     for bindings in sizes or (analysis.shapes.bindings,):
         verdict = trio.judge(synthetic_feed(trio.original.inputs, bindings))
         assert verdict.difference < tolerance, (bindings, verdict, plan)
@@ -415,7 +415,7 @@ def test_branches_are_walked_like_the_rest(build: Build, flag: bool) -> None:
     analysis = inspect(path)
     assert sorted(group.units for group in analysis.groups) == [8, 9]
     trio = Trio(path, every_other_unit(analysis), path.parent)
-    check(path.parent / "pruned.onnx")
+    check_model(path.parent / "pruned.onnx")
     verdict = trio.judge(
         {"x": np.random.default_rng(0).standard_normal((4, 5)).astype(np.float32), "flag": np.array(flag)}
     )

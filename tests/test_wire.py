@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from onnxprune.model import protobuf as wire
-from onnxprune.model.protobuf import BIG, Initializer, WireError, split
+from onnxprune.model.protobuf import BIG, Initializer, WireError, split_weights
 
 
 def model_of(**weights: np.ndarray) -> onnx.ModelProto:
@@ -38,7 +38,7 @@ def streamed(model: onnx.ModelProto) -> bytes:
         data = tensor.raw_data
         tensors.append(Initializer(header, len(data), lambda out, data=data: out.write(data)))
     out = io.BytesIO()
-    wire.write(rest, tensors, out)
+    wire.write_model(rest, tensors, out)
     return out.getvalue()
 
 
@@ -55,7 +55,7 @@ def weights() -> dict[str, np.ndarray]:
 
 def test_ranges_are_where_the_bytes_of_big_weights_lie(weights: dict[str, np.ndarray]) -> None:
     data = model_of(**weights).SerializeToString()
-    skeleton, ranges = split(data)
+    skeleton, ranges = split_weights(data)
     assert set(ranges) == {"big", "limit"}
     for name, (offset, length) in ranges.items():
         assert data[offset : offset + length] == weights[name].tobytes()
@@ -70,7 +70,7 @@ def test_ranges_are_where_the_bytes_of_big_weights_lie(weights: dict[str, np.nda
 
 def test_everything_but_the_bytes_is_in_the_skeleton(weights: dict[str, np.ndarray]) -> None:
     model = model_of(**weights)
-    skeleton, ranges = split(model.SerializeToString())
+    skeleton, ranges = split_weights(model.SerializeToString())
     for tensor in model.graph.initializer:
         if tensor.name in ranges:
             tensor.ClearField("raw_data")
@@ -92,7 +92,7 @@ def test_only_one_weight_is_asked_for_at_a_time(weights: dict[str, np.ndarray]) 
 
     header = onnx.TensorProto(name="w", data_type=onnx.TensorProto.UINT8, dims=[2_000])
     out = io.BytesIO()
-    wire.write(model_of(), [Initializer(header, 2_000, write)] * 3, out)
+    wire.write_model(model_of(), [Initializer(header, 2_000, write)] * 3, out)
     assert len(positions) == 3
     assert all(second - first > 2_000 for first, second in itertools.pairwise(positions))
 
@@ -101,7 +101,7 @@ def test_weight_in_typed_fields_stays_in_the_skeleton() -> None:
     """Exporters may use float_data instead of raw_data."""
     model = model_of()
     model.graph.initializer.append(onnx.helper.make_tensor("w", onnx.TensorProto.FLOAT, [1_000], [0.5] * 1_000))
-    skeleton, ranges = split(model.SerializeToString())
+    skeleton, ranges = split_weights(model.SerializeToString())
     assert not ranges
     assert skeleton == model
 
@@ -110,7 +110,7 @@ def test_graph_in_two_fields_is_merged_as_protobuf_does(weights: dict[str, np.nd
     first, second = model_of(big=weights["big"]), onnx.ModelProto()
     second.graph.initializer.append(onnx.numpy_helper.from_array(weights["limit"], "limit"))
     data = first.SerializeToString() + second.SerializeToString()
-    skeleton, ranges = split(data)
+    skeleton, ranges = split_weights(data)
     assert set(ranges) == {"big", "limit"}
     assert [tensor.name for tensor in skeleton.graph.initializer] == ["big", "limit"]
     assert len(skeleton.graph.node) == 1
@@ -118,7 +118,7 @@ def test_graph_in_two_fields_is_merged_as_protobuf_does(weights: dict[str, np.nd
 
 def test_bytes_of_any_kind_of_buffer(weights: dict[str, np.ndarray]) -> None:
     data = model_of(**weights).SerializeToString()
-    assert split(memoryview(data))[1] == split(data)[1]
+    assert split_weights(memoryview(data))[1] == split_weights(data)[1]
 
 
 @pytest.mark.parametrize(
@@ -133,7 +133,7 @@ def test_bytes_of_any_kind_of_buffer(weights: dict[str, np.ndarray]) -> None:
 )
 def test_damage_is_named(data: bytes, why: str) -> None:
     with pytest.raises(WireError, match=why):
-        split(data)
+        split_weights(data)
 
 
 def test_every_truncation_is_a_wire_error_or_ends_between_fields(digits: dict[str, Path]) -> None:
@@ -141,7 +141,7 @@ def test_every_truncation_is_a_wire_error_or_ends_between_fields(digits: dict[st
     whole = 0
     for end in range(len(data)):
         try:
-            split(data[:end])
+            split_weights(data[:end])
             whole += 1
             onnx.ModelProto.FromString(data[:end])
         except WireError:
@@ -152,7 +152,7 @@ def test_every_truncation_is_a_wire_error_or_ends_between_fields(digits: dict[st
 @given(st.binary(max_size=200))
 def test_any_bytes_split_or_are_refused(data: bytes) -> None:
     try:
-        proto, ranges = split(data)
+        proto, ranges = split_weights(data)
     except WireError:
         return
     assert onnx.ModelProto.FromString(data) is not None
@@ -166,7 +166,7 @@ def test_damaged_bytes_split_or_are_refused(data: st.DataObject) -> None:
     for _ in range(data.draw(st.integers(1, 3))):
         content[data.draw(st.integers(0, len(content) - 1))] = data.draw(st.integers(0, 255))
     try:
-        _, ranges = split(bytes(content))
+        _, ranges = split_weights(bytes(content))
     except WireError:
         return
     assert all(offset + length <= len(content) for offset, length in ranges.values())

@@ -12,7 +12,7 @@ from onnxprune.analysis.groups import Analysis
 from onnxprune.model.weights import reading
 from onnxprune.ops import find_rule
 from onnxprune.ops.base import Array, is_frozen, key_of
-from onnxprune.ops.constants.base import Known, Site, find_constant_rule
+from onnxprune.ops.constants.base import KnownEntries, Site, find_constant_rule
 from onnxprune.ops.constants.computing import elementwise
 from onnxprune.ops.elementwise import broadcast
 
@@ -32,24 +32,24 @@ class Constants:
         self.analysis = analysis
         self._opsets = dict(analysis.model.graph.opset_imports)
         self._overridable = analysis.model.ir_version >= _DEFAULTS
-        self._found: dict[ir.Value, Known] = {}
+        self._found: dict[ir.Value, KnownEntries] = {}
         for _, node in analysis.operators:
             if any(value.name in analysis.activations for value in node.outputs):
                 results = self._apply(node)
                 self._found.update((value, known) for value, known in zip(node.outputs, results, strict=True) if known)
 
-    def of(self, value: ir.Value | None) -> Known | None:
+    def of(self, value: ir.Value | None) -> KnownEntries | None:
         """What is known of a value, None when that is nothing."""
         if value is None or (value.is_graph_input() and value.is_initializer() and self._overridable):
             return None
         if value.name in self.analysis.shapes.known:
-            return Known.whole(self.analysis.shapes.known[value.name or ""])
+            return KnownEntries.whole(self.analysis.shapes.known[value.name or ""])
         if value.name in self.analysis.activations:
             return self._found.get(value)
         node = value.producer()
         if node is not None:
             return self._apply(node)[node.outputs.index(value)]
-        return None if value.const_value is None else Known.whole(_array(value.const_value))
+        return None if value.const_value is None else KnownEntries.whole(_array(value.const_value))
 
     def is_activation(self, value: ir.Value | None) -> bool:
         """Does a value depend on an input of the model?"""
@@ -75,9 +75,9 @@ class Constants:
             self._opsets,
         )
 
-    def _apply(self, node: ir.Node) -> list[Known | None]:
+    def _apply(self, node: ir.Node) -> list[KnownEntries | None]:
         """What is known of the outputs; a form of an operator that its rule does not foresee says nothing."""
-        nothing: list[Known | None] = [None] * len(node.outputs)
+        nothing: list[KnownEntries | None] = [None] * len(node.outputs)
         key = key_of(node)
         rule = elementwise if key[0] == "" and find_rule(key) is broadcast else find_constant_rule(key)
         site = self.site(node) if rule else None
@@ -86,13 +86,13 @@ class Constants:
         try:
             with np.errstate(all="ignore"):
                 result = rule(site)
-                results: Sequence[Known | None] = result if isinstance(result, list) else [result]
+                results: Sequence[KnownEntries | None] = result if isinstance(result, list) else [result]
                 tidy = [self._tidy(value, known) for value, known in zip(node.outputs, results, strict=False)]
         except (ValueError, IndexError, TypeError):
             return nothing
         return tidy + nothing[len(tidy) :]
 
-    def _tidy(self, value: ir.Value, known: Known | None) -> Known | None:
+    def _tidy(self, value: ir.Value, known: KnownEntries | None) -> KnownEntries | None:
         """Drop what is not a number, what would change with a dynamic size, and what is too much to keep."""
         name = value.name or ""
         if known is None:
@@ -107,7 +107,7 @@ class Constants:
         known = known.collapsed(axis for axis in range(len(shape)) if (name, axis) in self.analysis.shapes.dynamic)
         if known.values.size > _MAX_ENTRIES:
             known = known.collapsed(axis for axis, dim in enumerate(self.analysis.dims[name]) if is_frozen(dim))
-        known = Known(known.values, known.known & np.isfinite(known.values))
+        known = KnownEntries(known.values, known.known & np.isfinite(known.values))
         return known if known.known.any() and known.values.size <= _MAX_ENTRIES else None
 
 

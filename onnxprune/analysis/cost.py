@@ -29,7 +29,7 @@ class Cost:
     nodes: int
 
 
-def stored(model: ir.Model) -> Cost:
+def stored_cost(model: ir.Model) -> Cost:
     """What a model holds as it stands, constants inside nodes included; its MACs need an analysis and are left at 0."""
     nodes = list(ir.traversal.RecursiveGraphIterator(model.graph))
     graphs = {node.graph for node in nodes if isinstance(node.graph, ir.Graph)} | {model.graph}
@@ -55,7 +55,7 @@ def node_macs(node: ir.Node, shape_of: ShapeOf) -> int:
     return rule(CostView(node, [shape or () for shape in x], [shape or () for shape in y]))
 
 
-def measure(analysis: Analysis, kept: Mapping[Atom, int] | None = None) -> Cost:
+def cost_of(analysis: Analysis, kept: Mapping[Atom, int] | None = None) -> Cost:
     """The cost of the model with `kept` units left in each atom (None: as it is)."""
     kept = kept or {}
     shape_of = shapes_after(analysis, kept)
@@ -73,7 +73,7 @@ def measure(analysis: Analysis, kept: Mapping[Atom, int] | None = None) -> Cost:
 def before(analysis: Analysis) -> Cost:
     """What the model of an analysis costs as it is in the file, MACs per sample (see `batch_size`)."""
     stored_cost: Cost = analysis.model.meta["stored"]
-    return replace(stored_cost, macs=measure(analysis).macs // batch_size(analysis))
+    return replace(stored_cost, macs=cost_of(analysis).macs // batch_size(analysis))
 
 
 def batch_size(analysis: Analysis) -> int:
@@ -93,12 +93,12 @@ def _batch_size(analysis: Analysis) -> int:
         return 1
     name, axis = batched[0]
     size = analysis.shapes.shapes[name][axis]
-    total = measure(analysis).macs
+    total = cost_of(analysis).macs
     firsts = [analysis.dims[name][axis] for name, axis in batched]
     varying = [analysis.dims[name][axis] for name, axis in analysis.shapes.dynamic if name in analysis.dims]
     for batches in (firsts, [*firsts, *(dim for dim in varying if dim.size == size)]):  # a reshape may break the trail
         single = {atom: 1 for dim in batches for atom in atoms(dim)}
-        if measure(analysis, single).macs * size == total:
+        if cost_of(analysis, single).macs * size == total:
             return size
     return 1
 

@@ -12,10 +12,10 @@ from onnxprune.analysis.canonicalize import canonicalize
 from onnxprune.analysis.coupling import NO_DIMS, analyze
 from onnxprune.analysis.groups import Analysis
 from onnxprune.errors import ModelError, PlanError, UsageError
-from onnxprune.model.file import Given, as_model, check, check_references
+from onnxprune.model.file import Given, as_model, check_model, check_references
 from onnxprune.model.graph import remove_dead
 from onnxprune.ops.base import Dims
-from onnxprune.runtime.shape_probe import observe
+from onnxprune.runtime.shape_probe import observe_shapes
 from onnxprune.support.garbage import no_garbage_collection
 
 
@@ -27,7 +27,7 @@ def inspect(given: Given) -> Analysis:
     """
     with blaming(given), no_garbage_collection():  # nothing of all that is made here is thrown away
         model = as_model(given)
-        model.meta["stored"] = cost.stored(model)
+        model.meta["stored"] = cost.stored_cost(model)
         return analyze_model(model)
 
 
@@ -40,7 +40,7 @@ def blaming(given: Given) -> Iterator[None]:
         raise
     except Exception as error:
         try:
-            check(given)
+            check_model(given)
             check_references(given)
         except ModelError as invalid:
             raise ModelError(f"not a valid ONNX model, export it again: {invalid}") from error
@@ -50,6 +50,6 @@ def blaming(given: Given) -> Iterator[None]:
 def analyze_model(model: ir.Model, start: Mapping[str, Dims] = NO_DIMS) -> Analysis:
     """Bring an opened model into canonical form, in place, and find its groups; `start` as for `coupling.analyze`."""
     with no_garbage_collection():
-        _, shapes = canonicalize(model, observe)
+        _, shapes = canonicalize(model, observe_shapes)
         remove_dead(model)
         return analyze(model, shapes, start)

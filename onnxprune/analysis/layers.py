@@ -23,7 +23,17 @@ from onnxprune.analysis.names import distinct, layer_name
 from onnxprune.model import graph as graphs
 from onnxprune.ops import find_form
 from onnxprune.ops.base import Array, attribute, key_of
-from onnxprune.ops.matmul_view import Form, Positions, by_product, by_sample, constant_of, read, readers, stored, turned
+from onnxprune.ops.matmul_view import (
+    Form,
+    Positions,
+    by_product,
+    by_sample,
+    constant_of,
+    read,
+    readers_of,
+    stored_weight,
+    turned,
+)
 from onnxprune.ops.normalization import is_batch_norm, norm_deviation, norm_scale
 from onnxprune.ops.traits import adds, rectifies
 
@@ -61,7 +71,7 @@ class Layer:
         """The initializer that the weight is stored as."""
         weight = self.node.inputs[1]
         assert weight is not None
-        return stored(weight)[0]
+        return stored_weight(weight)[0]
 
     @property
     def last(self) -> ir.Node:
@@ -151,7 +161,7 @@ def _candidates(
             continue
         if form.bias is not None and not _may_have_bias(node, form.bias):
             continue
-        count = len(readers(value))
+        count = len(readers_of(value))
         add = _bias_behind(node, 1 if form.stack is None else form.groups) if form.bias is None else None
         end = node if add is None else add[0]
         norm = _norm_behind(end) if form.out_axis == 1 and form.hidden is None and count == 1 else None
@@ -164,7 +174,7 @@ def _candidates(
 def _changeable(weight: ir.Value) -> tuple[ir.Value, list[int], tuple[int, ...]] | None:
     """The floating-point initializer that a weight is stored as, the order of its axes, and its shape as stored."""
     try:
-        value, order = stored(weight)
+        value, order = stored_weight(weight)
     except ValueError:
         return None
     const = value.const_value
@@ -252,7 +262,7 @@ def held_bias(layer: Layer) -> ir.Value | None:
     """The initializer that is the bias, or holds it; None where there is none."""
     node, slot = (layer.norm, 2) if layer.norm is not None else layer.add or (layer.node, layer.form.bias)
     value = node.inputs[slot] if slot is not None and slot < len(node.inputs) else None
-    return None if value is None else stored(value)[0]
+    return None if value is None else stored_weight(value)[0]
 
 
 def bias_of(layer: Layer, outputs: int) -> npt.NDArray[np.float64]:

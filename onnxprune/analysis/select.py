@@ -14,7 +14,7 @@ from onnxprune.support.messages import did_you_mean
 KINDS = ("channels", "head-dim", "heads", "hidden", "kv-heads", "neurons", "recurrent")
 
 
-def select(analysis: Analysis, only: Sequence[str], skip: Sequence[str]) -> list[Group]:
+def select_groups(analysis: Analysis, only: Sequence[str], skip: Sequence[str]) -> list[Group]:
     """The groups that `only` names (all if empty) less those that `skip` names.
 
     Each entry is a kind, or a shell pattern (`*`, `?`, `[...]`) for names of groups; where it fits none of those, for

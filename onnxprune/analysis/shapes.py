@@ -15,7 +15,7 @@ import onnx_ir as ir
 from onnxprune.analysis.dynamic_axes import candidates, symbol_of, symbols_of
 from onnxprune.analysis.shape_inference import Inference, Shape, Shapes
 from onnxprune.model.graph import subgraphs
-from onnxprune.ops.control_flow import Ports, ports
+from onnxprune.ops.control_flow import Ports, loop_ports
 from onnxprune.ops.evaluate import constant_tensor
 
 Observe = Callable[[ir.Model, list[str], dict[str, int]], dict[str, tuple[Shape, ir.DataType]]]
@@ -131,7 +131,7 @@ def _visit(
 ) -> None:
     """Every node in order, the bodies inside one before it."""
     for node in nodes:
-        tied = ports(node)
+        tied = loop_ports(node)
         if tied is not None:
             _enter(node, tied, inference)
         for body in subgraphs(node):

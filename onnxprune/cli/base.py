@@ -53,7 +53,7 @@ MARKDOWN = click.option(
 STDOUT = Path("-")
 
 
-def shared(*options: Callable[[Command], Command]) -> Callable[[Command], Command]:
+def option_group(*options: Callable[[Command], Command]) -> Callable[[Command], Command]:
     """Several options as one decorator, listed in this order by --help."""
 
     def decorate(command: Command) -> Command:
@@ -135,7 +135,7 @@ def telling(
         ) -> Any:
             return command(told=Telling(report, markdown, as_json, quiet, verbose), **rest)
 
-        add: Callable[[Callable[..., Any]], Callable[..., Any]] = shared(
+        add: Callable[[Callable[..., Any]], Callable[..., Any]] = option_group(
             REPORT, MARKDOWN, *others, JSON, QUIET, VERBOSITY
         )
         return add(told)

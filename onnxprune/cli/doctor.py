@@ -24,7 +24,7 @@ _DEVICES = {"CUDAExecutionProvider", "TensorrtExecutionProvider", "ROCMExecution
 
 
 @dataclass(frozen=True)
-class Check:
+class Diagnosis:
     """One thing that was looked at.
 
     Attributes:
@@ -40,10 +40,10 @@ class Check:
     fix: str = ""
 
 
-def examine() -> list[Check]:
+def examine() -> list[Diagnosis]:
     """Every check, in the order in which a person would make them."""
     return [
-        Check("python", OK, f"{sys.version.split()[0]} at {sys.executable}"),
+        Diagnosis("python", OK, f"{sys.version.split()[0]} at {sys.executable}"),
         *_packages(),
         _runtime(),
         *_providers(),
@@ -66,30 +66,30 @@ def _requirements() -> Iterator[tuple[str, str, str]]:
             yield match["name"], least[1] if least else "", match["extra"] or ""
 
 
-def _packages() -> Iterator[Check]:
+def _packages() -> Iterator[Diagnosis]:
     """What is always needed: there, and new enough."""
     for package, least, extra in _requirements():
         if not extra:
             number = installed(package)
             fix = f"pip install --upgrade '{package}>={least}'" if least else f"pip install {package}"
             if number is None:
-                yield Check(package, BROKEN, "not installed", fix)
+                yield Diagnosis(package, BROKEN, "not installed", fix)
             elif _numbers(number) < _numbers(least):
-                yield Check(package, BROKEN, f"{number}, but {least} or newer is needed", fix)
+                yield Diagnosis(package, BROKEN, f"{number}, but {least} or newer is needed", fix)
             else:
-                yield Check(package, OK, number)
+                yield Diagnosis(package, OK, number)
 
 
 def _numbers(version: str) -> list[int]:
     return [int(part) for part in re.findall(r"\d+", version.partition("+")[0])[:3]]
 
 
-def _runtime() -> Check:
+def _runtime() -> Diagnosis:
     """ONNX Runtime: exactly one of its packages, and importable."""
     packages = sorted(set(packages_distributions().get("onnxruntime", [])))
     if len(packages) > 1:
         gpu = any(package != "onnxruntime" for package in packages)
-        return Check(
+        return Diagnosis(
             "onnxruntime",
             BROKEN,
             f"{' and '.join(packages)} are both installed, and each overwrites files of the other",
@@ -100,13 +100,13 @@ def _runtime() -> Check:
     except ImportError as error:
         if packages:
             fix = f"pip install --force-reinstall {packages[0]}"
-            return Check("onnxruntime", BROKEN, f"{packages[0]} cannot be imported: {error}", fix)
+            return Diagnosis("onnxruntime", BROKEN, f"{packages[0]} cannot be imported: {error}", fix)
         fix = "pip install 'onnxprune[cpu]', or 'onnxprune[gpu]' for CUDA"
-        return Check("onnxruntime", BROKEN, "not installed, so no result can be checked or measured", fix)
-    return Check("onnxruntime", OK, f"{runtime.__version__} ({', '.join(packages)})")
+        return Diagnosis("onnxruntime", BROKEN, "not installed, so no result can be checked or measured", fix)
+    return Diagnosis("onnxruntime", OK, f"{runtime.__version__} ({', '.join(packages)})")
 
 
-def _providers() -> Iterator[Check]:
+def _providers() -> Iterator[Diagnosis]:
     """Execution providers that are built in, and whether those with a device start."""
     from onnxprune.errors import OnnxpruneError
     from onnxprune.runtime.latency import deployed_session
@@ -116,7 +116,7 @@ def _providers() -> Iterator[Check]:
         here = available()
     except (OnnxpruneError, ImportError):
         return
-    yield Check("providers", OK, ", ".join(map(short, here)))
+    yield Diagnosis("providers", OK, ", ".join(map(short, here)))
     with tempfile.TemporaryDirectory() as folder:
         path = _small_model(Path(folder))
         for provider in (each for each in here if each in _DEVICES):
@@ -126,10 +126,10 @@ def _providers() -> Iterator[Check]:
             except OnnxpruneError as error:
                 reason = str(error)
             fix = f"install its driver and libraries as ONNX Runtime's page on {provider} says" if reason else ""
-            yield Check(short(provider), OPTIONAL if reason else OK, reason or "starts", fix)
+            yield Diagnosis(short(provider), OPTIONAL if reason else OK, reason or "starts", fix)
 
 
-def _extras() -> Iterator[Check]:
+def _extras() -> Iterator[Diagnosis]:
     """Heavy packages that only some things need."""
     extras: dict[str, list[str]] = {}
     for package, _, extra in _requirements():
@@ -140,12 +140,14 @@ def _extras() -> Iterator[Check]:
         missing = [package for package, number in numbers.items() if number is None]
         if missing:
             fix = f"pip install 'onnxprune[{extra}]'"
-            yield Check(f"extra {extra}", OPTIONAL, f"{', '.join(missing)} not installed", fix)
+            yield Diagnosis(f"extra {extra}", OPTIONAL, f"{', '.join(missing)} not installed", fix)
         else:
-            yield Check(f"extra {extra}", OK, ", ".join(f"{package} {number}" for package, number in numbers.items()))
+            yield Diagnosis(
+                f"extra {extra}", OK, ", ".join(f"{package} {number}" for package, number in numbers.items())
+            )
 
 
-def _plugins() -> Iterator[Check]:
+def _plugins() -> Iterator[Diagnosis]:
     """What others have added to the families."""
     for package in distributions():
         for entry in (each for each in package.entry_points if each.group.startswith("onnxprune.")):
@@ -155,9 +157,9 @@ def _plugins() -> Iterator[Check]:
             except Exception as error:  # whatever a stranger's module raises
                 found = f"{entry.value} of {package.name} fails: {type(error).__name__}: {error}"
                 fix = f"pip install --upgrade {package.name}, or pip uninstall {package.name}"
-                yield Check(name, BROKEN, found, fix)
+                yield Diagnosis(name, BROKEN, found, fix)
             else:
-                yield Check(name, OK, entry.value)
+                yield Diagnosis(name, OK, entry.value)
 
 
 def _small_model(folder: Path) -> Path:
@@ -185,7 +187,7 @@ def _small_model(folder: Path) -> Path:
     return path
 
 
-def _self_test() -> Check:
+def _self_test() -> Diagnosis:
     """From file to file: build a model, halve it, run the result."""
     name = "self-test"
     try:
@@ -198,16 +200,16 @@ def _self_test() -> Check:
             output = Session(small).run({"x": np.ones((2, 3, 8, 8), np.float32)})["y"]
         before, after = report.before.parameters, report.after.parameters
         if output.shape != (2, 4) or not np.isfinite(output).all() or not after < before:
-            return Check(name, BROKEN, f"{before} parameters became {after}, output {output.shape}", _REPORT)
+            return Diagnosis(name, BROKEN, f"{before} parameters became {after}, output {output.shape}", _REPORT)
     except Exception as error:  # that is what it is to find
-        return Check(name, BROKEN, f"{type(error).__name__}: {error}", "mend what is broken above, else " + _REPORT)
-    return Check(name, OK, f"built a model, pruned it from {before} to {after} parameters and ran it")
+        return Diagnosis(name, BROKEN, f"{type(error).__name__}: {error}", "mend what is broken above, else " + _REPORT)
+    return Diagnosis(name, OK, f"built a model, pruned it from {before} to {after} parameters and ran it")
 
 
 _REPORT = "report it with this table"
 
 
-def show(checks: list[Check]) -> None:
+def show_findings(checks: list[Diagnosis]) -> None:
     """One line per check, what to do below those that need it."""
     from onnxprune.report.terminal import console
 

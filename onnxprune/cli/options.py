@@ -99,9 +99,9 @@ def _completing(choices: Callable[[], Iterable[str]]) -> Callable[..., list[Comp
 def tell_missing(settings: Mapping[str, Any]) -> None:
     """Say on standard error which execution providers that were asked for are not there."""
     if "providers" in settings:
-        from onnxprune.runtime.providers import choose
+        from onnxprune.runtime.providers import choose_providers
 
-        for note in choose(settings["providers"])[1]:
+        for note in choose_providers(settings["providers"])[1]:
             click.echo(f"note: {note}", err=True)
 
 

@@ -71,7 +71,7 @@ NO_HINTS = Hints()
 
 
 @dataclass(frozen=True)
-class Request:
+class SampleRequest:
     """What a source is asked for: `ports` with all known sizes filled in, `batch` as large as batches will be.
 
     A source with `parts` heeds `part`, i and n: only the samples with the numbers i, i + n and so on are wanted.
@@ -123,8 +123,8 @@ class Source:
     """
 
     accepts: str
-    recognizes: Callable[[Request], bool]
-    open: Callable[[Request], Start]
+    recognizes: Callable[[SampleRequest], bool]
+    open: Callable[[SampleRequest], Start]
     options: tuple[str, ...]
     batched: bool
     parts: bool = False
@@ -141,15 +141,15 @@ SOURCES: Registry[str, Source] = Registry("data source", "onnxprune.data.sources
 def source(
     name: str,
     accepts: str,
-    recognizes: Callable[[Request], bool],
+    recognizes: Callable[[SampleRequest], bool],
     *,
     options: tuple[str, ...] = (),
     batched: bool = False,
     parts: bool = False,
-) -> Callable[[Callable[[Request], Start]], Callable[[Request], Start]]:
+) -> Callable[[Callable[[SampleRequest], Start]], Callable[[SampleRequest], Start]]:
     """Decorator: register a function that opens data; see Source for the arguments."""
 
-    def register(opens: Callable[[Request], Start]) -> Callable[[Request], Start]:
+    def register(opens: Callable[[SampleRequest], Start]) -> Callable[[SampleRequest], Start]:
         SOURCES.register(name)(Source(accepts, recognizes, opens, options, batched, parts))
         return opens
 
@@ -191,7 +191,7 @@ def load_data(
     request = request_for(spec, ports, labels, samples, batch, seed, sizes, images, tokenizer, hints)
     found = _source_of(request)
     _check_options(request, found)
-    data = opened(request, passes(request, found.open(request), whole=found.batched))
+    data = open_passes(request, passes(request, found.open(request), whole=found.batched))
     return replace(data, part=_part(request, found))
 
 
@@ -206,7 +206,7 @@ def request_for(
     images: ImageOptions = AS_SUGGESTED,
     tokenizer: Path | None = None,
     hints: Hints = NO_HINTS,
-) -> Request:
+) -> SampleRequest:
     """What a source is asked for; see `load_data`. Raises DataError, UsageError as that does."""
     for name, number in (("samples", samples), ("batch", batch)):
         if number is not None and number < 1:
@@ -214,16 +214,16 @@ def request_for(
     bound = tuple(port.bound(sizes) for port in ports)
     if not bound:
         raise DataError(f"{spec}: the model has no inputs, so no data can be fed to it")
-    request = Request(spec, bound, labels, samples, batch, seed, images, tokenizer, hints)
+    request = SampleRequest(spec, bound, labels, samples, batch, seed, images, tokenizer, hints)
     return replace(request, batch=max(request.fixed, default=batch))
 
 
-def opened(request: Request, start: Start) -> Data:
+def open_passes(request: SampleRequest, start: Start) -> Data:
     """Data from what starts a pass over its batches; the first one is looked at."""
     return Data(request.spec, next(start()).labels is not None, start)
 
 
-def passes(request: Request, start: Start, *, whole: bool) -> Start:
+def passes(request: SampleRequest, start: Start, *, whole: bool) -> Start:
     """What starts a pass over batches, from what starts one over chunks.
 
     Args:
@@ -249,7 +249,7 @@ def passes(request: Request, start: Start, *, whole: bool) -> Start:
     return batches
 
 
-def _part(request: Request, found: Source) -> Callable[[int, int], Iterator[Batch]] | None:
+def _part(request: SampleRequest, found: Source) -> Callable[[int, int], Iterator[Batch]] | None:
     """Passes over parts of the samples, one by one; None where there is nothing to gain from them."""
     if not found.parts or request.samples is not None or request.fixed:
         return None
@@ -262,7 +262,7 @@ def _part(request: Request, found: Source) -> Callable[[int, int], Iterator[Batc
     return start
 
 
-def _source_of(request: Request) -> Source:
+def _source_of(request: SampleRequest) -> Source:
     """The kind of data that was asked for. Raises DataError where there is none."""
     sources = [SOURCES[name] for name in SOURCES.names()]
     for candidate in sources:
@@ -273,7 +273,7 @@ def _source_of(request: Request) -> Source:
     raise DataError(f"{request.spec} {what}; --data takes {accepted}")
 
 
-def _check_options(request: Request, found: Source) -> None:
+def _check_options(request: SampleRequest, found: Source) -> None:
     """Raises UsageError for an option that means nothing for the kind of data."""
     given = {
         "labels": request.labels is not None,
@@ -285,7 +285,7 @@ def _check_options(request: Request, found: Source) -> None:
         raise UsageError(f"{request.spec} is taken as {found.accepts}, for which {what} means nothing; leave it out")
 
 
-def _batches(chunks: Iterator[Batch], request: Request, *, exact: bool, regroup: bool) -> Iterator[Batch]:
+def _batches(chunks: Iterator[Batch], request: SampleRequest, *, exact: bool, regroup: bool) -> Iterator[Batch]:
     """The batches of one pass. `exact`: no other size will do. Raises DataError where there are none."""
     chunks = _capped(chunks, request.samples, cuttable=regroup or not exact)
     found = False

@@ -26,7 +26,7 @@ def checked(chunk: Batch, ports: Sequence[Port], source: str, *, whole: bool) ->
     """
     feed = {port.name: _array(port, chunk.feed, source, whole) for port in ports}
     most = max((feed[port.name].shape[axis] for port in ports if (axis := _axis(port, feed)) is not None), default=1)
-    axes = {port.name: None if shared(port, feed[port.name].shape, most) else port.batch_axis for port in ports}
+    axes = {port.name: None if is_shared(port, feed[port.name].shape, most) else port.batch_axis for port in ports}
     found = replace(chunk, feed=feed, axes=axes)
     if found.labels is not None and found.labels.dtype.kind not in "fiub":
         raise DataError(f"{source}: labels must be numbers, but they are {found.labels.dtype.name}")
@@ -36,7 +36,7 @@ def checked(chunk: Batch, ports: Sequence[Port], source: str, *, whole: bool) ->
     return found
 
 
-def shared(port: Port, shape: tuple[int, ...], samples: int) -> bool:
+def is_shared(port: Port, shape: tuple[int, ...], samples: int) -> bool:
     """Is an array for all samples? It is where its shape is fixed and has room for one sample, and there are more."""
     return port.batch_axis is None or (samples > 1 and port.batch_size == 1 and shape == port.shape)
 

@@ -8,9 +8,9 @@ from typing import TypeVar
 
 import numpy as np
 
-from onnxprune.data.base import Request
+from onnxprune.data.base import SampleRequest
 from onnxprune.data.batch import Array, Batch
-from onnxprune.data.checks import check_lengths, shared
+from onnxprune.data.checks import check_lengths, is_shared
 from onnxprune.errors import DataError
 from onnxprune.model.signature import Port
 from onnxprune.support.messages import did_you_mean
@@ -67,7 +67,7 @@ class Held(Column):
 C = TypeVar("C", bound=Column)
 
 
-def inputs_of(columns: Mapping[str, C], request: Request) -> dict[str, C]:
+def inputs_of(columns: Mapping[str, C], request: SampleRequest) -> dict[str, C]:
     """The column of each input; for a model with one input the only one, whatever its name.
 
     Raises DataError where one is missing.
@@ -82,7 +82,7 @@ def inputs_of(columns: Mapping[str, C], request: Request) -> dict[str, C]:
     return {port.name: found[port.name] for port in request.ports}
 
 
-def labels_of(columns: Mapping[str, C], request: Request) -> C | None:
+def label_column(columns: Mapping[str, C], request: SampleRequest) -> C | None:
     """The column with the labels, where some were asked for. Raises DataError where they are missing."""
     if request.labels is None:
         return None
@@ -91,7 +91,7 @@ def labels_of(columns: Mapping[str, C], request: Request) -> C | None:
     return columns[request.labels]
 
 
-def is_sample(shapes: Mapping[str, tuple[int, ...]], request: Request) -> bool:
+def is_sample(shapes: Mapping[str, tuple[int, ...]], request: SampleRequest) -> bool:
     """Are these the arrays of one sample: does one of them fit but for the batch axis, which it lacks?"""
     return any(_lacks_batch(shapes[port.name], port) for port in request.ports if port.name in shapes)
 
@@ -103,7 +103,7 @@ def _lacks_batch(shape: tuple[int, ...], port: Port) -> bool:
     )
 
 
-def from_rows(arrays: Mapping[str, Array], request: Request) -> Batch:
+def from_rows(arrays: Mapping[str, Array], request: SampleRequest) -> Batch:
     """A batch from arrays whose first axis enumerates the samples, whatever axis does so for the model."""
     feed = dict(arrays)
     for port in request.ports:
@@ -112,7 +112,7 @@ def from_rows(arrays: Mapping[str, Array], request: Request) -> Batch:
     return Batch(feed)
 
 
-def one_sample(arrays: Mapping[str, Array], request: Request) -> Batch:
+def one_sample(arrays: Mapping[str, Array], request: SampleRequest) -> Batch:
     """A batch of one sample: its arrays get the batch axis that they lack."""
     feed = dict(arrays)
     for port in request.ports:
@@ -127,7 +127,12 @@ def one_label(label: Array) -> Array:
 
 
 def chunks(
-    inputs: Mapping[str, Column], labels: Column | None, request: Request, source: str, *, labels_go_on: bool = False
+    inputs: Mapping[str, Column],
+    labels: Column | None,
+    request: SampleRequest,
+    source: str,
+    *,
+    labels_go_on: bool = False,
 ) -> Iterator[Batch]:
     """Chunks of columns; one with all of them where no axis enumerates samples.
 
@@ -144,7 +149,7 @@ def chunks(
         inputs[port.name].axis = port.batch_axis
     most = max((column.length or 0 for column in inputs.values()), default=0)
     for port in request.ports:
-        if shared(port, inputs[port.name].shape, most):
+        if is_shared(port, inputs[port.name].shape, most):
             inputs[port.name].axis = None
     lengths = {name: column.length for name, column in inputs.items()}
     enumerating = {name: length for name, length in lengths.items() if length is not None}

@@ -13,9 +13,9 @@ from typing import Any
 
 import numpy as np
 
-from onnxprune.data.base import NO_HINTS, Data, Hints, Request, Start, load_data, opened, passes, request_for
+from onnxprune.data.base import NO_HINTS, Data, Hints, SampleRequest, Start, load_data, open_passes, passes, request_for
 from onnxprune.data.batch import Array, Batch
-from onnxprune.data.columns import Held, chunks, inputs_of, is_sample, labels_of, one_label, one_sample
+from onnxprune.data.columns import Held, chunks, inputs_of, is_sample, label_column, one_label, one_sample
 from onnxprune.data.items import array_of, batches_of, is_array, iterator
 from onnxprune.data.pixels import AS_SUGGESTED, ImageOptions
 from onnxprune.data.stored import kept
@@ -103,15 +103,15 @@ def as_data(
             raise UsageError(f"labels of {request.spec} come with its items, as (input, label) pairs or in dicts")
         columns[_LABELS] = array_of(labels, "what is given as labels")
     if columns is not None:
-        return opened(request, passes(request, lambda: _cut(columns, request), whole=False))
+        return open_passes(request, passes(request, lambda: _cut(columns, request), whole=False))
     if _is_table(given):
-        return opened(request, passes(request, _rows(given, request), whole=False))
+        return open_passes(request, passes(request, _rows(given, request), whole=False))
     if isinstance(given, tuple):
-        return opened(request, passes(request, lambda: batches_of(iter([given]), request), whole=False))
+        return open_passes(request, passes(request, lambda: batches_of(iter([given]), request), whole=False))
     if isinstance(given, list):
-        return opened(request, passes(request, lambda: batches_of(iter(given), request), whole=True))
+        return open_passes(request, passes(request, lambda: batches_of(iter(given), request), whole=True))
     items = _items(given)
-    return opened(request, kept(passes(request, lambda: batches_of(items, request), whole=True)()))
+    return open_passes(request, kept(passes(request, lambda: batches_of(items, request), whole=True)()))
 
 
 def _name(given: Any) -> str:
@@ -127,7 +127,7 @@ def _is_table(given: Any) -> bool:
     return hasattr(given, "__arrow_c_stream__") and (hasattr(given, "columns") or hasattr(given, "schema"))
 
 
-def _columns(given: Any, request: Request) -> dict[str, Array] | None:
+def _columns(given: Any, request: SampleRequest) -> dict[str, Array] | None:
     """The arrays by input name, of one array or a dict of them; None for anything else."""
     ports, spec = request.ports, request.spec
     if isinstance(given, Mapping):
@@ -146,10 +146,10 @@ def _columns(given: Any, request: Request) -> dict[str, Array] | None:
     return {ports[0].name: array_of(given, spec)}
 
 
-def _cut(arrays: Mapping[str, Array], request: Request) -> Iterator[Batch]:
+def _cut(arrays: Mapping[str, Array], request: SampleRequest) -> Iterator[Batch]:
     """Chunks of arrays that lie side by side; the one sample, where they lack the batch axis."""
     held = {name: Held(array) for name, array in arrays.items()}
-    inputs, labels = inputs_of(held, request), labels_of(held, request)
+    inputs, labels = inputs_of(held, request), label_column(held, request)
     if is_sample({name: column.shape for name, column in inputs.items()}, request):
         sample = one_sample({name: column.whole() for name, column in inputs.items()}, request)
         yield sample if labels is None else replace(sample, labels=one_label(labels.whole()))
@@ -157,7 +157,7 @@ def _cut(arrays: Mapping[str, Array], request: Request) -> Iterator[Batch]:
     yield from chunks(inputs, labels, request, request.spec)
 
 
-def _rows(given: Any, request: Request) -> Start:
+def _rows(given: Any, request: SampleRequest) -> Start:
     """What starts a pass over the rows of a table."""
     try:
         import pyarrow

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from onnxprune.data.base import Request
+from onnxprune.data.base import SampleRequest
 from onnxprune.data.batch import Array, Batch, joined
 from onnxprune.data.columns import is_sample, one_label, one_sample
 from onnxprune.errors import DataError, OnnxpruneError, UsageError
@@ -39,7 +39,7 @@ def iterator(given: Any) -> Iterator[Any]:
     return iter(given)
 
 
-def batches_of(items: Iterator[Any], request: Request) -> Iterator[Batch]:
+def batches_of(items: Iterator[Any], request: SampleRequest) -> Iterator[Batch]:
     """Batches from items, each of which is a batch, or a sample where its arrays lack the batch axis.
 
     An item is a dictionary of arrays by input name, with the labels under the key that the request names; an array for
@@ -63,13 +63,13 @@ def batches_of(items: Iterator[Any], request: Request) -> Iterator[Batch]:
     yield from _together(waiting, request)
 
 
-def _together(samples: Sequence[Batch], request: Request) -> Iterator[Batch]:
+def _together(samples: Sequence[Batch], request: SampleRequest) -> Iterator[Batch]:
     if samples:
         axes = {port.name: port.batch_axis for port in request.ports}
         yield joined([replace(sample, axes=axes) for sample in samples], request.spec)
 
 
-def _guarded(items: Iterator[Any], request: Request) -> Iterator[Any]:
+def _guarded(items: Iterator[Any], request: SampleRequest) -> Iterator[Any]:
     while True:
         try:
             item = next(items)
@@ -82,7 +82,7 @@ def _guarded(items: Iterator[Any], request: Request) -> Iterator[Any]:
         yield item
 
 
-def _parts(item: Any, request: Request, what: str) -> tuple[dict[str, Array], Array | None]:
+def _parts(item: Any, request: SampleRequest, what: str) -> tuple[dict[str, Array], Array | None]:
     """Arrays by input name, and labels."""
     ports = request.ports
     if isinstance(item, Mapping):
@@ -112,7 +112,7 @@ def _is_group(value: Any, count: int) -> bool:
     return count > 1 and isinstance(value, tuple | list) and len(value) == count and not is_array(value)
 
 
-def _named(item: Mapping[Any, Any], request: Request, what: str) -> tuple[dict[str, Array], Array | None]:
+def _named(item: Mapping[Any, Any], request: SampleRequest, what: str) -> tuple[dict[str, Array], Array | None]:
     named = {str(name): value for name, value in item.items()}
     labels = None
     if request.labels is not None:
@@ -128,7 +128,7 @@ def _named(item: Mapping[Any, Any], request: Request, what: str) -> tuple[dict[s
     return {port.name: array_of(named[port.name], f"'{port.name}' of {what}") for port in request.ports}, labels
 
 
-def _in_order(parts: Sequence[Any], request: Request, what: str) -> dict[str, Array]:
+def _in_order(parts: Sequence[Any], request: SampleRequest, what: str) -> dict[str, Array]:
     pairs = zip(request.ports, parts, strict=True)
     return {port.name: array_of(part, f"'{port.name}' of {what}") for port, part in pairs}
 
@@ -158,7 +158,7 @@ def array_of(value: Any, what: str) -> Array:
     return array
 
 
-def _expected(request: Request) -> str:
+def _expected(request: SampleRequest) -> str:
     names = [port.name for port in request.ports]
     shown = "{" + ", ".join(f"'{name}': array" for name in names) + "}"
     one = "an array" if len(names) == 1 else f"a tuple of {len(names)} arrays"

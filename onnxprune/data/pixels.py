@@ -53,7 +53,7 @@ AS_SUGGESTED = ImageOptions()
 
 
 @dataclass(frozen=True)
-class Recipe:
+class PixelRecipe:
     """ImageOptions with every choice made for one input."""
 
     resize: int | Size | None
@@ -125,7 +125,7 @@ def _decoded(content: bytes | Path, name: str, channels: int) -> Image.Image:
         raise DataError(f"{name} is not an image that Pillow can read: {one_line(error)}") from None
 
 
-def recipe(port: Port, options: ImageOptions) -> Recipe:
+def recipe(port: Port, options: ImageOptions) -> PixelRecipe:
     """The choices for one input, from the options and, where they leave it open, from its shape.
 
     Raises DataError where the input is not one of images, or the options contradict it.
@@ -144,7 +144,7 @@ def recipe(port: Port, options: ImageOptions) -> Recipe:
     mean = options.mean or (IMAGENET_MEAN if imagenet else (0.0,))
     std = options.std or (IMAGENET_STD if imagenet else (1.0,))
     reverse = options.channel_order == "BGR"
-    return Recipe(
+    return PixelRecipe(
         resize=options.resize,
         cover=crop or expected,
         crop=crop or (None if isinstance(options.resize, tuple) else expected),

@@ -32,7 +32,7 @@ class Split:
     apart: bool = True
 
 
-def split(data: Data, ports: Sequence[Port]) -> Split:
+def hold_out(data: Data, ports: Sequence[Port]) -> Split:
     """Every third sample apart, the same in every run; where a model takes batches of one size, every third batch.
 
     Args:

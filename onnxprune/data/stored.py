@@ -28,7 +28,7 @@ def store(data: Data, folder: Path) -> tuple[str, int]:
     return total.hexdigest(), samples
 
 
-def stored(folder: Path) -> Data:
+def stored_samples(folder: Path) -> Data:
     """The samples that `store` wrote."""
     count = len(list(folder.glob("batch*.npz")))
 

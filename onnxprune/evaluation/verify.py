@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from onnxprune.errors import ModelError, VerificationError
-from onnxprune.model.file import check
+from onnxprune.model.file import check_model
 from onnxprune.model.signature import Feed, Port, synthetic_feed
 from onnxprune.runtime.session import Runnable, Session
 
@@ -74,7 +74,7 @@ def verify(path: Path, original: Original) -> list[str]:
 def _refusal(model: Runnable) -> ModelError | None:
     """What the checker has against a model. Some forms of operators run everywhere and are refused all the same."""
     try:
-        check(model)
+        check_model(model)
     except ModelError as error:
         return error
     return None

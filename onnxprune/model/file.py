@@ -95,7 +95,7 @@ def open_model(path: str | os.PathLike[str]) -> ir.Model:
 def _parsed(content: bytes, what: str) -> ir.Model:
     """The same from the content of a file; big weights are views of it."""
     try:
-        proto, ranges = wire.split(content)
+        proto, ranges = wire.split_weights(content)
     except wire.WireError:
         raise ModelError(f"{what} is not an ONNX model, or is truncated; export it again") from None
     _check_proto(proto, what)
@@ -191,7 +191,7 @@ def _read_proto(path: Path) -> tuple[onnx.ModelProto, dict[str, tuple[int, int]]
             if path.stat().st_size == 0:
                 raise ModelError(f"{path} is empty; export or download it again")
             with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data, memoryview(data) as view:
-                return wire.split(view)
+                return wire.split_weights(view)
     except FileNotFoundError:
         raise ModelError(f"{path} does not exist; check the path") from None
     except IsADirectoryError:
@@ -265,7 +265,7 @@ def digest(model: ir.Model) -> str:
     total = hashlib.sha256()
     if not model.meta.get("from_file"):
         tensors = [_initializer(value, None, None) for value in model.graph.initializers.values()]
-        wire.write(skeleton(model), tensors, cast(BinaryIO, _Hashed(total)))
+        wire.write_model(skeleton(model), tensors, cast(BinaryIO, _Hashed(total)))
     for file in model.meta["files"] if model.meta.get("from_file") else ():
         with file.open("rb") as content:
             while block := content.read(1 << 20):
@@ -285,7 +285,7 @@ def to_proto(model: ir.Model) -> onnx.ModelProto:
     if sum(value.const_value.nbytes for value in values if value.const_value is not None) > _EMBED_LIMIT:
         raise ModelError("the model is larger than the 2 GB that a message can hold; write it to a file with save()")
     content = io.BytesIO()
-    wire.write(skeleton(model), [_initializer(value, None, None) for value in values], content)
+    wire.write_model(skeleton(model), [_initializer(value, None, None) for value in values], content)
     proto: onnx.ModelProto = onnx.ModelProto.FromString(content.getvalue())
     return proto
 
@@ -327,7 +327,7 @@ def _write(model: ir.Model, path: Path, external: bool) -> None:
     data = path.with_name(path.name + ".data") if external or total > _EMBED_LIMIT else None
     with path.open("wb") as out, open(data, "wb") if data else contextlib.nullcontext() as out_data:
         tensors = [_initializer(value, data.name if data else None, out_data) for value in values]
-        wire.write(skeleton(model), tensors, out)
+        wire.write_model(skeleton(model), tensors, out)
 
 
 def _initializer(value: ir.Value, data_name: str | None, out_data: BinaryIO | None) -> wire.Initializer:
@@ -357,7 +357,7 @@ def check_references(given: Given) -> None:
             raise ModelError(f"{_short(given)}: node '{node.name}' refers to an attribute of a function")
 
 
-def check(given: Given) -> None:
+def check_model(given: Given) -> None:
     """The onnx checker with strict shape inference. Raises ModelError with its first line."""
     try:
         with on_disk(given) as path:

@@ -28,7 +28,7 @@ class WireError(ValueError):
     """The bytes are not a complete protobuf message."""
 
 
-def split(data: Buffer) -> tuple[onnx.ModelProto, dict[str, tuple[int, int]]]:
+def split_weights(data: Buffer) -> tuple[onnx.ModelProto, dict[str, tuple[int, int]]]:
     """The model without the bytes of its big initializers, and where those lie: name -> (offset, length) in `data`.
 
     Raises WireError when the bytes are truncated or not protobuf.
@@ -63,7 +63,7 @@ class Initializer:
         return _tag(_INITIALIZER) + _varint(len(body) + (self.nbytes if self.write else 0)) + body
 
 
-def write(model: onnx.ModelProto, initializers: Sequence[Initializer], out: BinaryIO) -> None:
+def write_model(model: onnx.ModelProto, initializers: Sequence[Initializer], out: BinaryIO) -> None:
     """Write `model` with `initializers` appended to its graph, holding the bytes of one at a time."""
     rest = onnx.ModelProto()
     rest.CopyFrom(model)

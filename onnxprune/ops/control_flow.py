@@ -43,7 +43,7 @@ class Ports:
     stacks: list[tuple[int, int, int]]
 
 
-def ports(node: ir.Node) -> Ports | None:
+def loop_ports(node: ir.Node) -> Ports | None:
     """Of a Loop or a Scan; None for any other node and for forms that are not walked."""
     if node.domain not in ("", "ai.onnx") or node.op_type not in ("Loop", "Scan"):
         return None
@@ -68,7 +68,7 @@ def ports(node: ir.Node) -> Ports | None:
 @rule("Loop", "Scan")
 def repetition(op: Op) -> None:
     """States keep their dimensions from step to step; slices and stacks lack the axis that the steps lie along."""
-    tied = ports(op.node) if op.node.op_type == "Loop" or op.opset >= _SCAN_SINCE else None
+    tied = loop_ports(op.node) if op.node.op_type == "Loop" or op.opset >= _SCAN_SINCE else None
     if tied is None:
         raise RefuseError("a form of it that is not walked")
     given, made = op.body_inputs[0], op.branches[0]

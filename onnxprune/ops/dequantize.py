@@ -41,7 +41,7 @@ Layout = Callable[[ir.Node], Mapping[int, Stored]]
 _LAYOUTS: dict[Key, Layout] = {}
 
 
-def stored(*names: str, domain: str = "") -> Callable[[Layout], Layout]:
+def integer_weights(*names: str, domain: str = "") -> Callable[[Layout], Layout]:
     """Decorator: this says which inputs of the operators `names` hold quantized weights."""
 
     def add(layout: Layout) -> Layout:
@@ -51,22 +51,22 @@ def stored(*names: str, domain: str = "") -> Callable[[Layout], Layout]:
     return add
 
 
-stored("DequantizeLinear")(
+integer_weights("DequantizeLinear")(
     lambda node: {0: Stored(1, 2, attribute(node, "axis", 1), attribute(node, "block_size", 0))},
 )
-stored("DequantizeLinear", domain=MICROSOFT)(lambda node: {0: Stored(1, 2, attribute(node, "axis", 1))})
-stored("QLinearConv")(lambda _: {3: Stored(4, 5)})
-stored("QLinearConv", domain=MICROSOFT)(lambda _: {3: Stored(4, 5)})
-stored("ConvInteger")(lambda _: {1: Stored(None, 3)})
-stored("QLinearMatMul")(lambda _: {0: Stored(1, 2, -2), 3: Stored(4, 5, -1)})
-stored("MatMulInteger")(lambda _: {0: Stored(None, 2, -2), 1: Stored(None, 3, -1)})
-stored("MatMulIntegerToFloat", domain=MICROSOFT)(lambda _: {1: Stored(3, 5, -1)})
-stored("DynamicQuantizeMatMul", domain=MICROSOFT)(lambda _: {1: Stored(2, 3, -1)})
-stored("QGemm", domain=MICROSOFT)(lambda node: {3: Stored(4, 5, 0 if attribute(node, "transB", 0) else 1)})
-stored("QAttention", domain=MICROSOFT)(lambda _: {1: Stored(4, 7, -1)})
-stored("DynamicQuantizeLSTM", domain=MICROSOFT)(lambda _: {1: Stored(8, 9, -1), 2: Stored(10, 11, -1)})
-stored("MatMulNBits", domain=MICROSOFT)(lambda node: {1: Stored(2, 3, bits=attribute(node, "bits", 4))})
-stored("GatherBlockQuantized", domain=MICROSOFT)(
+integer_weights("DequantizeLinear", domain=MICROSOFT)(lambda node: {0: Stored(1, 2, attribute(node, "axis", 1))})
+integer_weights("QLinearConv")(lambda _: {3: Stored(4, 5)})
+integer_weights("QLinearConv", domain=MICROSOFT)(lambda _: {3: Stored(4, 5)})
+integer_weights("ConvInteger")(lambda _: {1: Stored(None, 3)})
+integer_weights("QLinearMatMul")(lambda _: {0: Stored(1, 2, -2), 3: Stored(4, 5, -1)})
+integer_weights("MatMulInteger")(lambda _: {0: Stored(None, 2, -2), 1: Stored(None, 3, -1)})
+integer_weights("MatMulIntegerToFloat", domain=MICROSOFT)(lambda _: {1: Stored(3, 5, -1)})
+integer_weights("DynamicQuantizeMatMul", domain=MICROSOFT)(lambda _: {1: Stored(2, 3, -1)})
+integer_weights("QGemm", domain=MICROSOFT)(lambda node: {3: Stored(4, 5, 0 if attribute(node, "transB", 0) else 1)})
+integer_weights("QAttention", domain=MICROSOFT)(lambda _: {1: Stored(4, 7, -1)})
+integer_weights("DynamicQuantizeLSTM", domain=MICROSOFT)(lambda _: {1: Stored(8, 9, -1), 2: Stored(10, 11, -1)})
+integer_weights("MatMulNBits", domain=MICROSOFT)(lambda node: {1: Stored(2, 3, bits=attribute(node, "bits", 4))})
+integer_weights("GatherBlockQuantized", domain=MICROSOFT)(
     lambda node: {0: Stored(2, 3, -1, attribute(node, "block_size", 128), attribute(node, "bits", 4))}
 )
 

@@ -82,7 +82,7 @@ def constant_of(value: ir.Value | None) -> ir.TensorProtocol | None:
     return None if value is None else value.const_value
 
 
-def stored(value: ir.Value) -> tuple[ir.Value, list[int]]:
+def stored_weight(value: ir.Value) -> tuple[ir.Value, list[int]]:
     """The initializer that a weight is, and the order in which the weight has its axes.
 
     Exporters write weights of several readers as Identities, or as a Transpose, of the one that they store. Raises
@@ -93,17 +93,17 @@ def stored(value: ir.Value) -> tuple[ir.Value, list[int]]:
         return value, list(range(value.const_value.shape.rank()))
     if node is None or key_of(node) not in (_ALIAS, _TURN) or node.inputs[0] is None:
         raise ValueError("not a weight")
-    inner, order = stored(node.inputs[0])
+    inner, order = stored_weight(node.inputs[0])
     if key_of(node) == _TURN:
         order = [order[axis] for axis in attribute(node, "perm") or range(len(order))[::-1]]
     return inner, order
 
 
-def readers(value: ir.Value) -> list[tuple[ir.Node, int]]:
+def readers_of(value: ir.Value) -> list[tuple[ir.Node, int]]:
     """The nodes and slots that read an initializer, also as an Identity or a Transpose of it."""
     found = []
     for node, slot in value.uses():
-        found += readers(node.outputs[0]) if key_of(node) in (_ALIAS, _TURN) else [(node, slot)]
+        found += readers_of(node.outputs[0]) if key_of(node) in (_ALIAS, _TURN) else [(node, slot)]
     return found
 
 

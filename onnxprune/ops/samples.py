@@ -28,7 +28,7 @@ OLDEST = 7  # the oldest that ONNX Runtime promises to run
 FAR = 2**31  # past the end of any axis, as exporters write "to the end"
 
 
-class Draw:
+class SampleDraw:
     """Sizes and contents of one example.
 
     Args:
@@ -89,7 +89,7 @@ def ints(*values: int) -> Array:
 
 
 Case = dict[str, Any]
-Build = Callable[[Draw], Case]
+Build = Callable[[SampleDraw], Case]
 
 
 def case(**drawn: Any) -> Case:

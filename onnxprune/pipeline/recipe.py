@@ -75,7 +75,7 @@ class Recipe:
         """
         given: dict[Any, dict[str, Any]] = {kind: {} for kind in KINDS}
         for name, value in options.items():
-            kind, each = find(name)
+            kind, each = find_step(name)
             given[kind][each.name] = value
         prune, clean = Prune(**given[Prune]), Clean(**given[Clean])
         if prune.lossless:
@@ -118,7 +118,7 @@ class Recipe:
         """
         recipe = self
         for name, value in options.items():
-            kind, each = find(name)
+            kind, each = find_step(name)
             if kind is Context:
                 recipe = replace(recipe, settings={**recipe.settings, each.name: value})
                 continue
@@ -136,7 +136,7 @@ class Recipe:
                 yield from each.steps
 
 
-def find(name: str) -> tuple[Any, Option]:
+def find_step(name: str) -> tuple[Any, Option]:
     """The step, or the context, that has an option, by its name or flag. Raises UsageError where there is none."""
     wanted = name.replace("-", "_")
     for kind in KINDS:
@@ -241,7 +241,7 @@ class _Reader:
 
     def _known(self, name: str, others: list[str]) -> None:
         try:
-            find(name)
+            find_step(name)
         except UsageError as error:
             known = [each.flag for kind in KINDS for each in options_of(kind).values()]
             hint = did_you_mean(name.replace("_", "-"), [*known, *others])

@@ -139,7 +139,7 @@ class Result:
             notes.append(_nothing_removed(self.recipe))
         return Report(
             before=first,
-            after=replace(cost.stored(model), macs=cost.measure(before, kept).macs // batch),
+            after=replace(cost.stored_cost(model), macs=cost.cost_of(before, kept).macs // batch),
             sizes=cost.sizes_of_sample(before),
             file_bytes=(file_bytes(before.model), estimated_bytes(model)),
             estimated=True,

@@ -11,7 +11,7 @@ import onnx_ir as ir
 
 from onnxprune.analysis.groups import Analysis, Group
 from onnxprune.analysis.inspect import blaming, inspect
-from onnxprune.analysis.select import select
+from onnxprune.analysis.select import select_groups
 from onnxprune.data.base import Data
 from onnxprune.data.given import as_data
 from onnxprune.data.options import DataOptions
@@ -25,7 +25,7 @@ from onnxprune.steps.clean import Clean
 from onnxprune.steps.plan import Plan
 from onnxprune.steps.prune import sensitivity as measuring
 from onnxprune.steps.prune.criteria.base import Scores
-from onnxprune.steps.prune.criteria.expression import resolve
+from onnxprune.steps.prune.criteria.expression import resolve_criterion
 from onnxprune.steps.prune.score import check_data, score_with
 from onnxprune.steps.prune.step import Prune, nothing_to_prune
 from onnxprune.steps.recover.infer_plan import check_fit, find_plan
@@ -51,7 +51,7 @@ class Given:
     analysis: Analysis
 
 
-def opened(model: Any, progress: Progress = silent) -> Given:
+def open_and_inspect(model: Any, progress: Progress = silent) -> Given:
     """Open a model and find what can be pruned.
 
     Args:
@@ -79,7 +79,7 @@ def run(recipe: Recipe, model: Any, *, data: Any = None, progress: Progress = si
     """
     recipe = recipe.changed(settings)
     with blaming(model):
-        given = opened(model, progress)
+        given = open_and_inspect(model, progress)
         context = Context(**recipe.settings, progress=progress)
         context = replace(context, data=samples_of(data, given.analysis.model, context.seed))
         for step in recipe.steps:
@@ -152,9 +152,9 @@ def score(
     if data is None:
         check_data(chosen, None)  # before any work
     with blaming(model):
-        given = opened(model, progress)
+        given = open_and_inspect(model, progress)
         progress("scoring")
-        groups = select(given.analysis, options.only, options.skip)
+        groups = select_groups(given.analysis, options.only, options.skip)
         context = Context(**settings, progress=progress)
         context = replace(context, data=samples_of(data, given.analysis.model, context.seed))
         return score_with(context, given.analysis, groups, chosen)
@@ -192,21 +192,21 @@ def sensitivity(
     options = Prune(criterion=criterion, only=only, skip=skip)  # type: ignore[arg-type]
     recovery = None if recover in (None, "none") else Recover(recover)
     with blaming(model):
-        given = opened(model, progress)
-        groups = select(given.analysis, options.only, options.skip)
+        given = open_and_inspect(model, progress)
+        groups = select_groups(given.analysis, options.only, options.skip)
         if not groups:
             raise NothingToPruneError(nothing_to_prune(given.analysis, name_of(given.source)))
         context = Context(**settings, progress=progress)
         context = replace(context, data=samples_of(data, given.analysis.model, context.seed))
-        scores = score_with(context, given.analysis, groups, resolve(criterion))
+        scores = score_with(context, given.analysis, groups, resolve_criterion(criterion))
         state = State.of(given.analysis, given.source)
-        return groups, measuring.measure(state, groups, scores, context, recover=recovery, ratios=ratios)
+        return groups, measuring.measure_sensitivity(state, groups, scores, context, recover=recovery, ratios=ratios)
 
 
 def apply(model: Any, plan: Plan, *, keep_metadata: bool = False, progress: Progress = silent) -> Result:
     """Replay a plan. Raises PlanError when it does not fit the model, ModelError as `compress`."""
     with blaming(model):
-        given = opened(model, progress)
+        given = open_and_inspect(model, progress)
         progress("removing")
         state = State.of(given.analysis, given.source).cut(plan.keep(given.analysis), fold=plan.folds)
         state = Clean(keep_metadata=keep_metadata)(state, Context())
@@ -238,7 +238,7 @@ def recover(
     cut from the other, or not by this plan, DataError for data that does not fit.
     """
     step = Recover(method)
-    whole, given = opened(original, progress), opened(pruned, progress)
+    whole, given = open_and_inspect(original, progress), open_and_inspect(pruned, progress)
     with blaming(pruned):
         progress("comparing")
         plan = find_plan(whole.analysis, given.analysis) if plan is None else plan

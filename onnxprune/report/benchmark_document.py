@@ -13,13 +13,13 @@ import numpy as np
 
 from onnxprune.evaluation.benchmark.comparison import CONFIDENCE, Comparison
 from onnxprune.evaluation.benchmark.profile import Profile, movers
-from onnxprune.evaluation.benchmark.suite import Measured, Request, Result
+from onnxprune.evaluation.benchmark.suite import BenchmarkRequest, BenchmarkResult, Measured
 from onnxprune.report.data import FORMAT
-from onnxprune.steps.prune.alignment import RATIO, Alignment, Step
+from onnxprune.steps.prune.alignment import RATIO, Alignment, Rounding
 from onnxprune.support.versions import versions
 
 
-def of_benchmark(result: Result, request: Request) -> dict[str, Any]:
+def of_benchmark(result: BenchmarkResult, request: BenchmarkRequest) -> dict[str, Any]:
     """Everything that was found, and what is needed to find it again."""
     return {
         "format": FORMAT,
@@ -120,7 +120,7 @@ def of_alignment(found: Alignment) -> dict[str, Any]:
     }
 
 
-def _step(step: Step) -> Mapping[str, Any]:
+def _step(step: Rounding) -> Mapping[str, Any]:
     against = step.comparison
     return {
         "round_to": step.round_to,

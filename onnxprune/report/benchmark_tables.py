@@ -10,9 +10,9 @@ from rich.table import Table
 from rich.text import Text
 
 from onnxprune.evaluation.benchmark.comparison import Comparison
-from onnxprune.evaluation.benchmark.memory import Memory
+from onnxprune.evaluation.benchmark.memory import PeakMemory
 from onnxprune.evaluation.benchmark.profile import Mover, Profile, movers
-from onnxprune.evaluation.benchmark.suite import Measured, Result
+from onnxprune.evaluation.benchmark.suite import BenchmarkResult, Measured
 from onnxprune.report.terminal import console
 from onnxprune.runtime.providers import short
 from onnxprune.steps.prune.alignment import RATIO, Alignment
@@ -22,7 +22,7 @@ _OPERATORS_SHOWN = 8
 _MOVERS_SHOWN = 10
 
 
-def show_benchmark(result: Result) -> None:
+def show_benchmark(result: BenchmarkResult) -> None:
     """Times by setting with what they mean in words, outputs, metric, profile, notes."""
     out, labels = console(), _labels(result.models)
     for measured in result.measured:
@@ -105,12 +105,12 @@ def _times(measured: Sequence[Measured], labels: Sequence[str], sizes: Sequence[
     return table
 
 
-def _memory(memory: Memory | None) -> str:
+def _memory(memory: PeakMemory | None) -> str:
     """What the model adds: the libraries' own would make all models look alike."""
     return "-" if memory is None else show_bytes(memory.added)
 
 
-def _drift(result: Result, labels: Sequence[str]) -> Table:
+def _drift(result: BenchmarkResult, labels: Sequence[str]) -> Table:
     title = f"outputs against {labels[0]} on {result.drift_inputs}"
     table = _table(title, "model", "output", ">samples", ">cosine", ">max difference", ">same arg-max")
     for each in result.drift:
@@ -122,7 +122,7 @@ def _drift(result: Result, labels: Sequence[str]) -> Table:
     return table
 
 
-def _quality(result: Result, labels: Sequence[str]) -> Table:
+def _quality(result: BenchmarkResult, labels: Sequence[str]) -> Table:
     name = result.quality[0].metric
     table = _table(f"{name} on {result.drift_inputs}", "model", f">{name}", ">difference")
     first = result.quality[0].value

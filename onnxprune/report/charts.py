@@ -29,7 +29,7 @@ def shortened(name: str, length: int) -> str:
     return name if len(name) <= length else f"{name[:start]}…{name[start + 1 - length :]}"
 
 
-def columns(counts: Sequence[int] | Any, highest: int, left: float, step: float, base: float, height: float) -> str:
+def column_path(counts: Sequence[int] | Any, highest: int, left: float, step: float, base: float, height: float) -> str:
     """The path of a histogram's columns that stand on `base`, the `highest` count as high as `height`."""
     gap = min(1.0, step / 6)
     return "".join(
@@ -69,7 +69,7 @@ def spread(kept: Sequence[int], removed: Sequence[int]) -> str:
 
 
 def _column(kind: str, count: int, highest: int, left: float, base: float, height: float) -> str:
-    return f'<path class="{kind}" d="{columns([count], highest, left, 10.0, base, height)}"/>' if count else ""
+    return f'<path class="{kind}" d="{column_path([count], highest, left, 10.0, base, height)}"/>' if count else ""
 
 
 def distribution(percentiles: Sequence[float], ends: tuple[float, float]) -> str:

@@ -74,8 +74,8 @@ def of_analysis(analysis: Analysis, model: Path) -> dict[str, Any]:
         "kind": "analysis",
         "model": str(model),
         "opsets": dict(analysis.model.graph.opset_imports),
-        "inputs": ports(analysis, inputs=True),
-        "outputs": ports(analysis, inputs=False),
+        "inputs": interface_ports(analysis, inputs=True),
+        "outputs": interface_ports(analysis, inputs=False),
         "cost": {**asdict(cost.before(analysis)), "file_bytes": file_bytes(analysis.model)},
         "macs_at": cost.sizes_of_sample(analysis),
         "dynamic_axes": list(analysis.shapes.bindings),
@@ -86,7 +86,7 @@ def of_analysis(analysis: Analysis, model: Path) -> dict[str, Any]:
     }
 
 
-def ports(analysis: Analysis, *, inputs: bool) -> list[dict[str, Any]]:
+def interface_ports(analysis: Analysis, *, inputs: bool) -> list[dict[str, Any]]:
     """The interface: names, element types and shapes with symbols for dynamic axes."""
     graph = analysis.model.graph
     values = [v for v in graph.inputs if v.name not in graph.initializers] if inputs else graph.outputs

@@ -9,14 +9,14 @@ from xml.etree import ElementTree
 
 from rich.table import Table
 
-from onnxprune.evaluation.gate.run import WORDS, Check, Verdict, checks, failed, sentence
+from onnxprune.evaluation.gate.run import WORDS, BudgetCheck, GateVerdict, checks, failed, sentence
 
 FORMAT = 1
 
 _STYLES = {"broken": "bold red", "unchecked": "bold yellow", "new": "cyan"}
 
 
-def to_dict(verdict: Verdict) -> dict[str, Any]:
+def to_dict(verdict: GateVerdict) -> dict[str, Any]:
     """Ready for JSON; `format` changes when a key changes its meaning or goes."""
     return {
         "format": FORMAT,
@@ -27,7 +27,7 @@ def to_dict(verdict: Verdict) -> dict[str, Any]:
     }
 
 
-def to_table(verdict: Verdict) -> Table:
+def to_table(verdict: GateVerdict) -> Table:
     """For a terminal."""
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="dim")
     for column in ("model", "budget", "found", "allowed", "", "note"):
@@ -40,7 +40,7 @@ def to_table(verdict: Verdict) -> Table:
     return table
 
 
-def to_markdown(verdict: Verdict) -> str:
+def to_markdown(verdict: GateVerdict) -> str:
     """For pull requests and step summaries."""
     icons = {"ok": ":white_check_mark:", "broken": ":x:", "unchecked": ":warning:", "new": ":new:"}
     lines = ["### onnxprune gate", "", "| | model | budget | found | allowed | note |", "|---|---|---|---|---|---|"]
@@ -56,7 +56,7 @@ def _cell(text: str) -> str:
     return "".join(f"\\{character}" if character in r"\`*_[]|~!@#" else character for character in escaped)
 
 
-def to_junit(verdict: Verdict) -> str:
+def to_junit(verdict: GateVerdict) -> str:
     """JUnit XML: a suite for each model, a case for each budget; a failure is broken, an error could not be checked."""
     root = ElementTree.Element("testsuites", _counts([check for _, check in checks(verdict)]), name="onnxprune gate")
     for model in verdict.models:
@@ -71,7 +71,7 @@ def to_junit(verdict: Verdict) -> str:
     return ElementTree.tostring(root, encoding="unicode", xml_declaration=True) + "\n"
 
 
-def _counts(checks: list[Check] | tuple[Check, ...]) -> dict[str, str]:
+def _counts(checks: list[BudgetCheck] | tuple[BudgetCheck, ...]) -> dict[str, str]:
     statuses = [check.status for check in checks]
     return {
         "tests": str(len(checks)),
@@ -80,7 +80,7 @@ def _counts(checks: list[Check] | tuple[Check, ...]) -> dict[str, str]:
     }
 
 
-def to_annotations(verdict: Verdict) -> list[str]:
+def to_annotations(verdict: GateVerdict) -> list[str]:
     """Workflow commands of GitHub, for what is not as it should be."""
     return [
         f"::error file={_property(model.model)},title=onnxprune {check.budget}::{_data(sentence(check))}"

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from onnxprune.errors import MissingExtraError
-from onnxprune.report.page import Chart, Number, Verdict
+from onnxprune.report.page import Chart, Number, VerdictCell
 from onnxprune.report.pages import Origin, page_of
 
 if TYPE_CHECKING:
@@ -53,6 +53,6 @@ def _environment() -> Environment:
     environment.tests |= {
         "chart": lambda cell: isinstance(cell, Chart),
         "number": lambda cell: isinstance(cell, Number),
-        "verdict": lambda cell: isinstance(cell, Verdict),
+        "verdict": lambda cell: isinstance(cell, VerdictCell),
     }
     return environment

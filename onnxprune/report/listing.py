@@ -10,12 +10,12 @@ from onnxprune.report import terminal
 FORMAT = 1
 
 
-def document(family: str | None, members: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+def listing_document(family: str | None, members: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """Every member with its name, its summary and what else is known of it."""
     return {"format": FORMAT, "kind": "list", "family": family, "members": list(members)}
 
 
-def show(family: str, members: Sequence[Mapping[str, Any]]) -> None:
+def show_listing(family: str, members: Sequence[Mapping[str, Any]]) -> None:
     """The same as a table; what else is known of a member stands in lines of their own."""
     table = terminal.table_of(family, "")
     for member in members:

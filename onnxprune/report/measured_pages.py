@@ -16,7 +16,7 @@ from onnxprune.report.page import (
     Page,
     Section,
     Table,
-    Verdict,
+    VerdictCell,
     asked,
     count,
     counted,
@@ -287,7 +287,7 @@ def gate_page(found: Document) -> Page:
 
     def row(check: Document) -> tuple[Cell, ...]:
         said = "held" if check["status"] == "ok" else words[check["status"]]
-        verdict = Verdict(said, tones.get(check["status"], ""))
+        verdict = VerdictCell(said, tones.get(check["status"], ""))
         return check["budget"], verdict, check["shown"], check["limit"], check["note"]
 
     sections = tuple(

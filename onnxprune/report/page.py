@@ -34,14 +34,14 @@ class Chart:
 
 
 @dataclass(frozen=True)
-class Verdict:
+class VerdictCell:
     """A cell that says how something came out; `tone` is "good" or "bad" or empty."""
 
     text: str
     tone: str
 
 
-Cell: TypeAlias = str | Number | Chart | Verdict
+Cell: TypeAlias = str | Number | Chart | VerdictCell
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from onnxprune.report.charts import columns, shortened
+from onnxprune.report.charts import column_path, shortened
 from onnxprune.report.details import along, histogram
 
 _WIDTH, _ROW, _HEAD = 960, 44, 64
@@ -66,7 +66,7 @@ def _row(group: Mapping[str, Any], top: int, ends: tuple[float, float] | None) -
     counts = histogram(values, _BINS, ends)
     name, base, step = group["id"], top + _HEIGHT, (_RIGHT - _LEFT) / _BINS
     short = shortened(name, _NAME_LENGTH)
-    bars = columns(counts, counts.max(), _LEFT, step, base, _HEIGHT)
+    bars = column_path(counts, counts.max(), _LEFT, step, base, _HEIGHT)
     at = _LEFT + (_RIGHT - _LEFT) * along(np.median(values), ends)
     return [
         f'<g><title>{escape(name)}</title><text x="16" y="{top + 14}">{escape(short)}</text>',

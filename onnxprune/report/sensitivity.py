@@ -9,7 +9,7 @@ from onnxprune.analysis.groups import Group
 from onnxprune.steps.prune.sensitivity import Sensitivity
 
 
-def document(model: Path, groups: list[Group], found: Sensitivity) -> dict[str, Any]:
+def sensitivity_document(model: Path, groups: list[Group], found: Sensitivity) -> dict[str, Any]:
     """The curve of every group, ready for JSON."""
     from onnxprune.report.data import FORMAT
 
@@ -35,7 +35,7 @@ def document(model: Path, groups: list[Group], found: Sensitivity) -> dict[str, 
     }
 
 
-def show(groups: list[Group], found: Sensitivity, ratios: list[float]) -> None:
+def show_sensitivity(groups: list[Group], found: Sensitivity, ratios: list[float]) -> None:
     """The curves as a table in the terminal."""
     from rich.console import Console
     from rich.table import Table

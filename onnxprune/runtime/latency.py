@@ -107,7 +107,7 @@ class Latency:
         return self.setting.batch / self.median
 
 
-def measure(
+def measure_latency(
     models: Sequence[Runnable],
     setting: Setting = Setting(),
     *,

@@ -29,7 +29,7 @@ def available() -> list[str]:
     return list(onnxruntime.get_available_providers())
 
 
-def choose(names: Iterable[str]) -> tuple[list[str], list[str]]:
+def choose_providers(names: Iterable[str]) -> tuple[list[str], list[str]]:
     """Full names of the providers to use, each once, and what a person should be told.
 
     Args:

@@ -10,7 +10,7 @@ from onnxprune.model.signature import synthetic_feed
 from onnxprune.runtime.session import Session
 
 
-def observe(
+def observe_shapes(
     model: ir.Model, names: list[str], bindings: dict[str, int]
 ) -> dict[str, tuple[tuple[int, ...], ir.DataType]]:
     """Shape and type of the named values in one run of ONNX Runtime on made-up inputs; empty where that cannot be.

@@ -19,7 +19,7 @@ import numpy.typing as npt
 from onnxprune.analysis.layers import Layer
 from onnxprune.data.base import Batch, length_of
 from onnxprune.dims import Atom, units_of
-from onnxprune.statistics.sites import Place
+from onnxprune.statistics.sites import SitePlace
 
 Array = npt.NDArray[Any]
 Matrix = npt.NDArray[np.float64]
@@ -33,7 +33,7 @@ _FLOAT32_MAX = float(np.finfo(np.float32).max)
 # -- views
 
 
-def columns(place: Place) -> View:
+def axis_columns(place: SitePlace) -> View:
     """Blocks [1, rows, entries of the axis]."""
 
     def view(value: Array, batch: Batch) -> Iterator[Array]:
@@ -45,7 +45,7 @@ def columns(place: Place) -> View:
     return view
 
 
-def units(place: Place, atom: Atom) -> View:
+def units(place: SitePlace, atom: Atom) -> View:
     """Blocks [1, rows, units]."""
 
     def view(value: Array, batch: Batch) -> Iterator[Array]:
@@ -57,7 +57,7 @@ def units(place: Place, atom: Atom) -> View:
     return view
 
 
-def pooled(place: Place, atom: Atom) -> View:
+def pooled_by_sample(place: SitePlace, atom: Atom) -> View:
     """One block [1, samples, units]; a value that does not enumerate the samples is the same for all of them."""
 
     def view(value: Array, batch: Batch) -> Iterator[Array]:
@@ -84,7 +84,7 @@ def layer_rows(layer: Layer) -> View:
     return view
 
 
-def unit_maps(value: Array, place: Place, atom: Atom, samples: int) -> Array:
+def unit_maps(value: Array, place: SitePlace, atom: Atom, samples: int) -> Array:
     """What each unit gives in each sample: shape [samples, units, ...], the entries of a unit last.
 
     Where the value does not enumerate the samples, all of it counts as one sample.
@@ -103,7 +103,7 @@ def unit_maps(value: Array, place: Place, atom: Atom, samples: int) -> Array:
     return np.moveaxis(maps, -2, 1)
 
 
-def _from_zero(value: Array, place: Place) -> Array:
+def _from_zero(value: Array, place: SitePlace) -> Array:
     return value.astype(np.float32) - np.float32(place.zero) if place.zero else value
 
 
@@ -299,7 +299,7 @@ class Ranks:
     Singular values of less than the largest times the longer side times the precision of float32 count as 0.
     """
 
-    def __init__(self, place: Place, atom: Atom) -> None:
+    def __init__(self, place: SitePlace, atom: Atom) -> None:
         self._place, self._atom = place, atom
         self._total: Matrix = np.zeros(atom.size)
         self._samples = 0

@@ -19,7 +19,7 @@ from onnxprune.dims import atoms
 from onnxprune.model.graph import with_outputs
 from onnxprune.runtime.providers import CPU_ONLY
 from onnxprune.runtime.session import Session
-from onnxprune.statistics.sites import Place, readers
+from onnxprune.statistics.sites import SitePlace, find_sites
 from onnxprune.support.progress import Counted, Progress
 
 Array = npt.NDArray[Any]
@@ -68,13 +68,13 @@ class Activations:
         self._memory = memory
         self._collected: dict[str, Any] = {}
         self._batches = 0
-        self._places = list(readers(analysis))
+        self._places = list(find_sites(analysis))
 
-    def places(self, group: Group) -> list[Place]:
+    def places(self, group: Group) -> list[SitePlace]:
         """The activations whose entries belong to the units of a group: what sums over the units read."""
         return [place for place in self._places if group.atom in set(atoms(place.dim))]
 
-    def per_place(self, kind: str, make: Callable[[Place], A]) -> dict[Place, A]:
+    def per_place(self, kind: str, make: Callable[[SitePlace], A]) -> dict[SitePlace, A]:
         """An accumulator for each place, filled; made in the first call that asks for this `kind`."""
         if kind not in self._collected:
             found = {place: make(place) for place in self._places}
@@ -82,7 +82,7 @@ class Activations:
             self._collected[kind] = found
         return self._collected[kind]  # type: ignore[no-any-return]
 
-    def per_group(self, kind: str, make: Callable[[Group, Place], A]) -> dict[tuple[str, Place], A]:
+    def per_group(self, kind: str, make: Callable[[Group, SitePlace], A]) -> dict[tuple[str, SitePlace], A]:
         """For each group, by id, and each of its places an accumulator of the place's value; see `per_place`."""
         if kind not in self._collected:
             found = {

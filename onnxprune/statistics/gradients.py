@@ -27,7 +27,7 @@ from onnxprune.ops.traits import normalizes
 from onnxprune.runtime.torch.losses import make_loss
 from onnxprune.runtime.torch.module import TorchModel
 from onnxprune.statistics.accumulators import unit_maps
-from onnxprune.statistics.sites import Place, readers
+from onnxprune.statistics.sites import SitePlace, find_sites
 from onnxprune.support.messages import one_line
 
 Sums = npt.NDArray[np.float64]
@@ -104,7 +104,7 @@ class Gradients:
         self._progress = progress
         self._found: dict[str, Any] = {}
         with _reads_apart(analysis) as reads:
-            self._reads: dict[Place, list[str]] = reads
+            self._reads: dict[SitePlace, list[str]] = reads
             self._model = _moved(TorchModel(analysis.model), device)
         self._axes = sorted({(place.tensor, place.axis) for group in analysis.groups for place in group.occurrences})
 
@@ -193,7 +193,7 @@ class Gradients:
                 if places
             }
 
-    def _places(self, group: Group) -> list[Place]:
+    def _places(self, group: Group) -> list[SitePlace]:
         return [place for place in self._reads if group.atom in set(atoms(place.dim))]
 
     # -- weights: each yields the samples of a batch, and scores to add for every weight
@@ -283,7 +283,7 @@ def _each(
         return {name: _finite(score(weight, slope)) * times for (name, weight), slope in pairs}
 
 
-def _by_sample(effects: npt.NDArray[Any], place: Place, atom: Atom, samples: int) -> Sums:
+def _by_sample(effects: npt.NDArray[Any], place: SitePlace, atom: Atom, samples: int) -> Sums:
     """The sum over everything that belongs to a unit in a sample: [samples, units].
 
     What does not enumerate the samples is spread over them evenly.
@@ -333,15 +333,15 @@ def _signed(slope: Tensor, signs: Tensor) -> Tensor:
 
 
 @contextlib.contextmanager
-def _reads_apart(analysis: Analysis) -> Iterator[dict[Place, list[str]]]:
+def _reads_apart(analysis: Analysis) -> Iterator[dict[SitePlace, list[str]]]:
     """Give everyone that reads a place a value of its own: by place the names, for the length of a block.
 
     It comes from a Transpose that changes nothing, which is a tensor of its own in torch; an Identity is not.
     """
     graph = analysis.model.graph
-    names: dict[Place, list[str]] = {}
+    names: dict[SitePlace, list[str]] = {}
     undo: list[Callable[[], object]] = []
-    for place, uses in readers(analysis).items():
+    for place, uses in find_sites(analysis).items():
         if not analysis.shapes.dtypes[place.value].is_floating_point():
             continue
         for node, slot in uses:

@@ -14,7 +14,7 @@ from onnxprune.ops.base import Contraction
 
 
 @dataclass(frozen=True)
-class Place:
+class SitePlace:
     """Where the units of a group are read: axis `axis` of value `value`, which is `dim`.
 
     Axis `samples` enumerates the samples of a batch, the outermost first where it enumerates more than them. Quantized
@@ -28,16 +28,16 @@ class Place:
     zero: float = 0.0
 
 
-def readers(analysis: Analysis) -> dict[Place, list[tuple[ir.Node, int]]]:
+def find_sites(analysis: Analysis) -> dict[SitePlace, list[tuple[ir.Node, int]]]:
     """The activations that sums over prunable units read, each axis once, in topological order; who reads them where.
 
     Values inside the bodies of control flow are left out.
     """
-    places: dict[tuple[str, int], Place] = {}
-    found: dict[Place, list[tuple[ir.Node, int]]] = {}
+    places: dict[tuple[str, int], SitePlace] = {}
+    found: dict[SitePlace, list[tuple[ir.Node, int]]] = {}
     for name, contraction in _contractions(analysis):
         slot, axis = contraction.operand
-        place = Place(name, axis, analysis.dims[name][axis], _sample_axis(analysis, name), _zero(contraction))
+        place = SitePlace(name, axis, analysis.dims[name][axis], _sample_axis(analysis, name), _zero(contraction))
         found.setdefault(places.setdefault((name, axis), place), []).append((contraction.node, slot))
     return found
 

@@ -15,7 +15,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
-from onnxprune.runtime.providers import CPU_ONLY, choose
+from onnxprune.runtime.providers import CPU_ONLY, choose_providers
 from onnxprune.support.options import changed, check_options, option
 from onnxprune.support.progress import Progress, silent
 from onnxprune.support.registry import Registry
@@ -112,7 +112,7 @@ class Context:
     @cached_property
     def execution(self) -> tuple[str, ...]:
         """Full names of the execution providers. Raises UsageError for one that ONNX Runtime does not know."""
-        return CPU_ONLY if self.providers == ("cpu",) else tuple(choose(self.providers)[0])
+        return CPU_ONLY if self.providers == ("cpu",) else tuple(choose_providers(self.providers)[0])
 
     @property
     def setting(self) -> Setting:

@@ -134,7 +134,7 @@ def check_options(holder: Any) -> None:
         object.__setattr__(holder, name, taken(each, getattr(holder, name)))
 
 
-def find(kind: Any, name: str, others: Iterable[str] = ()) -> Option:
+def find_option(kind: Any, name: str, others: Iterable[str] = ()) -> Option:
     """The option of a dataclass by its name, with dashes or underscores, or by its flag.
 
     Raises UsageError with the nearest name where there is none; `others` are names to suggest beside its own.

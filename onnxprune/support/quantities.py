@@ -21,7 +21,7 @@ COUNTS: Mapping[str, Decimal] = {
 SECONDS: Mapping[str, Decimal] = {"us": Decimal("1e-6"), "ms": Decimal("1e-3"), "s": Decimal(1)}
 
 
-def split(value: Any) -> tuple[Decimal, str]:
+def split_quantity(value: Any) -> tuple[Decimal, str]:
     """`5MB` as 5 and "mb", `50%` as 50 and "%", `7` as 7 and "". Raises ValueError for anything else."""
     match = None if isinstance(value, bool) else _NUMBER.fullmatch(str(value))
     if match is None:

@@ -109,7 +109,7 @@ class Registry(Generic[K, T]):
         def add(member: T) -> T:
             for name in names:
                 if name in self._members:
-                    raise ValueError(f"{self.family} '{shown(name)}' is registered twice")
+                    raise ValueError(f"{self.family} '{operator_text(name)}' is registered twice")
                 self._members[name] = member
             return member
 
@@ -144,17 +144,20 @@ class Registry(Generic[K, T]):
 
     def unknown(self, name: K, *also: str) -> str:
         """The message for a name that is not known, with the nearest one of the family and of `also`."""
-        return f"unknown {self.family} '{shown(name)}'{did_you_mean(shown(name), [*map(shown, self), *also])}"
+        text = operator_text(name)
+        return f"unknown {self.family} '{text}'{did_you_mean(text, [*map(operator_text, self), *also])}"
 
     def listing(self) -> list[dict[str, Any]]:
         """Per member its name, a one-line summary, and the other fields that are words, numbers or lists of words.
 
         Samples are for tests and stay out.
         """
-        return [{"name": shown(name), "summary": summary(self[name]), **_plain_fields(self[name])} for name in self]
+        return [
+            {"name": operator_text(name), "summary": summary(self[name]), **_plain_fields(self[name])} for name in self
+        ]
 
 
-def shown(name: Name) -> str:
+def operator_text(name: Name) -> str:
     """`l1`, `Relu`, `com.microsoft.Gelu`."""
     return name if isinstance(name, str) else ".".join(filter(None, name))
 

@@ -16,8 +16,8 @@ from hypothesis.extra import numpy as hnp
 from onnxprune.analysis.groups import Analysis
 from onnxprune.errors import UsageError
 from onnxprune.pipeline.run import inspect
-from onnxprune.steps.prune.allocation._knapsack import choose, levels_of
-from onnxprune.steps.prune.allocation.base import Curve, Problem, Scores, allocations, share, weakest
+from onnxprune.steps.prune.allocation._knapsack import choose_levels, levels_of
+from onnxprune.steps.prune.allocation.base import AllocationProblem, Curve, Scores, allocations, share, weakest
 from onnxprune.steps.prune.score import score_model
 from tests.conftest import Build
 
@@ -106,10 +106,10 @@ def _builder(folder: Path) -> Build:
     return shared.build.__wrapped__(folder)  # type: ignore[attr-defined,no-any-return]
 
 
-def problem(analysis: Analysis, scores: Mapping[str, Scores] | None = None, **options: object) -> Problem:
+def problem(analysis: Analysis, scores: Mapping[str, Scores] | None = None, **options: object) -> AllocationProblem:
     scores = score_model(analysis, analysis.groups, "l1") if scores is None else scores
     most = {group.id: group.units - 1 for group in analysis.groups}
-    return Problem(analysis, analysis.groups, scores, **{"most": most, **options})  # type: ignore[arg-type]
+    return AllocationProblem(analysis, analysis.groups, scores, **{"most": most, **options})  # type: ignore[arg-type]
 
 
 def ranks(analysis: Analysis) -> dict[str, Scores]:
@@ -236,7 +236,7 @@ def test_greedy_is_what_looking_at_every_unit_every_time_gives(
         assert {group: found.get(group, 0) for group in expected} == expected
 
 
-def _exhaustive(asked: Problem) -> list[str]:
+def _exhaustive(asked: AllocationProblem) -> list[str]:
     """Every time, what every unit saves is the difference of two whole models."""
     lost = dict.fromkeys((group.id for group in asked.groups), 0)
     order = []
@@ -270,7 +270,7 @@ def test_levels_are_the_best_of_all(tables: list[list[tuple[int, int]]], require
         for levels in every
         if sum(savings[group][level] for group, level in enumerate(levels)) >= required
     ]
-    chosen = choose(damages, savings, required)
+    chosen = choose_levels(damages, savings, required)
     if not costs:
         assert chosen is None
         return
@@ -294,7 +294,7 @@ def test_knapsack_comes_near_the_best_of_all_cuts(chain: Analysis) -> None:
         assert _harm(asked, found) <= 1.1 * best
 
 
-def _harm(asked: Problem, lost: Mapping[str, int]) -> float:
+def _harm(asked: AllocationProblem, lost: Mapping[str, int]) -> float:
     return float(sum(asked.damage[group][count] for group, count in lost.items()))
 
 

@@ -11,10 +11,10 @@ from click.testing import CliRunner
 from onnxprune.cli import main
 from onnxprune.errors import UsageError
 from onnxprune.evaluation.benchmark.comparison import Comparison
-from onnxprune.evaluation.benchmark.suite import Request
+from onnxprune.evaluation.benchmark.suite import BenchmarkRequest
 from onnxprune.report import benchmark_tables as tables
 from onnxprune.runtime.latency import Latency, Setting
-from onnxprune.steps.prune.alignment import Alignment, Step, alignment
+from onnxprune.steps.prune.alignment import Alignment, Rounding, alignment
 from tests.conftest import Build
 
 
@@ -48,7 +48,7 @@ def test_table(capsys: pytest.CaptureFixture[str]) -> None:
 
 def steps(*found: Comparison | None) -> Alignment:
     latency = Latency("m", Setting(), (1.0,), (0,), (), (1.0,), {})
-    return Alignment("m", Setting(), tuple(Step(2**i, 1, latency, each) for i, each in enumerate(found)))
+    return Alignment("m", Setting(), tuple(Rounding(2**i, 1, latency, each) for i, each in enumerate(found)))
 
 
 def test_the_fastest_is_advised_where_it_is_really_faster() -> None:
@@ -67,7 +67,7 @@ def test_nothing_to_round(build: Build) -> None:
         <float[5, 2] w, float[2, 3] v> { h = MatMul(x, w)  y = MatMul(h, v) }
     """)
     with pytest.raises(UsageError, match="come out the same however they are rounded"):
-        alignment(path, Request(rounds=1))
+        alignment(path, BenchmarkRequest(rounds=1))
 
 
 @pytest.mark.parametrize("more", [["other.onnx"], ["--profile"], ["--metric", "snr"]])

@@ -14,7 +14,7 @@ from click.testing import CliRunner, Result
 from onnxprune.cli import main
 from onnxprune.evaluation.benchmark import suite
 from onnxprune.evaluation.benchmark.comparison import Comparison
-from onnxprune.evaluation.benchmark.suite import Request, benchmark
+from onnxprune.evaluation.benchmark.suite import BenchmarkRequest, benchmark
 from onnxprune.report import benchmark_tables as tables
 from onnxprune.runtime.latency import Latency, Setting
 from tests.conftest import Build
@@ -105,7 +105,7 @@ def test_dynamic_axes_get_sizes_that_run_unless_they_are_given(build: Build) -> 
         net (float[batch, seq, 6] x) => (float[batch, seq, 2, 3] y)
         <int64[4] shape = {0, 0, 2, 3}> { y = Reshape(x, shape) }
     """)
-    result = benchmark([path], Request(rounds=1))
+    result = benchmark([path], BenchmarkRequest(rounds=1))
     sizes = result.measured[0][0].latency.sizes
     assert sizes["seq"] > 1
     assert any(f"sizes that run (seq={sizes['seq']})" in note for note in result.notes)

@@ -14,7 +14,7 @@ from hypothesis.extra import numpy as hnp
 from onnxprune.errors import UsageError
 from onnxprune.pipeline.run import score
 from onnxprune.steps.prune.criteria.base import criteria
-from onnxprune.steps.prune.criteria.expression import parse, ranks, resolve
+from onnxprune.steps.prune.criteria.expression import parse_expression, ranks, resolve_criterion
 
 
 @pytest.mark.parametrize(
@@ -33,9 +33,9 @@ from onnxprune.steps.prune.criteria.expression import parse, ranks, resolve
 def test_grammar(expression: str, terms: list[tuple[float, str]] | None) -> None:
     if terms is None:
         with pytest.raises(UsageError):
-            parse(expression)
+            parse_expression(expression)
     else:
-        assert parse(expression) == terms
+        assert parse_expression(expression) == terms
 
 
 @pytest.mark.parametrize(
@@ -59,18 +59,18 @@ def test_grammar(expression: str, terms: list[tuple[float, str]] | None) -> None
 )
 def test_what_does_not_belong_is_named_with_its_place(expression: str, says: str) -> None:
     with pytest.raises(UsageError, match=re.escape(says)):
-        resolve(expression)
+        resolve_criterion(expression)
 
 
 def test_a_name_is_the_criterion_itself() -> None:
-    assert resolve("l1") is criteria["l1"]
-    assert resolve(" bn-scale ") is criteria["bn-scale"]
+    assert resolve_criterion("l1") is criteria["l1"]
+    assert resolve_criterion(" bn-scale ") is criteria["bn-scale"]
 
 
 def test_what_a_combination_needs_and_states_is_the_union() -> None:
-    found = resolve("random*2+l1+l2")
+    found = resolve_criterion("random*2+l1+l2")
     assert found.needs == ("weights",)
-    assert resolve("random + random").needs == ()
+    assert resolve_criterion("random + random").needs == ()
     assert found.cost == "nothing; one read of the weights"
     assert all(criteria[name].source in found.source for name in ("random", "l1", "l2"))
     assert found.comparable

@@ -11,7 +11,7 @@ import pytest
 from onnxprune.data.base import Batch, Data
 from onnxprune.pipeline.run import inspect
 from onnxprune.steps.prune.criteria import obs as surgeon
-from onnxprune.steps.prune.criteria.obs import Problem, _greedy
+from onnxprune.steps.prune.criteria.obs import SurgeonProblem, _greedy
 from onnxprune.steps.prune.score import score_model
 from tests.conftest import Build
 
@@ -40,8 +40,8 @@ def least_squares(rows: Matrix, matrix: Matrix, keep: npt.NDArray[np.bool_]) -> 
     return float(((design[:, keep] @ found - target) ** 2).sum())
 
 
-def problem(rows: Matrix, matrix: Matrix, unit_of: npt.NDArray[np.int64], variance: float = 1.0) -> Problem:
-    return Problem(rows.T @ rows / len(rows), matrix, unit_of, UNITS, variance)
+def problem(rows: Matrix, matrix: Matrix, unit_of: npt.NDArray[np.int64], variance: float = 1.0) -> SurgeonProblem:
+    return SurgeonProblem(rows.T @ rows / len(rows), matrix, unit_of, UNITS, variance)
 
 
 @pytest.mark.parametrize("taps", [1, 3])

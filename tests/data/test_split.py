@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from onnxprune.data.base import Batch, Data
-from onnxprune.data.split import split
+from onnxprune.data.split import hold_out
 from onnxprune.model.signature import Port
 
 FREE, FIXED = Port("x", "tensor(float)", ("batch", 2)), Port("x", "tensor(float)", (3, 2))
@@ -40,7 +40,7 @@ def samples(part: Data) -> list[int]:
 @pytest.mark.parametrize("lengths", [[13], [4, 4, 4, 1], [1] * 13, [7, 6]])
 @pytest.mark.parametrize("labels", [True, False])
 def test_every_third_sample_whatever_the_batches(lengths: list[int], labels: bool) -> None:
-    found = split(data(lengths, labels), [FREE, Port("scale", "tensor(float)", ())])
+    found = hold_out(data(lengths, labels), [FREE, Port("scale", "tensor(float)", ())])
     for _ in range(2):  # the same in every pass
         assert samples(found.measuring) == [2, 5, 8, 11]
         assert samples(found.fitting) == [n for n in range(13) if n not in (2, 5, 8, 11)]
@@ -48,7 +48,7 @@ def test_every_third_sample_whatever_the_batches(lengths: list[int], labels: boo
 
 
 def test_every_third_batch_where_the_model_fixes_their_size() -> None:
-    found = split(data([3] * 11), [FIXED])
+    found = hold_out(data([3] * 11), [FIXED])
     assert samples(found.measuring) == [6, 7, 8, 15, 16, 17, 24, 25, 26]
     assert len(samples(found.fitting)) == 24
     assert all(len(batch.feed["x"]) == 3 for part in (found.fitting, found.measuring) for batch in part.batches())
@@ -57,19 +57,19 @@ def test_every_third_batch_where_the_model_fixes_their_size() -> None:
 
 def test_batches_that_are_not_samples_along_every_axis_are_not_cut() -> None:
     made = Data("made", False, lambda: (Batch({"x": np.zeros((4, 2)), "y": np.zeros((3, 2))}) for _ in range(5)))
-    found = split(made, [FREE, Port("y", "tensor(float)", ("other", 2))])
+    found = hold_out(made, [FREE, Port("y", "tensor(float)", ("other", 2))])
     assert [len(list(part.batches())) for part in (found.fitting, found.measuring)] == [4, 1]
     assert found.samples == 4
 
 
 @pytest.mark.parametrize(("lengths", "apart"), [([2], [1]), ([4], [2]), ([1, 2], [2]), ([1, 1], [1])])
 def test_of_few_samples_the_last(lengths: list[int], apart: list[int]) -> None:
-    assert samples(split(data(lengths), [FREE]).measuring) == apart
+    assert samples(hold_out(data(lengths), [FREE]).measuring) == apart
 
 
 @pytest.mark.parametrize(("lengths", "port"), [([1], FREE), ([3], FIXED)])
 def test_what_cannot_be_parted_serves_for_both(lengths: list[int], port: Port) -> None:
-    found = split(data(lengths), [port])
+    found = hold_out(data(lengths), [port])
     assert samples(found.fitting) == samples(found.measuring) == list(range(sum(lengths)))
     assert (found.samples, found.apart) == (sum(lengths), False)
 
@@ -83,7 +83,7 @@ def test_samples_are_parted_along_their_axes() -> None:
         {"x": 1, "h": 1},
     )
     ports = [Port("x", "tensor(float)", ("time", "b", 2), 1), Port("h", "tensor(float)", (6, "b", 3), 1)]
-    found = split(Data("made", True, lambda: iter([whole])), ports)
+    found = hold_out(Data("made", True, lambda: iter([whole])), ports)
     for part, expected in ((found.measuring, [2, 5]), (found.fitting, [0, 1, 3, 4])):
         (batch,) = part.batches()
         assert batch.feed["x"].shape == (4, len(expected), 2)
@@ -96,6 +96,6 @@ def test_samples_are_parted_along_their_axes() -> None:
 
 def test_static_batches_along_another_axis_are_not_cut() -> None:
     whole = [Batch({"x": np.full((4, 2, 3), n)}, None, {"x": 1}) for n in range(3)]
-    found = split(Data("made", False, lambda: iter(whole)), [Port("x", "tensor(float)", ("time", 2, 3), 1)])
+    found = hold_out(Data("made", False, lambda: iter(whole)), [Port("x", "tensor(float)", ("time", 2, 3), 1)])
     assert [batch.feed["x"].shape for batch in found.measuring.batches()] == [(4, 2, 3)]
     assert found.samples == 2

@@ -8,23 +8,23 @@ from xml.etree import ElementTree
 
 import pytest
 
-from onnxprune.evaluation.gate.run import Check, Checked, Verdict
+from onnxprune.evaluation.gate.run import BudgetCheck, Checked, GateVerdict
 from onnxprune.report import gate_formats as formats
 
-VERDICT = Verdict(
+VERDICT = GateVerdict(
     (
         Checked(
             "a,b:c.onnx",
             (
-                Check("max-size", "ok", 5, "5 bytes", "at most 6 bytes", "101% of the baseline's 5"),
-                Check("allowed-ops", "broken", ["<b>|`"], "also <b>|`", "only Conv"),
+                BudgetCheck("max-size", "ok", 5, "5 bytes", "at most 6 bytes", "101% of the baseline's 5"),
+                BudgetCheck("allowed-ops", "broken", ["<b>|`"], "also <b>|`", "only Conv"),
             ),
         ),
-        Checked("none.onnx", (Check("model", "unchecked", None, "does not exist"),)),
-        Checked("new.onnx", (Check("max-drop", "new", None, "becomes the baseline"),)),
+        Checked("none.onnx", (BudgetCheck("model", "unchecked", None, "does not exist"),)),
+        Checked("new.onnx", (BudgetCheck("max-drop", "new", None, "becomes the baseline"),)),
     )
 )
-FINE = Verdict((Checked("a.onnx", (Check("opset", "ok", 17, "17", "17"),)),), Path("baseline.json"))
+FINE = GateVerdict((Checked("a.onnx", (BudgetCheck("opset", "ok", 17, "17", "17"),)),), Path("baseline.json"))
 
 
 def test_json_is_plain_and_complete() -> None:
@@ -74,7 +74,7 @@ def test_annotations_are_of_failures_and_escaped() -> None:
         "::error file=none.onnx,title=onnxprune model::model could not be checked: does not exist",
     ]
     assert formats.to_annotations(FINE) == []
-    percent = Verdict((Checked("a\nb", (Check("max-drop", "broken", 1, "100%", "x"),)),))
+    percent = GateVerdict((Checked("a\nb", (BudgetCheck("max-drop", "broken", 1, "100%", "x"),)),))
     assert formats.to_annotations(percent) == [
         "::error file=a%0Ab,title=onnxprune max-drop::max-drop broken: 100%25, x"
     ]
@@ -91,5 +91,5 @@ def test_annotations_are_of_failures_and_escaped() -> None:
     ],
 )
 def test_exit_code(statuses: list[str], code: int) -> None:
-    verdict = Verdict(tuple(Checked("m", (Check("b", status, 1, ""),)) for status in statuses))  # type: ignore[arg-type]
+    verdict = GateVerdict(tuple(Checked("m", (BudgetCheck("b", status, 1, ""),)) for status in statuses))  # type: ignore[arg-type]
     assert verdict.exit_code == code

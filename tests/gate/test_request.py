@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from onnxprune.errors import UsageError
-from onnxprune.evaluation.gate.request import Request, load_request
+from onnxprune.evaluation.gate.request import GateRequest, load_request
 
 
 def written(folder: Path, text: str, name: str = "pyproject.toml") -> Path:
@@ -74,7 +74,7 @@ def test_every_option_of_data_has_its_field() -> None:
     def command(**_: Any) -> None: ...
 
     options = {parameter.name for parameter in command.params}
-    assert options == set(Request().data_options)
+    assert options == set(GateRequest().data_options)
 
 
 @pytest.mark.parametrize(

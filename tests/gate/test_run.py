@@ -16,7 +16,7 @@ from onnxprune.data.options import data_from
 from onnxprune.errors import UsageError
 from onnxprune.evaluation.gate.budgets.base import BUDGETS
 from onnxprune.evaluation.gate.request import load_request
-from onnxprune.evaluation.gate.run import Check, Verdict, run
+from onnxprune.evaluation.gate.run import BudgetCheck, GateVerdict, run_gate
 from onnxprune.model.file import open_model
 from onnxprune.runtime.session import Session
 from tests.conftest import Build
@@ -24,13 +24,13 @@ from tests.conftest import Build
 SAMPLES = {"data": "samples.npz", "labels": "digit"}
 
 
-def gate(*models: str | Path, **options: Any) -> Verdict:
+def gate(*models: str | Path, **options: Any) -> GateVerdict:
     """The gate as the command runs it."""
     request = load_request({"models": tuple(map(str, models)), **options})
-    return run(request, lambda model: data_from(request.data_options, model, request.seed))
+    return run_gate(request, lambda model: data_from(request.data_options, model, request.seed))
 
 
-def check(*models: str | Path, **options: Any) -> Check:
+def check(*models: str | Path, **options: Any) -> BudgetCheck:
     """The only check of the only model."""
     ((only,),) = (model.checks for model in gate(*models, **options).models)
     return only
@@ -79,7 +79,7 @@ def test_external_data_counts(folder: Path) -> None:
 
 
 def test_one_parameter_too_many(folder: Path) -> None:
-    parameters = cost.stored(open_model(folder / "model.onnx")).parameters
+    parameters = cost.stored_cost(open_model(folder / "model.onnx")).parameters
 
     def add(model: onnx.ModelProto) -> None:
         model.graph.initializer.append(onnx.numpy_helper.from_array(np.float32([1]), "one more"))

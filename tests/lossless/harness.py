@@ -21,7 +21,7 @@ from onnxprune.analysis.groups import Analysis
 from onnxprune.dims import keep_mask
 from onnxprune.model.file import save
 from onnxprune.model.signature import Feed, synthetic_feed
-from onnxprune.ops.constants.base import Known
+from onnxprune.ops.constants.base import KnownEntries
 from onnxprune.pipeline.run import Result, compress, inspect
 from onnxprune.runtime.session import Session
 from tests.oracle import distance
@@ -52,7 +52,9 @@ def noise(session: Session, given: Sequence[Feed]) -> float:
     return worst
 
 
-def check_facts(path: Path, given: Sequence[Feed] | None = None, tolerance: float = TOLERANCE) -> dict[str, Known]:
+def check_facts(
+    path: Path, given: Sequence[Feed] | None = None, tolerance: float = TOLERANCE
+) -> dict[str, KnownEntries]:
     """Run the canonical model with all its values as outputs; what is known of them, by name."""
     analysis = inspect(path)
     constants = Constants(analysis)

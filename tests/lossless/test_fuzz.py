@@ -10,7 +10,7 @@ import onnx
 import pytest
 
 from onnxprune.errors import ModelError
-from onnxprune.model.file import check
+from onnxprune.model.file import check_model
 from onnxprune.model.signature import synthetic_feed
 from onnxprune.pipeline.run import inspect
 from onnxprune.runtime.session import Session
@@ -24,7 +24,7 @@ def prove(seed: int, steps: int, folder: Path) -> None:
     onnx.save(graph.model, folder / "model.onnx")
     path = folder / "planted.onnx"
     try:
-        check(folder / "model.onnx")
+        check_model(folder / "model.onnx")
         plant(inspect(folder / "model.onnx"), path, whole=seed % 2 == 0)
         session = Session(path)
         given = [synthetic_feed(session.inputs, sizes) for sizes in RUNS[: 1 + graph.dynamic]]

@@ -26,7 +26,7 @@ import pytest
 
 from onnxprune import passes
 from onnxprune.errors import UsageError
-from onnxprune.model.file import check, open_model, save
+from onnxprune.model.file import check_model, open_model, save
 from onnxprune.model.signature import synthetic_feed
 from onnxprune.passes.base import CLEAN_UPS, Pass, PassResult, in_order
 from onnxprune.runtime.session import Session
@@ -158,7 +158,7 @@ def outputs_do_not_change(entry: type[Pass], path: Path, folder: Path) -> None:
     model = open_model(path)
     entry()(model)
     save(model, folder / "after.onnx")
-    check(folder / "after.onnx")
+    check_model(folder / "after.onnx")
     feed, before = outputs(path)
     _, after = outputs(folder / "after.onnx", feed)
     assert list(after) == list(before)

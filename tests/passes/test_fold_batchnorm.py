@@ -8,7 +8,7 @@ import numpy as np
 import onnx
 import pytest
 
-from onnxprune.model.file import check, open_model, save
+from onnxprune.model.file import check_model, open_model, save
 from onnxprune.passes.fold_batchnorm import FoldBatchNorm
 from tests.conftest import Build
 from tests.recovery.pruned import feeds, outputs
@@ -51,7 +51,7 @@ def run(graph: str, build: Build, folder: Path) -> tuple[bool, onnx.ModelProto]:
     model = open_model(path)
     modified = FoldBatchNorm()(model).modified
     save(model, folder / "after.onnx")
-    check(folder / "after.onnx")
+    check_model(folder / "after.onnx")
     data = feeds(shape=(4, 5, 4), batches=1)
     np.testing.assert_allclose(outputs(folder / "after.onnx", data), outputs(path, data), rtol=1e-4, atol=1e-4)
     return modified, onnx.load(folder / "after.onnx")

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from onnxprune.analysis.constants import Constants
-from onnxprune.model.file import check, open_model, save
+from onnxprune.model.file import check_model, open_model, save
 from onnxprune.passes.fold_constants import FoldConstants
 from onnxprune.passes.remove_units import RemoveUnits
 from onnxprune.pipeline.run import inspect
@@ -82,7 +82,7 @@ def test_a_constant_moves_into_a_bias(build: Build, tmp_path: Path, reader: str)
     assert READERS[reader] in small.graph.initializers
     RemoveUnits(constants.analysis, plan.keep(constants.analysis))(small)
     save(small, tmp_path / "small.onnx")
-    check(tmp_path / "small.onnx")
+    check_model(tmp_path / "small.onnx")
     for feed in feeds(path):
         before, after = Session(path).run(feed), Session(tmp_path / "small.onnx").run(feed)
         np.testing.assert_allclose(after["y"], before["y"], rtol=1e-5, atol=1e-5)

@@ -9,7 +9,7 @@ import numpy as np
 import onnx
 import pytest
 
-from onnxprune.model.file import check, save
+from onnxprune.model.file import check_model, save
 from onnxprune.steps.recover.batchnorm import RecalibrateBatchNorm
 from onnxprune.steps.recover.bias import CompensateBias
 from onnxprune.steps.recover.pairing import Pairing
@@ -62,7 +62,7 @@ def test_outputs_come_nearer(name, make, digits: dict[str, Path], images, tmp_pa
     share, points = LEFT[name, make]
     assert error(after, due) < share * error(before, due)
     assert agreement(after, due) > agreement(before, due) + points / 100
-    check(tmp_path / "pruned.onnx")
+    check_model(tmp_path / "pruned.onnx")
     assert len(made.errors) == len(pairing.pairs())
     if make is not RecalibrateBatchNorm:  # it gives outputs their spread, which may take them further off
         means = np.mean([(each.before, each.after) for each in made.errors], axis=0)

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from onnxprune.model.file import check
+from onnxprune.model.file import check_model
 from onnxprune.steps.recover.base import METHODS
 from tests.conftest import Build
 from tests.recovery.pruned import error, feeds, outputs, outputs_of, pair
@@ -38,7 +38,7 @@ def test_outputs_come_nearer_and_the_bytes_are_the_same_again(name: str, build: 
         made = method.make(pairing, seen) if method.on_data else method.make(pairing)
         assert made(pairing.pruned.model).modified
         assert error(outputs_of(pairing, tmp_path, unseen), due) < 0.9 * before
-        check(tmp_path / "pruned.onnx")
+        check_model(tmp_path / "pruned.onnx")
         written.append((tmp_path / "pruned.onnx").read_bytes())
     assert written[0] == written[1]
 

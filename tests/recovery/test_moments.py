@@ -7,7 +7,16 @@ import numpy.typing as npt
 import pytest
 from sklearn.linear_model import Ridge
 
-from onnxprune.steps.recover.least_squares import RIDGES, Centered, Known, Moments, Rows, best_ridge, merged, pooled
+from onnxprune.steps.recover.least_squares import (
+    RIDGES,
+    Centered,
+    KnownPart,
+    KnownRows,
+    Moments,
+    best_ridge,
+    merged,
+    pooled_covariance,
+)
 
 GROUPS, ROWS, FEATURES, OUTPUTS = 2, 200, 5, 3
 Matrix = npt.NDArray[np.float64]
@@ -35,7 +44,7 @@ def of_rows(x: Matrix, t: Matrix) -> Centered:
     return Centered(n, x.mean(1), t.mean(1), turned @ xc / n, turned @ tc / n, (tc**2).mean(1))
 
 
-def assert_same(given: Known, two: Centered) -> None:
+def assert_same(given: KnownPart, two: Centered) -> None:
     one = given.covariances()
     assert one.count == two.count
     for name in ("x", "t", "xx", "xt", "tt"):
@@ -111,7 +120,7 @@ def test_weights_that_are_right_stay_without_a_solution() -> None:
 
 def test_pooled_moments_are_those_of_rows_about_their_own_means() -> None:
     parts = [sample(seed, rows)[:2] for seed, rows in ((0, 90), (1, 40))]
-    found = pooled([of_rows(*part) for part in parts])
+    found = pooled_covariance([of_rows(*part) for part in parts])
     x, t = (np.concatenate([part[i] - part[i].mean(1, keepdims=True) for part in parts], axis=1) for i in (0, 1))
     assert_same(found, of_rows(x, t))
 
@@ -128,7 +137,7 @@ def test_few_rows_are_kept_and_say_the_same_as_their_covariances() -> None:
     matrix, bias = rng.standard_normal((GROUPS, 23, OUTPUTS)), rng.standard_normal((GROUPS, OUTPUTS))
     found = merged(gathered(x, t).known(), gathered(u, s).known())
     due = of_rows(np.concatenate([x, u], 1), np.concatenate([t, s], 1))
-    assert isinstance(found, Rows)
+    assert isinstance(found, KnownRows)
     assert_same(found, due)
     assert found.error(matrix, bias) == pytest.approx(due.error(matrix, bias), rel=1e-4)
     np.testing.assert_allclose(found.spread(matrix), due.spread(matrix), rtol=1e-4)
@@ -139,7 +148,7 @@ def test_few_rows_are_kept_and_say_the_same_as_their_covariances() -> None:
 
 def test_few_rows_beside_many_are_merged_as_covariances() -> None:
     (x, t), (u, s) = wide(0, 70), wide(1, 5)
-    assert isinstance(gathered(u, s).known(), Rows)
+    assert isinstance(gathered(u, s).known(), KnownRows)
     assert isinstance(gathered(x, t).known(), Centered)
     found = merged(gathered(x, t).known(), gathered(u, s).known())
     assert_same(found, of_rows(np.concatenate([x, u], 1), np.concatenate([t, s], 1)))

@@ -64,7 +64,7 @@ def test_every_matrix_is_drawn(digits: dict[str, Path], name: str) -> None:
     analysis = pipeline.inspect(digits[name])
     found = stages_of(analysis, {})
     total = sum(each["parameters"][0] for each in found)
-    assert 0.95 * cost.measure(analysis).parameters < total <= cost.measure(analysis).parameters
+    assert 0.95 * cost.cost_of(analysis).parameters < total <= cost.cost_of(analysis).parameters
     assert all(found[before]["stage"] < each["stage"] for each in found for before in each["from"])
     assert {each["kind"] for each in found} >= {"input", "layer", "output"}
     picture = ElementTree.fromstring(flow(found))

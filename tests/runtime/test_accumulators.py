@@ -23,13 +23,13 @@ from onnxprune.statistics.accumulators import (
     Histogram,
     Ranks,
     Summary,
-    columns,
+    axis_columns,
     layer_rows,
-    pooled,
+    pooled_by_sample,
     unit_maps,
     units,
 )
-from onnxprune.statistics.sites import Place
+from onnxprune.statistics.sites import SitePlace
 from tests.conftest import Build
 
 Array = npt.NDArray[Any]
@@ -51,8 +51,8 @@ def images(channels: int = 5, height: int = 3, width: int = 2) -> list[Array]:
     return [normal(size, channels, height, width, seed=size) for size in SIZES]
 
 
-def place(dim: Dim, axis: int, samples: int = 0) -> Place:
-    return Place("value", axis, dim, samples)
+def place(dim: Dim, axis: int, samples: int = 0) -> SitePlace:
+    return SitePlace("value", axis, dim, samples)
 
 
 # -- views
@@ -101,7 +101,7 @@ def test_value_without_samples_counts_as_one() -> None:
 def test_value_without_samples_has_the_same_mean_for_all() -> None:
     atom = Atom(5)
     value = normal(7, 5)
-    (block,) = pooled(place(atom, 1), atom)(value, Batch({"x": np.zeros((4, 1))}))
+    (block,) = pooled_by_sample(place(atom, 1), atom)(value, Batch({"x": np.zeros((4, 1))}))
     np.testing.assert_allclose(block, np.tile(value.mean(0, dtype=np.float64), (1, 4, 1)))
 
 
@@ -112,7 +112,7 @@ def test_summary_of_columns() -> None:
     batches = images()
     batches[1][batches[1] < 0.3] = 0
     every = np.concatenate(batches).astype(np.float64).transpose(0, 2, 3, 1).reshape(-1, 5)
-    found = filled(Summary(columns(place(Atom(5), 1))), batches)
+    found = filled(Summary(axis_columns(place(Atom(5), 1))), batches)
     assert found.count == len(every)
     np.testing.assert_allclose(found.mean[0], every.mean(0))
     np.testing.assert_allclose(found.variance[0], every.var(0))
@@ -127,27 +127,27 @@ def test_summary_of_columns() -> None:
 def test_large_mean_takes_nothing_from_a_small_variance(statistic: Callable[..., Any]) -> None:
     """In float64 sums of squares 1e8 +- 1e-2 would lose all digits of the variance."""
     batches = [1e8 + 1e-2 * normal(size, 3, seed=size).astype(np.float64) for size in SIZES]
-    found = filled(statistic(columns(place(Atom(3), 1))), batches)
+    found = filled(statistic(axis_columns(place(Atom(3), 1))), batches)
     variance = found.variance[0] if statistic is Summary else np.diag(found.covariance[0])
     np.testing.assert_allclose(variance, np.concatenate(batches).var(0), rtol=1e-5)
 
 
 def test_half_precision_is_summed_in_full() -> None:
     batches = [np.full((600, 2), 300, np.float16)] * 3
-    assert filled(Summary(columns(place(Atom(2), 1))), batches).mean_square[0, 0] == 90000
+    assert filled(Summary(axis_columns(place(Atom(2), 1))), batches).mean_square[0, 0] == 90000
 
 
 def test_values_that_are_not_finite_are_clipped() -> None:
     batches = [np.array([[np.inf, 1.0], [np.nan, 2.0]], np.float32)]
-    found = filled(Summary(columns(place(Atom(2), 1))), batches)
+    found = filled(Summary(axis_columns(place(Atom(2), 1))), batches)
     assert np.isfinite(found.variance).all()
     np.testing.assert_allclose(found.mean[0, 1], 1.5)
 
 
 def test_blocks_give_what_the_whole_gives(monkeypatch: pytest.MonkeyPatch) -> None:
-    whole = filled(Summary(columns(place(Atom(5), 1))), images())
+    whole = filled(Summary(axis_columns(place(Atom(5), 1))), images())
     monkeypatch.setattr("onnxprune.statistics.accumulators._BLOCK_ENTRIES", 17)
-    parts = filled(Summary(columns(place(Atom(5), 1))), images())
+    parts = filled(Summary(axis_columns(place(Atom(5), 1))), images())
     np.testing.assert_allclose(parts.variance, whole.variance)
     assert parts.count == whole.count
 
@@ -227,7 +227,7 @@ def test_histogram_of_means() -> None:
     batches = images()
     means = np.concatenate(batches).mean((2, 3), dtype=np.float64)
     atom = Atom(5)
-    view = pooled(place(atom, 1), atom)
+    view = pooled_by_sample(place(atom, 1), atom)
     extremes = filled(Summary(view), batches)
     found = filled(Histogram(view, extremes.minimum, extremes.maximum, 8), batches)
     for unit in range(5):
@@ -237,7 +237,7 @@ def test_histogram_of_means() -> None:
 
 def test_histogram_of_a_constant() -> None:
     atom = Atom(2)
-    view = pooled(place(atom, 1), atom)
+    view = pooled_by_sample(place(atom, 1), atom)
     found = filled(Histogram(view, np.zeros((1, 2)), np.zeros((1, 2)), 4), [np.zeros((6, 2), np.float32)])
     np.testing.assert_array_equal(found.counts[0], [[6, 0, 0, 0]] * 2)
 
@@ -247,7 +247,7 @@ def test_classes_that_do_not_occur_in_every_batch() -> None:
     atom = Atom(5)
     batches = images()
     labels = [np.array([0, 0, 1, 1, 1, 0, 9]), np.array([1, 1, 1, 1]), np.array([9, 0, 9, 9, 1, 0])]
-    found = filled(Classes(pooled(place(atom, 1), atom)), batches, labels)
+    found = filled(Classes(pooled_by_sample(place(atom, 1), atom)), batches, labels)
     means = np.concatenate(batches).mean((2, 3), dtype=np.float64)
     label = np.concatenate(labels)
     assert found.counts == {name: int((label == name).sum()) for name in (0, 1, 9)}
@@ -263,7 +263,7 @@ def test_classes_that_do_not_occur_in_every_batch() -> None:
 def test_class_statistics_need_a_label_for_each_sample(labels: Array | None) -> None:
     atom = Atom(5)
     with pytest.raises(ValueError, match="a label for each sample"):
-        Classes(pooled(place(atom, 1), atom)).update(normal(7, 5), Batch({"x": np.zeros((7, 1))}, labels))
+        Classes(pooled_by_sample(place(atom, 1), atom)).update(normal(7, 5), Batch({"x": np.zeros((7, 1))}, labels))
 
 
 def test_rank_of_feature_maps() -> None:

@@ -17,13 +17,13 @@ from onnxprune.data.base import load_data
 from onnxprune.errors import ModelError
 from onnxprune.evaluation.benchmark.drift import drift
 from onnxprune.evaluation.benchmark.memory import peak_memory
-from onnxprune.evaluation.benchmark.suite import Request, benchmark
+from onnxprune.evaluation.benchmark.suite import BenchmarkRequest, benchmark
 from onnxprune.evaluation.metrics import evaluate, metric, outputs_of
 from onnxprune.evaluation.verify import run_original, verify
 from onnxprune.model.file import as_model, open_model
 from onnxprune.model.signature import ports_of, synthetic_feed
 from onnxprune.runtime import session as sessions
-from onnxprune.runtime.latency import Setting, measure
+from onnxprune.runtime.latency import Setting, measure_latency
 from onnxprune.runtime.session import Session
 from tests.conftest import Build
 
@@ -186,7 +186,7 @@ def test_a_model_that_cannot_be_loaded(build: Build) -> None:
 
 def test_latency_of_a_model_in_memory(build: Build) -> None:
     path = build(NET)
-    file, memory = measure([path, open_model(path)], Setting(batch=2), rounds=3)
+    file, memory = measure_latency([path, open_model(path)], Setting(batch=2), rounds=3)
     assert file.model == str(path)
     assert memory.model == "the Model that was given"
     assert len(memory.seconds) == len(file.seconds) == 3
@@ -219,7 +219,7 @@ def test_where_the_checker_refuses_an_original_in_memory_too(build: Build, monke
 def test_benchmark_of_models_in_memory(build: Build) -> None:
     path = build(NET)
     proto = onnx.load(path)
-    found = benchmark([proto, path], Request(rounds=2, profile=True))
+    found = benchmark([proto, path], BenchmarkRequest(rounds=2, profile=True))
     assert found.models == ("the Model that was given", str(path))
     assert found.file_bytes == (pytest.approx(path.stat().st_size, abs=20), path.stat().st_size)
     assert [each.max_difference for each in found.drift] == [0.0]

@@ -11,7 +11,7 @@ import onnxruntime
 from onnxprune.analysis.groups import Analysis
 from onnxprune.data.base import Batch, Data
 from onnxprune.pipeline.run import inspect
-from onnxprune.statistics.accumulators import Summary, columns, layer_rows, units
+from onnxprune.statistics.accumulators import Summary, axis_columns, layer_rows, units
 from onnxprune.statistics.activations import Activations, Array
 from tests.conftest import Build
 
@@ -77,7 +77,8 @@ def test_statistics_are_those_of_the_values(build: Build) -> None:
     analysis = inspect(path)
     activations = Activations(analysis, data.data)
     found = {
-        place.value: summary for place, summary in activations.per_place("s", lambda p: Summary(columns(p))).items()
+        place.value: summary
+        for place, summary in activations.per_place("s", lambda p: Summary(axis_columns(p))).items()
     }
     for name in ("r", "s"):
         np.testing.assert_allclose(found[name].mean[0], data.every(path, name).mean(0, dtype=np.float64), rtol=1e-6)
@@ -88,7 +89,7 @@ def test_a_kind_is_collected_once_for_all_groups(build: Build) -> None:
     analysis = inspect(build(PERCEPTRON))
     activations = Activations(analysis, data.data)
     for _ in analysis.groups:
-        activations.per_place("a", lambda place: Summary(columns(place)))
+        activations.per_place("a", lambda place: Summary(axis_columns(place)))
         activations.per_group("b", lambda group, place: Summary(units(place, group.atom)))
         activations.per_layer("c", lambda layer: Summary(layer_rows(layer)))
     assert data.passes == 3
@@ -98,7 +99,7 @@ def test_a_kind_is_collected_once_for_all_groups(build: Build) -> None:
 def test_little_memory_takes_more_passes_and_gives_the_same(build: Build) -> None:
     path, data = build(PERCEPTRON), Counted(5)
     activations = Activations(inspect(path), data.data, memory=1)
-    found = activations.per_place("s", lambda place: Summary(columns(place)))
+    found = activations.per_place("s", lambda place: Summary(axis_columns(place)))
     assert data.passes == 2
     for place, summary in found.items():
         np.testing.assert_allclose(summary.mean[0], data.every(path, place.value).mean(0, dtype=np.float64), rtol=1e-6)
@@ -137,7 +138,7 @@ def test_quantized_values_count_from_their_zero_point(build: Build) -> None:
     data = Counted(5)
     analysis = inspect(path)
     activations = Activations(analysis, data.data)
-    ((place, summary),) = activations.per_place("s", lambda p: Summary(columns(p))).items()
+    ((place, summary),) = activations.per_place("s", lambda p: Summary(axis_columns(p))).items()
     assert place.zero == 100
     expected = data.every(path, "q").astype(np.float64) - 100
     np.testing.assert_allclose(summary.mean[0], expected.mean(0))
@@ -148,7 +149,7 @@ def test_quantized_values_count_from_their_zero_point(build: Build) -> None:
 def test_progress_is_told(build: Build) -> None:
     told: list[str] = []
     activations = Activations(inspect(build(PERCEPTRON)), Counted(5).data, memory=1, progress=told.append)
-    activations.per_place("s", lambda place: Summary(columns(place)))
+    activations.per_place("s", lambda place: Summary(axis_columns(place)))
     assert told[0] == "observing activations, batch 1 (pass 1 of 2)"
     assert len(told) == 4
 

@@ -18,7 +18,7 @@ import pytest
 import torch
 
 from onnxprune.errors import ModelError, UsageError
-from onnxprune.model.file import check, open_model, save
+from onnxprune.model.file import check_model, open_model, save
 from onnxprune.runtime.session import Session
 from onnxprune.runtime.torch.module import TorchModel
 from onnxprune.runtime.torch.ops.base import TABLE, torch_op
@@ -285,7 +285,7 @@ def test_what_was_trained_goes_back_into_the_file(build: Build, tmp_path: Path) 
             weight -= 0.1 * weight.grad
     module.eval().write_back(model)
     save(model, tmp_path / "trained.onnx")
-    check(tmp_path / "trained.onnx")
+    check_model(tmp_path / "trained.onnx")
     again = agrees(tmp_path / "trained.onnx", {"x": normal(8, 3, 4)})
     assert list(again.weights) == ["s", "b"]
     torch.testing.assert_close(again.weights["s"], module.weights["s"])

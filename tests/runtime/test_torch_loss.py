@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from onnxprune.errors import UsageError
-from onnxprune.runtime.torch.losses import LOSSES, choose, make_loss
+from onnxprune.runtime.torch.losses import LOSSES, choose_loss, make_loss
 
 
 def normal(*shape: int, seed: int = 0) -> Tensor:
@@ -125,7 +125,7 @@ def test_the_same_seed_draws_the_same_and_every_call_something_new(name: str) ->
     ],
 )
 def test_the_loss_that_fits(shape: tuple[int, ...], labels: Tensor | None, chosen: str) -> None:
-    assert choose(torch.zeros(shape), labels) == chosen
+    assert choose_loss(torch.zeros(shape), labels) == chosen
     assert make_loss("auto", ["y"])({"y": torch.zeros(shape)}, labels).ndim == 0
 
 

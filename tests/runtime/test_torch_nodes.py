@@ -6,7 +6,7 @@ import re
 
 import pytest
 
-from onnxprune.runtime.torch.ops import find
+from onnxprune.runtime.torch.ops import find_operator
 from tests.runtime.torch_nodes import Outcome, attempt, attempt_stored, cases, spread, stored_models
 
 # Tests that cannot pass. One that does fails the suite, so that nothing hides here.
@@ -71,4 +71,4 @@ def test_models_of_old_opsets() -> None:
 
 @pytest.mark.parametrize("operator", WITHOUT)
 def test_what_is_said_to_be_missing_is_missing(operator: str) -> None:
-    assert all(find((domain, operator)) is None for domain in ("", "ai.onnx.ml", "ai.onnx.preview.training"))
+    assert all(find_operator((domain, operator)) is None for domain in ("", "ai.onnx.ml", "ai.onnx.preview.training"))

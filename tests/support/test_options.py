@@ -18,7 +18,7 @@ from onnxprune.cli import main
 from onnxprune.data.options import DataOptions
 from onnxprune.errors import UsageError, WrongTypeError
 from onnxprune.steps.base import Context, Step, steps
-from onnxprune.support.options import changed, check_options, find, option, options_of
+from onnxprune.support.options import changed, check_options, find_option, option, options_of
 from tests.conftest import ROOT
 
 KINDS: list[Any] = [DataOptions, Context, *(steps[name] for name in steps.names())]
@@ -122,8 +122,8 @@ def test_what_is_refused(given: dict[str, Any], kind: type[Exception], message: 
 
 def test_an_unknown_option_gets_a_suggestion() -> None:
     with pytest.raises(UsageError, match="unknown option 'shar'; did you mean 'share'"):
-        find(Sample, "shar")
-    assert find(Sample, "share").name == "share"
+        find_option(Sample, "shar")
+    assert find_option(Sample, "share").name == "share"
 
 
 def test_a_step_is_what_its_fields_say() -> None:

@@ -12,9 +12,9 @@ import torch
 from onnxprune.model.file import open_model
 from onnxprune.runtime.torch.module import TorchModel
 from onnxprune.steps.train.loop import train
-from onnxprune.steps.train.normalization import folded, insert, lacks_normalization
+from onnxprune.steps.train.normalization import folded, insert_normalization, lacks_normalization
 from onnxprune.steps.train.reinitialize import reinitialize
-from onnxprune.steps.train.write import write
+from onnxprune.steps.train.write import write_weights
 from tests.conftest import Build
 from tests.train.harness import CONVOLUTIONS, normal, options, pictures, weights
 from tests.train.networks import exported, made
@@ -28,7 +28,7 @@ def test_they_change_nothing_at_first(build: Build) -> None:
     names = ["y1", "y2", "y3", "r2"]
     expected = TorchModel(model)({"x": X}, names)
     working = model.clone()
-    inserted = insert(working, [{"x": X[:16]}, {"x": X[16:]}], CPU)
+    inserted = insert_normalization(working, [{"x": X[:16]}, {"x": X[16:]}], CPU)
     assert [norm.weight for norm in inserted] == ["w1", "w2", "w3"]
     module = TorchModel(working)
     for name, value in module({"x": X}, names).items():
@@ -39,7 +39,7 @@ def test_they_change_nothing_at_first(build: Build) -> None:
 
 def test_kernels_have_the_norm_of_fresh_ones(build: Build) -> None:
     model = open_model(build(CONVOLUTIONS, w2=normal(6, 6, 3, 3) * 1e-3))
-    insert(model, [{"x": X}], CPU)
+    insert_normalization(model, [{"x": X}], CPU)
     for name in ("w1", "w2", "w3"):
         norms = np.linalg.norm(weights(model)[name].reshape(len(weights(model)[name]), -1), axis=1)
         np.testing.assert_allclose(norms, np.sqrt(2), rtol=1e-5)
@@ -48,7 +48,7 @@ def test_kernels_have_the_norm_of_fresh_ones(build: Build) -> None:
 def test_what_was_learned_is_folded_exactly(build: Build) -> None:
     model = open_model(build(CONVOLUTIONS))
     working = model.clone()
-    inserted = insert(working, [{"x": X}], CPU)
+    inserted = insert_normalization(working, [{"x": X}], CPU)
     module = TorchModel(working, "float64").train()
     optimizer = torch.optim.SGD(module.parameters(), 1e-3)
     for _ in range(5):
@@ -56,7 +56,7 @@ def test_what_was_learned_is_folded_exactly(build: Build) -> None:
         module({"x": X.double()})["logits"].square().mean().backward()
         optimizer.step()
     learned = module.eval()({"x": X.double()})["logits"]
-    write(model, folded({**module.weights, **module.statistics}, inserted))
+    write_weights(model, folded({**module.weights, **module.statistics}, inserted))
     assert set(weights(model)) == {"w1", "b1", "w2", "b2", "w3", "b3", "v", "c"}
     found = TorchModel(model, "float64")({"x": X.double()})["logits"]
     torch.testing.assert_close(found, learned, rtol=1e-5, atol=1e-5)
@@ -71,7 +71,7 @@ def test_a_channel_that_never_varies_stays_as_it_is(build: Build) -> None:
     model = open_model(build(CONVOLUTIONS, w2=weight))
     expected = TorchModel(model)({"x": X})["logits"]
     working = model.clone()
-    inserted = insert(working, [{"x": X}], CPU)
+    inserted = insert_normalization(working, [{"x": X}], CPU)
     module = TorchModel(working)
     torch.testing.assert_close(module({"x": X})["logits"], expected, rtol=1e-4, atol=1e-4)
     result = folded({**module.weights, **module.statistics}, inserted)
@@ -95,7 +95,7 @@ def test_a_convolution_that_gives_the_output_gets_none(build: Build) -> None:
         { a = Conv<pads = [1, 1, 1, 1]>(x, w, b)  r = Relu(a)  a2 = Conv<pads = [1, 1, 1, 1]>(r, w2, b2)
           r2 = Relu(a2)  y = Conv(r2, v, c) }
     """)
-    assert [norm.weight for norm in insert(open_model(path), [{"x": X}], CPU)] == ["w", "w2"]
+    assert [norm.weight for norm in insert_normalization(open_model(path), [{"x": X}], CPU)] == ["w", "w2"]
 
 
 def test_a_weight_of_two_convolutions_gets_none(build: Build) -> None:
@@ -105,7 +105,7 @@ def test_a_weight_of_two_convolutions_gets_none(build: Build) -> None:
         { a = Conv<pads = [1, 1, 1, 1]>(x, w, b)  r = Relu(a)  a2 = Conv<pads = [1, 1, 1, 1]>(r, w, b2)
           p = GlobalAveragePool(a2)  f = Flatten(p)  y = MatMul(f, v) }
     """)
-    assert insert(open_model(path), [{"x": torch.from_numpy(normal(4, 4, 8, 8))}], CPU) == []
+    assert insert_normalization(open_model(path), [{"x": torch.from_numpy(normal(4, 4, 8, 8))}], CPU) == []
 
 
 def test_a_rate_that_breaks_the_folded_network_trains_the_normalized_one(build: Build) -> None:

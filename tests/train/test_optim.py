@@ -9,9 +9,9 @@ import pytest
 import torch
 
 from onnxprune.errors import UsageError
-from onnxprune.steps.train.optim import MovingAverage, defaults, make_optimizer, set_rate
+from onnxprune.steps.train.optim import MovingAverage, make_optimizer, optimizer_defaults, set_rate
 from onnxprune.steps.train.options import SCHEDULES, TrainOptions
-from onnxprune.steps.train.schedules import factor
+from onnxprune.steps.train.schedules import rate_factor
 
 ROLES = {"conv.weight": "weight", "conv.bias": "bias", "norm.weight": "scale", "rnn.hh": "recurrent", "words": "table"}
 
@@ -62,8 +62,11 @@ def test_optimizers_of_torch_by_their_names() -> None:
 
 
 def test_rate_and_decay_by_default() -> None:
-    assert defaults(TrainOptions(), normalized=True)[0] >= defaults(TrainOptions(), normalized=False)[0]
-    assert defaults(TrainOptions(learning_rate=0.5, weight_decay=0.25), normalized=True) == (0.5, 0.25)
+    assert (
+        optimizer_defaults(TrainOptions(), normalized=True)[0]
+        >= optimizer_defaults(TrainOptions(), normalized=False)[0]
+    )
+    assert optimizer_defaults(TrainOptions(learning_rate=0.5, weight_decay=0.25), normalized=True) == (0.5, 0.25)
 
 
 def test_the_average_follows_closely_while_it_is_young() -> None:
@@ -83,7 +86,7 @@ def test_the_average_follows_closely_while_it_is_young() -> None:
 @pytest.mark.parametrize("schedule", SCHEDULES)
 def test_schedules_rise_and_then_fall_or_stay(schedule: str) -> None:
     options = TrainOptions(schedule=schedule, warmup=0.2)
-    rates = [factor(options, done / 100) for done in range(101)]
+    rates = [rate_factor(options, done / 100) for done in range(101)]
     assert rates[0] == 0
     assert rates[:21] == sorted(rates[:21])
     assert rates[20] == pytest.approx(1.0)
@@ -103,17 +106,17 @@ def test_schedules_rise_and_then_fall_or_stay(schedule: str) -> None:
 def test_without_warm_up_a_schedule_is_its_formula(schedule: str, due: Callable[[float], float]) -> None:
     options = TrainOptions(schedule=schedule, warmup=0.0)
     for done in (0.0, 0.1, 0.4999, 0.51, 0.76, 0.99):
-        assert factor(options, done) == pytest.approx(due(done), abs=1e-6)
+        assert rate_factor(options, done) == pytest.approx(due(done), abs=1e-6)
 
 
 def test_a_rewound_schedule_repeats_its_end() -> None:
     whole = TrainOptions(schedule="cosine", warmup=0.0)
     rewound = TrainOptions(schedule="cosine", warmup=0.0, rewind=0.75)
     for done in (0.0, 0.3, 0.9):
-        assert factor(rewound, done) == pytest.approx(factor(whole, 0.75 + 0.25 * done))
+        assert rate_factor(rewound, done) == pytest.approx(rate_factor(whole, 0.75 + 0.25 * done))
     stepped = TrainOptions(schedule="step", warmup=0.0, rewind=0.6)
-    assert factor(stepped, 0.0) == pytest.approx(0.1)
-    assert factor(stepped, 0.5) == pytest.approx(0.01)
+    assert rate_factor(stepped, 0.0) == pytest.approx(0.1)
+    assert rate_factor(stepped, 0.5) == pytest.approx(0.01)
 
 
 def test_every_option_says_what_it_is() -> None:

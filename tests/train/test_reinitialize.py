@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from onnxprune.model.file import check, open_model, save
+from onnxprune.model.file import check_model, open_model, save
 from onnxprune.steps.train.reinitialize import reinitialize
 from tests.conftest import Build
 from tests.train.harness import weights
@@ -71,7 +71,7 @@ def test_every_network_gets_fresh_weights(name: str, tmp_path: Path) -> None:
     written = reinitialize(model)
     assert written.changed
     save(model, tmp_path / "fresh.onnx")
-    check(tmp_path / "fresh.onnx")
+    check_model(tmp_path / "fresh.onnx")
     for key, array in weights(model).items():
         assert np.isfinite(array).all(), key
 

@@ -14,7 +14,7 @@ from onnxprune.data.pixels import ImageOptions
 from onnxprune.errors import DataError
 from onnxprune.model.signature import Port
 from onnxprune.steps.train.decoding import decoded, in_processes
-from onnxprune.steps.train.samples import Samples, hold_apart
+from onnxprune.steps.train.samples import TrainingSamples, hold_apart
 from tests.train.harness import data_of
 
 GIGABYTE = 1 << 30
@@ -27,7 +27,7 @@ def numbered(size: int = 7) -> Data:
     return data_of({"x": x}, np.arange(COUNT), size)
 
 
-def seen(samples: Samples, epoch: int) -> list[list[int]]:
+def seen(samples: TrainingSamples, epoch: int) -> list[list[int]]:
     return [
         [int(value) for portion in update for value in portion.batch.feed["x"][:, 0]] for update in samples.epoch(epoch)
     ]
@@ -35,7 +35,7 @@ def seen(samples: Samples, epoch: int) -> list[list[int]]:
 
 @pytest.mark.parametrize("memory", [GIGABYTE, 100], ids=["in memory", "streamed"])
 def test_an_epoch_has_every_sample_at_most_once_in_batches_of_one_size(memory: int) -> None:
-    samples = Samples(numbered(), 8, memory, seed=3)
+    samples = TrainingSamples(numbered(), 8, memory, seed=3)
     updates = seen(samples, 0)
     assert [len(update) for update in updates] == [8] * 6
     together = [number for update in updates for number in update]
@@ -45,16 +45,16 @@ def test_an_epoch_has_every_sample_at_most_once_in_batches_of_one_size(memory: i
 
 @pytest.mark.parametrize("memory", [GIGABYTE, 100], ids=["in memory", "streamed"])
 def test_the_order_follows_from_seed_and_epoch(memory: int) -> None:
-    first = Samples(numbered(), 8, memory, seed=3)
-    assert seen(first, 1) == seen(Samples(numbered(), 8, memory, seed=3), 1)
+    first = TrainingSamples(numbered(), 8, memory, seed=3)
+    assert seen(first, 1) == seen(TrainingSamples(numbered(), 8, memory, seed=3), 1)
     assert seen(first, 1) != seen(first, 0)
-    assert seen(first, 1) != seen(Samples(numbered(), 8, memory, seed=4), 1)
+    assert seen(first, 1) != seen(TrainingSamples(numbered(), 8, memory, seed=4), 1)
     assert sorted(seen(first, 1)[0]) != seen(first, 1)[0]
 
 
 @pytest.mark.parametrize("memory", [GIGABYTE, 100], ids=["in memory", "streamed"])
 def test_numbers_and_labels_go_with_their_samples(memory: int) -> None:
-    for update in Samples(numbered(), 8, memory).epoch(0):
+    for update in TrainingSamples(numbered(), 8, memory).epoch(0):
         for portion in update:
             assert portion.batch.labels is not None
             assert portion.numbers.tolist() == portion.batch.labels.tolist() == portion.batch.feed["x"][:, 0].tolist()
@@ -62,19 +62,19 @@ def test_numbers_and_labels_go_with_their_samples(memory: int) -> None:
 
 def test_streaming_shuffles_beyond_a_batch() -> None:
     x = np.arange(400, dtype=np.float32)[:, None]
-    samples = Samples(data_of({"x": x}, size=10), 10, memory=400)  # a window of 100
+    samples = TrainingSamples(data_of({"x": x}, size=10), 10, memory=400)  # a window of 100
     first = seen(samples, 0)[0]
     assert max(first) - min(first) > 20
 
 
 def test_fewer_samples_than_a_batch_are_one() -> None:
-    samples = Samples(numbered(), 128, GIGABYTE)
+    samples = TrainingSamples(numbered(), 128, GIGABYTE)
     assert samples.steps == 1
     assert [len(update) for update in seen(samples, 0)] == [COUNT]
 
 
 def test_batches_of_a_size_that_the_model_fixes_stay_whole() -> None:
-    samples = Samples(numbered(5), 10, GIGABYTE, fixed=True)
+    samples = TrainingSamples(numbered(5), 10, GIGABYTE, fixed=True)
     updates = list(samples.epoch(0))
     assert len(updates) == samples.steps == 5
     for update in updates:
@@ -84,20 +84,20 @@ def test_batches_of_a_size_that_the_model_fixes_stay_whole() -> None:
 
 def test_samples_of_several_lengths_stay_in_their_batches() -> None:
     batches = [Batch({"x": np.zeros((2, length), np.int64)}) for length in (3, 4, 3, 5)]
-    samples = Samples(Data("texts", False, lambda: iter(batches)), 4, GIGABYTE)
+    samples = TrainingSamples(Data("texts", False, lambda: iter(batches)), 4, GIGABYTE)
     lengths = [portion.batch.feed["x"].shape[1] for update in samples.epoch(0) for portion in update]
     assert sorted(lengths) == [3, 3, 4, 5]
 
 
 def test_an_input_without_samples_is_the_same_for_all() -> None:
     data = data_of({"x": np.arange(8, dtype=np.float32)[:, None], "k": np.array(3)}, size=3)
-    for update in Samples(data, 4, GIGABYTE).epoch(0):
+    for update in TrainingSamples(data, 4, GIGABYTE).epoch(0):
         assert update[0].batch.feed["k"] == 3
 
 
 def test_no_samples_are_refused() -> None:
     with pytest.raises(DataError, match="nothing has no samples to train on"):
-        Samples(Data("nothing", False, lambda: iter([])), 4, GIGABYTE)
+        TrainingSamples(Data("nothing", False, lambda: iter([])), 4, GIGABYTE)
 
 
 def all_of(data: Data) -> list[int]:
@@ -152,7 +152,7 @@ def opened(folder: Path, **given: Any) -> Data:
 @pytest.mark.parametrize("memory", [GIGABYTE, 4000], ids=["in memory", "streamed"])
 def test_processes_that_decode_change_nothing(folder: Path, memory: int) -> None:
     data = opened(folder)
-    alone, shared = (Samples(decoded(data, workers), 4, memory, seed=1) for workers in (0, 3))
+    alone, shared = (TrainingSamples(decoded(data, workers), 4, memory, seed=1) for workers in (0, 3))
     assert shared.count == alone.count == 13
     for one, other in zip(alone.epoch(0), shared.epoch(0), strict=True):
         assert one[0].numbers.tolist() == other[0].numbers.tolist()
@@ -186,6 +186,6 @@ def test_data_that_has_no_parts_is_read_here() -> None:
 def test_what_is_held_apart_of_data_in_parts_is_held_apart(folder: Path) -> None:
     fitting, measuring = hold_apart(decoded(opened(folder), 2), 0.25)
     assert measuring is not None
-    assert Samples(fitting, 4, GIGABYTE).count == 10
-    assert Samples(measuring, 4, GIGABYTE).count == 3
+    assert TrainingSamples(fitting, 4, GIGABYTE).count == 10
+    assert TrainingSamples(measuring, 4, GIGABYTE).count == 3
     assert hold_apart(opened(folder), 0.25)[0].part is None  # else all would be read

@@ -11,9 +11,9 @@ import pytest
 import torch
 
 from onnxprune.errors import ModelError
-from onnxprune.model.file import check, open_model, save
+from onnxprune.model.file import check_model, open_model, save
 from onnxprune.steps.train.loop import train
-from onnxprune.steps.train.write import write
+from onnxprune.steps.train.write import write_weights
 from tests.conftest import Build
 from tests.train.harness import LINEAR, blobs, normal, options, weights
 
@@ -41,7 +41,7 @@ def test_types_stay(build: Build, tmp_path: Path, code: int) -> None:
         value.const_value.dtype.value for value in trained.model.graph.initializers.values() if value.const_value
     } == {code}
     save(trained.model, tmp_path / "trained.onnx")
-    check(tmp_path / "trained.onnx")
+    check_model(tmp_path / "trained.onnx")
 
 
 def test_small_updates_add_up_in_half_precision(build: Build) -> None:
@@ -56,7 +56,7 @@ def test_small_updates_add_up_in_half_precision(build: Build) -> None:
 
 def test_what_a_type_cannot_hold_is_limited_and_said(build: Build) -> None:
     model = open_model(build(LINEAR, edit=as_type(onnx.TensorProto.FLOAT16)))
-    written = write(model, {"b": torch.full((8,), -1e6)})
+    written = write_weights(model, {"b": torch.full((8,), -1e6)})
     assert written.clipped == ("b",)
     assert (weights(model)["b"] == np.float16(-65504)).all()
 
@@ -120,13 +120,13 @@ def test_weights_that_do_not_fit_are_refused_before_anything_changes(build: Buil
         ({"w": torch.zeros(2)}, r"\(4, 8\)"),
     ):
         with pytest.raises(ModelError, match=said):
-            write(model, wrong)
+            write_weights(model, wrong)
         assert np.array_equal(weights(model)["w"], before)
 
 
 def test_an_initializer_without_changes_keeps_its_tensor(build: Build) -> None:
     model = open_model(build(LINEAR))
     tensors = {name: value.const_value for name, value in model.graph.initializers.items()}
-    write(model, {name: torch.from_numpy(array.copy()) for name, array in weights(model).items()})
+    write_weights(model, {name: torch.from_numpy(array.copy()) for name, array in weights(model).items()})
     assert all(model.graph.initializers[name].const_value is tensor for name, tensor in tensors.items())
     assert isinstance(model, ir.Model)

@@ -17,7 +17,7 @@ from onnxprune.steps.base import Context
 
 if TYPE_CHECKING:
     from onnxprune.data.base import Data
-    from onnxprune.evaluation.benchmark.suite import Request
+    from onnxprune.evaluation.benchmark.suite import BenchmarkRequest
 
 
 def _list(_: click.Context, __: click.Parameter, values: tuple[str, ...]) -> tuple[str, ...]:
@@ -83,7 +83,7 @@ def command(
         told.check(models)
         batches, shapes = options.pop("batch"), options["input_shape"]
         data = data_from(options, open_model(models[0]), seed)
-        request = suite.Request(batches=batches, input_shapes=shapes, seed=seed, **options)
+        request = suite.BenchmarkRequest(batches=batches, input_shapes=shapes, seed=seed, **options)
         if alignment:
             _check_alone(models, data is not None or metric is not None or request.profile)
             document, show = _alignment(models[0], request, progress)
@@ -97,7 +97,7 @@ Found = tuple[dict[str, Any], Callable[[], None]]
 
 def _benchmark(
     models: tuple[Path, ...],
-    request: Request,
+    request: BenchmarkRequest,
     data: Data | None,
     metric: str | None,
     progress: Callable[[str], None],
@@ -111,7 +111,7 @@ def _benchmark(
     return document.of_benchmark(result, request), lambda: tables.show_benchmark(result)
 
 
-def _alignment(model: Path, request: Request, progress: Callable[[str], None]) -> Found:
+def _alignment(model: Path, request: BenchmarkRequest, progress: Callable[[str], None]) -> Found:
     """The same for --alignment."""
     from onnxprune.report import benchmark_document as document
     from onnxprune.report import benchmark_tables as tables

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import click
 
-from onnxprune.cli.base import JSON, VERBOSITY, examples, print_json, shared
+from onnxprune.cli.base import JSON, VERBOSITY, examples, option_group, print_json
 
 
 @click.command("doctor", epilog=examples("onnxprune doctor", "onnxprune doctor --json"))
-@shared(JSON, VERBOSITY)
+@option_group(JSON, VERBOSITY)
 @click.pass_context
 def command(context: click.Context, as_json: bool, verbose: bool) -> None:  # noqa: ARG001 (the error handler reads it)
     """Look at versions, execution providers, extras and plug-ins, and prune a tiny model from file to file.
@@ -40,6 +40,6 @@ def command(context: click.Context, as_json: bool, verbose: bool) -> None:  # no
             }
         )
     else:
-        doctor.show(checks)
+        doctor.show_findings(checks)
     if not healthy:
         context.exit(1)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from onnxprune.cli.base import STDOUT, Telling, examples, print_json, shared, telling, write_reports
+from onnxprune.cli.base import STDOUT, Telling, examples, option_group, print_json, telling, write_reports
 from onnxprune.cli.options import fields, given
 from onnxprune.data.options import DataOptions
 from onnxprune.errors import OnnxpruneError, UsageError
@@ -18,7 +18,7 @@ from onnxprune.steps.base import Context
 
 if TYPE_CHECKING:
     from onnxprune.evaluation.gate.budgets.base import Budget
-    from onnxprune.evaluation.gate.run import Verdict
+    from onnxprune.evaluation.gate.run import GateVerdict
 
 
 class _Gate(click.Command):
@@ -72,7 +72,7 @@ _TOLD = (
     ),
 )
 @click.argument("models", nargs=-1)
-@shared(*_HOW)
+@option_group(*_HOW)
 @fields(Context, *_OF_CONTEXT, section="")
 @fields(DataOptions, section="Data")
 @telling(*_TOLD)
@@ -92,7 +92,7 @@ def command(
         from onnxprune.data.options import data_from
         from onnxprune.evaluation.gate.budgets.base import BUDGETS
         from onnxprune.evaluation.gate.request import load_request
-        from onnxprune.evaluation.gate.run import matched, run
+        from onnxprune.evaluation.gate.run import matched, run_gate
 
         several = [name.replace("-", "_") for name in BUDGETS if BUDGETS[name].several]
         chosen = {name: value for name, value in options.items() if name not in _OF_CONTEXT} | given(options, Context)
@@ -100,7 +100,7 @@ def command(
         request = load_request(chosen, config)
         models = [path for _, path in matched(request.models) if path]
         told.check(models, junit)
-        verdict = run(request, lambda model: data_from(request.data_options, model, request.seed), progress)
+        verdict = run_gate(request, lambda model: data_from(request.data_options, model, request.seed), progress)
     with _never_as_broken():
         _tell(verdict, github, as_json=told.as_json, quiet=told.quiet, markdown=told.markdown == STDOUT)
         _write(verdict, told.report, told.markdown, junit)
@@ -116,7 +116,7 @@ def _never_as_broken() -> Iterator[None]:
         raise UsageError(str(error)) from error
 
 
-def _write(verdict: Verdict, report: Path | None, markdown: Path | None, junit: Path | None) -> None:
+def _write(verdict: GateVerdict, report: Path | None, markdown: Path | None, junit: Path | None) -> None:
     """The files that were asked for."""
     from onnxprune.report import gate_formats as formats
     from onnxprune.support.files import staged_text
@@ -129,7 +129,7 @@ def _write(verdict: Verdict, report: Path | None, markdown: Path | None, junit: 
                 pass
 
 
-def _tell(verdict: Verdict, github: bool, *, as_json: bool, quiet: bool, markdown: bool) -> None:
+def _tell(verdict: GateVerdict, github: bool, *, as_json: bool, quiet: bool, markdown: bool) -> None:
     """What goes to standard output; `markdown`: as Markdown."""
     from onnxprune.report import gate_formats as formats
     from onnxprune.report.terminal import console

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from onnxprune.cli.base import JSON, MODEL, VERBOSITY, examples, print_json, shared
+from onnxprune.cli.base import JSON, MODEL, VERBOSITY, examples, option_group, print_json
 
 
 @click.command(
@@ -16,7 +16,7 @@ from onnxprune.cli.base import JSON, MODEL, VERBOSITY, examples, print_json, sha
 @MODEL
 @click.option("--graph", type=click.Path(path_type=Path), help="Also write the graph: .graphml, or .json (node-link).")
 @click.option("--frozen", is_flag=True, help="Print every frozen axis, not counts by reason.")
-@shared(JSON, VERBOSITY)
+@option_group(JSON, VERBOSITY)
 def command(model: Path, graph: Path | None, frozen: bool, as_json: bool, verbose: bool) -> None:
     """Show what can be pruned in MODEL, and what cannot and why."""
     from onnxprune.report.progress import progress as reporting

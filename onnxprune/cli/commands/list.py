@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from onnxprune.cli.base import JSON, VERBOSITY, examples, print_json, shared
+from onnxprune.cli.base import JSON, VERBOSITY, examples, option_group, print_json
 
 if TYPE_CHECKING:
     from onnxprune.support.registry import Registry
@@ -31,7 +31,7 @@ FAMILIES = {
 
 @click.command("list", epilog=examples("onnxprune list", "onnxprune list criteria", "onnxprune list metrics --json"))
 @click.argument("family", required=False, type=click.Choice(list(FAMILIES)), metavar="[FAMILY]")
-@shared(JSON, VERBOSITY)
+@option_group(JSON, VERBOSITY)
 def command(family: str | None, as_json: bool, verbose: bool) -> None:  # noqa: ARG001 (-v prints tracebacks)
     """List the members of FAMILY by name, those of installed plug-ins too; without FAMILY the families."""
     from onnxprune.report import listing
@@ -41,9 +41,9 @@ def command(family: str | None, as_json: bool, verbose: bool) -> None:  # noqa: 
     else:
         members = registry_of(family).listing()
     if as_json:
-        print_json(listing.document(family, members))
+        print_json(listing.listing_document(family, members))
     else:
-        listing.show("family" if family is None else family, members)
+        listing.show_listing("family" if family is None else family, members)
 
 
 def registry_of(family: str) -> Registry[Any, Any]:

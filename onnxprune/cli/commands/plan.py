@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from onnxprune.cli.base import JSON, MODEL, QUIET, VERBOSITY, examples, print_json, shared
+from onnxprune.cli.base import JSON, MODEL, QUIET, VERBOSITY, examples, option_group, print_json
 
 if TYPE_CHECKING:
     from onnxprune.steps.plan import Plan
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 @click.argument("plans", type=click.Path(path_type=Path), nargs=-1, required=True)
 @click.option("--torch", "for_torch", is_flag=True, help="Print parameter names of torch and the positions that stay.")
 @click.option("-o", "--output", type=click.Path(path_type=Path), help="Write the plan that does what all of them do.")
-@shared(JSON, QUIET, VERBOSITY)
+@option_group(JSON, QUIET, VERBOSITY)
 def command(
     model: Path,
     plans: tuple[Path, ...],

@@ -9,7 +9,7 @@ from typing import Any
 
 import click
 
-from onnxprune.cli.base import JSON, MODEL, QUIET, VERBOSITY, examples, print_json, shared
+from onnxprune.cli.base import JSON, MODEL, QUIET, VERBOSITY, examples, option_group, print_json
 from onnxprune.cli.options import SectionCommand, fields, given, tell_missing
 from onnxprune.data.options import DataOptions
 from onnxprune.errors import UsageError
@@ -35,7 +35,7 @@ _FORMATS = (".csv", ".json")
 @click.option("--csv", "as_csv", is_flag=True, help="Every score as CSV on standard output, no table.")
 @fields(DataOptions, "data")
 @fields(Context, "seed")
-@shared(JSON, QUIET, VERBOSITY)
+@option_group(JSON, QUIET, VERBOSITY)
 @fields(Prune, "only", "skip")
 @fields(DataOptions, but=("data",))
 @fields(Context, "loss", "providers", "device")
@@ -83,8 +83,8 @@ def _score(
     model: Path, options: Prune, data: DataOptions, settings: dict[str, Any], progress: Callable[[str], None]
 ) -> dict[str, Any]:
     """The document with the scores."""
-    from onnxprune.analysis.select import select
-    from onnxprune.pipeline.run import opened
+    from onnxprune.analysis.select import select_groups
+    from onnxprune.pipeline.run import open_and_inspect
     from onnxprune.report.scores import of_scores
     from onnxprune.steps.prune.score import check_data, score_with
 
@@ -92,8 +92,8 @@ def _score(
     if data.data is None:
         data.check_alone()
         check_data(criterion, None)  # before any work
-    analysis = opened(model, progress).analysis
-    groups = select(analysis, options.only, options.skip)
+    analysis = open_and_inspect(model, progress).analysis
+    groups = select_groups(analysis, options.only, options.skip)
     seed = settings.get("seed", 0)
     samples = data.open(lambda: analysis.model, seed)
     progress("scoring")

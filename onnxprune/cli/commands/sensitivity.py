@@ -65,7 +65,7 @@ def command(
     """
     with told.progress() as progress:
         from onnxprune.pipeline.run import sensitivity
-        from onnxprune.report.sensitivity import document, show
+        from onnxprune.report.sensitivity import sensitivity_document, show_sensitivity
         from onnxprune.support.cache import default_cache
         from onnxprune.support.files import staged_text
 
@@ -91,4 +91,4 @@ def command(
 
             with staged_text(to_svg(found.metric, groups, found.curves), plot):
                 pass
-    told.tell(document(model, groups, found), lambda: show(groups, found, ratios))
+    told.tell(sensitivity_document(model, groups, found), lambda: show_sensitivity(groups, found, ratios))

@@ -14,8 +14,8 @@ from typing import IO
 
 import numpy as np
 
-from onnxprune.data.base import Array, Batch, Request, Start, source
-from onnxprune.data.columns import Column, chunks, inputs_of, is_sample, labels_of, one_label, one_sample
+from onnxprune.data.base import Array, Batch, SampleRequest, Start, source
+from onnxprune.data.columns import Column, chunks, inputs_of, is_sample, label_column, one_label, one_sample
 from onnxprune.errors import DataError
 from onnxprune.support.messages import one_line
 
@@ -34,7 +34,7 @@ _DAMAGED = (
 )
 
 
-class Rows(Column):
+class ArrayRows(Column):
     """An array in a file of `size` bytes, read from its first row on.
 
     Raises DataError for what is not a plain array (objects would need pickle, which is never read) or not all there.
@@ -71,7 +71,7 @@ class Rows(Column):
         return np.frombuffer(content, self._dtype).reshape(shape)
 
 
-def _recognizes(request: Request) -> bool:
+def _recognizes(request: SampleRequest) -> bool:
     path = request.path
     return path.suffix in _SUFFIXES or (path.is_dir() and any(file.suffix in _SUFFIXES for file in path.iterdir()))
 
@@ -82,7 +82,7 @@ def _recognizes(request: Request) -> bool:
     _recognizes,
     options=("labels",),
 )
-def open_arrays(request: Request) -> Start:
+def open_arrays(request: SampleRequest) -> Start:
     """Arrays by input name. Where the model has one input, one array fits it whatever its name.
 
     The .npy files of a folder are one array for each input where they are named so, else one sample each; an .npz file
@@ -99,23 +99,23 @@ def open_arrays(request: Request) -> Start:
     return lambda: _one_by_one(files, request)
 
 
-def _together(files: list[Path], request: Request) -> Iterator[Batch]:
+def _together(files: list[Path], request: SampleRequest) -> Iterator[Batch]:
     """All samples, from arrays that lie side by side."""
     with _opened(files) as arrays:
-        yield from chunks(inputs_of(arrays, request), labels_of(arrays, request), request, request.spec)
+        yield from chunks(inputs_of(arrays, request), label_column(arrays, request), request, request.spec)
 
 
-def _one_by_one(files: list[Path], request: Request) -> Iterator[Batch]:
+def _one_by_one(files: list[Path], request: SampleRequest) -> Iterator[Batch]:
     """Samples from one file after the other; the labels come with them, or from a file of their own."""
     own = request.path / f"{request.labels}.npy"
     with contextlib.ExitStack() as stack:
-        labels = labels_of(stack.enter_context(_opened([own])), request) if own in files else None
+        labels = label_column(stack.enter_context(_opened([own])), request) if own in files else None
         for file in files:
             if file == own:
                 continue
             with _opened([file]) as arrays:
                 inputs = inputs_of(arrays, request)
-                beside = labels or labels_of(arrays, request)
+                beside = labels or label_column(arrays, request)
                 if not is_sample({name: rows.shape for name, rows in inputs.items()}, request):
                     yield from chunks(inputs, beside, request, str(file), labels_go_on=labels is not None)
                     continue
@@ -125,14 +125,14 @@ def _one_by_one(files: list[Path], request: Request) -> Iterator[Batch]:
 
 
 @contextlib.contextmanager
-def _opened(files: list[Path]) -> Iterator[dict[str, Rows]]:
+def _opened(files: list[Path]) -> Iterator[dict[str, ArrayRows]]:
     """The arrays in some files by name. Raises DataError where one is not numpy's or is damaged, also in the block."""
     with contextlib.ExitStack() as stack:
         try:
             found = {}
             for file in files:
                 for name, stream, size in _streams(file, stack):
-                    found[name] = Rows(stream, f"{file}: array '{name}'", size)
+                    found[name] = ArrayRows(stream, f"{file}: array '{name}'", size)
             yield found
         except _DAMAGED as error:
             raise DataError(f"{', '.join(map(str, files))} cannot be read: {one_line(error)}; save it again") from None

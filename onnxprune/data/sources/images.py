@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from onnxprune.data import pixels
-from onnxprune.data.base import Batch, Request, Start, source
+from onnxprune.data.base import Batch, SampleRequest, Start, source
 from onnxprune.errors import DataError
 
 SUFFIXES = {".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp"}
@@ -23,7 +23,7 @@ def _folders(path: Path) -> list[Path]:
     return sorted(entry for entry in path.iterdir() if entry.is_dir())
 
 
-def _recognizes(request: Request) -> bool:
+def _recognizes(request: SampleRequest) -> bool:
     """A folder with an image in it or at most two folders below it."""
     path = request.path
     if not path.is_dir():
@@ -40,7 +40,7 @@ def _recognizes(request: Request) -> bool:
     options=("images",),
     parts=True,
 )
-def open_images(request: Request) -> Start:
+def open_images(request: SampleRequest) -> Start:
     """Images in an order shuffled by the seed. Folders directly below, sorted by name, are the classes 0, 1, ...
 
     Raises DataError where images lie beside folders of images (are there classes or not?), and where the classes are
@@ -73,7 +73,7 @@ def _below(folder: Path) -> list[str]:
     return sorted(str(file) for file in found if _is_image(file))
 
 
-def _read(files: list[tuple[str, int | None]], recipe: pixels.Recipe, request: Request) -> Iterator[Batch]:
+def _read(files: list[tuple[str, int | None]], recipe: pixels.PixelRecipe, request: SampleRequest) -> Iterator[Batch]:
     """One image after the other."""
     name = request.ports[0].name
     for file, label in files:

@@ -9,7 +9,7 @@ import sys
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from onnxprune.data.base import Batch, Request, Start, source
+from onnxprune.data.base import Batch, SampleRequest, Start, source
 from onnxprune.data.items import batches_of, iterator, said
 from onnxprune.errors import DataError
 from onnxprune.support.messages import did_you_mean
@@ -17,14 +17,14 @@ from onnxprune.support.messages import did_you_mean
 _SPEC = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*")
 
 
-def _recognizes(request: Request) -> bool:
+def _recognizes(request: SampleRequest) -> bool:
     return _SPEC.fullmatch(request.spec) is not None and not request.path.exists()
 
 
 @source(
     "python", "module:function, which yields input dictionaries or pairs of one and labels", _recognizes, batched=True
 )
-def open_python(request: Request) -> Start:
+def open_python(request: SampleRequest) -> Start:
     """`module:function`, imported as from the current folder and called without arguments for every pass.
 
     It yields dictionaries of arrays by input name, or pairs of one and its labels; each is one batch, fed to the model
@@ -54,7 +54,7 @@ def _imported(spec: str) -> Callable[[], Any]:
     return function  # type: ignore[no-any-return]
 
 
-def _pass(function: Callable[[], Any], request: Request) -> Iterator[Batch]:
+def _pass(function: Callable[[], Any], request: SampleRequest) -> Iterator[Batch]:
     try:
         items = iterator(function())
     except (Exception, SystemExit) as error:

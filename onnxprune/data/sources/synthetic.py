@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 import onnx_ir as ir
 
-from onnxprune.data.base import Array, Batch, Hints, ImageStatistics, Request, Start, source
+from onnxprune.data.base import Array, Batch, Hints, ImageStatistics, SampleRequest, Start, source
 from onnxprune.data.pixels import channel_axis
 from onnxprune.model.signature import Feed, Port, ports_of, synthetic_feed
 from onnxprune.ops.traits import convolves, look_ups, repeats, retypes, runs_on_statistics, statistics
@@ -28,7 +28,7 @@ Floats = npt.NDArray[np.float64]
 
 
 @source("synthetic", "synthetic, made up", lambda request: request.spec == "synthetic", batched=True)
-def open_synthetic(request: Request) -> Start:
+def open_synthetic(request: SampleRequest) -> Start:
     """Made-up inputs, 128 samples unless a number is asked for.
 
     Images are `natural_noise`, with the channels' mean and covariance that `request.hints` has; other floats are
@@ -38,7 +38,7 @@ def open_synthetic(request: Request) -> Start:
     return lambda: _batches(request)
 
 
-def _batches(request: Request) -> Iterator[Batch]:
+def _batches(request: SampleRequest) -> Iterator[Batch]:
     left, index = request.samples or SAMPLES, 0
     while left > 0:
         count = min(left, request.batch)
@@ -46,7 +46,7 @@ def _batches(request: Request) -> Iterator[Batch]:
         left, index = left - count, index + 1
 
 
-def _feed(request: Request, count: int, index: int) -> Feed:
+def _feed(request: SampleRequest, count: int, index: int) -> Feed:
     sizes: dict[str, int] = {}
     for port in request.ports:  # the batch first: other inputs may have its name on an axis that is none
         if port.batch_symbol is not None:

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from onnxprune.data import pixels
-from onnxprune.data.base import Array, Batch, Request, Start, source
+from onnxprune.data.base import Array, Batch, SampleRequest, Start, source
 from onnxprune.data.columns import from_rows
 from onnxprune.errors import DataError, MissingExtraError
 from onnxprune.model.signature import Port
@@ -25,7 +25,7 @@ _SUFFIXES = {".parquet", ".arrow"}
 _STATE, _SPLITS = "state.json", "dataset_dict.json"
 
 
-def _recognizes(request: Request) -> bool:
+def _recognizes(request: SampleRequest) -> bool:
     path = request.path
     if not path.is_dir():
         return path.suffix in _SUFFIXES
@@ -38,7 +38,7 @@ def _recognizes(request: Request) -> bool:
     _recognizes,
     options=("labels", "images"),
 )
-def open_tables(request: Request) -> Start:
+def open_tables(request: SampleRequest) -> Start:
     """Columns by input name; where the model has one input, the only column, or the only one of images, fits it.
 
     Lists, nested ones too, become axes and have to be of one length. Images are bytes, or structs with a field
@@ -63,7 +63,7 @@ def open_tables(request: Request) -> Start:
     return start
 
 
-def _files(request: Request) -> list[Path]:
+def _files(request: SampleRequest) -> list[Path]:
     """The tables, in order."""
     path = request.path
     if not path.exists():
@@ -84,12 +84,12 @@ def _files(request: Request) -> list[Path]:
     return sorted(file for file in path.iterdir() if file.suffix in _SUFFIXES)
 
 
-def _read(file: Path, request: Request) -> Iterator[Batch]:
+def _read(file: Path, request: SampleRequest) -> Iterator[Batch]:
     with _opened(file) as (schema, rows):
         yield from read_rows(schema, rows, str(file), request)
 
 
-def read_rows(schema: Any, rows: Rows, source: str, request: Request) -> Iterator[Batch]:
+def read_rows(schema: Any, rows: Rows, source: str, request: SampleRequest) -> Iterator[Batch]:
     """Samples from the rows of a table.
 
     Args:
@@ -152,7 +152,7 @@ def _slices(batches: Iterator[Any], columns: list[str], count: int) -> Iterator[
             yield selected.slice(start, count)
 
 
-def _column(port: Port, schema: Any, request: Request) -> str:
+def _column(port: Port, schema: Any, request: SampleRequest) -> str:
     """The name of the column for an input."""
     names: list[str] = [name for name in schema.names if name != request.labels]
     if port.name in names:
@@ -174,7 +174,7 @@ def _holds_images(kind: Any) -> bool:
     return bool(types.is_binary(kind) or types.is_large_binary(kind))
 
 
-def _images(column: Any, recipe: pixels.Recipe, name: str) -> Array:
+def _images(column: Any, recipe: pixels.PixelRecipe, name: str) -> Array:
     """Encoded images as one array. Raises DataError for images of several sizes and for those that are elsewhere."""
     arrays = []
     for row in column.to_pylist():

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from onnxprune.data.base import Array, Batch, Request, Start, source
+from onnxprune.data.base import Array, Batch, SampleRequest, Start, source
 from onnxprune.data.columns import from_rows
 from onnxprune.errors import DataError, MissingExtraError
 from onnxprune.model.signature import Port
@@ -30,7 +30,7 @@ _NAMES = {
 }
 
 
-def _recognizes(request: Request) -> bool:
+def _recognizes(request: SampleRequest) -> bool:
     suffix = request.path.suffix
     return (request.path.is_file() or suffix in _TEXT) and (
         suffix in _TEXT or (request.tokenizer is not None and suffix not in _OTHERS)
@@ -43,7 +43,7 @@ def _recognizes(request: Request) -> bool:
     _recognizes,
     options=("tokenizer",),
 )
-def open_text(request: Request) -> Start:
+def open_text(request: SampleRequest) -> Start:
     """Lines that are not blank, as token ids [batch, length] with their mask, segment ids (0) and positions.
 
     The length is the model's where that is static, else that of the batch's longest line, cut where the tokenizer's
@@ -58,7 +58,7 @@ def open_text(request: Request) -> Start:
     return lambda: _read(tokenizer, roles, request)
 
 
-def _role(port: Port, request: Request) -> str:
+def _role(port: Port, request: SampleRequest) -> str:
     name = port.name.lower().partition(":")[0]
     for role, names in _NAMES.items():
         if name in names:
@@ -71,7 +71,7 @@ def _role(port: Port, request: Request) -> str:
     )
 
 
-def _length(request: Request) -> int | None:
+def _length(request: SampleRequest) -> int | None:
     """The static sequence length of the model, if it has one."""
     sizes = [port.shape[1 - (port.batch_axis or 0)] for port in request.ports if len(port.shape) == 2]
     return next((size for size in sizes if isinstance(size, int)), None)
@@ -102,7 +102,7 @@ def _tokenizer(path: Path, length: int | None) -> Tokenizer:
     return tokenizer
 
 
-def _read(tokenizer: Tokenizer, roles: dict[str, str], request: Request) -> Iterator[Batch]:
+def _read(tokenizer: Tokenizer, roles: dict[str, str], request: SampleRequest) -> Iterator[Batch]:
     try:
         with request.path.open(encoding="utf-8") as file:
             lines = (line.strip() for line in file)

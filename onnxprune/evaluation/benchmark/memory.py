@@ -19,7 +19,7 @@ _PROBE = Path(__file__).with_name("memory_probe.py")
 
 
 @dataclass(frozen=True)
-class Memory:
+class PeakMemory:
     """Resident bytes of a fresh process at their peak, and how many of them came with the model.
 
     Memory on a GPU is not in it.
@@ -29,7 +29,7 @@ class Memory:
     added: int
 
 
-def peak_memory(model: Runnable, setting: Setting, feed: Feed) -> Memory | None:
+def peak_memory(model: Runnable, setting: Setting, feed: Feed) -> PeakMemory | None:
     """Load and run a model in a process of its own; None where that cannot be measured (inputs of text, Windows)."""
     if any(array.dtype == object for array in feed.values()) or sys.platform == "win32":
         return None
@@ -41,4 +41,4 @@ def peak_memory(model: Runnable, setting: Setting, feed: Feed) -> Memory | None:
     if done.returncode:
         return None
     before, peak = map(int, done.stdout.split()[-2:])
-    return Memory(peak, peak - before)
+    return PeakMemory(peak, peak - before)

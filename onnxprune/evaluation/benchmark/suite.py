@@ -15,12 +15,12 @@ from onnxprune.errors import UsageError
 from onnxprune.evaluation import metrics
 from onnxprune.evaluation.benchmark.comparison import Comparison, compare
 from onnxprune.evaluation.benchmark.drift import Drift, drift
-from onnxprune.evaluation.benchmark.memory import Memory, peak_memory
+from onnxprune.evaluation.benchmark.memory import PeakMemory, peak_memory
 from onnxprune.evaluation.benchmark.profile import Profile, profile
 from onnxprune.model.file import Given, file_bytes, name_of, open_model, runnable
 from onnxprune.model.signature import Feed, Port, given_sizes, ports_of
-from onnxprune.runtime.latency import Latency, Setting, made_inputs, measure
-from onnxprune.runtime.providers import choose, short
+from onnxprune.runtime.latency import Latency, Setting, made_inputs, measure_latency
+from onnxprune.runtime.providers import choose_providers, short
 from onnxprune.runtime.session import Runnable
 from onnxprune.support.progress import within
 
@@ -31,7 +31,7 @@ _BUSY = 1.2
 
 
 @dataclass(frozen=True)
-class Request:
+class BenchmarkRequest:
     """What to measure. Every provider is tried with every batch size and every number of threads.
 
     Attributes:
@@ -62,7 +62,7 @@ class Measured:
     """One model at one setting; `comparison` is with the first model, and None for that one itself."""
 
     latency: Latency
-    memory: Memory | None
+    memory: PeakMemory | None
     comparison: Comparison | None
 
 
@@ -76,7 +76,7 @@ class Quality:
 
 
 @dataclass(frozen=True)
-class Result:
+class BenchmarkResult:
     """What a benchmark found.
 
     Attributes:
@@ -102,12 +102,12 @@ class Result:
 
 def benchmark(
     models: Sequence[Given],
-    request: Request = Request(),
+    request: BenchmarkRequest = BenchmarkRequest(),
     *,
     data: Data | None = None,
     metric: str | None = None,
     progress: Callable[[str], None] = lambda _: None,
-) -> Result:
+) -> BenchmarkResult:
     """Measure models side by side; what was given is only read.
 
     Args:
@@ -124,7 +124,7 @@ def benchmark(
         raise UsageError("no model is given: give the path of at least one")
     if metric is not None and data is None:
         raise UsageError(f"metric '{metric}' is computed on data, which is not there; add --data")
-    providers, notes = choose(request.providers)
+    providers, notes = choose_providers(request.providers)
     opened = [open_model(model) if isinstance(model, Path) else model for model in files]
     ports = ports_of(opened[0])
     sizes, chosen = sizes_for(files[0], ports, request.input_shapes, data)
@@ -140,7 +140,7 @@ def benchmark(
     apart = drift(files, inputs.feeds(first.batch), [first.provider]) if len(files) > 1 else []
     quality = _quality(files, data, metric, first.provider, progress)
     progress("profiling" if request.profile else "done")
-    return Result(
+    return BenchmarkResult(
         models=tuple(map(name_of, files)),
         file_bytes=tuple(map(file_bytes, opened)),
         measured=measured,
@@ -153,13 +153,17 @@ def benchmark(
 
 
 def _measure(
-    files: Sequence[Runnable], setting: Setting, inputs: Inputs, request: Request, progress: Callable[[str], None]
+    files: Sequence[Runnable],
+    setting: Setting,
+    inputs: Inputs,
+    request: BenchmarkRequest,
+    progress: Callable[[str], None],
 ) -> tuple[Measured, ...]:
     feed, at = (
         inputs.feed(setting.batch),
         f"{short(setting.provider)}, batch {setting.batch}, {setting.threads} threads",
     )
-    latencies = measure(
+    latencies = measure_latency(
         files,
         setting,
         rounds=request.rounds,

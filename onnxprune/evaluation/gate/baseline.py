@@ -42,7 +42,7 @@ class MetricEntry(_Entry):
     on: dict[str, Any]
 
 
-class Entry(_Entry):
+class BaselineEntry(_Entry):
     """What was measured of one model; `sha256` says of which file exactly, external data included."""
 
     sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
@@ -57,15 +57,15 @@ class BaselineFile(_Entry):
     """The whole file: models by their path from the folder of the file."""
 
     format: Literal[1]
-    models: dict[StrictStr, Entry]
+    models: dict[StrictStr, BaselineEntry]
 
 
-def key_of(model: Path, file: Path) -> str:
+def baseline_key(model: Path, file: Path) -> str:
     """The name of a model in a baseline file: the same wherever the two lie together."""
     return Path(os.path.relpath(model, file.parent)).as_posix()
 
 
-def read_baseline(file: Path) -> dict[str, Entry]:
+def read_baseline(file: Path) -> dict[str, BaselineEntry]:
     """The entries of a baseline file. Raises UsageError for one that is missing, damaged or of another format."""
     try:
         document = json.loads(file.read_text(encoding="utf-8"), parse_constant=_refuse, object_pairs_hook=_unique)
@@ -82,7 +82,7 @@ def read_baseline(file: Path) -> dict[str, Entry]:
         raise UsageError(f"the baseline {file} is damaged: {_first(invalid)}; {_ADVICE}") from None
 
 
-def write_baseline(file: Path, entries: Mapping[str, Entry]) -> None:
+def write_baseline(file: Path, entries: Mapping[str, BaselineEntry]) -> None:
     """Write the file, atomically; the same entries give the same bytes."""
     document = BaselineFile(format=FORMAT, models=dict(entries)).model_dump(exclude_none=True)
     with staged_text(json.dumps(document, indent=2, sort_keys=True) + "\n", file):

@@ -9,7 +9,7 @@ from decimal import Decimal
 from math import inf, isfinite
 from typing import Any
 
-from onnxprune.support.quantities import BYTES, COUNTS, SECONDS, split
+from onnxprune.support.quantities import BYTES, COUNTS, SECONDS, split_quantity
 
 
 @dataclass(frozen=True)
@@ -51,9 +51,9 @@ def time_limit(value: Any) -> float:
 
 def _limit(value: Any, units: Mapping[str, Decimal], expected: str, *, relative: bool = True) -> Limit:
     try:
-        number, unit = split(value)
+        number_reader, unit = split_quantity(value)
         share = relative and unit == "%"
-        return Limit(str(value), number if share else number * units[unit], share)
+        return Limit(str(value), number_reader if share else number_reader * units[unit], share)
     except (KeyError, ValueError):
         raise ValueError(f"expected {expected}, not {value!r}") from None
 
@@ -85,7 +85,7 @@ def opsets(value: Any) -> Opsets:
     raise ValueError(f"expected an opset like 17, 13-21, >=13 or <=21, not {value!r}")
 
 
-def number(*, above: float = -inf, low: float = -inf, high: float = inf) -> Callable[[Any], float]:
+def number_reader(*, above: float = -inf, low: float = -inf, high: float = inf) -> Callable[[Any], float]:
     """A reader of finite numbers in a range; `above` is not in it, `low` and `high` are."""
     parts = [f"above {above:g}"] * (above > -inf) + [f"of at least {low:g}"] * (low > -inf)
     expected = " and ".join([*parts, *([f"up to {high:g}"] * (high < inf))])

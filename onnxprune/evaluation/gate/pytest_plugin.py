@@ -21,9 +21,9 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 if TYPE_CHECKING:
-    from onnxprune.evaluation.gate.run import Verdict
+    from onnxprune.evaluation.gate.run import GateVerdict
 
-Budgets = Callable[..., "Verdict"]
+Budgets = Callable[..., "GateVerdict"]
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -47,17 +47,17 @@ def onnx_budget(request: pytest.FixtureRequest) -> Budgets:
     return lambda *models, **budgets: _check(root, *models, **budgets)
 
 
-def _check(root: Path, *models: str | Path, **options: Any) -> Verdict:
+def _check(root: Path, *models: str | Path, **options: Any) -> GateVerdict:
     """Fails the test unless every budget could be checked and holds."""
     from onnxprune.data.options import data_from
     from onnxprune.errors import OnnxpruneError
     from onnxprune.evaluation.gate.request import load_request
-    from onnxprune.evaluation.gate.run import run, to_lines
+    from onnxprune.evaluation.gate.run import run_gate, to_lines
 
     with contextlib.chdir(root):
         try:
             request = load_request({"models": tuple(map(str, models)), **options})
-            verdict = run(request, lambda model: data_from(request.data_options, model, request.seed))
+            verdict = run_gate(request, lambda model: data_from(request.data_options, model, request.seed))
         except OnnxpruneError as error:
             pytest.fail(f"onnxprune gate: {error}", pytrace=False)
     if verdict.exit_code:

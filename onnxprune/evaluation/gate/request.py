@@ -49,7 +49,7 @@ Reals = Annotated[tuple[Real, ...], BeforeValidator(lambda value: tuple(value) i
 Sides = Annotated[int | tuple[int, int], PlainValidator(_sides)]
 
 
-class Samples(BaseModel):
+class GateData(BaseModel):
     """The data that metrics are taken on; the fields are the options of every command with --data."""
 
     data: StrictStr | None = None
@@ -67,7 +67,7 @@ class Samples(BaseModel):
     tokenizer: Path | None = None
 
 
-class Request(Samples):
+class GateRequest(GateData):
     """Models, budgets (by name, see `budgets.base.BUDGETS`), and how to measure.
 
     Attributes:
@@ -111,10 +111,10 @@ class Request(Samples):
     @property
     def data_options(self) -> dict[str, Any]:
         """Keyword arguments for `cli.data_options.data_from`."""
-        return {name: getattr(self, name) for name in Samples.model_fields}
+        return {name: getattr(self, name) for name in GateData.model_fields}
 
 
-def load_request(given: Mapping[str, Any], config: Path | None = None, folder: Path = Path()) -> Request:
+def load_request(given: Mapping[str, Any], config: Path | None = None, folder: Path = Path()) -> GateRequest:
     """What was given, over what a configuration says.
 
     Args:
@@ -171,12 +171,12 @@ def _read(path: Path) -> dict[str, Any]:
         raise UsageError(f"{path} is not TOML: {one_line(error)}") from None
 
 
-def _validated(table: Mapping[str, Any], source: str) -> Request:
+def _validated(table: Mapping[str, Any], source: str) -> GateRequest:
     """What a table of options asks for: the budgets by themselves, the rest as the fields of a request."""
     asked = {name: table[name] for name in BUDGETS if table.get(name) is not None}
     limits = {name: _limit(name, value, source) for name, value in asked.items()}
     try:
-        request = Request.model_validate({name: value for name, value in table.items() if name not in BUDGETS})
+        request = GateRequest.model_validate({name: value for name, value in table.items() if name not in BUDGETS})
     except ValidationError as invalid:
         raise UsageError(f"{source}: {first_error(invalid)}") from None
     request._budgets = limits
@@ -195,7 +195,7 @@ def first_error(invalid: ValidationError) -> str:
     error = invalid.errors()[0]
     place = ".".join(str(part) for part in error["loc"][:1])
     if error["type"] == "extra_forbidden":
-        known = [*(str(field.alias) for field in Request.model_fields.values()), *BUDGETS]
+        known = [*(str(field.alias) for field in GateRequest.model_fields.values()), *BUDGETS]
         return f"unknown key '{place}'{did_you_mean(place, known)}"
     said = error["msg"].removeprefix("Value error, ")
     found = "" if error["type"] == "value_error" else f", not {error['input']!r}"

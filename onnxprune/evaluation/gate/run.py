@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Any, Literal
 
 from onnxprune.errors import OnnxpruneError, UsageError
-from onnxprune.evaluation.gate.baseline import Entry, key_of, read_baseline, write_baseline
+from onnxprune.evaluation.gate.baseline import BaselineEntry, baseline_key, read_baseline, write_baseline
 from onnxprune.evaluation.gate.budgets.base import BUDGETS, Finding, NoBaselineError
-from onnxprune.evaluation.gate.request import Request, is_baseline_file
+from onnxprune.evaluation.gate.request import GateRequest, is_baseline_file
 from onnxprune.evaluation.gate.subject import DataOf, Progress, Subject
 from onnxprune.support.files import check_target
 
@@ -20,7 +20,7 @@ Status = Literal["ok", "broken", "unchecked", "new"]
 
 
 @dataclass(frozen=True)
-class Check:
+class BudgetCheck:
     """One budget of one model.
 
     Attributes:
@@ -46,11 +46,11 @@ class Checked:
     """A model, or a pattern that matched none, and its checks."""
 
     model: str
-    checks: tuple[Check, ...]
+    checks: tuple[BudgetCheck, ...]
 
 
 @dataclass(frozen=True)
-class Verdict:
+class GateVerdict:
     """What the gate found.
 
     Attributes:
@@ -79,7 +79,7 @@ class Verdict:
         return f"{len(self.models)} model{'s' if len(self.models) > 1 else ''}: budgets " + ", ".join(shown)
 
 
-def run(request: Request, data_of: DataOf, progress: Progress = lambda _: None) -> Verdict:
+def run_gate(request: GateRequest, data_of: DataOf, progress: Progress = lambda _: None) -> GateVerdict:
     """Check every model, and write the baseline where that was asked for and all budgets hold.
 
     Raises UsageError for a baseline that cannot be used, ModelError where it cannot be written. What is wrong with a
@@ -87,13 +87,13 @@ def run(request: Request, data_of: DataOf, progress: Progress = lambda _: None) 
     """
     baselines = _baselines(request, data_of, progress)
     checked: list[Checked] = []
-    measured: dict[str, Entry] = {}
+    measured: dict[str, BaselineEntry] = {}
     for name, path in matched(request.models):
         if path is None:
             checked.append(Checked(_printable(name), (_no_model(name),)))
             continue
         entries = baselines if isinstance(baselines, dict) else {}
-        key = key_of(path, request.baseline) if request.update_baseline and request.baseline else ""
+        key = baseline_key(path, request.baseline) if request.update_baseline and request.baseline else ""
         baseline = _entry_of(path, request, baselines) if isinstance(baselines, dict) else baselines
         model = Subject(path, request, data_of, baseline, progress)
         checks = [_check(name, limit, model) for name, limit in request.budgets.items()]
@@ -101,17 +101,17 @@ def run(request: Request, data_of: DataOf, progress: Progress = lambda _: None) 
             try:
                 measured[key] = model.entry(entries.get(key))
             except OnnxpruneError as error:
-                checks.append(Check("update-baseline", "unchecked", None, _printable(str(error))))
+                checks.append(BudgetCheck("update-baseline", "unchecked", None, _printable(str(error))))
         checked.append(Checked(_printable(str(path)), tuple(checks)))
-    verdict = Verdict(tuple(checked))
+    verdict = GateVerdict(tuple(checked))
     if request.update_baseline and request.baseline is not None and verdict.exit_code == 0:
         assert isinstance(baselines, dict)
         write_baseline(request.baseline, {**baselines, **measured})
-        return Verdict(verdict.models, request.baseline)
+        return GateVerdict(verdict.models, request.baseline)
     return verdict
 
 
-def _baselines(request: Request, data_of: DataOf, progress: Progress) -> dict[str, Entry] | Subject | None:
+def _baselines(request: GateRequest, data_of: DataOf, progress: Progress) -> dict[str, BaselineEntry] | Subject | None:
     """The model to compare with, the numbers by model, or None."""
     path = request.baseline
     if path is None:
@@ -126,9 +126,9 @@ def _baselines(request: Request, data_of: DataOf, progress: Progress) -> dict[st
     return read_baseline(path) if path.exists() else {}
 
 
-def _entry_of(path: Path, request: Request, entries: dict[str, Entry]) -> Entry | None:
+def _entry_of(path: Path, request: GateRequest, entries: dict[str, BaselineEntry]) -> BaselineEntry | None:
     assert request.baseline is not None
-    return entries.get(key_of(path, request.baseline))
+    return entries.get(baseline_key(path, request.baseline))
 
 
 def matched(patterns: Sequence[str]) -> Iterator[tuple[str, Path | None]]:
@@ -145,31 +145,33 @@ def matched(patterns: Sequence[str]) -> Iterator[tuple[str, Path | None]]:
                 yield pattern, path
 
 
-def _no_model(pattern: str) -> Check:
+def _no_model(pattern: str) -> BudgetCheck:
     said = "matches no file" if glob.has_magic(pattern) else "does not exist"
-    return Check("model", "unchecked", None, said, "", "check the path")
+    return BudgetCheck("model", "unchecked", None, said, "", "check the path")
 
 
-def _check(name: str, limit: Any, model: Subject) -> Check:
+def _check(name: str, limit: Any, model: Subject) -> BudgetCheck:
     try:
         finding = BUDGETS[name](limit, model)
     except NoBaselineError as error:
         status: Status = "new" if model.request.update_baseline else "unchecked"
-        return Check(name, status, None, _printable(str(error)) if status == "unchecked" else "becomes the baseline")
+        return BudgetCheck(
+            name, status, None, _printable(str(error)) if status == "unchecked" else "becomes the baseline"
+        )
     except OnnxpruneError as error:
-        return Check(name, "unchecked", None, _printable(str(error)))
+        return BudgetCheck(name, "unchecked", None, _printable(str(error)))
     except Exception as error:  # a bug over one model must not pass, nor hide what the others are like
         said = f"unexpected {type(error).__name__}: {error}; this is a bug, please report it"
-        return Check(name, "unchecked", None, _printable(said))
+        return BudgetCheck(name, "unchecked", None, _printable(said))
     return _of_finding(name, finding)
 
 
-def _of_finding(name: str, finding: Finding) -> Check:
+def _of_finding(name: str, finding: Finding) -> BudgetCheck:
     found = finding.found
     finite = found if isinstance(found, list) or isfinite(found) else None
     status: Status = "ok" if finding.holds else "broken"
     shown, limit, note = map(_printable, (finding.shown, finding.limit, finding.note))
-    return Check(name, status, finite, shown, limit, note)
+    return BudgetCheck(name, status, finite, shown, limit, note)
 
 
 def _printable(text: str) -> str:
@@ -180,24 +182,24 @@ def _printable(text: str) -> str:
 WORDS = {"ok": "holds", "broken": "broken", "unchecked": "could not be checked", "new": "new"}
 
 
-def to_lines(verdict: Verdict) -> list[str]:
+def to_lines(verdict: GateVerdict) -> list[str]:
     """A line for each check that failed."""
     return [f"{model.model}: {sentence(check)}" for model, check in failed(verdict)]
 
 
-def sentence(check: Check) -> str:
+def sentence(check: BudgetCheck) -> str:
     """`max-size broken: 5,100,000 bytes, at most 5,000,000 bytes`."""
     said = ", ".join(part for part in (check.shown, check.limit) if part)
     return f"{check.budget} {WORDS[check.status]}: {said}" + (f" ({check.note})" if check.note else "")
 
 
-def checks(verdict: Verdict) -> Iterator[tuple[Checked, Check]]:
+def checks(verdict: GateVerdict) -> Iterator[tuple[Checked, BudgetCheck]]:
     """Every check with the model that it is of."""
     for model in verdict.models:
         for check in model.checks:
             yield model, check
 
 
-def failed(verdict: Verdict) -> Iterator[tuple[Checked, Check]]:
+def failed(verdict: GateVerdict) -> Iterator[tuple[Checked, BudgetCheck]]:
     """The checks that make the gate fail."""
     return (pair for pair in checks(verdict) if pair[1].status in ("broken", "unchecked"))

@@ -15,14 +15,14 @@ from onnxprune.analysis.inspect import inspect
 from onnxprune.data.base import Data
 from onnxprune.errors import DataError, ModelError, UsageError
 from onnxprune.evaluation import metrics
-from onnxprune.evaluation.gate.baseline import Entry, LatencyEntry, MetricEntry
-from onnxprune.evaluation.gate.request import Request
+from onnxprune.evaluation.gate.baseline import BaselineEntry, LatencyEntry, MetricEntry
+from onnxprune.evaluation.gate.request import GateRequest
 from onnxprune.evaluation.metrics import METRICS, Metric
 from onnxprune.model.file import digest, file_bytes, open_model
 from onnxprune.model.signature import given_sizes, ports_of
 from onnxprune.ops.base import key_of
-from onnxprune.runtime.latency import Latency, Setting, measure
-from onnxprune.runtime.providers import choose
+from onnxprune.runtime.latency import Latency, Setting, measure_latency
+from onnxprune.runtime.providers import choose_providers
 from onnxprune.runtime.session import Session
 from onnxprune.support.progress import within
 
@@ -44,9 +44,9 @@ class Subject:
     def __init__(
         self,
         path: Path,
-        request: Request,
+        request: GateRequest,
         data_of: DataOf,
-        baseline: Subject | Entry | None = None,
+        baseline: Subject | BaselineEntry | None = None,
         progress: Progress = lambda _: None,
     ) -> None:
         self.path = path
@@ -73,7 +73,7 @@ class Subject:
     @cached_property
     def parameters(self) -> int:
         """Entries of all weights, as stored."""
-        return cost.stored(self.model).parameters
+        return cost.stored_cost(self.model).parameters
 
     @cached_property
     def macs(self) -> int:
@@ -110,7 +110,7 @@ class Subject:
             paths.append(self.baseline.path)
         (provider,) = _providers(self.request.providers[:1])
         setting = Setting(provider, batch=self.request.latency_batch, threads=self.request.threads)
-        return measure(
+        return measure_latency(
             paths,
             setting,
             seconds=self.request.latency_seconds,
@@ -163,7 +163,7 @@ class Subject:
         options = {name: value for name, value in self.request.data_options.items() if value not in (None, ())}
         return {name: str(value) for name, value in {**options, "output": self.request.output_name}.items() if value}
 
-    def entry(self, before: Entry | None = None) -> Entry:
+    def entry(self, before: BaselineEntry | None = None) -> BaselineEntry:
         """All numbers that the request asks for, for a baseline file.
 
         Args:
@@ -173,7 +173,7 @@ class Subject:
         request = self.request
         timed = not {"max-latency", "max-latency-ratio"}.isdisjoint(request.budgets)
         scored = request.data is not None and not self.metric.needs_reference
-        return Entry(
+        return BaselineEntry(
             sha256=self.sha256,
             size=self.size,
             parameters=self.parameters,
@@ -204,7 +204,7 @@ class Subject:
 
 def _providers(names: Sequence[str]) -> list[str]:
     """Full names. Raises UsageError where the CPU would have to do though nobody named it."""
-    providers, missing = choose(names)
+    providers, missing = choose_providers(names)
     if missing and "cpu" not in names:
         raise UsageError(f"that would not be what was asked for: {missing[0]}")
     return providers

@@ -27,7 +27,7 @@ Vector = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True)
-class Known:
+class KnownEntries:
     """The entries of a value that are the same number in every run.
 
     Both arrays have the rank of the value; an axis is there in full, or has size 1: then what they say holds for every
@@ -42,25 +42,25 @@ class Known:
     known: Mask
 
     @staticmethod
-    def whole(array: Array) -> Known:
+    def whole(array: Array) -> KnownEntries:
         """A constant: every entry is known."""
-        return Known(array, np.broadcast_to(np.True_, array.shape))
+        return KnownEntries(array, np.broadcast_to(np.True_, array.shape))
 
     @staticmethod
-    def nothing(rank: int, dtype: npt.DTypeLike = np.float32) -> Known:
+    def nothing(rank: int, dtype: npt.DTypeLike = np.float32) -> KnownEntries:
         """Not a single entry is known."""
-        return Known(np.zeros((1,) * rank, dtype), np.zeros((1,) * rank, np.bool_))
+        return KnownEntries(np.zeros((1,) * rank, dtype), np.zeros((1,) * rank, np.bool_))
 
     @property
     def zero(self) -> Mask:
         """Which entries are known to be zero; the shape of `values`."""
         return self.known & np.equal(self.values, 0)
 
-    def moved(self, move: Callable[[Array], Array]) -> Known:
+    def moved(self, move: Callable[[Array], Array]) -> KnownEntries:
         """The same after a rearrangement of entries."""
-        return Known(move(self.values), move(self.known))
+        return KnownEntries(move(self.values), move(self.known))
 
-    def collapsed(self, axes: Iterable[int]) -> Known:
+    def collapsed(self, axes: Iterable[int]) -> KnownEntries:
         """What holds for all entries along the axes alike, which come out with size 1."""
         values, known = self.values, self.known
         for axis in axes:
@@ -68,9 +68,9 @@ class Known:
                 first = values.take([0], axis)
                 known = known.all(axis=axis, keepdims=True) & (values == first).all(axis=axis, keepdims=True)
                 values = first
-        return Known(values, known)
+        return KnownEntries(values, known)
 
-    def spread(self, axis: int, size: int) -> Known:
+    def spread(self, axis: int, size: int) -> KnownEntries:
         """The same with an axis in full."""
         shape = list(self.values.shape)
         shape[axis] = size
@@ -83,11 +83,11 @@ class Known:
         return np.where(known, values, 0).astype(np.float64), known
 
 
-def on_axis(values: Array, known: Mask, axis: int, rank: int, dtype: npt.DTypeLike) -> Known:
+def on_axis(values: Array, known: Mask, axis: int, rank: int, dtype: npt.DTypeLike) -> KnownEntries:
     """Numbers [size] that hold along one axis of a value, wherever on the others."""
     shape = [1] * rank
     shape[axis] = len(values)
-    return Known(values.reshape(shape).astype(dtype), known.reshape(shape))
+    return KnownEntries(values.reshape(shape).astype(dtype), known.reshape(shape))
 
 
 @dataclass(frozen=True)
@@ -105,7 +105,7 @@ class Site:
     """
 
     node: ir.Node
-    x: list[Known | None]
+    x: list[KnownEntries | None]
     shapes: list[tuple[int, ...]]
     y: list[tuple[int, ...]]
     dynamic: list[set[int]]
@@ -146,7 +146,7 @@ class Site:
         return None if given is None else [int(entry) for entry in np.atleast_1d(given)]
 
 
-Rule = Callable[[Site], "Known | list[Known | None] | None"]
+Rule = Callable[[Site], "KnownEntries | list[KnownEntries | None] | None"]
 RULES: Registry[Key, Rule] = Registry("constant rule", __package__, "onnxprune.lossless")
 
 

@@ -8,12 +8,12 @@ from math import prod
 import numpy as np
 
 from onnxprune.ops.base import Array
-from onnxprune.ops.constants.base import Known, Site, constant
+from onnxprune.ops.constants.base import KnownEntries, Site, constant
 from onnxprune.ops.evaluate import slice_arguments
 
 
 @constant("Reshape", "Flatten", "Squeeze", "Unsqueeze")
-def reshape(site: Site) -> Known | None:
+def reshape(site: Site) -> KnownEntries | None:
     """Row-major: axes that hold the same entries before and after are reshaped block by block."""
     x = site.x[0]
     if x is None:
@@ -46,27 +46,27 @@ def _blocks(x: tuple[int, ...], y: tuple[int, ...]) -> Iterator[tuple[list[int],
 
 
 @constant("Transpose")
-def transpose(site: Site) -> Known | None:
+def transpose(site: Site) -> KnownEntries | None:
     """Axis i of the output is axis perm[i] of the input."""
     x, perm = site.x[0], site.attr("perm")
     return None if x is None else x.moved(lambda array: np.transpose(array, perm))
 
 
 @constant("Expand")
-def expand(site: Site) -> Known | None:
+def expand(site: Site) -> KnownEntries | None:
     """New axes repeat what there is, which is what an axis of size 1 says."""
     x, rank = site.x[0], len(site.y[0])
     return None if x is None else x.moved(lambda array: array.reshape((1,) * (rank - array.ndim) + array.shape))
 
 
 @constant("Concat")
-def concat(site: Site) -> Known | None:
+def concat(site: Site) -> KnownEntries | None:
     """One after the other; on the other axes what is there in full for one input is for all."""
     if not any(site.x):
         return None
     rank, axis = len(site.y[0]), site.axis()
     parts = [
-        (known or Known.nothing(rank, site.dtypes[0])).spread(axis, shape[axis])
+        (known or KnownEntries.nothing(rank, site.dtypes[0])).spread(axis, shape[axis])
         for known, shape in zip(site.x, site.shapes, strict=True)
     ]
     common = [max(part.values.shape[i] for part in parts) for i in range(rank)]
@@ -75,11 +75,11 @@ def concat(site: Site) -> Known | None:
         shape = [*common[:axis], part.values.shape[axis], *common[axis + 1 :]]
         values.append(np.broadcast_to(part.values, shape))
         masks.append(np.broadcast_to(part.known, shape))
-    return Known(np.concatenate(values, axis), np.concatenate(masks, axis))
+    return KnownEntries(np.concatenate(values, axis), np.concatenate(masks, axis))
 
 
 @constant("Split")
-def split(site: Site) -> list[Known | None]:
+def split(site: Site) -> list[KnownEntries | None]:
     """The parts, of the sizes that the outputs have."""
     x, axis = site.x[0], site.axis()
     if x is None or x.values.shape[axis] == 1:
@@ -95,7 +95,7 @@ def _part(axis: int, entries: slice) -> Callable[[Array], Array]:
 
 
 @constant("Slice")
-def slice_(site: Site) -> Known | None:
+def slice_(site: Site) -> KnownEntries | None:
     """Constant ranges; axes on which all entries are alike stay so."""
     x, inputs = site.x[0], range(1, len(site.node.inputs))
     bounds = tuple(site.constant(i) for i in inputs)
@@ -109,7 +109,7 @@ def slice_(site: Site) -> Known | None:
 
 
 @constant("Pad")
-def pad(site: Site) -> Known | None:
+def pad(site: Site) -> KnownEntries | None:
     """Constant padding adds entries of a known value along the axes that grow."""
     rank = len(site.shapes[0])
     fill = site.attr("value", 0.0) if site.opset < 11 else 0.0
@@ -121,7 +121,7 @@ def pad(site: Site) -> Known | None:
     pads = site.argument(1, "pads")
     if pads is None or site.has(3) or site.attr("mode", "constant") != "constant" or min(pads) < 0:
         return None
-    x = site.x[0] or Known.nothing(rank, site.dtypes[0])
+    x = site.x[0] or KnownEntries.nothing(rank, site.dtypes[0])
     for axis in range(rank):
         before, after = pads[axis], pads[axis + rank]
         if before or after:
@@ -129,16 +129,16 @@ def pad(site: Site) -> Known | None:
     return x
 
 
-def _padded(x: Known, axis: int, size: int, amounts: tuple[int, int], fill: float) -> Known:
+def _padded(x: KnownEntries, axis: int, size: int, amounts: tuple[int, int], fill: float) -> KnownEntries:
     whole = x.spread(axis, size)
     widths = [(0, 0)] * whole.values.ndim
     widths[axis] = amounts
     values = np.pad(whole.values, widths, constant_values=fill)
-    return Known(values, np.pad(whole.known, widths, constant_values=np.True_))
+    return KnownEntries(values, np.pad(whole.known, widths, constant_values=np.True_))
 
 
 @constant("Gather")
-def gather(site: Site) -> Known | None:
+def gather(site: Site) -> KnownEntries | None:
     """Entries at constant places; at places that depend on data only what all entries have in common."""
     x, axis = site.x[0], site.axis()
     if x is None:
@@ -152,7 +152,7 @@ def gather(site: Site) -> Known | None:
 
 
 @constant("Tile")
-def tile(site: Site) -> Known | None:
+def tile(site: Site) -> KnownEntries | None:
     """Copies beside each other."""
     x = site.x[0]
     if x is None:

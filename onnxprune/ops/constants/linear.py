@@ -17,7 +17,7 @@ import onnx_ir as ir
 
 from onnxprune.dims import Mask
 from onnxprune.ops.base import Array, Key, key_of, keys
-from onnxprune.ops.constants.base import Known, Site, Vector
+from onnxprune.ops.constants.base import KnownEntries, Site, Vector
 from onnxprune.support.registry import Registry
 
 # Since this opset Add broadcasts as numpy does.
@@ -60,7 +60,7 @@ class Linear:
         chosen = outputs.reshape(len(reads), 1, -1)
         return (reads & chosen).any(axis=2).ravel()
 
-    def usable(self, x: Known | None) -> tuple[Vector, Mask]:
+    def usable(self, x: KnownEntries | None) -> tuple[Vector, Mask]:
         """The input entries that add a constant to every output entry, and which those are; both of shape [G*I]."""
         size = self.weight.shape[0] * self.weight.shape[1]
         if x is None:
@@ -77,7 +77,7 @@ class Linear:
             sums[group] += x[entry] * self.weight[group, i].astype(np.float64).sum(axis=-1)
         return self.scale * sums.ravel()
 
-    def constants(self, x: Known | None) -> tuple[Vector, Mask]:
+    def constants(self, x: KnownEntries | None) -> tuple[Vector, Mask]:
         """The output entries that are constant; both of shape [G*O]."""
         values, usable = self.usable(x)
         groups, inner = self.weight.shape[:2]

@@ -9,7 +9,7 @@ from math import erf, pi, sqrt
 import numpy as np
 
 from onnxprune.ops.base import Array
-from onnxprune.ops.constants.base import Known, Site, Vector, constant, on_axis
+from onnxprune.ops.constants.base import KnownEntries, Site, Vector, constant, on_axis
 from onnxprune.ops.constants.linear import Linear, conv, gemm, linear, linear_form, matmul
 
 MICROSOFT = "com.microsoft"
@@ -31,7 +31,7 @@ def _tanh_gelu(x: Array) -> Array:
 
 
 @constant("Gelu", "BiasGelu", "FastGelu", "QuickGelu", domain=MICROSOFT)
-def gelu(site: Site) -> Known | None:
+def gelu(site: Site) -> KnownEntries | None:
     """The kinds of gelu, of the sum with a bias [C] where there is one."""
     x, bias = site.x[0], site.constant(1)
     if x is None or (site.has(1) and bias is None):
@@ -41,7 +41,7 @@ def gelu(site: Site) -> Known | None:
         values = total / (1 + np.exp(-site.attr("alpha", 1.702) * total))
     else:
         values = (_tanh_gelu if site.node.op_type == "FastGelu" else _gelu)(total)
-    return Known(values.astype(site.dtypes[0]), np.broadcast_to(x.known, values.shape))
+    return KnownEntries(values.astype(site.dtypes[0]), np.broadcast_to(x.known, values.shape))
 
 
 @linear("FusedConv", domain=MICROSOFT)
@@ -70,7 +70,7 @@ def fused_matmul(site: Site) -> Linear | None:
 
 
 @constant("FusedConv", "FusedGemm", "FusedMatMul", domain=MICROSOFT)
-def sums(site: Site) -> Known | None:
+def sums(site: Site) -> KnownEntries | None:
     """As the sum alone, then the activation."""
     form, activation = linear_form(site), ACTIVATIONS.get(str(site.attr("activation", "")))
     if form is None or activation is None or site.has(3):

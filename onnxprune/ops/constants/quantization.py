@@ -11,7 +11,7 @@ from math import prod
 import numpy as np
 
 from onnxprune.ops.base import Array
-from onnxprune.ops.constants.base import Known, Site, constant
+from onnxprune.ops.constants.base import KnownEntries, Site, constant
 from onnxprune.ops.constants.linear import Linear, linear
 from onnxprune.ops.dequantize import MICROSOFT, dequantized
 
@@ -19,10 +19,10 @@ _REFUSAL = "sums integers"
 
 
 @constant("DequantizeLinear")
-def dequantize(site: Site) -> Known | None:
+def dequantize(site: Site) -> KnownEntries | None:
     """Weights; integers that are computed are not known to begin with."""
     real = _real(site, 0)
-    return None if real is None or real.shape != site.shapes[0] else Known.whole(real.astype(site.dtypes[0]))
+    return None if real is None or real.shape != site.shapes[0] else KnownEntries.whole(real.astype(site.dtypes[0]))
 
 
 def _real(site: Site, slot: int) -> Array | None:

@@ -25,7 +25,7 @@ def schema_of(node: ir.Node, version: int) -> Any:
     return schema if schema.has_function or schema.has_context_dependent_function else None
 
 
-def defaults(schema: Any) -> dict[str, ir.Attr]:
+def attribute_defaults(schema: Any) -> dict[str, ir.Attr]:
     """The attributes that hold where a node states none."""
     stated = {name: attribute.default_value for name, attribute in schema.attributes.items()}
     return {name: ir.serde.deserialize_attribute(proto) for name, proto in stated.items() if proto.name}

@@ -21,7 +21,7 @@ except ImportError:
 from onnxprune.model.graph import subgraphs
 from onnxprune.runtime.torch.ops.base import PRECISIONS, Settings
 from onnxprune.runtime.torch.ops.fusion import fused
-from onnxprune.runtime.torch.program import Context, Program
+from onnxprune.runtime.torch.program import Program, RunContext
 from onnxprune.runtime.torch.sizes import Sized, from_shapes
 from onnxprune.support.messages import did_you_mean
 
@@ -60,7 +60,7 @@ class TorchModel(torch.nn.Module):
         self._settings = Settings(precision)
         self._slots: dict[str, str] = {}  # key of a value -> name of the parameter or buffer
         self._statistics: list[str] = []
-        context = Context(self._settings, model.functions, model.opset_imports)
+        context = RunContext(self._settings, model.functions, model.opset_imports)
         graph = model.graph
         for value in graph.inputs:
             context.keys[value]
@@ -81,7 +81,7 @@ class TorchModel(torch.nn.Module):
         self._fused: dict[Shapes | None, tuple[Program, frozenset[str]]] = {}
         self.eval()
 
-    def _take(self, key: str, value: ir.Value, context: Context) -> None:
+    def _take(self, key: str, value: ir.Value, context: RunContext) -> None:
         """Give an initializer its place: parameter, buffer or constant."""
         assert value.const_value is not None
         tensor = self._settings.tensor(value.const_value)
@@ -97,7 +97,7 @@ class TorchModel(torch.nn.Module):
         if key not in self._inputs:
             context.weights[key] = tensor
 
-    def _keep_constants(self, context: Context) -> None:
+    def _keep_constants(self, context: RunContext) -> None:
         """Constants that are read at run time: sizes on the host, the others as buffers that follow the module."""
         read = _names_read(self._program) | set(self._outputs)
         self._constants: dict[str, Tensor] = {}
@@ -249,7 +249,7 @@ class TorchModel(torch.nn.Module):
         Raises ModelError where `model` lacks one of them or has it in another shape; it is unchanged then.
         """
         tensors: dict[str, Tensor] = {**self.weights, **self.statistics}
-        context = Context(self._settings, {}, {})
+        context = RunContext(self._settings, {}, {})
         for value in model.graph.inputs:
             context.keys[value]
         targets = {key: value for key, value in _initializers(model.graph, context) if key in tensors}
@@ -268,7 +268,7 @@ class TorchModel(torch.nn.Module):
             value.const_value = ir.Tensor(array, dtype=dtype, name=value.name)
 
 
-def _initializers(graph: ir.Graph, context: Context) -> Iterator[tuple[str, ir.Value]]:
+def _initializers(graph: ir.Graph, context: RunContext) -> Iterator[tuple[str, ir.Value]]:
     """Key and value of every initializer, those of the main graph first, then those of the bodies in it."""
     values = list(graph.initializers.values())
     yield from ((context.keys[value], value) for value in values if value.const_value is not None)

@@ -16,8 +16,8 @@ from torch import Tensor
 from onnxprune.errors import ModelError
 from onnxprune.model.graph import reads
 from onnxprune.runtime.torch import functions as torch_functions
-from onnxprune.runtime.torch.ops import find
-from onnxprune.runtime.torch.ops.base import Entry, Op, Settings
+from onnxprune.runtime.torch.ops import find_operator
+from onnxprune.runtime.torch.ops.base import Settings, TorchNode, TorchOperator
 from onnxprune.support.messages import one_line
 
 Environment = dict[str, Any]  # values by key: tensors, lists of them for sequences, None for empty optionals
@@ -47,7 +47,7 @@ class Keys:
 
 
 @dataclass
-class Context:
+class RunContext:
     """What the programs of a graph and of its bodies share.
 
     Attributes:
@@ -72,11 +72,11 @@ class Context:
 
 
 @dataclass
-class Step:
+class Instruction:
     """One node: what is called with which values, and which of them nobody reads afterwards."""
 
-    entry: Entry
-    op: Op
+    entry: TorchOperator
+    op: TorchNode
     inputs: tuple[str, ...]
     outputs: tuple[str, ...]
     numbers: Mapping[int, Any]
@@ -118,7 +118,7 @@ class Program:
         nodes: Iterable[ir.Node],
         inputs: Iterable[ir.Value | None],
         outputs: Iterable[ir.Value | None],
-        context: Context,
+        context: RunContext,
     ) -> None:
         self.context = context
         self.inputs = tuple(context.keys[value] for value in inputs)
@@ -139,7 +139,7 @@ class Program:
                 if name not in keep:
                     env.pop(name, None)
 
-    def with_steps(self, steps: list[Step]) -> Program:
+    def with_steps(self, steps: list[Instruction]) -> Program:
         """The same with other steps."""
         other = copy(self)
         other.steps = steps
@@ -159,7 +159,7 @@ class Program:
         self.run(env, device=devices[0] if devices else None)
         return tuple(env[name] for name in self.outputs)
 
-    def _step(self, node: ir.Node) -> Step | None:
+    def _step(self, node: ir.Node) -> Instruction | None:
         """None where the results are known now (they are among the constants then) or nothing can compute them."""
         context = self.context
         entry = self._entry(node)
@@ -177,33 +177,35 @@ class Program:
             for body in [attribute.as_graph()]
         }
         outputs = tuple(context.keys[value] for value in node.outputs)
-        step = Step(entry, self._op(node), inputs, outputs, numbers, bodies)
+        step = Instruction(entry, self._op(node), inputs, outputs, numbers, bodies)
         return None if self._folded(step) else step
 
-    def _entry(self, node: ir.Node) -> Entry | None:
+    def _entry(self, node: ir.Node) -> TorchOperator | None:
         """From the model's functions, else the table, else the function that the standard defines the operator by."""
         context = self.context
         function = context.functions.get(node.op_identifier())
         if function is not None:
-            return Entry(_as_function(function, node, dict(function.attributes), context), random=True)
-        if (entry := find((_domain(node), node.op_type))) is not None:
+            return TorchOperator(_as_function(function, node, dict(function.attributes), context), random=True)
+        if (entry := find_operator((_domain(node), node.op_type))) is not None:
             return entry
         schema = torch_functions.schema_of(node, context.versions.get(_domain(node), 1))
         if schema is None:
             return None
-        attributes = torch_functions.defaults(schema)
+        attributes = torch_functions.attribute_defaults(schema)
         if schema.has_function:
-            return Entry(_as_function(torch_functions.plain_body(schema), node, attributes, context), random=True)
-        return Entry(_as_typed_function(schema, node, attributes, context), random=True)
+            return TorchOperator(
+                _as_function(torch_functions.plain_body(schema), node, attributes, context), random=True
+            )
+        return TorchOperator(_as_typed_function(schema, node, attributes, context), random=True)
 
-    def _op(self, node: ir.Node) -> Op:
+    def _op(self, node: ir.Node) -> TorchNode:
         context = self.context
         attributes = {
             attribute.name: _plain(attribute, context.settings)
             for attribute in _resolved(node, context.attributes).values()
             if attribute.type not in (ir.AttributeType.GRAPH, ir.AttributeType.GRAPHS)
         }
-        return Op(
+        return TorchNode(
             name=node.name or "",
             op_type=node.op_type,
             version=context.versions.get(_domain(node), 1),
@@ -216,7 +218,7 @@ class Program:
             settings=context.settings,
         )
 
-    def _folded(self, step: Step) -> bool:
+    def _folded(self, step: Instruction) -> bool:
         known = self.context.constants
         if step.entry.bodies or step.entry.random or not all(name in known for name in step.inputs if name):
             return False
@@ -229,7 +231,7 @@ class Program:
         known.update({name: results[name] for name in step.outputs if name})
         return True
 
-    def _find_last_uses(self, order: list[tuple[ir.Node, Step]]) -> None:
+    def _find_last_uses(self, order: list[tuple[ir.Node, Instruction]]) -> None:
         keys = self.context.keys
         made = {name for _, step in order for name in step.outputs if name} - set(self.outputs)
         for node, step in reversed(order):
@@ -238,11 +240,11 @@ class Program:
             made -= names
 
 
-def _run(step: Step, env: Environment, device: torch.device | None) -> None:
+def _run(step: Instruction, env: Environment, device: torch.device | None) -> None:
     step.run(env, device)
 
 
-def _run_checked(step: Step, env: Environment, device: torch.device | None) -> None:
+def _run_checked(step: Instruction, env: Environment, device: torch.device | None) -> None:
     """Raises ModelError, naming the node, where an operator fails."""
     try:
         step.run(env, device)
@@ -253,10 +255,10 @@ def _run_checked(step: Step, env: Environment, device: torch.device | None) -> N
 
 
 def _as_function(
-    function: ir.Function, node: ir.Node, attributes: dict[str, ir.Attr], context: Context
+    function: ir.Function, node: ir.Node, attributes: dict[str, ir.Attr], context: RunContext
 ) -> Callable[..., Any]:
     """A call of the function's body with the attributes of `node`."""
-    inner = Context(
+    inner = RunContext(
         context.settings,
         context.functions,
         function.opset_imports or context.versions,
@@ -268,12 +270,12 @@ def _as_function(
 
 
 def _as_typed_function(
-    schema: Any, node: ir.Node, attributes: dict[str, ir.Attr], context: Context
+    schema: Any, node: ir.Node, attributes: dict[str, ir.Attr], context: RunContext
 ) -> Callable[..., Any]:
     """The same for a body that depends on the types of the inputs: it is made when they are seen for the first time."""
     made: dict[Any, Callable[..., Any]] = {}
 
-    def call(op: Op, *inputs: Any) -> Any:
+    def call(op: TorchNode, *inputs: Any) -> Any:
         key = torch_functions.signature(inputs)
         if key not in made:
             made[key] = _as_function(torch_functions.typed_body(schema, node, inputs), node, attributes, context)

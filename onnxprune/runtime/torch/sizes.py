@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from onnxprune.runtime.torch.program import Program, Step
+from onnxprune.runtime.torch.program import Instruction, Program
 
 # Larger results (entries) are computed anew in every run.
 _MAX_KEPT = 1 << 20
@@ -47,7 +47,7 @@ def from_shapes(program: Program, known: Collection[str], given: Collection[str]
     return frozenset(found)
 
 
-def _numbers_known(step: Step, content: Collection[str]) -> bool:
+def _numbers_known(step: Instruction, content: Collection[str]) -> bool:
     positions = [i for i in step.entry.numbers if i < len(step.inputs) and step.inputs[i]]
     return all(i in step.numbers or step.inputs[i] in content for i in positions)
 
@@ -73,11 +73,11 @@ def _is_small(value: Tensor) -> bool:
     return value.numel() <= _MAX_KEPT
 
 
-def _is_known(step: Step, kept: Mapping[str, Tensor]) -> bool:
+def _is_known(step: Instruction, kept: Mapping[str, Tensor]) -> bool:
     return all(name in kept for name in step.outputs if name)
 
 
-def _with_numbers(step: Step, kept: Mapping[str, Tensor]) -> Step:
+def _with_numbers(step: Instruction, kept: Mapping[str, Tensor]) -> Instruction:
     positions = [i for i in step.entry.numbers if i < len(step.inputs) and i not in step.numbers]
     read = {i: kept[step.inputs[i]].tolist() for i in positions if step.inputs[i] in kept}
     return replace(step, numbers={**step.numbers, **read}) if read else step

@@ -17,11 +17,11 @@ from onnxprune.analysis import cost
 from onnxprune.analysis.inspect import inspect
 from onnxprune.errors import UsageError
 from onnxprune.evaluation.benchmark.comparison import Comparison, compare
-from onnxprune.evaluation.benchmark.suite import Inputs, Request, sizes_for
+from onnxprune.evaluation.benchmark.suite import BenchmarkRequest, Inputs, sizes_for
 from onnxprune.model.file import open_model, save
 from onnxprune.model.signature import ports_of
-from onnxprune.runtime.latency import Latency, Setting, measure
-from onnxprune.runtime.providers import choose, short
+from onnxprune.runtime.latency import Latency, Setting, measure_latency
+from onnxprune.runtime.providers import choose_providers, short
 from onnxprune.steps.base import Context
 from onnxprune.steps.clean import Clean
 from onnxprune.steps.prune.step import Prune
@@ -34,7 +34,7 @@ RATIO = 0.35
 
 
 @dataclass(frozen=True)
-class Step:
+class Rounding:
     """The model with its axes rounded up to multiples of `round_to`; `comparison` is with that of 1."""
 
     round_to: int
@@ -49,7 +49,7 @@ class Alignment:
 
     model: str
     setting: Setting
-    steps: tuple[Step, ...]
+    steps: tuple[Rounding, ...]
 
     @property
     def best(self) -> int:
@@ -68,12 +68,12 @@ class Alignment:
         return f"on {where} use --round-to {self.best}: faster than widths as they come, though more is kept"
 
 
-def alignment(path: Path, request: Request, progress: Callable[[str], None] = lambda _: None) -> Alignment:
+def alignment(path: Path, request: BenchmarkRequest, progress: Callable[[str], None] = lambda _: None) -> Alignment:
     """Prune with several roundings and time the results at the first setting of the request; nothing is kept.
 
     Raises UsageError where every rounding comes to the same file, else as pipeline.compress and measure.
     """
-    (provider, *_), _ = choose(request.providers)
+    (provider, *_), _ = choose_providers(request.providers)
     setting = Setting(provider, request.batches[0], request.threads[0], request.warmup)
     ports = ports_of(open_model(path))
     sizes, _ = sizes_for(path, ports, request.input_shapes, None)
@@ -84,7 +84,7 @@ def alignment(path: Path, request: Request, progress: Callable[[str], None] = la
             raise UsageError(
                 f"{path}: all of its groups come out the same however they are rounded; nothing to measure"
             )
-        latencies = measure(
+        latencies = measure_latency(
             list(files.values()),
             setting,
             rounds=request.rounds,
@@ -94,7 +94,7 @@ def alignment(path: Path, request: Request, progress: Callable[[str], None] = la
             progress=progress,
         )
     steps = [
-        Step(multiple, parameters[multiple], latency, compare(latencies[0], latency) if index else None)
+        Rounding(multiple, parameters[multiple], latency, compare(latencies[0], latency) if index else None)
         for index, (multiple, latency) in enumerate(zip(files, latencies, strict=True))
     ]
     return Alignment(str(path), latencies[0].setting, tuple(steps))
@@ -108,7 +108,7 @@ def _pruned(path: Path, folder: Path, progress: Callable[[str], None]) -> tuple[
     for done, multiple in enumerate(MULTIPLES):
         progress(Counted(f"pruning to multiples of {multiple}", done, len(MULTIPLES)))
         model = _cut(whole, multiple)
-        left = cost.stored(model).parameters
+        left = cost.stored_cost(model).parameters
         if left not in parameters.values():
             files[multiple], parameters[multiple] = folder / f"{multiple}.onnx", left
             save(model, files[multiple])

@@ -13,9 +13,9 @@ from onnxprune.dims import Dim, kept_size
 from onnxprune.errors import TargetError
 from onnxprune.model.file import file_bytes
 from onnxprune.model.weights import is_parameter
-from onnxprune.steps.prune.allocation.base import Lost, Problem
+from onnxprune.steps.prune.allocation.base import AllocationProblem, Lost
 from onnxprune.steps.prune.planner import Planner
-from onnxprune.steps.prune.targets import CHEAP, Met, Outcome, Target, shown
+from onnxprune.steps.prune.targets import CHEAP, Met, Outcome, Target, format_quantity
 from onnxprune.support.progress import Progress, silent
 
 # Kernels work on blocks of channels; for other machines see: onnxprune benchmark --alignment, and --round-to.
@@ -26,7 +26,7 @@ _ADDED_BYTES = 256
 Costly = Callable[[Lost, str], tuple[float, float]]
 
 
-def decide(
+def search_budget(
     planner: Planner,
     targets: Sequence[Target],
     costly: Costly,
@@ -79,12 +79,12 @@ def decide_aligned(
     depends on the kernels, so both are built and timed.
     """
     if planner.round_to > 1 or all(target.kind != "latency" for target in targets):
-        return decide(planner, targets, costly, progress, added)
+        return search_budget(planner, targets, costly, progress, added)
     found: list[Outcome] = []
     failure: TargetError | None = None
     for multiple in (1, _KERNELS_LIKE):
         try:
-            found.append(decide(replace(planner, round_to=multiple), targets, costly, progress, added))
+            found.append(search_budget(replace(planner, round_to=multiple), targets, costly, progress, added))
         except TargetError as error:
             failure = failure or error
     if not found:
@@ -136,7 +136,7 @@ def give_back(planner: Planner, lost: Mapping[str, int], holds: Callable[[Lost],
     return left
 
 
-def _undone(problem: Problem, group: str, lost: Lost) -> float:
+def _undone(problem: AllocationProblem, group: str, lost: Lost) -> float:
     """The damage that goes with the last unit lost."""
     damage, count = problem.damage[group], lost[group]
     return float(damage[count] - damage[count - 1])
@@ -253,8 +253,8 @@ class Search:
             missed = next(each for each in (self.met(target, lost) for target in targets) if not _is_safe(each))
             raise TargetError(
                 f"{missed.target.text} cannot be met: with everything gone that may go "
-                f"{shown(missed.target.kind, missed.reached)} are left, {shown(missed.target.kind, missed.limit)} "
-                f"are allowed{self.frozen()}"
+                f"{format_quantity(missed.target.kind, missed.reached)} are left, "
+                f"{format_quantity(missed.target.kind, missed.limit)} are allowed{self.frozen()}"
             )
         for _ in range(steps):
             middle = (low + high) / 2

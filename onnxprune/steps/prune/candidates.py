@@ -15,7 +15,7 @@ from onnxprune.analysis.groups import Group
 from onnxprune.dims import Atom, Mask
 from onnxprune.errors import DataError, UsageError
 from onnxprune.evaluation.metrics import Array, Metric, chosen_output, evaluate, metric, outputs_of
-from onnxprune.runtime.latency import Latency, measure
+from onnxprune.runtime.latency import Latency, measure_latency
 from onnxprune.runtime.session import Session
 from onnxprune.steps.base import Context
 from onnxprune.steps.prune.allocation.base import Curve, Scores, weakest
@@ -59,7 +59,7 @@ class Candidates:
         return self._compare(self.state.model)[0]
 
     def _compare(self, model: ir.Model) -> tuple[float, float]:
-        before, after = measure([self.state.source, model], self.context.setting, seconds=_SECONDS)
+        before, after = measure_latency([self.state.source, model], self.context.setting, seconds=_SECONDS)
         return float(np.median(_seconds(before))), float(np.median(_seconds(after)))
 
     def seconds_saved(self, groups: Mapping[str, Group], scores: Mapping[str, Scores]) -> dict[str, Curve]:
@@ -75,7 +75,7 @@ class Candidates:
             self.context.progress(Counted(said, number - 1, len(groups)))
             counts = sorted({group.units - kept for kept in _kept_counts(group.units)})
             cuts = [here.cut({group.atom: weakest(scores[name], lost)}).model for lost in counts]
-            whole, *times = measure([here.model, *cuts], self.context.setting, seconds=_SECONDS_OF_LEVEL)
+            whole, *times = measure_latency([here.model, *cuts], self.context.setting, seconds=_SECONDS_OF_LEVEL)
             saved = [float(np.median(np.subtract(_seconds(whole), _seconds(time)))) for time in times]
             curves[name] = Curve((0, *counts), (0.0, *saved))
         return curves

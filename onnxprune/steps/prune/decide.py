@@ -33,7 +33,7 @@ from onnxprune.steps.prune.candidates import Candidates
 from onnxprune.steps.prune.options import PruneOptions
 from onnxprune.steps.prune.planner import NOTHING, planner
 from onnxprune.steps.prune.score import score_with
-from onnxprune.steps.prune.sensitivity import measure as measure_sensitivity
+from onnxprune.steps.prune.sensitivity import measure_sensitivity as measure_sensitivity
 from onnxprune.steps.prune.targets import Outcome
 from onnxprune.steps.recover.methods import added_biases
 from onnxprune.steps.recover.step import Recover
@@ -129,7 +129,7 @@ def _on_the_way(options: PruneOptions, loop: Loop, problem: _Problem) -> PruneOp
     """What a round comes down to, counted from the original; the last one's is what was asked for."""
     if loop.rounds == 1:
         return options
-    schedule.check_targets(options.targets)
+    schedule.check_schedule_targets(options.targets)
     if loop.done >= 1 and "seconds" not in allocations[options.scope].needs:
         return options
     original: dict[str, float] = {}

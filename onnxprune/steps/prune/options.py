@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from onnxprune.errors import UsageError
-from onnxprune.steps.prune.targets import Target, parse
+from onnxprune.steps.prune.targets import Target, parse_target
 from onnxprune.support.options import check_options, option
 
 if TYPE_CHECKING:
@@ -98,14 +98,14 @@ class PruneOptions:
 
     def scored_by(self, *, data: bool) -> Criterion:
         """The criterion, with or without data at hand. Raises UsageError where it cannot be read."""
-        from onnxprune.steps.prune.criteria.expression import resolve
+        from onnxprune.steps.prune.criteria.expression import resolve_criterion
 
-        return resolve(self.criterion or (_CRITERION_ON_DATA if data else _CRITERION))
+        return resolve_criterion(self.criterion or (_CRITERION_ON_DATA if data else _CRITERION))
 
     @property
     def targets(self) -> list[Target]:
         """The targets as such. Raises UsageError for one that cannot be read."""
-        return [parse(text) for text in self.target]
+        return [parse_target(text) for text in self.target]
 
     @property
     def resource(self) -> str:

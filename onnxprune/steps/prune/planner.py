@@ -8,13 +8,13 @@ from types import MappingProxyType
 
 from onnxprune.analysis import cost
 from onnxprune.analysis.groups import Analysis, Group
-from onnxprune.analysis.select import select
+from onnxprune.analysis.select import select_groups
 from onnxprune.dims import Mask
 from onnxprune.steps.prune.allocation.base import (
+    AllocationProblem,
     Curve,
     Family,
     Lost,
-    Problem,
     Scores,
     allocations,
     at_least,
@@ -41,7 +41,7 @@ class Planner:
         held: in words, which wishes of the request keep units.
     """
 
-    problem: Problem
+    problem: AllocationProblem
     groups: tuple[Group, ...]
     decided: Mapping[str, int]
     family: Family
@@ -86,14 +86,14 @@ def planner(
     wanted = _decided(analysis, groups, options)
     decided = {name: max(count, already[name]) for name, count in wanted.items()}
     free = [group for group in groups if group.id not in decided]
-    problem = Problem(
+    problem = AllocationProblem(
         analysis,
         free,
         {group.id: scores[group.id] for group in free},
         {group.id: max(0 if group.id in closed else options.most(group), already[group.id]) for group in free},
         {group.atom: group.units - decided[group.id] for group in groups if group.id in decided},
         comparable,
-        options.resource if options.resource != "macs" or cost.measure(analysis).macs else "parameters",
+        options.resource if options.resource != "macs" or cost.cost_of(analysis).macs else "parameters",
         damages,
         seconds,
         {group.id: removed[group.id] for group in free} if removed else {},
@@ -128,7 +128,7 @@ def _decided(analysis: Analysis, groups: Sequence[Group], options: PruneOptions)
     """Units lost by the groups that a ratio of their own names."""
     decided: dict[str, int] = {}
     for pattern, ratio in options.ratios:
-        for group in select(analysis, [pattern], ()):
+        for group in select_groups(analysis, [pattern], ()):
             if any(group is each for each in groups):
                 decided[group.id] = min(share(ratio, group.units), options.most(group))
     return decided

@@ -21,7 +21,7 @@ def schedule(name: str) -> Callable[[Schedule], Schedule]:
     return SCHEDULES.register(name)
 
 
-def check(steps: int, schedule: str) -> None:
+def check_schedule(steps: int, schedule: str) -> None:
     """Raises UsageError for a number of steps or a schedule that makes no sense."""
     if not 1 <= steps <= _MOST_STEPS:
         raise UsageError(f"steps {steps} makes no sense: give 1 to {_MOST_STEPS}; each scores, cuts and recovers anew")
@@ -29,7 +29,7 @@ def check(steps: int, schedule: str) -> None:
         raise UsageError(SCHEDULES.unknown(schedule))
 
 
-def check_targets(targets: Sequence[Target]) -> None:
+def check_schedule_targets(targets: Sequence[Target]) -> None:
     """Raises UsageError for targets that say nothing about how large the steps are."""
     if targets and all(target.kind == "drop" for target in targets):
         raise UsageError(

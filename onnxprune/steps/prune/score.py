@@ -11,7 +11,7 @@ from onnxprune.errors import UsageError
 from onnxprune.statistics.activations import Activations
 from onnxprune.steps.base import Context
 from onnxprune.steps.prune.criteria.base import Criterion, Scores, ScoringContext, WeightReader
-from onnxprune.steps.prune.criteria.expression import resolve
+from onnxprune.steps.prune.criteria.expression import resolve_criterion
 
 
 def check_data(criterion: Criterion, data: Data | None) -> None:
@@ -36,7 +36,7 @@ def score_with(
 
     Raises UsageError for an unknown criterion, and for one that needs data or labels that were not given.
     """
-    found = resolve(criterion) if isinstance(criterion, str) else criterion
+    found = resolve_criterion(criterion) if isinstance(criterion, str) else criterion
     check_data(found, context.data)
     observed = None
     if context.data is not None and found.needs_data:

@@ -26,7 +26,7 @@ import onnx_ir as ir
 from onnxprune.analysis.groups import Group
 from onnxprune.analysis.inspect import inspect
 from onnxprune.data.base import Data
-from onnxprune.data.stored import store, stored
+from onnxprune.data.stored import store, stored_samples
 from onnxprune.errors import UsageError
 from onnxprune.evaluation.metrics import Metric, chosen_output, evaluate, metric, outputs_of
 from onnxprune.model.file import digest as content_of
@@ -99,7 +99,7 @@ class Point:
         return hashlib.sha256(json.dumps([(r.group, r.remove) for r in self.plan.removals]).encode()).hexdigest()[:16]
 
 
-def measure(
+def measure_sensitivity(
     state: State,
     groups: Sequence[Group],
     scores: Mapping[str, Scores],
@@ -200,13 +200,13 @@ class Task:
         """Cut, recover and measure."""
         made = state.cut(point.plan.keep(state.original))
         if self.recover is not None:
-            fitted = stored(self.folder / (MEASURED if self.together else FITTED))
+            fitted = stored_samples(self.folder / (MEASURED if self.together else FITTED))
             made = self.recover(made, Context(seed=self.seed, data=fitted))
         return self.value(state, made.model)
 
     def value(self, state: State, model: Path | ir.Model) -> float:
         """The metric of a model; the original's outputs are computed once and kept beside the data."""
-        data = stored(self.folder / MEASURED)
+        data = stored_samples(self.folder / MEASURED)
         found = metric(self.metric, data.labelled)
         reference = None
         if found.needs_reference:

@@ -49,11 +49,11 @@ class Prune(PruneOptions, Step):
 
         Raises NothingToPruneError where there is nothing to choose from, TargetError where a target cannot be met.
         """
-        from onnxprune.analysis.select import select
+        from onnxprune.analysis.select import select_groups
         from onnxprune.model.file import name_of
         from onnxprune.steps.prune.decide import decide
 
-        groups = select(state.original, self.only, self.skip)
+        groups = select_groups(state.original, self.only, self.skip)
         if self.lossless:
             return self._without_loss(state, groups, context)
         if not groups:

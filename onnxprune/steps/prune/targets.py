@@ -14,7 +14,7 @@ from decimal import Decimal
 
 from onnxprune.errors import UsageError
 from onnxprune.support.messages import did_you_mean
-from onnxprune.support.quantities import BYTES, COUNTS, SECONDS, show_bytes, show_count, show_seconds, split
+from onnxprune.support.quantities import BYTES, COUNTS, SECONDS, show_bytes, show_count, show_seconds, split_quantity
 
 KINDS = ("params", "macs", "size", "latency", "drop")
 CHEAP = ("params", "macs", "size")
@@ -65,7 +65,8 @@ class Met:
         """`macs=0.4: 15.9M of 16.4M allowed (0.389 of the original)`."""
         kind = self.target.kind
         share = "" if kind == "drop" or not self.before else f" ({self.reached / self.before:.3f} of the original)"
-        return f"{self.target.text}: {shown(kind, self.reached)} of {shown(kind, self.limit)} allowed{share}"
+        reached, limit = format_quantity(kind, self.reached), format_quantity(kind, self.limit)
+        return f"{self.target.text}: {reached} of {limit} allowed{share}"
 
 
 @dataclass(frozen=True)
@@ -83,14 +84,14 @@ class Outcome:
         return (*(f"target met, {each}" for each in self.met), *self.remarks)
 
 
-def parse(text: str) -> Target:
+def parse_target(text: str) -> Target:
     """`macs=0.4` as a Target. Raises UsageError with one line for what is none."""
     kind, _, value = (part.strip() for part in text.partition("="))
     kind = {"parameters": "params"}.get(kind, kind)
     if kind not in KINDS:
         raise UsageError(f"target '{text}': unknown quantity '{kind}'{did_you_mean(kind, KINDS)}; write {_EXAMPLES}")
     try:
-        number, unit = split(value)
+        number, unit = split_quantity(value)
     except ValueError:
         raise UsageError(f"target '{text}': '{value}' is no amount; write {_EXAMPLES}") from None
     if unit == "%":
@@ -115,6 +116,6 @@ def _factor(kind: str, unit: str, text: str) -> Decimal:
     return units[unit]
 
 
-def shown(kind: str, value: float) -> str:
+def format_quantity(kind: str, value: float) -> str:
     """A quantity for people: `15.9M`, `4.98 MB`, `1.234 ms`."""
     return _SHOW[kind](value)

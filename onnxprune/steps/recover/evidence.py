@@ -25,7 +25,7 @@ from onnxprune.analysis.layers import (
     matrix_of,
     residual,
 )
-from onnxprune.steps.recover.least_squares import Known, Matrix, Moments, merged, pooled
+from onnxprune.steps.recover.least_squares import KnownPart, Matrix, Moments, merged, pooled_covariance
 from onnxprune.steps.recover.pairing import Pairing
 
 # Rows that a layer's moments are taken from: where there are more places, they are drawn at random.
@@ -54,9 +54,9 @@ class Evidence:
     layer: Layer
     matrix: Matrix
     bias: Matrix
-    train: Known
-    held_out: Known
-    everything: Known
+    train: KnownPart
+    held_out: KnownPart
+    everything: KnownPart
 
 
 class Gathering:
@@ -153,7 +153,7 @@ class Gathering:
         return self.positions[number]
 
 
-def gather(
+def gather_evidence(
     works: Sequence[Gathering], both: Iterable[tuple[Values, Values]], current: tuple[Matrix, Matrix] | None = None
 ) -> list[Evidence | None]:
     """The evidence of several layers from one run over the batches of original and pruned model."""
@@ -163,13 +163,13 @@ def gather(
     return [work.evidence() for work in works]
 
 
-def together(found: Sequence[Evidence | None]) -> Evidence | None:
+def joint_evidence(found: Sequence[Evidence | None]) -> Evidence | None:
     """The evidence on a weight that several layers share: each has a bias, and so the means, for itself."""
     known = [each for each in found if each is not None]
     if not known or len(known) < len(found):
         return None
     train, held_out, everything = (
-        pooled([getattr(each, name) for each in known]) for name in ("train", "held_out", "everything")
+        pooled_covariance([getattr(each, name) for each in known]) for name in ("train", "held_out", "everything")
     )
     return replace(known[0], bias=np.zeros_like(known[0].bias), train=train, held_out=held_out, everything=everything)
 

@@ -20,7 +20,7 @@ from onnxprune.passes.base import PassResult
 from onnxprune.passes.write_back import set_bias, set_matrix
 from onnxprune.runtime.providers import CPU_ONLY
 from onnxprune.runtime.stepper import Stepper
-from onnxprune.steps.recover.evidence import Evidence, Gathering, Values, gather, together
+from onnxprune.steps.recover.evidence import Evidence, Gathering, Values, gather_evidence, joint_evidence
 from onnxprune.steps.recover.least_squares import Matrix
 from onnxprune.steps.recover.pairing import Pairing
 from onnxprune.support.progress import Counted
@@ -106,10 +106,10 @@ def _mend(
     def both() -> Iterator[tuple[Values, Values]]:
         return _both(ahead.batches, work.theirs, behind.batches, work.ours)
 
-    (first,) = gather([work], both())
+    (first,) = gather_evidence([work], both())
     mended = mend(first) if first else None
     for _ in range(rounds if work.is_rectified else 0):
-        (evidence,) = gather([work], both(), mended) if mended else (None,)
+        (evidence,) = gather_evidence([work], both(), mended) if mended else (None,)
         mended = mend(evidence) if evidence else mended
     return first, mended
 
@@ -122,7 +122,7 @@ def _mend_together(works: Sequence[Gathering], mend: Mend, ahead: Stepper, behin
         work.in_advance = first in behind.would_run([work.layer.x]) and work.pairing.fits(work.layer.x)
     theirs = [name for work in works for name in work.theirs]
     ours = [name for work in works for name in work.ours]
-    evidence = together(gather(works, _both(ahead.peek, theirs, behind.peek, ours)))
+    evidence = joint_evidence(gather_evidence(works, _both(ahead.peek, theirs, behind.peek, ours)))
     mended = mend(evidence) if evidence else None
     if mended is not None and evidence is not None and mended[0] is not evidence.matrix:
         pruned = works[0].pairing.pruned

@@ -62,7 +62,7 @@ class Moments:
         self.xt = self.xt + np.matmul(turned, targets).astype(np.float64)
         self.tt = self.tt + np.einsum("gno,gno->go", targets, targets, dtype=np.float64)
 
-    def known(self) -> Known:
+    def known(self) -> KnownPart:
         """Means and covariances."""
         assert self.x_shift is not None
         assert self.t_shift is not None
@@ -71,7 +71,7 @@ class Moments:
             x, t = rows.mean(1, dtype=np.float64), targets.mean(1, dtype=np.float64)
             scale = np.float32(self.count**-0.5)
             about = ((array - mean[:, None].astype(np.float32)) * scale for array, mean in ((rows, x), (targets, t)))
-            return Rows(self.count, x + self.x_shift[:, 0], t + self.t_shift[:, 0], *about)
+            return KnownRows(self.count, x + self.x_shift[:, 0], t + self.t_shift[:, 0], *about)
         x, t = np.asarray(self.x) / self.count, np.asarray(self.t) / self.count
         return Centered(
             self.count,
@@ -84,7 +84,7 @@ class Moments:
 
 
 @dataclass(frozen=True)
-class Known(ABC):
+class KnownPart(ABC):
     """What is known of rows and targets.
 
     Attributes:
@@ -135,7 +135,7 @@ class Known(ABC):
 
 
 @dataclass(frozen=True)
-class Centered(Known):
+class Centered(KnownPart):
     """Means and covariances of rows and targets.
 
     Attributes:
@@ -180,7 +180,7 @@ class Centered(Known):
 
 
 @dataclass(frozen=True)
-class Rows(Known):
+class KnownRows(KnownPart):
     """Rows and targets themselves, about their means and over the root of their number.
 
     Attributes:
@@ -237,17 +237,17 @@ class Rows(Known):
         return Centered(self.count, self.x, self.t, xx, xt, self.target_variance())
 
 
-def merged(one: Known, two: Known) -> Known:
+def merged(one: KnownPart, two: KnownPart) -> KnownPart:
     """Both sets of rows."""
     count = one.count + two.count
     p, q = one.count / count, two.count / count
     x, t = p * one.x + q * two.x, p * one.t + q * two.t
-    if isinstance(one, Rows) and isinstance(two, Rows):
+    if isinstance(one, KnownRows) and isinstance(two, KnownRows):
         parts = [(part, (part.count / count) ** 0.5, count**-0.5) for part in (one, two)]
         rows = [p.rows * share + (p.x - x)[:, None] * each for p, share, each in parts]
         targets = [p.targets * share + (p.t - t)[:, None] * each for p, share, each in parts]
         both = (np.concatenate(arrays, axis=1).astype(np.float32) for arrays in (rows, targets))
-        return Rows(count, x, t, *both)
+        return KnownRows(count, x, t, *both)
     dx, dt = one.x - two.x, one.t - two.t
     one, two = one.covariances(), two.covariances()
     return Centered(
@@ -260,7 +260,7 @@ def merged(one: Known, two: Known) -> Known:
     )
 
 
-def pooled(parts: Sequence[Known]) -> Centered:
+def pooled_covariance(parts: Sequence[KnownPart]) -> Centered:
     """Covariances of rows of several kinds, each about means of its own; the means come out as zero."""
     first, counts = parts[0], [part.count for part in parts]
     known = [part.covariances() for part in parts]
@@ -270,7 +270,7 @@ def pooled(parts: Sequence[Known]) -> Centered:
     return Centered(sum(counts), np.zeros_like(first.x), np.zeros_like(first.t), xx, xt, tt)
 
 
-def best_ridge(train: Known, held_out: Known, start: Matrix) -> float | None:
+def best_ridge(train: KnownPart, held_out: KnownPart, start: Matrix) -> float | None:
     """The ridge of least error on held-out rows; None when the weights as they are, with the best bias, do better."""
     errors: dict[float | None, float] = {None: held_out.error(start, train.best_bias(start))}
     for ridge in RIDGES if len(train.x[0]) <= _MANY_FEATURES else RIDGES[::2]:

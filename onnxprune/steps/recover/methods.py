@@ -73,7 +73,7 @@ def _along(layer: Layer, analysis: Analysis) -> tuple[Dim, int]:
     return dims[form.hidden], form.bias_parts * (dims[0].size if form.bias_parts > 1 else 1)
 
 
-def recover(
+def recover_layers(
     original: Analysis,
     pruned: Analysis,
     keep: Mapping[Atom, Mask],

@@ -47,13 +47,13 @@ class Recover(Step):
     def __call__(self, state: State, context: Context) -> State:
         """The same units with weights that were fitted; a state that nothing was removed from stays as it is."""
         from onnxprune.analysis.copy import copy_analysis
-        from onnxprune.steps.recover.methods import recover
+        from onnxprune.steps.recover.methods import recover_layers
 
         method = self.chosen(data=context.data is not None)
         if method == NONE or not state.plan().removed_units or state.recovered == self:
             return state
         pruned = copy_analysis(state.analysis)
-        found = recover(
+        found = recover_layers(
             state.original,
             pruned,
             state.left,
@@ -70,11 +70,11 @@ class Recover(Step):
 
 def keep_apart(context: Context, recovery: Recover | None, ports: Sequence[Port]) -> Context:
     """The same, with every third sample kept for measurements where recovery is fitted to the others."""
-    from onnxprune.data.split import split
+    from onnxprune.data.split import hold_out
     from onnxprune.steps.recover.base import METHODS
 
     method = NONE if recovery is None else recovery.chosen(data=context.data is not None)
     if context.data is None or context.apart is not None or method == NONE or not METHODS[method].on_data:
         return context
-    apart = split(context.data, ports)
+    apart = hold_out(context.data, ports)
     return replace(context, data=apart.fitting, apart=apart)

@@ -25,14 +25,14 @@ from onnxprune.steps.train.augment import Part
 from onnxprune.steps.train.distil import Teacher
 from onnxprune.steps.train.evaluate import Evaluated
 from onnxprune.steps.train.network import Snapshot
-from onnxprune.steps.train.optim import MovingAverage, defaults, make_optimizer, set_rate
+from onnxprune.steps.train.optim import MovingAverage, make_optimizer, optimizer_defaults, set_rate
 from onnxprune.steps.train.options import TrainOptions
 from onnxprune.steps.train.parallel import processes
 from onnxprune.steps.train.samples import Portion
-from onnxprune.steps.train.schedules import factor
-from onnxprune.steps.train.setup import Running, Setup, Zeros, labels_of, make_setup, tensors
-from onnxprune.steps.train.state import Memory, Place
-from onnxprune.steps.train.write import Written, write
+from onnxprune.steps.train.schedules import rate_factor
+from onnxprune.steps.train.setup import Running, Setup, Zeros, batch_labels, make_setup, tensors
+from onnxprune.steps.train.state import TrainingCheckpoint, TrainingPlace
+from onnxprune.steps.train.write import Written, write_weights
 from onnxprune.support.progress import Counted
 
 # The mean loss of so many updates says that the training has collapsed, where it is above that of a constant answer
@@ -103,7 +103,7 @@ def train(
         setup = make_setup(
             model, data, options, running, among, teacher=teacher, evaluation=evaluation, zeros=zeros or {}
         )
-        memory = Memory(setup, model, teacher)
+        memory = TrainingCheckpoint(setup, model, teacher)
         return _Training(setup, memory).run(model, zeros or {})
 
 
@@ -129,10 +129,10 @@ def _reproducible(device: str) -> Iterator[None]:
 class _Training:
     """A training on its way; what has to survive an interruption is in `self.at` and in the tensors."""
 
-    def __init__(self, setup: Setup, memory: Memory) -> None:
+    def __init__(self, setup: Setup, memory: TrainingCheckpoint) -> None:
         self.setup, self.memory = setup, memory
         self.options, self.network, self.among = setup.options, setup.network, setup.among
-        self.rate, _ = defaults(self.options, normalized=bool(self.network.inserted))
+        self.rate, _ = optimizer_defaults(self.options, normalized=bool(self.network.inserted))
         self.optimizer = self._optimizer()
         self.average = MovingAverage(self.network.weights, self.options.ema) if self.options.ema else None
         self.scaler = torch.amp.GradScaler(setup.computing.device.type, enabled=self.network.scales_gradients)
@@ -151,7 +151,7 @@ class _Training:
 
     def run(self, model: ir.Model, zeros: Zeros) -> Trained:
         """Train, and write the weights that are kept into a copy of the model."""
-        self.at = Place()
+        self.at = TrainingPlace()
         if not self._resumed():
             self.at.start = self.at.best = self._evaluated()
             self.at.history.append(self.at.start)
@@ -198,7 +198,7 @@ class _Training:
     def _update(self, update: list[Portion], share: float) -> float:
         """One step of the optimizer; the mean loss over the samples."""
         at, step = self.at, self.at.step
-        first = factor(self.options, share + (1 - share) / (self.total - step + 1))
+        first = rate_factor(self.options, share + (1 - share) / (self.total - step + 1))
         set_rate(self.optimizer, self.rate * at.slower * first)
         torch.manual_seed(hash((self.setup.running.seed, step)) % (1 << 63))
         generator = torch.Generator().manual_seed(hash((self.setup.running.seed, step, 1)) % (1 << 63))
@@ -239,7 +239,7 @@ class _Training:
         if setup.targets is not None:
             targets = setup.targets(portion, feed, varied=bool(setup.augmentation))
         found = self.network(feed, objective.features, training=True)
-        return objective(found, labels_of(portion.batch, setup.computing.device), targets, mixed)
+        return objective(found, batch_labels(portion.batch, setup.computing.device), targets, mixed)
 
     def _step(self) -> None:
         if self.options.clip is not None:
@@ -364,7 +364,7 @@ class _Training:
         written = Written()
         if at.best.step:
             self.network.restore(self.best)
-            written = write(copy, self.network.result(), zeros)
+            written = write_weights(copy, self.network.result(), zeros)
         else:
             at.notes.append("training found nothing better than the weights at the start, which are kept")
         name = None if evaluation.metric is None else evaluation.metric.name

@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.nn import functional as F  # noqa: N812
 
 from onnxprune.errors import UsageError
-from onnxprune.runtime.torch.losses import are_probabilities, choose, make_loss
+from onnxprune.runtime.torch.losses import are_probabilities, choose_loss, make_loss
 from onnxprune.steps.train.augment import Mixed
 from onnxprune.steps.train.distil import Targets
 from onnxprune.steps.train.options import AUTO, DISTANCES, NONE, TrainOptions
@@ -195,7 +195,7 @@ def _classes_last(value: Tensor) -> Tensor:
 
 def _mean_label(output: Tensor, labels: Tensor) -> Tensor:
     """The mean of the labels, or the logarithms of the classes' shares, for every sample."""
-    if choose(output, labels) == "mse":
+    if choose_loss(output, labels) == "mse":
         return labels.to(output.dtype).reshape(output.shape).mean(0, keepdim=True).expand_as(output)
     classes = output.shape[-1] if tuple(labels.shape) == tuple(output.shape[:-1]) else output.shape[1]
     counted = labels[labels >= 0].long()

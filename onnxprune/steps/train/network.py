@@ -14,9 +14,9 @@ from onnxprune.errors import ModelError, UsageError
 from onnxprune.ops.traits import runs_on_statistics
 from onnxprune.runtime.torch.module import TorchModel
 from onnxprune.steps.train.computing import Computing, full
-from onnxprune.steps.train.normalization import folded, insert, lacks_normalization
+from onnxprune.steps.train.normalization import folded, insert_normalization, lacks_normalization
 from onnxprune.steps.train.options import AUTO, TrainOptions
-from onnxprune.steps.train.parallel import Processes, together
+from onnxprune.steps.train.parallel import Processes, replicated
 from onnxprune.steps.train.parameters import trainable
 from onnxprune.support.messages import one_line
 
@@ -61,7 +61,7 @@ class Network:
         wanted = options.normalization == "batch" or (
             options.normalization == AUTO and samples >= _LEAST_BATCH and lacks_normalization(model)
         )
-        self.inserted = insert(working, feeds, computing.device) if wanted else []
+        self.inserted = insert_normalization(working, feeds, computing.device) if wanted else []
         if self.inserted:
             self.notes.append(f"trained with {len(self.inserted)} normalizations put in and folded away again")
         self._by_batch = options.statistics == "batch" and samples >= _LEAST_BATCH
@@ -98,7 +98,7 @@ class Network:
             self.weights.pop(name).requires_grad_(False)
         if not self.weights:
             raise UsageError("the loss depends on no weight of the model, so nothing can be trained")
-        self._callable = together(self.module, self._among, self._computing.device)
+        self._callable = replicated(self.module, self._among, self._computing.device)
         if self._options.compile:
             self._callable = torch.compile(self._callable)  # type: ignore[assignment]
         return unreached

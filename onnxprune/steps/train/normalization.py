@@ -87,7 +87,9 @@ def _has_layer_behind(node: ir.Node) -> bool:
     return False
 
 
-def insert(model: ir.Model, feeds: Sequence[Mapping[str, Tensor]], device: torch.device) -> list[Inserted]:
+def insert_normalization(
+    model: ir.Model, feeds: Sequence[Mapping[str, Tensor]], device: torch.device
+) -> list[Inserted]:
     """Put normalizations into a model, in place; it computes the same as before.
 
     Args:

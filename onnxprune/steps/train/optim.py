@@ -24,7 +24,7 @@ _DECAYING = (WEIGHT, RECURRENT)
 _YOUNG = 10
 
 
-def defaults(options: TrainOptions, *, normalized: bool) -> tuple[float, float]:
+def optimizer_defaults(options: TrainOptions, *, normalized: bool) -> tuple[float, float]:
     """Highest rate and decay of weights."""
     plain, with_norms, decay = DEFAULTS.get(options.optimizer.lower(), _OTHERS)
     rate = with_norms if normalized else plain
@@ -69,7 +69,7 @@ def make_optimizer(
 
     Raises UsageError for a name that torch.optim does not have, or an optimizer that refuses these options.
     """
-    rate, decay = defaults(options, normalized=normalized)
+    rate, decay = optimizer_defaults(options, normalized=normalized)
     factors = rate_factors(options, list(weights))
     groups: dict[tuple[float, float], dict[str, Any]] = {}
     for name, weight in weights.items():

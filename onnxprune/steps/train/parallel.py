@@ -137,7 +137,7 @@ class _Sum(torch.autograd.Function):
         return total
 
 
-def together(module: TorchModel, among: Processes, device: torch.device) -> torch.nn.Module:
+def replicated(module: TorchModel, among: Processes, device: torch.device) -> torch.nn.Module:
     """The module as all processes train it: gradients are averaged over them while they are computed.
 
     BatchNormalization then adds its statistics up over all of them.

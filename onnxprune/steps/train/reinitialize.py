@@ -22,7 +22,7 @@ from onnxprune.dims import Mask
 from onnxprune.ops.learned import BIAS, RECURRENT, SCALE, TABLE, learned, out_axis
 from onnxprune.ops.traits import adds, moves, rectifies, statistics
 from onnxprune.steps.train.parameters import Slot, trainable
-from onnxprune.steps.train.write import Written, write
+from onnxprune.steps.train.write import Written, write_weights
 
 Array = npt.NDArray[np.float64]
 _TABLE_DEVIATION = 0.02
@@ -45,7 +45,7 @@ def reinitialize(model: ir.Model, seed: int = 0, zeros: Mapping[str, Mask] | Non
         fresh[name] = torch.from_numpy(np.array(_drawn(shape, slot, np.random.default_rng([seed, index]))))
     for name, array in _running(model):
         fresh[name] = torch.from_numpy(array)
-    return write(model, fresh, zeros)
+    return write_weights(model, fresh, zeros)
 
 
 def _running(model: ir.Model) -> Iterator[tuple[str, Array]]:

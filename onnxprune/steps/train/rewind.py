@@ -23,7 +23,7 @@ from onnxprune.model.file import open_model
 from onnxprune.model.weights import reading
 from onnxprune.steps.train.checkpoint import part, read_checkpoint
 from onnxprune.steps.train.normalization import Inserted, folded
-from onnxprune.steps.train.write import Written, write
+from onnxprune.steps.train.write import Written, write_weights
 
 Array = npt.NDArray[np.generic]
 Kept = Callable[[str], Sequence[Mask] | None]
@@ -104,7 +104,7 @@ def rewind(
             found[name] = torch.from_numpy(np.ascontiguousarray(array).astype(np.float64))
     if not found:
         raise ModelError("none of the weights to go back to fits this model: they are those of another one")
-    return Rewound(write(model, found, zeros), tuple(name for name in own if name not in found))
+    return Rewound(write_weights(model, found, zeros), tuple(name for name in own if name not in found))
 
 
 def _sliced(array: Array, masks: Sequence[Mask] | None) -> Array:

@@ -44,7 +44,7 @@ class Portion:
         return Portion(_taken(self.batch, slice(start, end)), self.numbers[start:end])
 
 
-class Samples:
+class TrainingSamples:
     """The samples of a training.
 
     Args:

@@ -33,7 +33,7 @@ _SHAPES: dict[str, Callable[[float], float]] = {
 }
 
 
-def factor(options: TrainOptions, done: float) -> float:
+def rate_factor(options: TrainOptions, done: float) -> float:
     """The factor of the highest rate when a share of the training is done: in [0, 1].
 
     Args:

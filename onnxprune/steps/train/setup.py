@@ -16,7 +16,7 @@ from onnxprune.data.base import Batch, Data
 from onnxprune.errors import ModelError, UsageError
 from onnxprune.evaluation.metrics import Metric, metric
 from onnxprune.model.signature import Port, ports_of
-from onnxprune.runtime.torch.losses import choose
+from onnxprune.runtime.torch.losses import choose_loss
 from onnxprune.steps.train.augment import Augmentation, make_augmentation
 from onnxprune.steps.train.computing import Computing, computing
 from onnxprune.steps.train.decoding import decoded
@@ -26,7 +26,7 @@ from onnxprune.steps.train.losses import Objective
 from onnxprune.steps.train.network import Network
 from onnxprune.steps.train.options import TrainOptions
 from onnxprune.steps.train.parallel import Processes
-from onnxprune.steps.train.samples import MOST_APART, Portion, Samples, hold_apart
+from onnxprune.steps.train.samples import MOST_APART, Portion, TrainingSamples, hold_apart
 from onnxprune.support.progress import Progress, silent
 
 _GIGABYTE = 1 << 30
@@ -78,7 +78,7 @@ class Setup:
     options: TrainOptions
     running: Running
     among: Processes
-    samples: Samples
+    samples: TrainingSamples
     network: Network
     objective: Objective
     targets: Targets | None
@@ -93,7 +93,7 @@ class Setup:
         targets = None if self.targets is None else self.targets(portion, feed, varied=False)
         with torch.no_grad():
             found = self.network(feed, self.objective.features, training=False)
-        return found, targets, labels_of(portion.batch, self.computing.device)
+        return found, targets, batch_labels(portion.batch, self.computing.device)
 
 
 def tensors(batch: Batch) -> dict[str, Tensor]:
@@ -111,7 +111,7 @@ def _known(array: npt.NDArray[np.generic]) -> npt.NDArray[np.generic]:
     return array.astype(np.float32) if array.dtype.name == "bfloat16" else array
 
 
-def labels_of(batch: Batch, device: torch.device) -> Tensor | None:
+def batch_labels(batch: Batch, device: torch.device) -> Tensor | None:
     """The labels of a batch; integers in int64."""
     if batch.labels is None:
         return None
@@ -159,17 +159,17 @@ def make_setup(
 
 def _samples(
     data: Data, evaluation: Data | None, options: TrainOptions, running: Running, *, fixed: bool, notes: list[str]
-) -> tuple[Samples, list[Portion]]:
+) -> tuple[TrainingSamples, list[Portion]]:
     """What is trained on, and what is evaluated on."""
     fitting = data
     if evaluation is None:
         fitting, evaluation = hold_apart(data, options.holdout, fixed=fixed)
     room = int(options.memory * _GIGABYTE)
-    samples = Samples(fitting, options.batch, room, running.seed, fixed=fixed)
+    samples = TrainingSamples(fitting, options.batch, room, running.seed, fixed=fixed)
     if evaluation is None:
         notes.append("evaluated on the samples that it was trained on: there are too few to keep some apart")
         return samples, [_renumbered(portion) for portion in samples.first(MOST_APART)]
-    apart = Samples(evaluation, options.batch, room, fixed=fixed)
+    apart = TrainingSamples(evaluation, options.batch, room, fixed=fixed)
     notes.append(f"trained on {samples.count} samples, evaluated on {apart.count} others")
     return samples, [_renumbered(portion) for portion in apart.first(apart.count)]
 
@@ -194,7 +194,7 @@ def _fit(
         objective.fit_features(values, said)
         notes.append(f"inner values beside the original's: {', '.join(objective.features) or 'none that fit'}")
     device = next(iter(feed.values())).device
-    loss = objective(values, labels_of(first.batch, device), said)
+    loss = objective(values, batch_labels(first.batch, device), said)
     unreached = network.freeze_unreached(loss)
     if unreached:
         notes.append(f"{len(unreached)} weights stay as they are: the loss does not depend on them")
@@ -212,7 +212,7 @@ def _evaluation(
     objective: Objective,
     apart: Sequence[Portion],
     found: Mapping[str, Tensor],
-    samples: Samples,
+    samples: TrainingSamples,
 ) -> Evaluation:
     """The metric that was asked for, else the one that fits: accuracy for classes with labels, beside the original
     agreement or SNR, nothing where there is neither.
@@ -220,8 +220,8 @@ def _evaluation(
     output = objective.outputs[0]
     value = next(value for value in model.graph.outputs if value.name == output)
     shape = tuple(size if isinstance(size, int) else str(size) for size in value.shape or ())
-    labels = labels_of(apart[0].batch, torch.device("cpu"))
-    classes = labels is not None and choose(found[output], labels) == "cross-entropy"
+    labels = batch_labels(apart[0].batch, torch.device("cpu"))
+    classes = labels is not None and choose_loss(found[output], labels) == "cross-entropy"
     chosen: Metric | None = None
     if options.metric is not None:
         chosen = metric(options.metric, samples.labelled)

@@ -32,7 +32,7 @@ _NOTHING = Evaluated(0, float("nan"))
 
 
 @dataclass
-class Place:
+class TrainingPlace:
     """How far a training is.
 
     Attributes:
@@ -74,17 +74,17 @@ class Place:
         return asdict(self)
 
     @staticmethod
-    def from_json(data: Mapping[str, Any]) -> Place:
+    def from_json(data: Mapping[str, Any]) -> TrainingPlace:
         """What `to_json` gave."""
-        plain = {each.name: data[each.name] for each in fields(Place)}
+        plain = {each.name: data[each.name] for each in fields(TrainingPlace)}
         for name in ("start", "best"):
             plain[name] = Evaluated(**data[name])
         plain["history"] = [Evaluated(**each) for each in data["history"]]
         plain["losses"] = [(step, rate, loss) for step, rate, loss in data["losses"]]
-        return Place(**plain)
+        return TrainingPlace(**plain)
 
 
-class Memory:
+class TrainingCheckpoint:
     """The checkpoint of a training, and what it belongs to.
 
     Args:
@@ -113,7 +113,7 @@ class Memory:
 
     def save(
         self,
-        place: Place,
+        place: TrainingPlace,
         network: Network,
         optimizer: torch.optim.Optimizer,
         average: MovingAverage | None,
@@ -141,7 +141,7 @@ class Memory:
 
     def load(
         self, network: Network, optimizer: torch.optim.Optimizer, average: MovingAverage | None
-    ) -> tuple[Place, Snapshot] | None:
+    ) -> tuple[TrainingPlace, Snapshot] | None:
         """Put a checkpoint into a network and an optimizer; None where there is none yet.
 
         Raises UsageError for a checkpoint of another training, ModelError for a damaged one.
@@ -157,7 +157,7 @@ class Memory:
             average.steps = facts["average_steps"]
         device = network.module.device
         best = {name: tensor.to(device) for name, tensor in part(tensors, "best").items()}
-        return Place.from_json(facts["place"]), best
+        return TrainingPlace.from_json(facts["place"]), best
 
 
 def _plain(options: Any) -> dict[str, Any]:

@@ -27,7 +27,7 @@ class Written:
     clipped: tuple[str, ...] = ()
 
 
-def write(
+def write_weights(
     model: ir.Model, weights: Mapping[str, Tensor], zeros: Mapping[str, npt.NDArray[np.bool_]] | None = None
 ) -> Written:
     """Put weights into the initializers of the same names, in place.

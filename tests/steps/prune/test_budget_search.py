@@ -21,7 +21,7 @@ from onnxprune.errors import TargetError, UsageError
 from onnxprune.pipeline.run import compress, inspect
 from onnxprune.steps.prune.allocation.base import Lost, allocations
 from onnxprune.steps.prune.budget_search import Search
-from onnxprune.steps.prune.targets import Target, parse, shown
+from onnxprune.steps.prune.targets import Target, format_quantity, parse_target
 from tests.conftest import Build
 
 COMPUTED = [name for name in allocations.names() if not allocations[name].needs]
@@ -49,7 +49,7 @@ COMPUTED = [name for name in allocations.names() if not allocations[name].needs]
     ],
 )
 def test_grammar(text: str, kind: str, limit: float, relative: bool) -> None:
-    target = parse(text)
+    target = parse_target(text)
     assert (target.kind, target.relative) == (kind, relative)
     assert target.limit == pytest.approx(limit)
 
@@ -73,7 +73,7 @@ def test_grammar(text: str, kind: str, limit: float, relative: bool) -> None:
 )
 def test_what_is_no_target_is_refused(text: str, message: str) -> None:
     with pytest.raises(UsageError, match=message):
-        parse(text)
+        parse_target(text)
 
 
 @pytest.mark.parametrize(
@@ -87,7 +87,7 @@ def test_what_is_no_target_is_refused(text: str, message: str) -> None:
     ],
 )
 def test_amounts_for_people(kind: str, value: float, text: str) -> None:
-    assert shown(kind, value) == text
+    assert format_quantity(kind, value) == text
 
 
 # -- the search, with a model of 100 units that costs what the units do
@@ -125,18 +125,18 @@ def test_two_targets_are_met_by_the_larger_cut(params: float, macs: float) -> No
 
 
 def test_a_drop_alone_asks_for_the_largest_cut_within_it() -> None:
-    lost = search().meet([parse("drop=0.03")]).lost["g"]
+    lost = search().meet([parse_target("drop=0.03")]).lost["g"]
     assert 0.03 - 0.001 * 2 <= 0.001 * lost <= 0.03  # within a step of the search
 
 
 def test_a_drop_beside_others_has_to_hold() -> None:
-    assert search().meet([parse("params=0.75"), parse("drop=0.03")]).lost["g"] == 25
+    assert search().meet([parse_target("params=0.75"), parse_target("drop=0.03")]).lost["g"] == 25
     with pytest.raises(TargetError, match=r"drop=0\.01: 0\.0250 of 0\.0100 allowed: the cut that meets"):
-        search().meet([parse("params=0.75"), parse("drop=0.01")])
+        search().meet([parse_target("params=0.75"), parse_target("drop=0.01")])
 
 
 def test_latency_is_met_although_it_goes_down_in_steps() -> None:
-    found = search(step=8).meet([parse("latency=0.8")])
+    found = search(step=8).meet([parse_target("latency=0.8")])
     assert found.met[0].reached <= 0.8
     assert found.lost["g"] >= 40
 
@@ -144,7 +144,7 @@ def test_latency_is_met_although_it_goes_down_in_steps() -> None:
 def test_a_lucky_measurement_does_not_count() -> None:
     """The cut that seemed to be enough is not when measured again."""
     lucky = search(noisy=[0.0, 0.0, -0.2, 0.0, 0.0])
-    found = lucky.meet([parse("latency=0.7")])
+    found = lucky.meet([parse_target("latency=0.7")])
     assert found.lost["g"] >= 60
 
 
@@ -153,9 +153,9 @@ def test_what_cannot_be_met_is_refused_with_the_reason() -> None:
         TargetError,
         match=r"params=0\.001 cannot be met: with everything gone that may go 10 are left, 1 are allowed; frozen: the",
     ):
-        search().meet([parse("params=0.001")])
+        search().meet([parse_target("params=0.001")])
     with pytest.raises(TargetError, match=r"latency=0\.1 cannot be met"):
-        search().meet([parse("latency=0.1")])
+        search().meet([parse_target("latency=0.1")])
 
 
 # -- models
@@ -167,14 +167,14 @@ def test_what_cannot_be_met_is_refused_with_the_reason() -> None:
 def test_targets_are_met_within_one_unit(digits: dict[str, Path], name: str, target: str, scope: str) -> None:
     """Giving back any one unit would break the target."""
     result, analysis = compress(digits[name], scope=scope, target=[target]), inspect(digits[name])
-    asked = parse(target)
+    asked = parse_target(target)
     field = {"params": "parameters", "macs": "macs"}[asked.kind]
     limit = asked.limit * getattr(result.report.before, field)
     assert getattr(result.report.after, field) <= limit
     kept = {atom: int(mask.sum()) for atom, mask in result.plan.keep(analysis).items()}
     batch = cost.batch_size(analysis) if asked.kind == "macs" else 1
     for atom, count in kept.items():
-        assert getattr(cost.measure(analysis, {**kept, atom: count + 1}), field) / batch > limit
+        assert getattr(cost.cost_of(analysis, {**kept, atom: count + 1}), field) / batch > limit
 
 
 def test_a_size_is_met_by_the_file(digits: dict[str, Path], tmp_path: Path) -> None:

@@ -68,7 +68,7 @@ def test_a_drop_is_measured_on_what_recovery_has_not_seen(
     """200 samples: recovery, in the search and at the end, sees 134 of them, and the drop is that of the other 66."""
     seen: list[set[bytes]] = []
     measured: list[list[bytes]] = []
-    recover, value = recovering.recover, candidates.evaluate
+    recover, value = recovering.recover_layers, candidates.evaluate
 
     def watching(*args: Any, **options: Any) -> Any:
         seen.append({x.tobytes() for batch in args[4].batches() for x in batch.feed["input"]})

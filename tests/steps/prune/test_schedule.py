@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from onnxprune.errors import UsageError
-from onnxprune.steps.prune.schedule import SCHEDULES, check, check_targets, on_the_way, ratio
-from onnxprune.steps.prune.targets import parse
+from onnxprune.steps.prune.schedule import SCHEDULES, check_schedule, check_schedule_targets, on_the_way, ratio
+from onnxprune.steps.prune.targets import parse_target
 
 
 @pytest.mark.parametrize("name", SCHEDULES)
@@ -32,10 +32,10 @@ def test_steps_rise_to_the_ratio_and_end_at_it(name: str, whole: float, steps: i
 )
 def test_schedules_by_hand(name: str, left: list[float]) -> None:
     """What is left on the way to a fifth, in four steps: as a share, in MACs, in bytes; a drop holds at the end."""
-    asked = [parse("params=0.2"), parse("macs=200"), parse("size=0.4kB"), parse("drop=0.1")]
+    asked = [parse_target("params=0.2"), parse_target("macs=200"), parse_target("size=0.4kB"), parse_target("drop=0.1")]
     original = {"macs": 1000.0, "size": 2000.0}
     for step, due in enumerate(left, 1):
-        found = [parse(text) for text in on_the_way(asked, original, step / 4, name)]
+        found = [parse_target(text) for text in on_the_way(asked, original, step / 4, name)]
         assert [(target.kind, target.relative) for target in found] == [
             ("params", True),
             ("macs", True),
@@ -46,14 +46,14 @@ def test_schedules_by_hand(name: str, left: list[float]) -> None:
 
 
 def test_what_is_met_from_the_start_stays_met() -> None:
-    assert on_the_way([parse("macs=5M")], {"macs": 1e6}, 0.5, "cubic") == ["macs=1.0"]
+    assert on_the_way([parse_target("macs=5M")], {"macs": 1e6}, 0.5, "cubic") == ["macs=1.0"]
 
 
 def test_a_drop_alone_cannot_be_spread() -> None:
     with pytest.raises(UsageError, match=r"target 'drop=0\.01' alone does not say how far the steps go"):
-        check_targets([parse("drop=0.01")])
-    check_targets([parse("drop=0.01"), parse("macs=0.5")])
-    check_targets([])
+        check_schedule_targets([parse_target("drop=0.01")])
+    check_schedule_targets([parse_target("drop=0.01"), parse_target("macs=0.5")])
+    check_schedule_targets([])
 
 
 @pytest.mark.parametrize(
@@ -62,4 +62,4 @@ def test_a_drop_alone_cannot_be_spread() -> None:
 )
 def test_what_makes_no_sense_is_refused(steps: int, name: str, message: str) -> None:
     with pytest.raises(UsageError, match=message):
-        check(steps, name)
+        check_schedule(steps, name)

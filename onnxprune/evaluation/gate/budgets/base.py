@@ -20,7 +20,7 @@ from onnxprune.errors import UsageError
 from onnxprune.support.registry import Registry, summary
 
 if TYPE_CHECKING:
-    from onnxprune.evaluation.gate.baseline import Entry
+    from onnxprune.evaluation.gate.baseline import BaselineEntry
     from onnxprune.evaluation.gate.subject import Subject
 
 
@@ -107,7 +107,7 @@ def budget(
     return add
 
 
-def baseline_of(model: Subject) -> Subject | Entry:
+def baseline_of(model: Subject) -> Subject | BaselineEntry:
     """What the model is compared with. Raises NoBaselineError where there is nothing."""
     if model.baseline is None:
         raise NoBaselineError("there is nothing to compare with: give --baseline, a model or a file of numbers")

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from onnxprune.errors import UsageError
 from onnxprune.evaluation.gate.budgets.base import Finding, NoBaselineError, baseline_of, budget
-from onnxprune.evaluation.gate.limits import number, time_limit
+from onnxprune.evaluation.gate.limits import number_reader, time_limit
 from onnxprune.support.quantities import show_seconds
 
 if TYPE_CHECKING:
@@ -20,7 +20,7 @@ def max_latency(limit: float, model: Subject) -> Finding:
     return Finding(median <= limit, median, show_seconds(median), f"at most {show_seconds(limit)}")
 
 
-@budget("max-latency-ratio", number(above=0), plain=True, written="0.8", sample=(1000, 0.0001))
+@budget("max-latency-ratio", number_reader(above=0), plain=True, written="0.8", sample=(1000, 0.0001))
 def max_latency_ratio(limit: float, model: Subject) -> Finding:
     """Time of a run over that of --baseline."""
     from onnxprune.evaluation.benchmark.comparison import compare

@@ -7,17 +7,17 @@ from typing import TYPE_CHECKING
 
 from onnxprune.errors import UsageError
 from onnxprune.evaluation.gate.budgets.base import Finding, NoBaselineError, baseline_of, budget
-from onnxprune.evaluation.gate.limits import number
+from onnxprune.evaluation.gate.limits import number_reader
 
 if TYPE_CHECKING:
-    from onnxprune.evaluation.gate.baseline import Entry
+    from onnxprune.evaluation.gate.baseline import BaselineEntry
     from onnxprune.evaluation.gate.subject import Subject
 
 # Differences of two shares round: 0.995 - 0.985 is a little more than 0.01.
 _ROUNDING = 1e-9
 
 
-@budget("min-metric", number(), plain=True, written="0.97", sample=(0.5, 1.0))
+@budget("min-metric", number_reader(), plain=True, written="0.97", sample=(0.5, 1.0))
 def min_metric(limit: float, model: Subject) -> Finding:
     """The value of --metric on --data."""
     metric = model.metric
@@ -27,7 +27,7 @@ def min_metric(limit: float, model: Subject) -> Finding:
     return Finding(value >= limit, value, f"{metric.name} {value:.6g}", f"at least {limit:g}")
 
 
-@budget("max-drop", number(low=0), plain=True, written="0.01", sample=(0.5, 0.001))
+@budget("max-drop", number_reader(low=0), plain=True, written="0.01", sample=(0.5, 0.001))
 def max_drop(limit: float, model: Subject) -> Finding:
     """How much worse --metric is than that of --baseline."""
     from onnxprune.evaluation.gate.subject import Subject
@@ -46,7 +46,7 @@ def max_drop(limit: float, model: Subject) -> Finding:
     return Finding(drop <= limit + _ROUNDING, drop, f"{drop:.6g}", f"at most {limit:g}", note)
 
 
-def _recorded(entry: Entry, model: Subject) -> float:
+def _recorded(entry: BaselineEntry, model: Subject) -> float:
     if entry.metric is None:
         raise NoBaselineError("the baseline has no metric: measure it with --update-baseline")
     if (entry.metric.name, entry.metric.on) != (model.metric.name, model.measured_on):
@@ -54,7 +54,7 @@ def _recorded(entry: Entry, model: Subject) -> float:
     return entry.metric.value
 
 
-@budget("min-agreement", number(above=0, high=1), plain=True, written="0.99", sample=(0.5, 1))
+@budget("min-agreement", number_reader(above=0, high=1), plain=True, written="0.99", sample=(0.5, 1))
 def min_agreement(limit: float, model: Subject) -> Finding:
     """Share of the samples with the same arg-max as --baseline, which has to be a model."""
     value = model.agreement

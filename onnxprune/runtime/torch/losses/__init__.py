@@ -12,13 +12,23 @@ targets are drawn from those: the loss is half the squared distance to the outpu
 from onnxprune.runtime.torch.losses.base import (
     LOSSES,
     Loss,
+    LossInput,
     LossSample,
     Outputs,
-    Seen,
     are_probabilities,
-    choose,
+    choose_loss,
     loss,
     make_loss,
 )
 
-__all__ = ["LOSSES", "Loss", "LossSample", "Outputs", "Seen", "are_probabilities", "choose", "loss", "make_loss"]
+__all__ = [
+    "LOSSES",
+    "Loss",
+    "LossInput",
+    "LossSample",
+    "Outputs",
+    "are_probabilities",
+    "choose_loss",
+    "loss",
+    "make_loss",
+]

@@ -30,7 +30,7 @@ REDUCTIONS = ("mean", "sum")
 AUTO = "auto"
 
 
-class Draw:
+class LabelDraw:
     """The labels that are drawn; on the processor, so that all devices see the same ones."""
 
     def __init__(self, seed: int) -> None:
@@ -49,7 +49,7 @@ class Draw:
 
 
 @dataclass(frozen=True)
-class Seen:
+class LossInput:
     """A batch as a loss sees it.
 
     Attributes:
@@ -65,7 +65,7 @@ class Seen:
     labels: Tensor | None
     floats: Sequence[Tensor]
     reduction: str
-    draw: Draw
+    draw: LabelDraw
     smoothing: float = 0.0
 
     @property
@@ -102,7 +102,7 @@ class NamedLoss:
     """
 
     name: str
-    function: Callable[[Seen], Tensor]
+    function: Callable[[LossInput], Tensor]
     labels: bool
     sample: LossSample
 
@@ -117,10 +117,10 @@ LOSSES: Registry[str, NamedLoss] = Registry("loss", __package__, "onnxprune.loss
 
 def loss(
     name: str, *, sample: LossSample, labels: bool = False
-) -> Callable[[Callable[[Seen], Tensor]], Callable[[Seen], Tensor]]:
+) -> Callable[[Callable[[LossInput], Tensor]], Callable[[LossInput], Tensor]]:
     """Decorator: make a function known as loss `name`; see NamedLoss. Raises ValueError when the name is taken."""
 
-    def add(function: Callable[[Seen], Tensor]) -> Callable[[Seen], Tensor]:
+    def add(function: Callable[[LossInput], Tensor]) -> Callable[[LossInput], Tensor]:
         LOSSES.register(name)(NamedLoss(name, function, labels, sample))
         return function
 
@@ -151,21 +151,21 @@ def make_loss(
         return _checked(name, imported_function(name))
     if name != AUTO and name not in LOSSES:
         raise UsageError(f"{LOSSES.unknown(name, AUTO)}; module:function names your own")
-    draw = Draw(seed)
+    draw = LabelDraw(seed)
 
     def value_of(found: Outputs, labels: Tensor | None = None) -> Tensor:
         prediction = _as_float(found[outputs[0]], outputs[0])
         labels = labels if labels is None else labels.to(prediction.device)
-        kind = LOSSES[choose(prediction, labels) if name == AUTO else name]
+        kind = LOSSES[choose_loss(prediction, labels) if name == AUTO else name]
         if kind.labels and labels is None:
             raise UsageError(f"the loss '{kind.name}' needs labels; without them take 'sampled' or 'reconstruction'")
         floats = [value for key in outputs if _is_float(value := found[key])]
-        return kind.function(Seen(prediction, labels, floats, reduction, draw, smoothing))
+        return kind.function(LossInput(prediction, labels, floats, reduction, draw, smoothing))
 
     return value_of
 
 
-def choose(prediction: Tensor, labels: Tensor | None) -> str:
+def choose_loss(prediction: Tensor, labels: Tensor | None) -> str:
     """The loss that fits a prediction.
 
     With labels: cross-entropy where they are integers and have one axis less than the prediction, of several classes,

@@ -7,14 +7,14 @@ from torch import Tensor
 from torch.nn import functional as F  # noqa: N812  (its usual name)
 
 from onnxprune.errors import UsageError
-from onnxprune.runtime.torch.losses.base import LossSample, Seen, log_probabilities, loss
+from onnxprune.runtime.torch.losses.base import LossInput, LossSample, log_probabilities, loss
 
 _IGNORED = -100  # the label of positions that do not count, as in torch
 _COIN = LossSample([[0.25, 0.75], [0.75, 0.25]], labels=[1, 0], value=0.2876820725)  # -log 0.75
 
 
 @loss("cross-entropy", labels=True, sample=_COIN)
-def cross_entropy(seen: Seen) -> Tensor:
+def cross_entropy(seen: LossInput) -> Tensor:
     """Minus the logarithm of the probability of the label's class.
 
     Classes lie on the last axis, or on axis 1 as in segmentation, whichever the labels leave.

@@ -5,11 +5,11 @@ from __future__ import annotations
 from torch import Tensor
 
 from onnxprune.errors import UsageError
-from onnxprune.runtime.torch.losses.base import LossSample, Seen, loss
+from onnxprune.runtime.torch.losses.base import LossInput, LossSample, loss
 
 
 @loss("mse", labels=True, sample=LossSample([[1.0, 3.0], [0.0, 0.0]], labels=[[0.0, 1.0], [0.0, 0.0]], value=1.25))
-def mse(seen: Seen) -> Tensor:
+def mse(seen: LossInput) -> Tensor:
     """The squared difference, a mean over all entries, or the sum over the samples of their means."""
     prediction, labels = seen.prediction, seen.given
     if labels.numel() != prediction.numel():

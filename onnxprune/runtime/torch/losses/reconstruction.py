@@ -5,11 +5,11 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from onnxprune.runtime.torch.losses.base import LossSample, Seen, loss
+from onnxprune.runtime.torch.losses.base import LossInput, LossSample, loss
 
 
 @loss("reconstruction", sample=LossSample([[0.0, 1.0], [2.0, 0.0]]))
-def reconstruction(seen: Seen) -> Tensor:
+def reconstruction(seen: LossInput) -> Tensor:
     """Half the squared distance of all outputs to themselves with normal noise of variance one.
 
     Up to a constant it is minus the logarithm of a Gaussian's density, summed over a sample's entries.

@@ -7,10 +7,10 @@ table of `base`.
 from __future__ import annotations
 
 from onnxprune.ops.base import Key
-from onnxprune.runtime.torch.ops.base import TABLE, Entry
+from onnxprune.runtime.torch.ops.base import TABLE, TorchOperator
 
 
-def find(key: Key) -> Entry | None:
+def find_operator(key: Key) -> TorchOperator | None:
     """How torch computes an operator, None when it is not in the table."""
     return TABLE.get(key)
 

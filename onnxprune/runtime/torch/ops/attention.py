@@ -7,12 +7,12 @@ import math
 import torch
 from torch import Tensor
 
-from onnxprune.runtime.torch.ops.base import Op, torch_op
+from onnxprune.runtime.torch.ops.base import TorchNode, torch_op
 
 
 @torch_op("Attention")
 def attention(
-    op: Op,
+    op: TorchNode,
     query: Tensor,
     key: Tensor,
     value: Tensor,
@@ -59,7 +59,7 @@ def _in_heads(x: Tensor, heads: int) -> Tensor:
     return x.reshape(*x.shape[:2], heads, -1).transpose(1, 2)
 
 
-def _visible(op: Op, rows: int, columns: int, past: int, filled: Tensor | None, device: torch.device) -> Tensor:
+def _visible(op: TorchNode, rows: int, columns: int, past: int, filled: Tensor | None, device: torch.device) -> Tensor:
     """Which keys a query may see: not later ones (is_causal), within a window, and none that is padding."""
     key = torch.arange(columns, device=device)
     position = torch.arange(rows, device=device).reshape(-1, 1) + past
@@ -87,7 +87,7 @@ def _as_bias(mask: Tensor, columns: int, like: Tensor) -> Tensor:
 
 
 @torch_op("RotaryEmbedding")
-def rotary_embedding(op: Op, x: Tensor, cosine: Tensor, sine: Tensor, positions: Tensor | None = None) -> Tensor:
+def rotary_embedding(op: TorchNode, x: Tensor, cosine: Tensor, sine: Tensor, positions: Tensor | None = None) -> Tensor:
     """Pairs of entries turned by an angle that grows with the position (Su et al., 2021)."""
     heads = x.transpose(1, 2) if x.ndim == 4 else x.reshape(*x.shape[:2], op.attr("num_heads"), -1)
     width = op.attr("rotary_embedding_dim", 0) or heads.shape[-1]

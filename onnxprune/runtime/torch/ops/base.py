@@ -106,7 +106,7 @@ _NUMPY_TYPES = {np.dtype(code).name for code in "?bBhHiIlLqQefdFD"}
 
 
 @dataclass(frozen=True)
-class Op:
+class TorchNode:
     """The view of a node that its function gets.
 
     Attributes:
@@ -151,7 +151,7 @@ class Op:
 
 
 @dataclass(frozen=True)
-class Entry:
+class TorchOperator:
     """An operator in the table.
 
     Attributes:
@@ -176,7 +176,7 @@ class Entry:
         return summary(self.function)
 
 
-TABLE: Registry[Key, Entry] = Registry("torch operator", __package__, "onnxprune.runtime.torch_ops")
+TABLE: Registry[Key, TorchOperator] = Registry("torch operator", __package__, "onnxprune.runtime.torch_ops")
 
 
 def torch_op(
@@ -191,14 +191,14 @@ def torch_op(
     """Decorator: the function computes these operators; see Entry. Raises ValueError when one is there already."""
 
     def add(function: Function) -> Function:
-        entry = Entry(function, frozenset(numbers), frozenset(stored), bodies, random, data_sized)
+        entry = TorchOperator(function, frozenset(numbers), frozenset(stored), bodies, random, data_sized)
         TABLE.register(*keys(names, domain))(entry)
         return function
 
     return add
 
 
-def standard(op: Op, name: str, *inputs: Any, **attributes: Any) -> Any:
+def standard(op: TorchNode, name: str, *inputs: Any, **attributes: Any) -> Any:
     """What the standard's operator of that name gives, with the attributes of `op` and some more."""
     merged = {**op.attributes, **attributes}
     plain = replace(op, op_type=name, version=_NEWEST, attributes=merged, types=(), wanted=(True,))
@@ -218,7 +218,7 @@ def per_channel(vector: Tensor, rank: int, axis: int = 1) -> Tensor:
 
 
 def auto_pads(
-    op: Op, sizes: Sequence[int], kernel: Sequence[int], strides: Sequence[int], dilations: Sequence[int]
+    op: TorchNode, sizes: Sequence[int], kernel: Sequence[int], strides: Sequence[int], dilations: Sequence[int]
 ) -> list[int]:
     """The pads of Conv and of pools, all begins and then all ends, with `auto_pad` worked out."""
     mode = op.attr("auto_pad", "NOTSET")

@@ -8,7 +8,7 @@ import onnx_ir as ir
 import torch
 from torch import Tensor
 
-from onnxprune.runtime.torch.ops.base import TORCH_TYPES, Op, torch_op
+from onnxprune.runtime.torch.ops.base import TORCH_TYPES, TorchNode, torch_op
 
 # Types that are carried in wider ones: what a conversion to them means is left to ml_dtypes.
 _CARRIED = {
@@ -25,19 +25,19 @@ _UNSIGNED = {
 
 
 @torch_op("Cast")
-def cast(op: Op, x: Tensor) -> Tensor:
+def cast(op: TorchNode, x: Tensor) -> Tensor:
     """In another type."""
     return _cast(op, x, op.attr("to"))
 
 
 @torch_op("CastLike")
-def cast_like(op: Op, x: Tensor, like: Tensor) -> Tensor:
+def cast_like(op: TorchNode, x: Tensor, like: Tensor) -> Tensor:
     """In the type of another tensor."""
     code = op.type_of(1)
     return x.to(like.dtype) if code is None else _cast(op, x, code)
 
 
-def _cast(op: Op, x: Tensor, code: int) -> Tensor:
+def _cast(op: TorchNode, x: Tensor, code: int) -> Tensor:
     dtype = op.dtype(code)
     if code in _CARRIED:
         exact = x.detach().cpu().double().numpy().astype(_CARRIED[code]).astype(np.float32)
@@ -71,7 +71,7 @@ def _to_float8(x: Tensor, dtype: torch.dtype, saturate: bool) -> Tensor:
 
 
 @torch_op("BitCast")
-def bit_cast(op: Op, x: Tensor) -> Tensor:
+def bit_cast(op: TorchNode, x: Tensor) -> Tensor:
     """The bits read as another type."""
     code = op.attr("to")
     native = ir.DataType(code).numpy()

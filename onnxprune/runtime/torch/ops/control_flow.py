@@ -8,19 +8,21 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from onnxprune.runtime.torch.ops.base import Op, torch_op
+from onnxprune.runtime.torch.ops.base import TorchNode, torch_op
 
 Bodies = Mapping[str, Callable[..., list[Any]]]
 
 
 @torch_op("If", bodies=True)
-def if_(_: Op, bodies: Bodies, condition: Tensor) -> tuple[Any, ...]:
+def if_(_: TorchNode, bodies: Bodies, condition: Tensor) -> tuple[Any, ...]:
     """One of two bodies."""
     return tuple(bodies["then_branch" if bool(condition) else "else_branch"]())
 
 
 @torch_op("Loop", bodies=True)
-def loop(op: Op, bodies: Bodies, count: Tensor | None, condition: Tensor | None, *carried: Any) -> tuple[Any, ...]:
+def loop(
+    op: TorchNode, bodies: Bodies, count: Tensor | None, condition: Tensor | None, *carried: Any
+) -> tuple[Any, ...]:
     """A body again and again, at most `count` times while the condition holds; what it scans out is stacked."""
     limit = None if count is None else int(count)
     state = list(carried)
@@ -39,7 +41,7 @@ def loop(op: Op, bodies: Bodies, count: Tensor | None, condition: Tensor | None,
 
 
 @torch_op("Scan", bodies=True)
-def scan(op: Op, bodies: Bodies, *inputs: Any) -> tuple[Any, ...]:
+def scan(op: TorchNode, bodies: Bodies, *inputs: Any) -> tuple[Any, ...]:
     """A body along an axis of some inputs; before opset 9 for every sample alone."""
     if op.version >= 9:
         return _scanned(op, bodies, inputs)
@@ -49,7 +51,7 @@ def scan(op: Op, bodies: Bodies, *inputs: Any) -> tuple[Any, ...]:
     return tuple(torch.stack(parts) for parts in zip(*samples, strict=True))
 
 
-def _scanned(op: Op, bodies: Bodies, inputs: Any) -> tuple[Any, ...]:
+def _scanned(op: TorchNode, bodies: Bodies, inputs: Any) -> tuple[Any, ...]:
     count = op.attr("num_scan_inputs")
     state, sequences = list(inputs[: len(inputs) - count]), inputs[len(inputs) - count :]
     axes = op.attr("scan_input_axes") or [0] * count
@@ -73,7 +75,7 @@ def _scanned(op: Op, bodies: Bodies, inputs: Any) -> tuple[Any, ...]:
 
 
 @torch_op("SequenceMap", bodies=True)
-def sequence_map(op: Op, bodies: Bodies, sequence: list[Any], *others: Any) -> tuple[Any, ...]:
+def sequence_map(op: TorchNode, bodies: Bodies, sequence: list[Any], *others: Any) -> tuple[Any, ...]:
     """A body for every entry of a sequence."""
     results = [
         bodies["body"](entry, *(other[i] if isinstance(other, list) else other for other in others))

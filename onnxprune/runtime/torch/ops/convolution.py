@@ -7,7 +7,7 @@ from collections.abc import Callable
 from torch import Tensor
 from torch.nn import functional as F  # noqa: N812
 
-from onnxprune.runtime.torch.ops.base import Op, auto_pads, per_channel, torch_op, torch_pads
+from onnxprune.runtime.torch.ops.base import TorchNode, auto_pads, per_channel, torch_op, torch_pads
 
 _CONV: dict[int, Callable[..., Tensor]] = {1: F.conv1d, 2: F.conv2d, 3: F.conv3d}
 _TRANSPOSED: dict[int, Callable[..., Tensor]] = {
@@ -18,7 +18,7 @@ _TRANSPOSED: dict[int, Callable[..., Tensor]] = {
 
 
 @torch_op("Conv")
-def convolution(op: Op, x: Tensor, w: Tensor, bias: Tensor | None = None) -> Tensor:
+def convolution(op: TorchNode, x: Tensor, w: Tensor, bias: Tensor | None = None) -> Tensor:
     """Of one, two or three spatial axes, grouped, strided, dilated, with any pads."""
     count = x.ndim - 2
     if count not in _CONV:
@@ -32,7 +32,7 @@ def convolution(op: Op, x: Tensor, w: Tensor, bias: Tensor | None = None) -> Ten
 
 
 @torch_op("ConvTranspose")
-def transposed_convolution(op: Op, x: Tensor, w: Tensor, bias: Tensor | None = None) -> Tensor:
+def transposed_convolution(op: TorchNode, x: Tensor, w: Tensor, bias: Tensor | None = None) -> Tensor:
     """The gradient of a convolution: computed in full, then cut to the output's size."""
     count = x.ndim - 2
     if count not in _TRANSPOSED:
@@ -46,7 +46,7 @@ def transposed_convolution(op: Op, x: Tensor, w: Tensor, bias: Tensor | None = N
     return y if bias is None else y + per_channel(bias, y.ndim)
 
 
-def _transposed_pads(op: Op, x: Tensor, full: Tensor, strides: list[int]) -> list[int]:
+def _transposed_pads(op: TorchNode, x: Tensor, full: Tensor, strides: list[int]) -> list[int]:
     """What is cut from the full output on each side."""
     count = len(strides)
     mode = op.attr("auto_pad", "NOTSET")

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F  # noqa: N812
 
-from onnxprune.runtime.torch.ops.base import Op, torch_op
+from onnxprune.runtime.torch.ops.base import TorchNode, torch_op
 
 _UNARY: dict[str, Callable[[Tensor], Tensor]] = {
     "Abs": torch.abs,
@@ -73,7 +73,7 @@ def _register() -> None:
         torch_op(name)(lambda _, *inputs, f=binary: reduce(f, inputs))
 
 
-def aligned(op: Op, a: Tensor, b: Tensor) -> Tensor:
+def aligned(op: TorchNode, a: Tensor, b: Tensor) -> Tensor:
     """Before opset 7 `b` was laid along the axes of `a` from attribute `axis` on."""
     axis = op.attr("axis")
     if op.version >= 7 or not op.attr("broadcast", 0) or axis is None:
@@ -86,20 +86,20 @@ _register()
 
 
 @torch_op("Mean")
-def mean(_: Op, *inputs: Tensor) -> Tensor:
+def mean(_: TorchNode, *inputs: Tensor) -> Tensor:
     """The mean of the inputs, broadcast."""
     return reduce(torch.add, inputs) / len(inputs)
 
 
 @torch_op("Div")
-def div(op: Op, a: Tensor, b: Tensor) -> Tensor:
+def div(op: TorchNode, a: Tensor, b: Tensor) -> Tensor:
     """Division; of integers, towards zero."""
     whole = not a.is_floating_point() and not a.is_complex()
     return torch.div(a, aligned(op, a, b), rounding_mode="trunc" if whole else None)
 
 
 @torch_op("Pow")
-def power(op: Op, base: Tensor, exponent: Tensor) -> Tensor:
+def power(op: TorchNode, base: Tensor, exponent: Tensor) -> Tensor:
     """Power in the type of the base. One exponent for all is a number, not a weight: its gradient would be a NaN
     wherever the base is negative.
     """
@@ -112,32 +112,32 @@ def power(op: Op, base: Tensor, exponent: Tensor) -> Tensor:
 
 
 @torch_op("Mod")
-def mod(op: Op, a: Tensor, b: Tensor) -> Tensor:
+def mod(op: TorchNode, a: Tensor, b: Tensor) -> Tensor:
     """The remainder, with the sign of the dividend (fmod=1) or of the divisor."""
     return torch.fmod(a, b) if op.attr("fmod", 0) else torch.remainder(a, b)
 
 
 @torch_op("BitShift")
-def bit_shift(op: Op, a: Tensor, b: Tensor) -> Tensor:
+def bit_shift(op: TorchNode, a: Tensor, b: Tensor) -> Tensor:
     """Bits moved left or right."""
     return torch.bitwise_left_shift(a, b) if op.attr("direction") == "LEFT" else torch.bitwise_right_shift(a, b)
 
 
 @torch_op("IsInf")
-def is_inf(op: Op, x: Tensor) -> Tensor:
+def is_inf(op: TorchNode, x: Tensor) -> Tensor:
     """Is it infinite, of a sign that counts?"""
     positive = torch.isposinf(x) if op.attr("detect_positive", 1) else torch.zeros_like(x, dtype=torch.bool)
     return positive | torch.isneginf(x) if op.attr("detect_negative", 1) else positive
 
 
 @torch_op("Where")
-def where(_: Op, condition: Tensor, a: Tensor, b: Tensor) -> Tensor:
+def where(_: TorchNode, condition: Tensor, a: Tensor, b: Tensor) -> Tensor:
     """`a` where the condition holds, else `b`."""
     return torch.where(condition, a, b)
 
 
 @torch_op("Clip", stored=(1, 2))
-def clip(op: Op, x: Tensor, low: Any = None, high: Any = None) -> Tensor:
+def clip(op: TorchNode, x: Tensor, low: Any = None, high: Any = None) -> Tensor:
     """Limited to [low, high]; the limits were attributes before opset 11."""
     lowest: Any = op.attr("min") if low is None else _number(low)
     highest: Any = op.attr("max") if high is None else _number(high)
@@ -154,13 +154,13 @@ def _number(limit: Any) -> Any:
 
 
 @torch_op("Identity")
-def identity(_: Op, x: Any) -> Any:
+def identity(_: TorchNode, x: Any) -> Any:
     """The input, whatever it is."""
     return x
 
 
 @torch_op("Dropout")
-def dropout(op: Op, x: Tensor, ratio: Tensor | None = None, training: Tensor | None = None) -> Any:
+def dropout(op: TorchNode, x: Tensor, ratio: Tensor | None = None, training: Tensor | None = None) -> Any:
     """Nothing in inference; with `training_mode` entries are dropped and the others scaled up."""
     rate = float(ratio) if ratio is not None else float(op.attr("ratio", 0.5))
     mask = torch.ones_like(x, dtype=torch.bool)

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F  # noqa: N812
 
-from onnxprune.runtime.torch.ops.base import Entry
+from onnxprune.runtime.torch.ops.base import TorchOperator
 
 
 @dataclass(frozen=True)
@@ -84,7 +84,7 @@ def fused(steps: Sequence[Any], values: Mapping[str, Any], kept: Sequence[str]) 
     return [replaced.get(id(step), step) for step in steps if id(step) not in gone], frozenset(hidden)
 
 
-Found = tuple[list[Any], Entry, tuple[str, ...]]
+Found = tuple[list[Any], TorchOperator, tuple[str, ...]]
 
 
 def _gelu(graph: _Graph, erf: Any) -> Found | None:
@@ -100,7 +100,7 @@ def _gelu(graph: _Graph, erf: Any) -> Found | None:
     if one is None or not _is(graph.number(graph.other(one, erf.outputs[0])), 1.0):
         return None
     parts = _halved(graph, x, one)
-    return None if parts is None else ([scaled, erf, one, *parts], Entry(lambda _, value: F.gelu(value)), (x,))
+    return None if parts is None else ([scaled, erf, one, *parts], TorchOperator(lambda _, value: F.gelu(value)), (x,))
 
 
 def _halved(graph: _Graph, x: str, one: Any) -> list[Any] | None:
@@ -126,7 +126,7 @@ def _silu(graph: _Graph, sigmoid: Any) -> Found | None:
     x = sigmoid.inputs[0]
     if product is None or graph.other(product, sigmoid.outputs[0]) != x:
         return None
-    return [sigmoid, product], Entry(lambda _, value: F.silu(value)), (x,)
+    return [sigmoid, product], TorchOperator(lambda _, value: F.silu(value)), (x,)
 
 
 def _linear(graph: _Graph, product: Any) -> Found | None:
@@ -140,7 +140,7 @@ def _linear(graph: _Graph, product: Any) -> Found | None:
     bias = graph.values.get(name)
     if not isinstance(bias, Tensor) or tuple(bias.shape) != tuple(weight.shape[1:]) or name in graph.makers:
         return None
-    return [product, added], Entry(_apply_linear), (*product.inputs, name)
+    return [product, added], TorchOperator(_apply_linear), (*product.inputs, name)
 
 
 def _apply_linear(_: object, x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:

@@ -11,11 +11,11 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F  # noqa: N812
 
-from onnxprune.runtime.torch.ops.base import Op, torch_op
+from onnxprune.runtime.torch.ops.base import TorchNode, torch_op
 
 
 @torch_op("Reshape", numbers=(1,))
-def reshape(op: Op, x: Tensor, shape: list[int] | None = None) -> Tensor:
+def reshape(op: TorchNode, x: Tensor, shape: list[int] | None = None) -> Tensor:
     """To a shape; 0 keeps an axis, -1 is what is left."""
     target = op.attr("shape") if shape is None else shape
     if not op.attr("allowzero", 0):
@@ -24,7 +24,7 @@ def reshape(op: Op, x: Tensor, shape: list[int] | None = None) -> Tensor:
 
 
 @torch_op("Flatten")
-def flatten(op: Op, x: Tensor) -> Tensor:
+def flatten(op: TorchNode, x: Tensor) -> Tensor:
     """To a matrix, the axes before `axis` and those from there on."""
     axis = op.attr("axis", 1)
     axis += x.ndim if axis < 0 else 0
@@ -32,13 +32,13 @@ def flatten(op: Op, x: Tensor) -> Tensor:
 
 
 @torch_op("Transpose")
-def transpose(op: Op, x: Tensor) -> Tensor:
+def transpose(op: TorchNode, x: Tensor) -> Tensor:
     """Axes in another order; reversed where none is stated."""
     return x.permute(op.attr("perm") or list(range(x.ndim))[::-1])
 
 
 @torch_op("Squeeze", numbers=(1,))
-def squeeze(op: Op, x: Tensor, axes: list[int] | int | None = None) -> Tensor:
+def squeeze(op: TorchNode, x: Tensor, axes: list[int] | int | None = None) -> Tensor:
     """Without axes of size one."""
     axes = op.attr("axes") if axes is None else axes
     if axes is None:
@@ -47,7 +47,7 @@ def squeeze(op: Op, x: Tensor, axes: list[int] | int | None = None) -> Tensor:
 
 
 @torch_op("Unsqueeze", numbers=(1,))
-def unsqueeze(op: Op, x: Tensor, axes: list[int] | int | None = None) -> Tensor:
+def unsqueeze(op: TorchNode, x: Tensor, axes: list[int] | int | None = None) -> Tensor:
     """With new axes of size one; `axes` are positions in the result."""
     axes = op.attr("axes") if axes is None else axes
     axes = [axes] if isinstance(axes, int) else axes
@@ -58,13 +58,13 @@ def unsqueeze(op: Op, x: Tensor, axes: list[int] | int | None = None) -> Tensor:
 
 
 @torch_op("Expand", numbers=(1,))
-def expand(_: Op, x: Tensor, shape: list[int]) -> Tensor:
+def expand(_: TorchNode, x: Tensor, shape: list[int]) -> Tensor:
     """Broadcast to a shape, which may have ones where x has more."""
     return x.expand(np.broadcast_shapes(tuple(x.shape), tuple(shape)))
 
 
 @torch_op("Tile", numbers=(1, 2))
-def tile(op: Op, x: Tensor, repeats: Any, axis: Any = None) -> Tensor:
+def tile(op: TorchNode, x: Tensor, repeats: Any, axis: Any = None) -> Tensor:
     """Repeated along the axes."""
     if op.version < 6:
         counts = [1] * x.ndim
@@ -76,13 +76,13 @@ def tile(op: Op, x: Tensor, repeats: Any, axis: Any = None) -> Tensor:
 
 
 @torch_op("Concat")
-def concat(op: Op, *inputs: Tensor) -> Tensor:
+def concat(op: TorchNode, *inputs: Tensor) -> Tensor:
     """One after the other along an axis."""
     return inputs[0] if len(inputs) == 1 else torch.cat(inputs, op.attr("axis", 1))
 
 
 @torch_op("Split", numbers=(1,))
-def split(op: Op, x: Tensor, sizes: list[int] | None = None) -> tuple[Tensor, ...]:
+def split(op: TorchNode, x: Tensor, sizes: list[int] | None = None) -> tuple[Tensor, ...]:
     """Pieces of stated sizes, or as many equal ones as there are outputs (the last one may be smaller)."""
     axis = op.attr("axis", 0)
     sizes = op.attr("split") if sizes is None else sizes
@@ -95,7 +95,7 @@ def split(op: Op, x: Tensor, sizes: list[int] | None = None) -> tuple[Tensor, ..
 
 @torch_op("Slice", numbers=(1, 2, 3, 4))
 def slice_(
-    op: Op,
+    op: TorchNode,
     x: Tensor,
     starts: list[int] | None = None,
     ends: list[int] | None = None,
@@ -122,7 +122,9 @@ def slice_(
 
 
 @torch_op("Pad", numbers=(1, 2, 3))
-def pad(op: Op, x: Tensor, pads: list[int] | None = None, value: Any = None, axes: list[int] | None = None) -> Tensor:
+def pad(
+    op: TorchNode, x: Tensor, pads: list[int] | None = None, value: Any = None, axes: list[int] | None = None
+) -> Tensor:
     """Entries around the input (negative: fewer of them): a constant, or its own, mirrored, repeated or wrapped."""
     stated = (op.attr("pads") or op.attr("paddings")) if pads is None else pads
     axes = list(range(x.ndim)) if axes is None else [axis % x.ndim for axis in axes]
@@ -142,7 +144,7 @@ def pad(op: Op, x: Tensor, pads: list[int] | None = None, value: Any = None, axe
 
 
 @torch_op("DepthToSpace")
-def depth_to_space(op: Op, x: Tensor) -> Tensor:
+def depth_to_space(op: TorchNode, x: Tensor) -> Tensor:
     """Channels to blocks of pixels."""
     block = op.attr("blocksize")
     n, c, h, w = x.shape
@@ -154,7 +156,7 @@ def depth_to_space(op: Op, x: Tensor) -> Tensor:
 
 
 @torch_op("SpaceToDepth")
-def space_to_depth(op: Op, x: Tensor) -> Tensor:
+def space_to_depth(op: TorchNode, x: Tensor) -> Tensor:
     """Blocks of pixels to channels."""
     block = op.attr("blocksize")
     n, c, h, w = x.shape
@@ -164,7 +166,7 @@ def space_to_depth(op: Op, x: Tensor) -> Tensor:
 
 
 @torch_op("ReverseSequence", numbers=(1,))
-def reverse_sequence(op: Op, x: Tensor, lengths: list[int]) -> Tensor:
+def reverse_sequence(op: TorchNode, x: Tensor, lengths: list[int]) -> Tensor:
     """The first `lengths[b]` steps of each sample backwards."""
     time, batch = op.attr("time_axis", 0), op.attr("batch_axis", 1)
     samples = [
@@ -178,14 +180,14 @@ def reverse_sequence(op: Op, x: Tensor, lengths: list[int]) -> Tensor:
 
 
 @torch_op("Trilu", numbers=(1,))
-def trilu(op: Op, x: Tensor, k: int | list[int] = 0) -> Tensor:
+def trilu(op: TorchNode, x: Tensor, k: int | list[int] = 0) -> Tensor:
     """The upper or lower triangle."""
     diagonal = k[0] if isinstance(k, list) else k
     return torch.triu(x, diagonal) if op.attr("upper", 1) else torch.tril(x, diagonal)
 
 
 @torch_op("Col2Im", numbers=(1, 2))
-def column_to_image(op: Op, x: Tensor, image: list[int], block: list[int]) -> Tensor:
+def column_to_image(op: TorchNode, x: Tensor, image: list[int], block: list[int]) -> Tensor:
     """Blocks laid back over an image, summed where they overlap."""
     count = len(image)
     dilations, strides = op.attr("dilations") or [1] * count, op.attr("strides") or [1] * count
@@ -212,12 +214,12 @@ def _sizes(values: Sequence[int]) -> Tensor:
 
 
 @torch_op("Shape")
-def shape(op: Op, x: Tensor) -> Tensor:
+def shape(op: TorchNode, x: Tensor) -> Tensor:
     """The sizes, on the host."""
     return _sizes(x.shape[op.attr("start", 0) : op.attr("end")])
 
 
 @torch_op("Size")
-def size(_: Op, x: Tensor) -> Tensor:
+def size(_: TorchNode, x: Tensor) -> Tensor:
     """The number of entries, on the host."""
     return torch.tensor(x.numel(), dtype=torch.int64)

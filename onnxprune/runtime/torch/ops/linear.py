@@ -5,17 +5,17 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from onnxprune.runtime.torch.ops.base import Op, torch_op
+from onnxprune.runtime.torch.ops.base import TorchNode, torch_op
 
 
 @torch_op("MatMul")
-def matmul(_: Op, a: Tensor, b: Tensor) -> Tensor:
+def matmul(_: TorchNode, a: Tensor, b: Tensor) -> Tensor:
     """Numpy's matmul."""
     return torch.matmul(a, b)
 
 
 @torch_op("Gemm")
-def gemm(op: Op, a: Tensor, b: Tensor, c: Tensor | None = None) -> Tensor:
+def gemm(op: TorchNode, a: Tensor, b: Tensor, c: Tensor | None = None) -> Tensor:
     """Alpha a b + beta c, with optional transposes."""
     a = a.T if op.attr("transA", 0) else a
     b = b.T if op.attr("transB", 0) else b
@@ -32,13 +32,13 @@ def gemm(op: Op, a: Tensor, b: Tensor, c: Tensor | None = None) -> Tensor:
 
 
 @torch_op("Einsum")
-def einsum(op: Op, *inputs: Tensor) -> Tensor:
+def einsum(op: TorchNode, *inputs: Tensor) -> Tensor:
     """Einstein's sum."""
     return torch.einsum(op.attr("equation").replace(" ", ""), *inputs)
 
 
 @torch_op("Det")
-def determinant(_: Op, x: Tensor) -> Tensor:
+def determinant(_: TorchNode, x: Tensor) -> Tensor:
     """Of the last two axes."""
     found: Tensor = torch.linalg.det(x)
     return found

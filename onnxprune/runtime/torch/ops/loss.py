@@ -6,13 +6,13 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F  # noqa: N812
 
-from onnxprune.runtime.torch.ops.base import Op, torch_op
+from onnxprune.runtime.torch.ops.base import TorchNode, torch_op
 
 _NO_LABEL = -(2**31)
 
 
 @torch_op("NegativeLogLikelihoodLoss")
-def negative_log_likelihood(op: Op, x: Tensor, labels: Tensor, weight: Tensor | None = None) -> Tensor:
+def negative_log_likelihood(op: TorchNode, x: Tensor, labels: Tensor, weight: Tensor | None = None) -> Tensor:
     """Minus the entry of each label, weighted by class."""
     ignored = op.attr("ignore_index", _NO_LABEL)
     shape = labels.shape
@@ -28,7 +28,9 @@ def negative_log_likelihood(op: Op, x: Tensor, labels: Tensor, weight: Tensor | 
 
 
 @torch_op("SoftmaxCrossEntropyLoss")
-def softmax_cross_entropy(op: Op, x: Tensor, labels: Tensor, weight: Tensor | None = None) -> tuple[Tensor, Tensor]:
+def softmax_cross_entropy(
+    op: TorchNode, x: Tensor, labels: Tensor, weight: Tensor | None = None
+) -> tuple[Tensor, Tensor]:
     """The same of the logarithm of the softmax over axis 1, and that logarithm."""
     logarithms = torch.log_softmax(x, 1)
     return negative_log_likelihood(op, logarithms, labels, weight), logarithms

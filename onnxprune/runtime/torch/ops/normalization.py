@@ -8,11 +8,11 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F  # noqa: N812
 
-from onnxprune.runtime.torch.ops.base import Op, per_channel, spatial, torch_op
+from onnxprune.runtime.torch.ops.base import TorchNode, per_channel, spatial, torch_op
 
 
 @torch_op("BatchNormalization")
-def batch_normalization(op: Op, x: Tensor, scale: Tensor, bias: Tensor, mean: Tensor, variance: Tensor) -> Any:
+def batch_normalization(op: TorchNode, x: Tensor, scale: Tensor, bias: Tensor, mean: Tensor, variance: Tensor) -> Any:
     """By running statistics; where the model is trained, or the node asks for it, by those of the batch.
 
     A node with `training_mode` gives the statistics that ONNX defines, with the biased variance. A model in training
@@ -36,7 +36,7 @@ def batch_normalization(op: Op, x: Tensor, scale: Tensor, bias: Tensor, mean: Te
     return F.batch_norm(x, mean, variance, scale, bias, False, 0.0, epsilon)
 
 
-def _across(op: Op, x: Tensor, scale: Tensor, bias: Tensor, running: tuple[Tensor, Tensor] | None) -> Tensor:
+def _across(op: TorchNode, x: Tensor, scale: Tensor, bias: Tensor, running: tuple[Tensor, Tensor] | None) -> Tensor:
     """By the statistics of the batches of all processes together."""
     assert op.settings.across is not None
     axes = _all_but_channels(x)
@@ -59,7 +59,7 @@ def _all_but_channels(x: Tensor) -> list[int]:
 
 
 @torch_op("InstanceNormalization")
-def instance_normalization(op: Op, x: Tensor, scale: Tensor, bias: Tensor) -> Tensor:
+def instance_normalization(op: TorchNode, x: Tensor, scale: Tensor, bias: Tensor) -> Tensor:
     """By the statistics of each channel of each sample."""
     variance, mean = torch.var_mean(x, spatial(x), correction=0, keepdim=True)
     y = (x - mean) * torch.rsqrt(variance + op.attr("epsilon", 1e-5))
@@ -67,7 +67,7 @@ def instance_normalization(op: Op, x: Tensor, scale: Tensor, bias: Tensor) -> Te
 
 
 @torch_op("GroupNormalization")
-def group_normalization(op: Op, x: Tensor, scale: Tensor, bias: Tensor) -> Tensor:
+def group_normalization(op: TorchNode, x: Tensor, scale: Tensor, bias: Tensor) -> Tensor:
     """By the statistics of groups of channels (Wu & He, 2018); before opset 21 one scale per group."""
     groups = op.attr("num_groups")
     if scale.numel() != x.shape[1]:
@@ -76,7 +76,7 @@ def group_normalization(op: Op, x: Tensor, scale: Tensor, bias: Tensor) -> Tenso
 
 
 @torch_op("LayerNormalization")
-def layer_normalization(op: Op, x: Tensor, scale: Tensor, bias: Tensor | None = None) -> Any:
+def layer_normalization(op: TorchNode, x: Tensor, scale: Tensor, bias: Tensor | None = None) -> Any:
     """By the statistics of all axes from `axis` on (Ba et al., 2016), with the mean and inverse deviation used."""
     axes = list(range(op.attr("axis", -1) % x.ndim, x.ndim))
     epsilon = op.attr("epsilon", 1e-5)
@@ -90,7 +90,7 @@ def layer_normalization(op: Op, x: Tensor, scale: Tensor, bias: Tensor | None = 
 
 
 @torch_op("RMSNormalization", "SimplifiedLayerNormalization")
-def rms_normalization(op: Op, x: Tensor, scale: Tensor) -> Any:
+def rms_normalization(op: TorchNode, x: Tensor, scale: Tensor) -> Any:
     """By the root of the mean square of all axes from `axis` on (Zhang & Sennrich, 2019)."""
     axes = list(range(op.attr("axis", -1) % x.ndim, x.ndim))
     inverse = torch.rsqrt(x.square().mean(axes, keepdim=True) + op.attr("epsilon", 1e-5))
@@ -99,7 +99,7 @@ def rms_normalization(op: Op, x: Tensor, scale: Tensor) -> Any:
 
 
 @torch_op("MeanVarianceNormalization")
-def mean_variance_normalization(op: Op, x: Tensor) -> Tensor:
+def mean_variance_normalization(op: TorchNode, x: Tensor) -> Tensor:
     """To mean zero and variance one over `axes`."""
     axes = op.attr("axes") or [0, 2, 3]
     variance, mean = torch.var_mean(x, axes, correction=0, keepdim=True)

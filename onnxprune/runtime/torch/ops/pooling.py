@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F  # noqa: N812
 
-from onnxprune.runtime.torch.ops.base import Op, auto_pads, torch_op, torch_pads
+from onnxprune.runtime.torch.ops.base import TorchNode, auto_pads, torch_op, torch_pads
 
 _MAX: dict[int, Callable[..., tuple[Tensor, Tensor]]] = {
     1: F.max_pool1d_with_indices,
@@ -42,7 +42,7 @@ class Windows:
         return torch_pads([*self.pads[: len(self.kernel)], *self.reach])
 
 
-def _windows(op: Op, sizes: Sequence[int]) -> Windows:
+def _windows(op: TorchNode, sizes: Sequence[int]) -> Windows:
     kernel = op.attr("kernel_shape")
     count = len(kernel)
     if len(sizes) != count or count not in _AVERAGE:
@@ -63,7 +63,7 @@ def _windows(op: Op, sizes: Sequence[int]) -> Windows:
 
 
 @torch_op("MaxPool")
-def max_pool(op: Op, x: Tensor) -> Tensor | tuple[Tensor, Tensor]:
+def max_pool(op: TorchNode, x: Tensor) -> Tensor | tuple[Tensor, Tensor]:
     """The largest entry of each window and, when asked for, its place in the whole input."""
     windows = _windows(op, x.shape[2:])
     values = x if x.is_floating_point() else x.double()
@@ -75,7 +75,7 @@ def max_pool(op: Op, x: Tensor) -> Tensor | tuple[Tensor, Tensor]:
     return y.to(x.dtype), _places(op, index, x, padded.shape[2:], windows.pads)
 
 
-def _places(op: Op, index: Tensor, x: Tensor, padded: Sequence[int], pads: list[int]) -> Tensor:
+def _places(op: TorchNode, index: Tensor, x: Tensor, padded: Sequence[int], pads: list[int]) -> Tensor:
     """Positions in a padded plane as positions in all of `x`, row by row or (storage_order=1) column by column."""
     sizes = list(x.shape[2:])
     coordinates = []
@@ -94,7 +94,7 @@ def _places(op: Op, index: Tensor, x: Tensor, padded: Sequence[int], pads: list[
 
 
 @torch_op("AveragePool")
-def average_pool(op: Op, x: Tensor) -> Tensor:
+def average_pool(op: TorchNode, x: Tensor) -> Tensor:
     """The mean of each window, the stated pads counted as zeros or not at all."""
     windows = _windows(op, x.shape[2:])
     if not windows.padded and max(windows.dilations) == 1:
@@ -119,7 +119,7 @@ def _window_sums(x: Tensor, windows: Windows) -> Tensor:
 
 
 @torch_op("LpPool")
-def lp_pool(op: Op, x: Tensor) -> Tensor:
+def lp_pool(op: TorchNode, x: Tensor) -> Tensor:
     """The norm of each window."""
     windows = _windows(op, x.shape[2:])
     p = op.attr("p", 2)
@@ -127,7 +127,7 @@ def lp_pool(op: Op, x: Tensor) -> Tensor:
 
 
 @torch_op("MaxUnpool", numbers=(2,))
-def max_unpool(op: Op, x: Tensor, index: Tensor, shape: list[int] | None = None) -> Tensor:
+def max_unpool(op: TorchNode, x: Tensor, index: Tensor, shape: list[int] | None = None) -> Tensor:
     """Each entry back to the place that MaxPool took it from, zeros elsewhere."""
     kernel = op.attr("kernel_shape")
     strides = op.attr("strides") or [1] * len(kernel)

@@ -13,13 +13,21 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F  # noqa: N812
 
-from onnxprune.runtime.torch.ops.base import MICROSOFT, TORCH_TYPES, Op, auto_pads, per_channel, torch_op, torch_pads
+from onnxprune.runtime.torch.ops.base import (
+    MICROSOFT,
+    TORCH_TYPES,
+    TorchNode,
+    auto_pads,
+    per_channel,
+    torch_op,
+    torch_pads,
+)
 
 _UINT8, _INT32 = ir.DataType.UINT8.value, ir.DataType.INT32.value
 _CODES = {torch.uint8: _UINT8, torch.int8: ir.DataType.INT8.value, torch.int16: ir.DataType.INT16.value}
 
 
-def quantized(op: Op, x: Tensor, scale: Tensor, zero: Tensor | None, code: int) -> Tensor:
+def quantized(op: TorchNode, x: Tensor, scale: Tensor, zero: Tensor | None, code: int) -> Tensor:
     """round(x / scale) + zero, in the range of the ONNX type `code`; as floats where a gradient is recorded."""
     dtype = ir.DataType(code)
     ratio = x / scale
@@ -58,7 +66,7 @@ def dequantized(x: Tensor, scale: Tensor, zero: Tensor | None) -> Tensor:
     return (x if zero is None else x - zero.to(scale.dtype)) * scale
 
 
-def _spread(op: Op, part: Tensor | None, x: Tensor) -> Tensor | None:
+def _spread(op: TorchNode, part: Tensor | None, x: Tensor) -> Tensor | None:
     """A scale or zero point for all of x: one, one per entry of `axis`, or one per block along it."""
     if part is None or part.numel() == 1:
         return None if part is None else part.reshape(())
@@ -69,7 +77,7 @@ def _spread(op: Op, part: Tensor | None, x: Tensor) -> Tensor | None:
     return part.repeat_interleave(block, axis).narrow(axis, 0, x.shape[axis])
 
 
-def _code(op: Op, position: int, zero: Tensor | None) -> int:
+def _code(op: TorchNode, position: int, zero: Tensor | None) -> int:
     """The quantized type: as stated, as the zero point has it, else uint8."""
     stated: int | None = op.attr("output_dtype") or op.type_of(position)
     if stated is not None:
@@ -79,7 +87,7 @@ def _code(op: Op, position: int, zero: Tensor | None) -> int:
 
 @torch_op("QuantizeLinear")
 @torch_op("QuantizeLinear", domain=MICROSOFT)
-def quantize_linear(op: Op, x: Tensor, scale: Tensor, zero: Tensor | None = None) -> Tensor:
+def quantize_linear(op: TorchNode, x: Tensor, scale: Tensor, zero: Tensor | None = None) -> Tensor:
     """To integers (or small floats)."""
     spread = _spread(op, scale, x)
     assert spread is not None
@@ -90,7 +98,7 @@ def quantize_linear(op: Op, x: Tensor, scale: Tensor, zero: Tensor | None = None
 
 @torch_op("DequantizeLinear")
 @torch_op("DequantizeLinear", domain=MICROSOFT)
-def dequantize_linear(op: Op, x: Tensor, scale: Tensor, zero: Tensor | None = None) -> Tensor:
+def dequantize_linear(op: TorchNode, x: Tensor, scale: Tensor, zero: Tensor | None = None) -> Tensor:
     """Back to floats."""
     spread = _spread(op, scale, x)
     assert spread is not None
@@ -99,7 +107,7 @@ def dequantize_linear(op: Op, x: Tensor, scale: Tensor, zero: Tensor | None = No
 
 
 @torch_op("DynamicQuantizeLinear")
-def dynamic_quantize_linear(op: Op, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+def dynamic_quantize_linear(op: TorchNode, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """To uint8, by a scale and zero point from the extremes of the tensor."""
     low, high = x.detach().amin().clamp(max=0), x.detach().amax().clamp(min=0)
     scale = (high - low) / 255
@@ -123,7 +131,9 @@ def _as_integers(x: Tensor) -> Tensor:
 
 
 @torch_op("MatMulInteger")
-def matmul_integer(_: Op, a: Tensor, b: Tensor, a_zero: Tensor | None = None, b_zero: Tensor | None = None) -> Tensor:
+def matmul_integer(
+    _: TorchNode, a: Tensor, b: Tensor, a_zero: Tensor | None = None, b_zero: Tensor | None = None
+) -> Tensor:
     """The product of integers; a zero point is one, or one per row of a and per column of b."""
     if a_zero is not None and a_zero.ndim == 1 and a_zero.numel() > 1:
         a_zero = a_zero.unsqueeze(-1)
@@ -132,7 +142,7 @@ def matmul_integer(_: Op, a: Tensor, b: Tensor, a_zero: Tensor | None = None, b_
 
 @torch_op("QLinearMatMul")
 def quantized_matmul(
-    op: Op,
+    op: TorchNode,
     a: Tensor,
     a_scale: Tensor,
     a_zero: Tensor,
@@ -148,7 +158,7 @@ def quantized_matmul(
     return quantized(op, product, y_scale.double(), y_zero, _code(op, 7, y_zero))
 
 
-def _convolved(op: Op, x: Tensor, w: Tensor) -> Tensor:
+def _convolved(op: TorchNode, x: Tensor, w: Tensor) -> Tensor:
     count = x.ndim - 2
     strides, dilations = op.attr("strides") or [1] * count, op.attr("dilations") or [1] * count
     x = F.pad(x, torch_pads(auto_pads(op, x.shape[2:], w.shape[2:], strides, dilations)))
@@ -159,7 +169,7 @@ def _convolved(op: Op, x: Tensor, w: Tensor) -> Tensor:
 
 @torch_op("ConvInteger")
 def convolution_of_integers(
-    op: Op, x: Tensor, w: Tensor, x_zero: Tensor | None = None, w_zero: Tensor | None = None
+    op: TorchNode, x: Tensor, w: Tensor, x_zero: Tensor | None = None, w_zero: Tensor | None = None
 ) -> Tensor:
     """The convolution of integers; pads count as the zero point."""
     return _as_integers(_convolved(op, _whole(x, x_zero), _whole(w, w_zero, 0)))
@@ -167,7 +177,7 @@ def convolution_of_integers(
 
 @torch_op("QLinearConv")
 def quantized_convolution(
-    op: Op,
+    op: TorchNode,
     x: Tensor,
     x_scale: Tensor,
     x_zero: Tensor,

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F  # noqa: N812
 
-from onnxprune.runtime.torch.ops.base import Op, torch_op
+from onnxprune.runtime.torch.ops.base import TorchNode, torch_op
 
 Activation = Callable[[Tensor], Tensor]
 # One step: what the input contributes, the states before -> the states after.
@@ -34,7 +34,7 @@ _WITH_ALPHA = {"Affine", "Elu", "HardSigmoid", "LeakyRelu", "ScaledTanh", "Thres
 _WITH_BETA = {"Affine", "HardSigmoid", "ScaledTanh"}
 
 
-def _activations(op: Op, defaults: list[str], directions: int) -> list[list[Activation]]:
+def _activations(op: TorchNode, defaults: list[str], directions: int) -> list[list[Activation]]:
     """The functions of each direction; alphas and betas are dealt out to those that take one."""
     known = {name.lower(): name for name in _ACTIVATIONS}
     names = [known[name.lower()] for name in op.attr("activations") or defaults * directions]
@@ -59,14 +59,14 @@ def _activated(
 # Each makes the cell of a direction, and says what is added to the product of the input.
 
 
-def _rnn(_: Op, f: list[Activation], r: Tensor, bias: Tensor, __: Tensor | None) -> tuple[Tensor, Cell]:
+def _rnn(_: TorchNode, f: list[Activation], r: Tensor, bias: Tensor, __: Tensor | None) -> tuple[Tensor, Cell]:
     def cell(x: Tensor, h: Tensor) -> tuple[Tensor, ...]:
         return (f[0](x + h @ r.T),)
 
     return _sum_of_halves(bias), cell
 
 
-def _gru(op: Op, f: list[Activation], r: Tensor, bias: Tensor, _: Tensor | None) -> tuple[Tensor, Cell]:
+def _gru(op: TorchNode, f: list[Activation], r: Tensor, bias: Tensor, _: Tensor | None) -> tuple[Tensor, Cell]:
     size = r.shape[1]
     of_input, of_state = bias.chunk(2)
     after = op.attr("linear_before_reset", 0)
@@ -83,7 +83,7 @@ def _gru(op: Op, f: list[Activation], r: Tensor, bias: Tensor, _: Tensor | None)
     return of_input, cell
 
 
-def _lstm(op: Op, f: list[Activation], r: Tensor, bias: Tensor, peep: Tensor | None) -> tuple[Tensor, Cell]:
+def _lstm(op: TorchNode, f: list[Activation], r: Tensor, bias: Tensor, peep: Tensor | None) -> tuple[Tensor, Cell]:
     coupled = op.attr("input_forget", 0)
 
     def cell(x: Tensor, h: Tensor, c: Tensor) -> tuple[Tensor, ...]:
@@ -112,7 +112,7 @@ _KINDS = {"RNN": (_rnn, ["Tanh"]), "GRU": (_gru, ["Sigmoid", "Tanh"]), "LSTM": (
 
 @torch_op("RNN", "GRU", "LSTM")
 def recurrent(
-    op: Op,
+    op: TorchNode,
     x: Tensor,
     w: Tensor,
     r: Tensor,
@@ -151,7 +151,7 @@ def recurrent(
     return y, *last_states
 
 
-def _is_plain(op: Op, defaults: list[str]) -> bool:
+def _is_plain(op: TorchNode, defaults: list[str]) -> bool:
     """Does torch have a kernel for it? Those can be differentiated once, which is enough in training."""
     names = [name.lower() for name in op.attr("activations") or ()]
     usual = names in ([], [name.lower() for name in defaults], [name.lower() for name in defaults * 2])
@@ -161,7 +161,7 @@ def _is_plain(op: Op, defaults: list[str]) -> bool:
 
 
 def _by_kernel(
-    op: Op, x: Tensor, w: Tensor, r: Tensor, bias: Tensor, before: list[Tensor], batch_first: int
+    op: TorchNode, x: Tensor, w: Tensor, r: Tensor, bias: Tensor, before: list[Tensor], batch_first: int
 ) -> tuple[Tensor, ...]:
     """The same by torch's function for all steps; x [steps, batch, inputs]."""
     order, directions, size = _GATES[op.op_type], w.shape[0], r.shape[2]

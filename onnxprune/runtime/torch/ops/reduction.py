@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F  # noqa: N812
 
-from onnxprune.runtime.torch.ops.base import Op, torch_op
+from onnxprune.runtime.torch.ops.base import TorchNode, torch_op
 
 Reduction = Callable[[Tensor, list[int], bool], Tensor]
 
@@ -78,7 +78,7 @@ def _register() -> None:
         torch_op(name, numbers=(1,))(lambda op, x, axes=None, f=reduction: _reduced(op, x, axes, f))
 
 
-def _reduced(op: Op, x: Tensor, axes: list[int] | None, function: Reduction) -> Tensor:
+def _reduced(op: TorchNode, x: Tensor, axes: list[int] | None, function: Reduction) -> Tensor:
     axes = op.attr("axes") if axes is None else axes
     if not axes:
         if op.attr("noop_with_empty_axes", 0):
@@ -89,7 +89,7 @@ def _reduced(op: Op, x: Tensor, axes: list[int] | None, function: Reduction) -> 
     return function(x, [axis % x.ndim for axis in axes], bool(op.attr("keepdims", 1)))
 
 
-def _of_each(op: Op, x: Tensor) -> Tensor:
+def _of_each(op: TorchNode, x: Tensor) -> Tensor:
     """The reduction of every entry alone."""
     reduction = _REDUCTIONS[op.op_type]
     return reduction(x.unsqueeze(-1), [x.ndim], False)
@@ -99,7 +99,7 @@ _register()
 
 
 @torch_op("ArgMax", "ArgMin")
-def arg_extreme(op: Op, x: Tensor) -> Tensor:
+def arg_extreme(op: TorchNode, x: Tensor) -> Tensor:
     """The first index of the largest (smallest) entry, or the last."""
     axis = op.attr("axis", 0) % x.ndim
     last = op.attr("select_last_index", 0)
@@ -111,7 +111,7 @@ def arg_extreme(op: Op, x: Tensor) -> Tensor:
 
 
 @torch_op("CumSum", "CumProd", numbers=(1,))
-def cumulate(op: Op, x: Tensor, axis: int | list[int]) -> Tensor:
+def cumulate(op: TorchNode, x: Tensor, axis: int | list[int]) -> Tensor:
     """Running sums or products along an axis, without the entry itself (exclusive), from the end (reverse)."""
     along = (axis[0] if isinstance(axis, list) else axis) % x.ndim
     running, neutral = (torch.cumsum, 0) if op.op_type == "CumSum" else (torch.cumprod, 1)
@@ -124,7 +124,7 @@ def cumulate(op: Op, x: Tensor, axis: int | list[int]) -> Tensor:
 
 
 @torch_op("TopK", numbers=(1,))
-def top_k(op: Op, x: Tensor, k: list[int] | int | None = None) -> tuple[Tensor, Tensor]:
+def top_k(op: TorchNode, x: Tensor, k: list[int] | int | None = None) -> tuple[Tensor, Tensor]:
     """The k largest (smallest) entries and where they were; of equal ones the first."""
     count = op.attr("k") if k is None else k[0] if isinstance(k, list) else k
     axis = op.attr("axis", -1)
@@ -133,33 +133,33 @@ def top_k(op: Op, x: Tensor, k: list[int] | int | None = None) -> tuple[Tensor, 
 
 
 @torch_op("LpNormalization")
-def lp_normalization(op: Op, x: Tensor) -> Tensor:
+def lp_normalization(op: TorchNode, x: Tensor) -> Tensor:
     """Divided by the norm along an axis; zeros stay zeros."""
     norm = torch.linalg.vector_norm(x, op.attr("p", 2), op.attr("axis", -1), keepdim=True)
     return x / torch.where(norm == 0, torch.ones_like(norm), norm)
 
 
 @torch_op("GlobalAveragePool")
-def global_average_pool(_: Op, x: Tensor) -> Tensor:
+def global_average_pool(_: TorchNode, x: Tensor) -> Tensor:
     """The mean over all positions."""
     return x.mean(list(range(2, x.ndim)), keepdim=True)
 
 
 @torch_op("GlobalMaxPool")
-def global_max_pool(_: Op, x: Tensor) -> Tensor:
+def global_max_pool(_: TorchNode, x: Tensor) -> Tensor:
     """The maximum over all positions."""
     return x.amax(list(range(2, x.ndim)), keepdim=True)
 
 
 @torch_op("GlobalLpPool")
-def global_lp_pool(op: Op, x: Tensor) -> Tensor:
+def global_lp_pool(op: TorchNode, x: Tensor) -> Tensor:
     """The norm over all positions."""
     norm: Tensor = torch.linalg.vector_norm(x, op.attr("p", 2), list(range(2, x.ndim)), keepdim=True)
     return norm
 
 
 @torch_op("LRN")
-def local_response_normalization(op: Op, x: Tensor) -> Tensor:
+def local_response_normalization(op: TorchNode, x: Tensor) -> Tensor:
     """Divided by a power of the squares of the neighbouring channels (AlexNet, section 3.3)."""
     size, alpha, beta, bias = op.attr("size"), op.attr("alpha", 1e-4), op.attr("beta", 0.75), op.attr("bias", 1.0)
     before = (size - 1) // 2

@@ -12,13 +12,13 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F  # noqa: N812
 
-from onnxprune.runtime.torch.ops.base import Op, torch_op
+from onnxprune.runtime.torch.ops.base import TorchNode, torch_op
 
 Floats = npt.NDArray[np.float64]
 
 
 @torch_op("Resize", numbers=(1, 2, 3))
-def resize(op: Op, x: Tensor, roi: Any = None, scales: Any = None, sizes: Any = None) -> Tensor:
+def resize(op: TorchNode, x: Tensor, roi: Any = None, scales: Any = None, sizes: Any = None) -> Tensor:
     """Interpolated to `sizes`, or by `scales`; opset 10 had the scales second and laid pixels at their corners."""
     if op.version < 11:
         return _resized(op, x, [floor(n * s) for n, s in zip(x.shape, roi, strict=True)], roi, "asymmetric", "floor")
@@ -43,7 +43,7 @@ def resize(op: Op, x: Tensor, roi: Any = None, scales: Any = None, sizes: Any = 
 
 
 @torch_op("Upsample", numbers=(1,))
-def upsample(op: Op, x: Tensor, scales: list[float] | None = None) -> Tensor:
+def upsample(op: TorchNode, x: Tensor, scales: list[float] | None = None) -> Tensor:
     """Resize of old: by scales, pixels at their corners."""
     factors = op.attr("scales") if scales is None else scales
     if factors is None:
@@ -53,7 +53,7 @@ def upsample(op: Op, x: Tensor, scales: list[float] | None = None) -> Tensor:
 
 
 def _resized(
-    op: Op,
+    op: TorchNode,
     x: Tensor,
     sizes: Sequence[int],
     scales: Sequence[float],
@@ -114,7 +114,7 @@ def _nearest(at: Floats, size: int, mode: str) -> list[int]:
     return [int(index) for index in np.clip(rounded, 0, size - 1)]
 
 
-def _weights(op: Op, at: Floats, size: int, scale: float) -> Floats:
+def _weights(op: TorchNode, at: Floats, size: int, scale: float) -> Floats:
     """[outputs, inputs]: how much of each input entry goes into each output."""
     cubic = op.attr("mode") == "cubic"
     shrink = min(scale, 1.0) if op.attr("antialias", 0) else 1.0
@@ -139,7 +139,7 @@ def _cubic(distance: Floats, a: float) -> Floats:
 
 
 @torch_op("GridSample")
-def grid_sample(op: Op, x: Tensor, grid: Tensor) -> Tensor:
+def grid_sample(op: TorchNode, x: Tensor, grid: Tensor) -> Tensor:
     """Entries read between the pixels, at places given from -1 to 1 (Jaderberg et al., 2015)."""
     mode = {"linear": "bilinear", "cubic": "bicubic"}.get(op.attr("mode", "linear"), op.attr("mode", "linear"))
     return F.grid_sample(x, grid, mode, op.attr("padding_mode", "zeros"), bool(op.attr("align_corners", 0)))

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F  # noqa: N812
 
-from onnxprune.runtime.torch.ops.base import Op, per_channel, torch_op
+from onnxprune.runtime.torch.ops.base import TorchNode, per_channel, torch_op
 
 
 def _corners(x: Tensor, row: Tensor, column: Tensor) -> list[Tensor]:
@@ -33,7 +33,7 @@ def _corners(x: Tensor, row: Tensor, column: Tensor) -> list[Tensor]:
 
 @torch_op("DeformConv")
 def deformable_convolution(
-    op: Op, x: Tensor, w: Tensor, offset: Tensor, bias: Tensor | None = None, mask: Tensor | None = None
+    op: TorchNode, x: Tensor, w: Tensor, offset: Tensor, bias: Tensor | None = None, mask: Tensor | None = None
 ) -> Tensor:
     """Every tap reads at a place of its own, between the pixels (Dai et al., 2017; with a mask Zhu et al., 2019)."""
     if x.ndim != 4:
@@ -62,7 +62,7 @@ def deformable_convolution(
 
 
 @torch_op("RoiAlign")
-def roi_align(op: Op, x: Tensor, boxes: Tensor, samples: Tensor) -> Tensor:
+def roi_align(op: TorchNode, x: Tensor, boxes: Tensor, samples: Tensor) -> Tensor:
     """Each box as an image of one size: the mean (or maximum) of points read in each cell (He et al., 2017)."""
     height, width = op.attr("output_height", 1), op.attr("output_width", 1)
     shift = 0.5 if op.version >= 16 and op.attr("coordinate_transformation_mode", "half_pixel") == "half_pixel" else 0.0
@@ -74,7 +74,7 @@ def roi_align(op: Op, x: Tensor, boxes: Tensor, samples: Tensor) -> Tensor:
     return torch.cat(pooled) if pooled else x.new_zeros(0, x.shape[1], height, width)
 
 
-def _aligned(op: Op, x: Tensor, box: Tensor, height: int, width: int, shift: float) -> Tensor:
+def _aligned(op: TorchNode, x: Tensor, box: Tensor, height: int, width: int, shift: float) -> Tensor:
     extent = box[2:] - box[:2]
     extent = extent if shift else extent.clamp(min=1)
     given = op.attr("sampling_ratio", 0)
@@ -93,7 +93,7 @@ def _aligned(op: Op, x: Tensor, box: Tensor, height: int, width: int, shift: flo
 
 
 @torch_op("MaxRoiPool")
-def max_roi_pool(op: Op, x: Tensor, boxes: Tensor) -> Tensor:
+def max_roi_pool(op: TorchNode, x: Tensor, boxes: Tensor) -> Tensor:
     """Each box as an image of one size: the maximum of each cell (Girshick, 2015)."""
     size: Any = tuple(op.attr("pooled_shape"))
     pooled = []

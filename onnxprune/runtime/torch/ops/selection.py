@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from onnxprune.runtime.torch.ops.base import Op, torch_op
+from onnxprune.runtime.torch.ops.base import TorchNode, torch_op
 
 _REDUCTIONS = {"add": "sum", "mul": "prod", "max": "amax", "min": "amin"}
 
@@ -21,7 +21,7 @@ def _positive(index: Tensor, size: int) -> Tensor:
 
 
 @torch_op("Gather")
-def gather(op: Op, x: Tensor, index: Tensor) -> Tensor:
+def gather(op: TorchNode, x: Tensor, index: Tensor) -> Tensor:
     """Slices along an axis."""
     axis = op.attr("axis", 0) % x.ndim
     index = _positive(index, x.shape[axis])
@@ -29,14 +29,14 @@ def gather(op: Op, x: Tensor, index: Tensor) -> Tensor:
 
 
 @torch_op("GatherElements")
-def gather_elements(op: Op, x: Tensor, index: Tensor) -> Tensor:
+def gather_elements(op: TorchNode, x: Tensor, index: Tensor) -> Tensor:
     """An entry along an axis for every position."""
     axis = op.attr("axis", 0) % x.ndim
     return torch.gather(x, axis, _positive(index, x.shape[axis]))
 
 
 @torch_op("GatherND")
-def gather_nd(op: Op, x: Tensor, index: Tensor) -> Tensor:
+def gather_nd(op: TorchNode, x: Tensor, index: Tensor) -> Tensor:
     """Slices by tuples of indices, sample by sample in the first `batch_dims` axes."""
     batched = op.attr("batch_dims", 0)
     depth = index.shape[-1]
@@ -50,7 +50,7 @@ def gather_nd(op: Op, x: Tensor, index: Tensor) -> Tensor:
 
 
 @torch_op("ScatterElements", "Scatter")
-def scatter_elements(op: Op, x: Tensor, index: Tensor, updates: Tensor) -> Tensor:
+def scatter_elements(op: TorchNode, x: Tensor, index: Tensor, updates: Tensor) -> Tensor:
     """`updates` put in, or combined with what is there, along an axis."""
     axis = op.attr("axis", 0) % x.ndim
     index = _positive(index, x.shape[axis])
@@ -61,7 +61,7 @@ def scatter_elements(op: Op, x: Tensor, index: Tensor, updates: Tensor) -> Tenso
 
 
 @torch_op("ScatterND")
-def scatter_nd(op: Op, x: Tensor, index: Tensor, updates: Tensor) -> Tensor:
+def scatter_nd(op: TorchNode, x: Tensor, index: Tensor, updates: Tensor) -> Tensor:
     """The same by tuples of indices."""
     depth = index.shape[-1]
     parts = [_positive(index[..., i], x.shape[i]) for i in range(depth)]
@@ -78,7 +78,7 @@ def scatter_nd(op: Op, x: Tensor, index: Tensor, updates: Tensor) -> Tensor:
 
 
 @torch_op("TensorScatter")
-def tensor_scatter(op: Op, past: Tensor, update: Tensor, start: Tensor | None = None) -> Tensor:
+def tensor_scatter(op: TorchNode, past: Tensor, update: Tensor, start: Tensor | None = None) -> Tensor:
     """A cache with new steps written into it, at a place of its own per sample, around the end when circular."""
     axis = op.attr("axis", -2) % past.ndim
     steps = torch.arange(update.shape[axis], device=past.device)
@@ -91,13 +91,13 @@ def tensor_scatter(op: Op, past: Tensor, update: Tensor, start: Tensor | None = 
 
 
 @torch_op("NonZero", data_sized=True)
-def non_zero(_: Op, x: Tensor) -> Tensor:
+def non_zero(_: TorchNode, x: Tensor) -> Tensor:
     """The places of what is not zero, one per column."""
     return torch.nonzero(x).T if x.ndim else torch.nonzero(x.reshape(1)).T
 
 
 @torch_op("Compress", data_sized=True)
-def compress(op: Op, x: Tensor, condition: Tensor) -> Tensor:
+def compress(op: TorchNode, x: Tensor, condition: Tensor) -> Tensor:
     """The slices for which the condition holds."""
     axis = op.attr("axis")
     x = x.flatten() if axis is None else x
@@ -105,7 +105,7 @@ def compress(op: Op, x: Tensor, condition: Tensor) -> Tensor:
 
 
 @torch_op("OneHot", numbers=(1,))
-def one_hot(op: Op, index: Tensor, depth: Any, values: Tensor) -> Tensor:
+def one_hot(op: TorchNode, index: Tensor, depth: Any, values: Tensor) -> Tensor:
     """values[1] at the index along a new axis, else values[0]."""
     count = int(depth[0] if isinstance(depth, list) else depth)
     axis = op.attr("axis", -1) % (index.ndim + 1)
@@ -116,7 +116,7 @@ def one_hot(op: Op, index: Tensor, depth: Any, values: Tensor) -> Tensor:
 
 
 @torch_op("Unique", data_sized=True)
-def unique(op: Op, x: Tensor) -> tuple[Tensor, ...]:
+def unique(op: TorchNode, x: Tensor) -> tuple[Tensor, ...]:
     """The distinct entries or slices, where they first are, which one each is, how often it occurs."""
     axis = op.attr("axis")
     array = (x.float() if x.dtype == torch.bfloat16 else x).detach().cpu().numpy()
@@ -136,7 +136,7 @@ def unique(op: Op, x: Tensor) -> tuple[Tensor, ...]:
 
 @torch_op("NonMaxSuppression", numbers=(2, 3, 4), data_sized=True)
 def non_max_suppression(
-    op: Op,
+    op: TorchNode,
     boxes: Tensor,
     scores: Tensor,
     count: Any = 0,

@@ -7,11 +7,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from onnxprune.runtime.torch.ops.base import Op, torch_op
+from onnxprune.runtime.torch.ops.base import TorchNode, torch_op
 
 
 @torch_op("DFT", numbers=(1, 2))
-def fourier_transform(op: Op, x: Tensor, length: Any = None, axis: Any = None) -> Tensor:
+def fourier_transform(op: TorchNode, x: Tensor, length: Any = None, axis: Any = None) -> Tensor:
     """The discrete Fourier transform along an axis, or its inverse."""
     along = _scalar(axis) if axis is not None else op.attr("axis", 1 if op.version < 20 else -2)
     along = along % x.ndim
@@ -30,7 +30,7 @@ def fourier_transform(op: Op, x: Tensor, length: Any = None, axis: Any = None) -
 
 @torch_op("STFT", numbers=(1, 3))
 def short_time_fourier_transform(
-    op: Op, x: Tensor, step: Any, window: Tensor | None = None, length: Any = None
+    op: TorchNode, x: Tensor, step: Any, window: Tensor | None = None, length: Any = None
 ) -> Tensor:
     """The transform of every windowed frame: [batch, frames, bins, 2]."""
     signal = _as_complex(x if x.ndim == 3 else x.unsqueeze(-1))
@@ -42,7 +42,7 @@ def short_time_fourier_transform(
 
 
 @torch_op("MelWeightMatrix", numbers=(0, 1, 2, 3, 4))
-def mel_weight_matrix(op: Op, bins: Any, length: Any, rate: Any, low: Any, high: Any) -> Tensor:
+def mel_weight_matrix(op: TorchNode, bins: Any, length: Any, rate: Any, low: Any, high: Any) -> Tensor:
     """[spectrum, bins]: triangles that are evenly spaced on the mel scale."""
     count, spectrum = _scalar(bins), _scalar(length) // 2 + 1
     edges = torch.tensor([_scalar(low), _scalar(high)], dtype=torch.float64)

@@ -7,13 +7,13 @@ from __future__ import annotations
 
 import heapq
 
-from onnxprune.steps.prune.allocation.base import Problem
+from onnxprune.steps.prune.allocation.base import AllocationProblem
 
 # A group of more units than this loses several at a time.
 _STEPS = 32
 
 
-def cheapest_first(problem: Problem) -> list[tuple[str, float]]:
+def cheapest_first(problem: AllocationProblem) -> list[tuple[str, float]]:
     """The group that loses a unit and what that saves, one entry per unit, until nothing may go any more.
 
     It starts from what is left after earlier steps.

@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from onnxprune.dims import Atom
-from onnxprune.steps.prune.allocation.base import Curve, Lost, Problem, at_least
+from onnxprune.steps.prune.allocation.base import AllocationProblem, Curve, Lost, at_least
 
 Table = npt.NDArray[np.float64]
 
@@ -22,7 +22,7 @@ _STEPS = 400
 _ROUNDS = 6
 
 
-def levels_of(problem: Problem) -> dict[str, list[int]]:
+def levels_of(problem: AllocationProblem) -> dict[str, list[int]]:
     """Per group, numbers of units to lose, from what was removed earlier to the most that may go, evenly spaced."""
     return {
         group.id: sorted(
@@ -32,7 +32,7 @@ def levels_of(problem: Problem) -> dict[str, list[int]]:
     }
 
 
-def damage_of_scores(problem: Problem, levels: Mapping[str, Sequence[int]]) -> dict[str, Table]:
+def damage_of_scores(problem: AllocationProblem, levels: Mapping[str, Sequence[int]]) -> dict[str, Table]:
     """The damage by the scores at each level."""
     return {group: problem.damage[group][list(counts)] for group, counts in levels.items()}
 
@@ -42,7 +42,7 @@ def on_levels(curves: Mapping[str, Curve], levels: Mapping[str, Sequence[int]]) 
     return {group: np.interp(counts, curves[group].lost, curves[group].values) for group, counts in levels.items()}
 
 
-def choose(damages: Sequence[Table], savings: Sequence[Table], required: float) -> list[int] | None:
+def choose_levels(damages: Sequence[Table], savings: Sequence[Table], required: float) -> list[int] | None:
     """Per group the level of least damage in all, such that the savings add up to `required` or more.
 
     Dynamic programming over savings in `_STEPS` steps, rounded down, so that what is required really is saved; exact
@@ -76,7 +76,7 @@ def choose(damages: Sequence[Table], savings: Sequence[Table], required: float) 
 
 
 def as_small_as_uniform(
-    problem: Problem, levels: Mapping[str, Sequence[int]], damages: Mapping[str, Table], t: float
+    problem: AllocationProblem, levels: Mapping[str, Sequence[int]], damages: Mapping[str, Table], t: float
 ) -> Lost:
     """The cut of least damage that leaves no more of the resource than every group losing t would.
 
@@ -93,7 +93,7 @@ def as_small_as_uniform(
         savings = [_savings(problem, kept, index, levels) for index in range(len(problem.groups))]
         now = sum(np.interp(around[g.id], levels[g.id], s) for g, s in zip(problem.groups, savings, strict=True))
         required = float(now) + problem.amount(around) - budget + extra
-        chosen = choose([damages[group.id] for group in problem.groups], savings, required)
+        chosen = choose_levels([damages[group.id] for group in problem.groups], savings, required)
         if chosen is None:
             break
         answer = {group.id: levels[group.id][level] for group, level in zip(problem.groups, chosen, strict=True)}
@@ -108,7 +108,9 @@ def as_small_as_uniform(
     return best
 
 
-def _savings(problem: Problem, kept: Mapping[Atom, int], index: int, levels: Mapping[str, Sequence[int]]) -> Table:
+def _savings(
+    problem: AllocationProblem, kept: Mapping[Atom, int], index: int, levels: Mapping[str, Sequence[int]]
+) -> Table:
     """What each level of a group saves against the group being whole, the others as in `kept`."""
     group = problem.groups[index]
     whole = {**kept, group.atom: group.units}

@@ -7,11 +7,11 @@ from collections import Counter
 import numpy as np
 
 from onnxprune.steps.prune.allocation._greedy import cheapest_first
-from onnxprune.steps.prune.allocation.base import Family, Lost, Problem, allocation
+from onnxprune.steps.prune.allocation.base import AllocationProblem, Family, Lost, allocation
 
 
 @allocation("auto")
-def auto(problem: Problem) -> Family:
+def auto(problem: AllocationProblem) -> Family:
     """Units in the order of damage per size saved, until as little is left as with the share t of every group gone.
 
     The damage counts a unit once for every layer that it is in (see `Problem.damage`): a residual stream, which all of

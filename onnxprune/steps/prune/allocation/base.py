@@ -45,7 +45,7 @@ class Curve:
 
 
 @dataclass(frozen=True)
-class Problem:
+class AllocationProblem:
     """What an allocation decides on.
 
     Attributes:
@@ -170,7 +170,7 @@ class Allocation:
     """
 
     name: str
-    decide: Callable[[Problem], Family]
+    decide: Callable[[AllocationProblem], Family]
     needs: tuple[str, ...] = ()
 
     @property
@@ -178,7 +178,7 @@ class Allocation:
         """The first line of the function's docstring."""
         return summary(self.decide)
 
-    def __call__(self, problem: Problem) -> Family:
+    def __call__(self, problem: AllocationProblem) -> Family:
         """The family of cuts; what earlier steps have removed is in all of them."""
         family, already = self.decide(problem), problem.already
         return (lambda t: at_least(already, family(t))) if any(already.values()) else family
@@ -189,10 +189,10 @@ allocations: Registry[str, Allocation] = Registry("scope", __package__, "onnxpru
 
 def allocation(
     name: str, *, needs: Sequence[str] = ()
-) -> Callable[[Callable[[Problem], Family]], Callable[[Problem], Family]]:
+) -> Callable[[Callable[[AllocationProblem], Family]], Callable[[AllocationProblem], Family]]:
     """Decorator: make a function known as strategy `name`; see Allocation. Raises ValueError when the name is taken."""
 
-    def add(decide: Callable[[Problem], Family]) -> Callable[[Problem], Family]:
+    def add(decide: Callable[[AllocationProblem], Family]) -> Callable[[AllocationProblem], Family]:
         allocations.register(name)(Allocation(name, decide, tuple(needs)))
         return decide
 
@@ -209,7 +209,7 @@ def at_least(already: Mapping[str, int], lost: Mapping[str, int]) -> Lost:
     return {**lost, **{group: max(count, lost.get(group, 0)) for group, count in already.items()}}
 
 
-def in_order(order: Sequence[str], total: int) -> Family:
+def take_in_order(order: Sequence[str], total: int) -> Family:
     """The family that takes units one by one, each from the group that `order` names, up to a share of `total`."""
 
     def lost(t: float) -> Lost:

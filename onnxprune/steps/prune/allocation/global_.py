@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from onnxprune.steps.prune.allocation.base import Family, Problem, allocation, in_order
+from onnxprune.steps.prune.allocation.base import AllocationProblem, Family, allocation, take_in_order
 
 
 @allocation("global")
-def global_(problem: Problem) -> Family:
+def global_(problem: AllocationProblem) -> Family:
     """The weakest t of all units, after each group's scores are divided by their mean.
 
     The mean takes out that layers differ in the scale of their weights; what is left is how uneven a group is. Scores
@@ -18,4 +18,4 @@ def global_(problem: Problem) -> Family:
         ranked.extend((score, group.id) for score in problem.weakest_first(group))
     ranked.sort(key=lambda item: item[0])
     already = [group.id for group in problem.groups for _ in range(problem.already[group.id])]
-    return in_order([*already, *(group for _, group in ranked)], sum(group.units for group in problem.groups))
+    return take_in_order([*already, *(group for _, group in ranked)], sum(group.units for group in problem.groups))

@@ -10,13 +10,13 @@ from __future__ import annotations
 from collections import Counter
 
 from onnxprune.analysis.groups import Group
-from onnxprune.steps.prune.allocation.base import Family, Lost, Problem, allocation, in_order
+from onnxprune.steps.prune.allocation.base import AllocationProblem, Family, Lost, allocation, take_in_order
 
 Structure = frozenset[tuple[tuple[str, int], int]]
 
 
 @allocation("isomorphic")
-def isomorphic(problem: Problem) -> Family:
+def isomorphic(problem: AllocationProblem) -> Family:
     """The weakest t of the units of each set of isomorphic groups, by score over the group's mean."""
     alike: dict[tuple[str, Structure], list[Group]] = {}
     for group in problem.groups:
@@ -29,7 +29,7 @@ def isomorphic(problem: Problem) -> Family:
     return lost
 
 
-def _structure(problem: Problem, group: Group) -> Structure:
+def _structure(problem: AllocationProblem, group: Group) -> Structure:
     """How often which operator holds the units in which axis of a weight."""
     initializers = problem.analysis.model.graph.initializers
     places = Counter(
@@ -38,10 +38,10 @@ def _structure(problem: Problem, group: Group) -> Structure:
     return frozenset(places.items())
 
 
-def _ranking(problem: Problem, groups: list[Group]) -> Family:
+def _ranking(problem: AllocationProblem, groups: list[Group]) -> Family:
     ranked: list[tuple[float, str]] = []
     for group in groups:
         ranked.extend((score, group.id) for score in problem.weakest_first(group))
     ranked.sort(key=lambda item: item[0])
     already = [group.id for group in groups for _ in range(problem.already[group.id])]
-    return in_order([*already, *(group for _, group in ranked)], sum(group.units for group in groups))
+    return take_in_order([*already, *(group for _, group in ranked)], sum(group.units for group in groups))

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from onnxprune.steps.prune.allocation._knapsack import as_small_as_uniform, damage_of_scores, levels_of
-from onnxprune.steps.prune.allocation.base import Family, Problem, allocation
+from onnxprune.steps.prune.allocation.base import AllocationProblem, Family, allocation
 
 
 @allocation("knapsack")
-def knapsack(problem: Problem) -> Family:
+def knapsack(problem: AllocationProblem) -> Family:
     """As small as every group losing t, with the least importance lost (Shen et al. 2022, "HALP", section 3)."""
     levels = levels_of(problem)
     damages = damage_of_scores(problem, levels)

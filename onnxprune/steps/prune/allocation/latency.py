@@ -5,15 +5,15 @@ from __future__ import annotations
 import numpy as np
 
 from onnxprune.errors import UsageError
-from onnxprune.steps.prune.allocation._knapsack import choose, damage_of_scores
-from onnxprune.steps.prune.allocation.base import Family, Lost, Problem, allocation
+from onnxprune.steps.prune.allocation._knapsack import choose_levels, damage_of_scores
+from onnxprune.steps.prune.allocation.base import AllocationProblem, Family, Lost, allocation
 
 # Seconds are added up in these.
 _TICK = 1e-9
 
 
 @allocation("latency", needs=("seconds",))
-def latency(problem: Problem) -> Family:
+def latency(problem: AllocationProblem) -> Family:
     """The share t of the time that the measured levels of all groups save together, at the least importance lost.
 
     Only levels that were measured are taken, so steps and alignment of the kernels are in the answer (Shen et al. 2022,
@@ -27,7 +27,7 @@ def latency(problem: Problem) -> Family:
     most = sum(float(saving.max()) for saving in savings)
 
     def lost(t: float) -> Lost:
-        chosen = choose(damages, savings, t * most)
+        chosen = choose_levels(damages, savings, t * most)
         picked = [int(np.argmax(saving)) for saving in savings] if chosen is None else chosen
         return {group: counts[level] for (group, counts), level in zip(levels.items(), picked, strict=True)}
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from onnxprune.errors import UsageError
 from onnxprune.steps.prune.allocation._knapsack import as_small_as_uniform, levels_of, on_levels
-from onnxprune.steps.prune.allocation.base import Family, Problem, allocation
+from onnxprune.steps.prune.allocation.base import AllocationProblem, Family, allocation
 
 
 @allocation("sensitivity", needs=("damages",))
-def sensitivity(problem: Problem) -> Family:
+def sensitivity(problem: AllocationProblem) -> Family:
     """As small as every group losing t, with the least measured damage, taken to add up over the groups.
 
     Raises UsageError where nothing was measured.

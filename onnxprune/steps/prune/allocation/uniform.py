@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from onnxprune.steps.prune.allocation.base import Family, Problem, allocation
+from onnxprune.steps.prune.allocation.base import AllocationProblem, Family, allocation
 
 
 @allocation("uniform")
-def uniform(problem: Problem) -> Family:
+def uniform(problem: AllocationProblem) -> Family:
     """The share t of the units of each group, rounded down."""
     return problem.uniform

@@ -13,15 +13,15 @@ import numpy as np
 from onnxprune.analysis.groups import Group
 from onnxprune.analysis.layers import Layer, read
 from onnxprune.dims import atoms, project
-from onnxprune.statistics.accumulators import Histogram, Ranks, Summary, columns, layer_rows, pooled
-from onnxprune.statistics.sites import Place
+from onnxprune.statistics.accumulators import Histogram, Ranks, Summary, axis_columns, layer_rows, pooled_by_sample
+from onnxprune.statistics.sites import SitePlace
 from onnxprune.steps.prune.criteria.base import Scores, ScoringContext, criterion, weight_sizes
 
 _ONE_PASS = "one pass over the data"
 _BINS = 32
 
 
-def _over_places(group: Group, context: ScoringContext, score: Callable[[Place], Scores]) -> Scores:
+def _over_places(group: Group, context: ScoringContext, score: Callable[[SitePlace], Scores]) -> Scores:
     """The mean of what the places of a group give its units; the sizes of its weights where there is none."""
     places = context.activations.places(group)
     if not places:
@@ -33,8 +33,8 @@ def _over_places(group: Group, context: ScoringContext, score: Callable[[Place],
 def _per_unit(group: Group, context: ScoringContext, statistic: Callable[[Summary], Scores]) -> Scores:
     """A statistic of every entry, as the mean over the entries of a unit and over places."""
 
-    def score(place: Place) -> Scores:
-        entries = statistic(context.activations.per_place("summary", lambda at: Summary(columns(at)))[place])[0]
+    def score(place: SitePlace) -> Scores:
+        entries = statistic(context.activations.per_place("summary", lambda at: Summary(axis_columns(at)))[place])[0]
         return project(place.dim, entries)[group.atom] / project(place.dim, np.ones_like(entries))[group.atom]
 
     return _over_places(group, context, score)
@@ -96,15 +96,15 @@ def activation_entropy(group: Group, context: ScoringContext) -> Scores:
     The histogram has 32 bins over the range that the unit's means have on the data, so scale does not matter.
     """
     activations = context.activations
-    means = activations.per_group("means", lambda each, place: Summary(pooled(place, each.atom)))
+    means = activations.per_group("means", lambda each, place: Summary(pooled_by_sample(place, each.atom)))
 
-    def histogram(each: Group, place: Place) -> Histogram:
+    def histogram(each: Group, place: SitePlace) -> Histogram:
         found = means[each.id, place]
-        return Histogram(pooled(place, each.atom), found.minimum, found.maximum, _BINS)
+        return Histogram(pooled_by_sample(place, each.atom), found.minimum, found.maximum, _BINS)
 
     counts = activations.per_group("histograms of means", histogram)
 
-    def score(place: Place) -> Scores:
+    def score(place: SitePlace) -> Scores:
         found = counts[group.id, place].counts[0]
         share = found / np.maximum(found.sum(axis=1, keepdims=True), 1)
         return np.asarray(-np.sum(share * np.log(np.where(share > 0, share, 1.0)), axis=1) + 0.0)

@@ -29,7 +29,7 @@ _NUMBER = re.compile(r"\d+(\.\d*)?|\.\d+")
 _END = re.compile(r"\s*$")
 
 
-def resolve(expression: str | Callable[..., Any]) -> Criterion:
+def resolve_criterion(expression: str | Callable[..., Any]) -> Criterion:
     """The criterion that a name, a combination, a function of the user or `module:function` stands for.
 
     A function is called as the registered ones are, with a group and a ScoringContext, and returns float64 [units].
@@ -41,7 +41,7 @@ def resolve(expression: str | Callable[..., Any]) -> Criterion:
         return _of_user(expression, imported_function(expression))
     if _NAME.fullmatch(expression.strip()):
         return _known(expression.strip())
-    terms = [(weight, _known(name)) for weight, name in parse(expression)]
+    terms = [(weight, _known(name)) for weight, name in parse_expression(expression)]
     parts = list(dict.fromkeys(part for _, part in terms))
 
     def score(group: Group, context: ScoringContext) -> Scores:
@@ -69,7 +69,7 @@ def ranks(scores: Scores) -> Scores:
     return np.asarray(middle[place] / max(1, len(scores) - 1))
 
 
-def parse(expression: str) -> list[tuple[float, str]]:
+def parse_expression(expression: str) -> list[tuple[float, str]]:
     """Weight and name of each term. Raises UsageError with the position of what does not belong."""
     terms: list[tuple[float, str]] = []
     at = 0

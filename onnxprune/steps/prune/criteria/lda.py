@@ -6,7 +6,7 @@ import numpy as np
 
 from onnxprune.analysis.groups import Group
 from onnxprune.errors import UsageError
-from onnxprune.statistics.accumulators import Classes, pooled
+from onnxprune.statistics.accumulators import Classes, pooled_by_sample
 from onnxprune.steps.prune.criteria.base import Scores, ScoringContext, criterion, weight_sizes
 
 
@@ -28,7 +28,7 @@ def lda(group: Group, context: ScoringContext) -> Scores:
     if not places:
         return weight_sizes(group, context)
     _check_labels(context)
-    found = context.activations.per_group("classes", lambda each, place: Classes(pooled(place, each.atom)))
+    found = context.activations.per_group("classes", lambda each, place: Classes(pooled_by_sample(place, each.atom)))
     shares = []
     for place in places:
         classes = found[group.id, place]

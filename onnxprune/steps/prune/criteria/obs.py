@@ -27,9 +27,9 @@ from onnxprune.analysis.groups import Group
 from onnxprune.analysis.layers import Array, Layer, choose_positions, layers, matrix_of, residual
 from onnxprune.data.base import Batch
 from onnxprune.dims import atoms, units_of
-from onnxprune.statistics.accumulators import Covariance, Summary, View, columns
+from onnxprune.statistics.accumulators import Covariance, Summary, View, axis_columns
 from onnxprune.statistics.activations import Accumulator
-from onnxprune.statistics.sites import Place
+from onnxprune.statistics.sites import SitePlace
 from onnxprune.steps.prune.criteria.base import Scores, ScoringContext, criterion, weight_sizes
 
 Matrix = npt.NDArray[np.float64]
@@ -54,7 +54,7 @@ class Observed:
     output: Summary
 
 
-def observe(context: ScoringContext) -> list[Observed]:
+def observe_layers(context: ScoringContext) -> list[Observed]:
     """One run over the data for all layers."""
     analysis = context.analysis
     found, watch = [], dict[str, list[Accumulator]]()
@@ -117,7 +117,7 @@ def obs(group: Group, context: ScoringContext) -> Scores:
     and recurrent layers, the inside of a fused attention) cost their share of the group's squared weights. In layers
     that read more than 6144 features, no weights make up for others.
     """
-    found = context.activations.once("surgeon", lambda: observe(context))
+    found = context.activations.once("surgeon", lambda: observe_layers(context))
     problems = [problem for observed in found for problem in problems_of(observed, group, context)]
     shares = sum((_own_errors(each, group, context) for each in found), _product_shares(group, context))
     if not problems and not shares.any():
@@ -126,7 +126,7 @@ def obs(group: Group, context: ScoringContext) -> Scores:
     return _greedy(problems, shares)
 
 
-class Problem:
+class SurgeonProblem:
     """One product that reads units of a group: H^-1, W, and which features belong to which unit."""
 
     def __init__(
@@ -173,12 +173,12 @@ class Problem:
         self.left = self.left[self.left]
 
 
-def problems_of(observed: Observed, group: Group, context: ScoringContext) -> Iterator[Problem]:
+def problems_of(observed: Observed, group: Group, context: ScoringContext) -> Iterator[SurgeonProblem]:
     """The products of a layer that read units of the group."""
     if isinstance(observed.rows, Covariance):
         variance = float(observed.output.variance.sum())
         for number, unit_of, matrix in _readings(observed, group, context):
-            yield Problem(observed.rows.covariance[number], matrix, unit_of, group.units, variance)
+            yield SurgeonProblem(observed.rows.covariance[number], matrix, unit_of, group.units, variance)
 
 
 def _own_errors(observed: Observed, group: Group, context: ScoringContext) -> Scores:
@@ -210,7 +210,7 @@ def _readings(
             yield number, unit_of, matrix
 
 
-def _greedy(problems: list[Problem], fixed: Scores) -> Scores:
+def _greedy(problems: list[SurgeonProblem], fixed: Scores) -> Scores:
     """Remove the unit that costs least, update, and again; its cost at that time, made monotone, is its score."""
     units = len(fixed)
     scores = np.zeros(units)
@@ -234,8 +234,8 @@ def _greedy(problems: list[Problem], fixed: Scores) -> Scores:
 def _product_shares(group: Group, context: ScoringContext) -> Scores:
     """Each unit's share of the mean square of every product of activations that sums over the units, added up."""
     analysis, shares = context.analysis, np.zeros(group.units)
-    squares = context.activations.per_place("summary", lambda place: Summary(columns(place)))
-    factors: dict[ir.Node, list[Place]] = {}
+    squares = context.activations.per_place("summary", lambda place: Summary(axis_columns(place)))
+    factors: dict[ir.Node, list[SitePlace]] = {}
     for place in context.activations.places(group):
         for contraction in analysis.findings.contractions:
             slot, axis = contraction.operand
@@ -248,7 +248,7 @@ def _product_shares(group: Group, context: ScoringContext) -> Scores:
     return shares
 
 
-def _sums(entries: Matrix, place: Place, group: Group) -> Scores:
+def _sums(entries: Matrix, place: SitePlace, group: Group) -> Scores:
     """What belongs to each unit, added up."""
     units = units_of(place.dim, group.atom)
     return np.bincount(units[units >= 0], weights=entries[units >= 0], minlength=group.units).astype(np.float64)

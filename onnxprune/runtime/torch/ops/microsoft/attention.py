@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from onnxprune.runtime.torch.ops.base import MICROSOFT, Op, standard, torch_op
+from onnxprune.runtime.torch.ops.base import MICROSOFT, TorchNode, standard, torch_op
 
 _HIDDEN = -10000.0  # added to the scores of masked keys
 
@@ -18,14 +18,14 @@ def _in_heads(x: Tensor, heads: int) -> Tensor:
     return x.reshape(*x.shape[:2], heads, -1).transpose(1, 2)
 
 
-def _attend(op: Op, q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None) -> Tensor:
+def _attend(op: TorchNode, q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None) -> Tensor:
     """[batch, heads, steps, size] -> [batch, steps, heads * size]."""
     scores = q @ k.transpose(-1, -2) * (op.attr("scale", 0.0) or 1 / math.sqrt(q.shape[-1]))
     shares = torch.softmax(scores if bias is None else scores + bias, -1)
     return (shares @ v).transpose(1, 2).flatten(2)
 
 
-def _bias(op: Op, q: Tensor, keys: int, mask: Tensor | None, added: Tensor | None) -> Tensor | None:
+def _bias(op: TorchNode, q: Tensor, keys: int, mask: Tensor | None, added: Tensor | None) -> Tensor | None:
     """What is added to the scores: masked keys far down, later keys (unidirectional) at minus infinity."""
     bias = None if added is None else added
     if mask is not None:
@@ -40,7 +40,7 @@ def _bias(op: Op, q: Tensor, keys: int, mask: Tensor | None, added: Tensor | Non
     return bias
 
 
-def _seen(op: Op, mask: Tensor, batch: int, keys: int) -> Tensor:
+def _seen(op: TorchNode, mask: Tensor, batch: int, keys: int) -> Tensor:
     """The keys that a mask leaves: it gives the ends, ends and starts, or a flag per key (and query)."""
     at = torch.arange(keys, device=mask.device)
     if mask.ndim == 1 and mask.shape[0] in (batch, 2 * batch):
@@ -54,7 +54,7 @@ def _seen(op: Op, mask: Tensor, batch: int, keys: int) -> Tensor:
 
 
 def _packed(
-    op: Op,
+    op: TorchNode,
     x: Tensor,
     w: Tensor,
     bias: Tensor | None,
@@ -77,7 +77,7 @@ def _packed(
 
 @torch_op("Attention", domain=MICROSOFT)
 def attention(
-    op: Op,
+    op: TorchNode,
     x: Tensor,
     w: Tensor,
     bias: Tensor | None = None,
@@ -94,7 +94,7 @@ def attention(
 
 @torch_op("QAttention", domain=MICROSOFT)
 def quantized_attention(
-    op: Op,
+    op: TorchNode,
     x: Tensor,
     w: Tensor,
     bias: Tensor,
@@ -113,7 +113,7 @@ def quantized_attention(
 
 @torch_op("MultiHeadAttention", domain=MICROSOFT)
 def multi_head_attention(
-    op: Op,
+    op: TorchNode,
     query: Tensor,
     key: Tensor | None = None,
     value: Tensor | None = None,
@@ -152,7 +152,7 @@ def multi_head_attention(
 
 @torch_op("GroupQueryAttention", domain=MICROSOFT, numbers=(5,))
 def group_query_attention(
-    op: Op,
+    op: TorchNode,
     query: Tensor,
     key: Tensor | None,
     value: Tensor | None,
@@ -198,7 +198,7 @@ def _width(cosine: Tensor | None) -> int:
 
 
 def _grouped(
-    op: Op, q: Tensor, k: Tensor, v: Tensor, added: Tensor | None, sinks: Tensor | None
+    op: TorchNode, q: Tensor, k: Tensor, v: Tensor, added: Tensor | None, sinks: Tensor | None
 ) -> tuple[Tensor, Tensor]:
     """The output, and the scores before (qk_output=1) or after (2) the softmax."""
     repeats = q.shape[1] // k.shape[1]

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F  # noqa: N812
 
-from onnxprune.runtime.torch.ops.base import MICROSOFT, TABLE, Op, standard, torch_op
+from onnxprune.runtime.torch.ops.base import MICROSOFT, TABLE, TorchNode, standard, torch_op
 
 _TANH = "tanh"
 # The positions of the parameters of an activation among its attributes.
@@ -23,52 +23,52 @@ _PARAMETERS = {
 
 
 @torch_op("Gelu", "BiasGelu", domain=MICROSOFT)
-def gelu(_: Op, x: Tensor, bias: Tensor | None = None) -> Tensor:
+def gelu(_: TorchNode, x: Tensor, bias: Tensor | None = None) -> Tensor:
     """Gelu of the sum."""
     return F.gelu(x if bias is None else x + bias)
 
 
 @torch_op("FastGelu", domain=MICROSOFT)
-def fast_gelu(_: Op, x: Tensor, bias: Tensor | None = None) -> Tensor:
+def fast_gelu(_: TorchNode, x: Tensor, bias: Tensor | None = None) -> Tensor:
     """Its approximation by tanh."""
     return F.gelu(x if bias is None else x + bias, approximate=_TANH)
 
 
 @torch_op("QuickGelu", domain=MICROSOFT)
-def quick_gelu(op: Op, x: Tensor) -> Tensor:
+def quick_gelu(op: TorchNode, x: Tensor) -> Tensor:
     """Its approximation by a sigmoid."""
     return x * torch.sigmoid(op.attr("alpha", 1.702) * x)
 
 
 @torch_op("BiasAdd", domain=MICROSOFT)
-def bias_add(_: Op, x: Tensor, bias: Tensor, skip: Tensor) -> Tensor:
+def bias_add(_: TorchNode, x: Tensor, bias: Tensor, skip: Tensor) -> Tensor:
     """The sum of all three."""
     return x + bias + skip
 
 
 @torch_op("BiasSplitGelu", domain=MICROSOFT)
-def bias_split_gelu(_: Op, x: Tensor, bias: Tensor) -> Tensor:
+def bias_split_gelu(_: TorchNode, x: Tensor, bias: Tensor) -> Tensor:
     """The first half times the gelu of the second."""
     left, right = (x + bias).chunk(2, -1)
     return left * F.gelu(right)
 
 
 @torch_op("BiasSoftmax", domain=MICROSOFT)
-def bias_softmax(op: Op, x: Tensor, bias: Tensor) -> Tensor:
+def bias_softmax(op: TorchNode, x: Tensor, bias: Tensor) -> Tensor:
     """The softmax of the sum over all axes from `axis` on."""
     total = x + bias
     return torch.softmax(total.flatten(op.attr("axis", 1) % x.ndim), -1).reshape(x.shape)
 
 
 @torch_op("SimplifiedLayerNormalization", domain=MICROSOFT)
-def simplified_layer_normalization(op: Op, x: Tensor, scale: Tensor) -> Any:
+def simplified_layer_normalization(op: TorchNode, x: Tensor, scale: Tensor) -> Any:
     """As RMSNormalization."""
     return TABLE["", "RMSNormalization"].function(op, x, scale)
 
 
 @torch_op("SkipLayerNormalization", domain=MICROSOFT)
 def skip_layer_normalization(
-    op: Op, x: Tensor, skip: Tensor, scale: Tensor, shift: Tensor | None = None, bias: Tensor | None = None
+    op: TorchNode, x: Tensor, skip: Tensor, scale: Tensor, shift: Tensor | None = None, bias: Tensor | None = None
 ) -> tuple[Tensor, ...]:
     """The norm of the sum, its statistics, and the sum."""
     total = x + skip if bias is None else x + skip + bias
@@ -80,7 +80,7 @@ def skip_layer_normalization(
 
 @torch_op("SkipSimplifiedLayerNormalization", domain=MICROSOFT)
 def skip_simplified_layer_normalization(
-    op: Op, x: Tensor, skip: Tensor, scale: Tensor, bias: Tensor | None = None
+    op: TorchNode, x: Tensor, skip: Tensor, scale: Tensor, bias: Tensor | None = None
 ) -> tuple[Tensor, ...]:
     """The root-mean-square norm of the sum, and the sum."""
     total = x + skip if bias is None else x + skip + bias
@@ -90,7 +90,7 @@ def skip_simplified_layer_normalization(
 
 @torch_op("EmbedLayerNormalization", domain=MICROSOFT)
 def embed_layer_normalization(
-    op: Op,
+    op: TorchNode,
     ids: Tensor,
     segments: Tensor | None,
     words: Tensor,
@@ -112,7 +112,7 @@ def embed_layer_normalization(
 
 
 @torch_op("GroupNorm", domain=MICROSOFT)
-def group_norm(op: Op, x: Tensor, scale: Tensor, shift: Tensor) -> Tensor:
+def group_norm(op: TorchNode, x: Tensor, scale: Tensor, shift: Tensor) -> Tensor:
     """Norms over groups of channels, which come last unless `channels_last` says no; then SiLU if asked for."""
     last = op.attr("channels_last", 1)
     y = F.group_norm(x.movedim(-1, 1) if last else x, op.attr("groups"), scale, shift, op.attr("epsilon", 1e-5))
@@ -122,7 +122,7 @@ def group_norm(op: Op, x: Tensor, scale: Tensor, shift: Tensor) -> Tensor:
 
 @torch_op("SkipGroupNorm", domain=MICROSOFT)
 def skip_group_norm(
-    op: Op, x: Tensor, scale: Tensor, shift: Tensor, skip: Tensor, bias: Tensor | None = None
+    op: TorchNode, x: Tensor, scale: Tensor, shift: Tensor, skip: Tensor, bias: Tensor | None = None
 ) -> tuple[Tensor, Tensor]:
     """The same of a sum, and the sum."""
     total = x + (skip if skip.ndim == x.ndim else skip[:, None, None, :])
@@ -131,7 +131,7 @@ def skip_group_norm(
 
 
 @torch_op("RotaryEmbedding", domain=MICROSOFT)
-def rotary_embedding(op: Op, x: Tensor, positions: Tensor, cosine: Tensor, sine: Tensor) -> Tensor:
+def rotary_embedding(op: TorchNode, x: Tensor, positions: Tensor, cosine: Tensor, sine: Tensor) -> Tensor:
     """As in the standard; one position is where the first step stands."""
     steps = x.shape[-2]
     if positions.numel() == 1:
@@ -143,7 +143,7 @@ def rotary_embedding(op: Op, x: Tensor, positions: Tensor, cosine: Tensor, sine:
 
 
 @torch_op("FusedMatMul", "TransposeMatMul", domain=MICROSOFT)
-def fused_matmul(op: Op, a: Tensor, b: Tensor) -> Tensor:
+def fused_matmul(op: TorchNode, a: Tensor, b: Tensor) -> Tensor:
     """Alpha a b, with optional transposes, also of the first axis with those behind it."""
     a, b = (
         _transposed(x, op.attr(f"trans{side}", 0), op.attr(f"transBatch{side}", 0)) for side, x in (("A", a), ("B", b))
@@ -157,7 +157,7 @@ def _transposed(x: Tensor, last: int, batch: int) -> Tensor:
     return x.transpose(-1, -2) if last and x.ndim > 1 else x
 
 
-def _activated(op: Op, y: Tensor, name: str | None, parameters: list[float]) -> Tensor:
+def _activated(op: TorchNode, y: Tensor, name: str | None, parameters: list[float]) -> Tensor:
     if not name:
         return y
     stated = dict(zip(_PARAMETERS.get(name, ()), parameters, strict=False))
@@ -167,7 +167,7 @@ def _activated(op: Op, y: Tensor, name: str | None, parameters: list[float]) -> 
 
 
 @torch_op("FusedGemm", domain=MICROSOFT)
-def fused_gemm(op: Op, a: Tensor, b: Tensor, c: Tensor | None = None) -> Tensor:
+def fused_gemm(op: TorchNode, a: Tensor, b: Tensor, c: Tensor | None = None) -> Tensor:
     """Gemm and an activation."""
     stated = [op.attr(f"activation_{name}") for name in ("alpha", "beta", "gamma")]
     y = standard(op, "Gemm", a, b, c)
@@ -175,7 +175,9 @@ def fused_gemm(op: Op, a: Tensor, b: Tensor, c: Tensor | None = None) -> Tensor:
 
 
 @torch_op("FusedConv", domain=MICROSOFT)
-def fused_convolution(op: Op, x: Tensor, w: Tensor, bias: Tensor | None = None, added: Tensor | None = None) -> Tensor:
+def fused_convolution(
+    op: TorchNode, x: Tensor, w: Tensor, bias: Tensor | None = None, added: Tensor | None = None
+) -> Tensor:
     """Conv, a sum and an activation."""
     y = standard(op, "Conv", x, w, bias)
     y = y if added is None else y + added
@@ -183,7 +185,7 @@ def fused_convolution(op: Op, x: Tensor, w: Tensor, bias: Tensor | None = None, 
 
 
 @torch_op("NhwcConv", domain=MICROSOFT)
-def convolution_with_channels_last(op: Op, x: Tensor, w: Tensor, bias: Tensor | None = None) -> Tensor:
+def convolution_with_channels_last(op: TorchNode, x: Tensor, w: Tensor, bias: Tensor | None = None) -> Tensor:
     """Conv of [N, ..., C] by [O, ..., C]."""
     y: Tensor = standard(op, "Conv", x.movedim(-1, 1), w.movedim(-1, 1), bias)
     return y.movedim(1, -1)
@@ -191,7 +193,7 @@ def convolution_with_channels_last(op: Op, x: Tensor, w: Tensor, bias: Tensor | 
 
 @torch_op("MoE", domain=MICROSOFT)
 def mixture_of_experts(
-    op: Op,
+    op: TorchNode,
     x: Tensor,
     routes: Tensor,
     w1: Tensor,
@@ -218,7 +220,7 @@ def mixture_of_experts(
     return (y * weights.unsqueeze(-1)).sum(1).reshape(x.shape)
 
 
-def _expert(op: Op, x: Tensor) -> Tensor:
+def _expert(op: TorchNode, x: Tensor) -> Tensor:
     kind = op.attr("activation_type", "relu")
     if kind != "swiglu":
         return {"relu": torch.relu, "gelu": F.gelu, "silu": F.silu, "identity": torch.clone}[kind](x)

@@ -8,25 +8,25 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from onnxprune.runtime.torch.ops.base import MICROSOFT, Op, standard, torch_op
+from onnxprune.runtime.torch.ops.base import MICROSOFT, TorchNode, standard, torch_op
 
 Part = Tensor | None
 
 
-def _floats(op: Op, x: Tensor, scale: Tensor, zero: Part, axis: int = -1) -> Tensor:
+def _floats(op: TorchNode, x: Tensor, scale: Tensor, zero: Part, axis: int = -1) -> Tensor:
     found: Tensor = standard(op, "DequantizeLinear", x, scale, zero, axis=axis, block_size=0)
     return found
 
 
-def _integers(op: Op, y: Tensor, scale: Tensor, zero: Part) -> Tensor:
+def _integers(op: TorchNode, y: Tensor, scale: Tensor, zero: Part) -> Tensor:
     found: Tensor = standard(op, "QuantizeLinear", y, scale, zero, axis=-1, block_size=0)
     return found
 
 
-def _element_wise(name: str, function: Callable[[Op, list[Tensor]], Tensor]) -> None:
+def _element_wise(name: str, function: Callable[[TorchNode, list[Tensor]], Tensor]) -> None:
     """Register an operator on inputs that each stand before their scale and zero point, those of the output last."""
 
-    def run(op: Op, *inputs: Tensor) -> Tensor:
+    def run(op: TorchNode, *inputs: Tensor) -> Tensor:
         *given, scale, zero = inputs
         floats = [_floats(op, given[i], given[i + 1], given[i + 2]) for i in range(0, len(given), 3)]
         return _integers(op, function(op, floats), scale, zero)
@@ -43,14 +43,14 @@ _element_wise("QLinearGlobalAveragePool", lambda op, x: _channels_first(op, "Glo
 _element_wise("QLinearAveragePool", lambda op, x: _channels_first(op, "AveragePool", x[0]))
 
 
-def _softmax(op: Op, x: Tensor) -> Tensor:
+def _softmax(op: TorchNode, x: Tensor) -> Tensor:
     axis = op.attr("axis", -1) % x.ndim
     if op.attr("opset", 13) >= 13:
         return torch.softmax(x, axis)
     return torch.softmax(x.flatten(axis), -1).reshape(x.shape)
 
 
-def _channels_first(op: Op, name: str, x: Tensor) -> Tensor:
+def _channels_first(op: TorchNode, name: str, x: Tensor) -> Tensor:
     if not op.attr("channels_last", 0):
         found: Tensor = standard(op, name, x)
         return found
@@ -59,7 +59,7 @@ def _channels_first(op: Op, name: str, x: Tensor) -> Tensor:
 
 
 @torch_op("NhwcMaxPool", domain=MICROSOFT)
-def max_pool_with_channels_last(op: Op, x: Tensor) -> Tensor:
+def max_pool_with_channels_last(op: TorchNode, x: Tensor) -> Tensor:
     """MaxPool of [N, ..., C]."""
     y: Tensor = standard(op, "MaxPool", x.movedim(-1, 1))
     return y.movedim(1, -1)
@@ -67,7 +67,7 @@ def max_pool_with_channels_last(op: Op, x: Tensor) -> Tensor:
 
 @torch_op("QLinearWhere", domain=MICROSOFT)
 def where(
-    op: Op,
+    op: TorchNode,
     condition: Tensor,
     a: Tensor,
     a_scale: Tensor,
@@ -84,14 +84,14 @@ def where(
 
 
 @torch_op("QLinearConcat", domain=MICROSOFT)
-def concat(op: Op, scale: Tensor, zero: Part, *parts: Any) -> Tensor:
+def concat(op: TorchNode, scale: Tensor, zero: Part, *parts: Any) -> Tensor:
     """One after the other, each before its scale and zero point."""
     floats = [_floats(op, *parts[i : i + 3]) for i in range(0, len(parts), 3)]
     return _integers(op, torch.cat(floats, op.attr("axis")), scale, zero)
 
 
 @torch_op("QLinearConv", domain=MICROSOFT)
-def convolution(op: Op, x: Tensor, *others: Part) -> Tensor:
+def convolution(op: TorchNode, x: Tensor, *others: Part) -> Tensor:
     """As in the standard, also with the channels last."""
     last = op.attr("channels_last", 0)
     y: Tensor = standard(op, "QLinearConv", x.movedim(-1, 1) if last else x, *others)
@@ -100,7 +100,7 @@ def convolution(op: Op, x: Tensor, *others: Part) -> Tensor:
 
 @torch_op("QGemm", domain=MICROSOFT)
 def gemm(
-    op: Op,
+    op: TorchNode,
     a: Tensor,
     a_scale: Tensor,
     a_zero: Part,
@@ -122,7 +122,7 @@ def gemm(
 
 @torch_op("MatMulIntegerToFloat", domain=MICROSOFT)
 def matmul_integer_to_float(
-    op: Op,
+    op: TorchNode,
     a: Tensor,
     b: Tensor,
     a_scale: Tensor,
@@ -138,7 +138,7 @@ def matmul_integer_to_float(
 
 @torch_op("DynamicQuantizeMatMul", domain=MICROSOFT)
 def dynamic_quantize_matmul(
-    op: Op, a: Tensor, b: Tensor, b_scale: Tensor, b_zero: Part = None, bias: Part = None
+    op: TorchNode, a: Tensor, b: Tensor, b_scale: Tensor, b_zero: Part = None, bias: Part = None
 ) -> Tensor:
     """The same of floats that are quantized first."""
     y = _floats(op, *standard(op, "DynamicQuantizeLinear", a)) @ _floats(op, b, b_scale, b_zero)
@@ -147,7 +147,7 @@ def dynamic_quantize_matmul(
 
 @torch_op("DynamicQuantizeLSTM", domain=MICROSOFT)
 def dynamic_quantize_lstm(
-    op: Op,
+    op: TorchNode,
     x: Tensor,
     w: Tensor,
     r: Tensor,
@@ -177,7 +177,7 @@ def _rows(part: Tensor) -> Tensor:
 
 @torch_op("MatMulNBits", domain=MICROSOFT)
 def matmul_of_blocks(
-    op: Op,
+    op: TorchNode,
     x: Tensor,
     packed: Tensor,
     scales: Tensor,
@@ -214,7 +214,7 @@ def _unpacked(packed: Tensor, bits: int) -> Tensor:
 
 
 @torch_op("GatherBlockQuantized", domain=MICROSOFT)
-def gather_of_blocks(op: Op, data: Tensor, index: Tensor, scales: Tensor, zeros: Part = None) -> Tensor:
+def gather_of_blocks(op: TorchNode, data: Tensor, index: Tensor, scales: Tensor, zeros: Part = None) -> Tensor:
     """Rows of a table whose entries have a scale and a zero point per block."""
     bits = op.attr("bits", 4)
     axis = op.attr("quantize_axis", 1) % data.ndim
