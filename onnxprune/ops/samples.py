@@ -3,7 +3,7 @@
 A sample is a function that draws the inputs and attributes of one node:
 
     @sample("Gemm", prunable="a[1] b[0] b[1] c[0] y[1]", since=11)
-    def plain(d: Draw) -> Case:
+    def plain(d: SampleDraw) -> Case:
         m, k, n = d.sizes(3)
         return case(a=d.normal(m, k), b=d.normal(k, n), c=d.normal(n))
 
@@ -75,7 +75,7 @@ class SampleDraw:
         return np.asarray(self.rng.random(shape) < 0.5)
 
     def __repr__(self) -> str:
-        return f"Draw(primes={self._primes})"
+        return f"SampleDraw(primes={self._primes})"
 
 
 def number(value: float, dtype: npt.DTypeLike = np.float32) -> Array:

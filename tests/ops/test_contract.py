@@ -19,8 +19,8 @@ from tests.rule_oracle import (
     SAMPLES,
     Build,
     Case,
-    Draw,
     Form,
+    SampleDraw,
     beside_a_rule,
     case,
     check,
@@ -76,17 +76,17 @@ def _gemm(op: Op) -> None:
     """Freezes everything."""
 
 
-def _square(d: Draw) -> Case:
+def _square(d: SampleDraw) -> Case:
     (n,) = d.sizes(1)
     return case(a=d.normal(n, n), b=d.normal(n, n))
 
 
-def _pair(d: Draw) -> Case:
+def _pair(d: SampleDraw) -> Case:
     (n,) = d.sizes(1)
     return case(a=d.normal(n), b=d.normal(n), axis=0)
 
 
-def _permuted(d: Draw) -> Case:
+def _permuted(d: SampleDraw) -> Case:
     (n,) = d.sizes(1)
     return case(a=d.normal(n, n, n), perm=[1, 2, 0])
 
@@ -109,4 +109,4 @@ def test_a_broken_rule_is_caught(name: str, rule: Callable[[Op], None], build: B
 
 def _check_five_times(form: Form) -> None:
     for seed in range(5):
-        check(form, Draw(PRIMES, seed))
+        check(form, SampleDraw(PRIMES, seed))

@@ -7,18 +7,18 @@ from typing import Any
 
 import numpy as np
 
-from tests.rule_oracle import Array, Draw, oracle, sample
+from tests.rule_oracle import Array, SampleDraw, oracle, sample
 
 MICROSOFT = "com.microsoft"
 
 
 @sample("Gelu", "QuickGelu", "FastGelu", prunable="x[0] x[1] x[2] y[2]", domain=MICROSOFT)
-def alone(d: Draw) -> dict[str, Any]:
+def alone(d: SampleDraw) -> dict[str, Any]:
     return {"x": d.normal(*d.sizes(3))}
 
 
 @sample("BiasGelu", "FastGelu", prunable="x[0] x[1] x[2] b[0] y[2]", domain=MICROSOFT)
-def with_bias(d: Draw) -> dict[str, Any]:
+def with_bias(d: SampleDraw) -> dict[str, Any]:
     n, s, h = d.sizes(3)
     return {"x": d.normal(n, s, h), "b": d.normal(h)}
 
@@ -28,7 +28,7 @@ def _add(x: Array, b: Array, skip: Array) -> Array:
 
 
 @sample("BiasAdd", prunable="x[0] x[1] x[2] b[0] skip[2] y[2]", runtime="reference", reference=_add, domain=MICROSOFT)
-def bias_and_skip(d: Draw) -> dict[str, Any]:
+def bias_and_skip(d: SampleDraw) -> dict[str, Any]:
     n, s, h = d.sizes(3)
     return {"x": d.normal(n, s, h), "b": d.normal(h), "skip": d.normal(n, s, h)}
 
@@ -39,7 +39,7 @@ def _gated(x: Array, b: Array) -> Array:
 
 
 @sample("BiasSplitGelu", prunable="x[0] x[1] x[2] b[0] y[2]", runtime="reference", reference=_gated, domain=MICROSOFT)
-def gate(d: Draw) -> dict[str, Any]:
+def gate(d: SampleDraw) -> dict[str, Any]:
     n, s, h = d.sizes(3)
     return {"x": d.normal(n, s, 2 * h), "b": d.normal(2 * h)}
 
@@ -51,7 +51,7 @@ def _softmax(x: Array, b: Array, axis: int, is_inner_broadcast: int) -> Array:
 
 
 @sample("BiasSoftmax", prunable="x[1] y[1]", runtime="reference", reference=_softmax, domain=MICROSOFT)
-def masked(d: Draw) -> dict[str, Any]:
+def masked(d: SampleDraw) -> dict[str, Any]:
     n, heads, s, keys = d.sizes(4)
     return {"x": d.normal(n, heads, s, keys), "b": d.normal(n, 1, s, keys), "axis": 3, "is_inner_broadcast": 0}
 
@@ -77,7 +77,7 @@ def _skip_layer(
     reference=_skip_layer,
     domain=MICROSOFT,
 )
-def sum_and_norm(d: Draw) -> dict[str, Any]:
+def sum_and_norm(d: SampleDraw) -> dict[str, Any]:
     n, s, h = d.sizes(3)
     tensors = {
         "x": d.normal(n, s, h),
@@ -96,7 +96,7 @@ def sum_and_norm(d: Draw) -> dict[str, Any]:
     reference=lambda *args, **kwargs: _skip_layer(*args, **kwargs)[0],
     domain=MICROSOFT,
 )
-def skip_for_all(d: Draw) -> dict[str, Any]:
+def skip_for_all(d: SampleDraw) -> dict[str, Any]:
     n, s, h = d.sizes(3)
     return {"x": d.normal(n, s, h), "skip": d.normal(s, h), "scale": d.normal(h), "epsilon": 1e-5}
 
@@ -113,7 +113,7 @@ def _skip_simplified(x: Array, skip: Array, scale: Array, b: Array, epsilon: flo
     reference=_skip_simplified,
     domain=MICROSOFT,
 )
-def sum_and_simplified_norm(d: Draw) -> dict[str, Any]:
+def sum_and_simplified_norm(d: SampleDraw) -> dict[str, Any]:
     n, s, h = d.sizes(3)
     return {"x": d.normal(n, s, h), "skip": d.normal(n, s, h), "scale": d.normal(h), "b": d.normal(h), "epsilon": 1e-5}
 
@@ -123,7 +123,7 @@ def _simplified(x: Array, scale: Array, epsilon: float) -> Array:
 
 
 @sample("SimplifiedLayerNormalization", prunable="x[0] x[1] x[2] scale[0] y[2]", reference=_simplified)
-def simplified_norm(d: Draw) -> dict[str, Any]:
+def simplified_norm(d: SampleDraw) -> dict[str, Any]:
     n, s, h = d.sizes(3)
     return {"x": d.normal(n, s, h), "scale": d.normal(h), "epsilon": 1e-5}
 
@@ -135,7 +135,7 @@ def simplified_norm(d: Draw) -> dict[str, Any]:
     reference=_simplified,
     domain=MICROSOFT,
 )
-def simplified_norm_elsewhere(d: Draw) -> dict[str, Any]:
+def simplified_norm_elsewhere(d: SampleDraw) -> dict[str, Any]:
     return simplified_norm(d)
 
 
@@ -163,7 +163,7 @@ def _embed(
     reference=_embed,
     domain=MICROSOFT,
 )
-def embedded(d: Draw) -> dict[str, Any]:
+def embedded(d: SampleDraw) -> dict[str, Any]:
     n, s, h, v = d.sizes(4)
     ids = {"ids": d.integers(v, n, s).astype(np.int32), "segments": d.integers(2, n, s).astype(np.int32)}
     tables = {"words": d.normal(v, h), "places": d.normal(20, h), "kinds": d.normal(2, h)}
@@ -199,7 +199,7 @@ def _group_norm(
     reference=_group_norm,
     domain=MICROSOFT,
 )
-def groups_last(d: Draw) -> dict[str, Any]:
+def groups_last(d: SampleDraw) -> dict[str, Any]:
     n, g, c = d.sizes(3)
     return {
         "x": d.normal(n, 4, 4, g * c),
@@ -219,7 +219,7 @@ def groups_last(d: Draw) -> dict[str, Any]:
     reference=_group_norm,
     domain=MICROSOFT,
 )
-def groups_of_a_sum(d: Draw) -> dict[str, Any]:
+def groups_of_a_sum(d: SampleDraw) -> dict[str, Any]:
     n, g, c = d.sizes(3)
     skips = {"skip": d.normal(n, g * c), "b": d.normal(g * c)}
     tensors = dict(x=d.normal(n, 4, 4, g * c), scale=d.normal(g * c), shift=d.normal(g * c), **skips)

@@ -6,19 +6,19 @@ from typing import Any
 
 import numpy as np
 
-from tests.rule_oracle import Array, Draw, oracle, sample
+from tests.rule_oracle import Array, SampleDraw, oracle, sample
 
 MICROSOFT = "com.microsoft"
 
 
 @sample("Attention", prunable="x[0] x[2] w[0] w[1] b[0] y[2]", domain=MICROSOFT)
-def packed(d: Draw) -> dict[str, Any]:
+def packed(d: SampleDraw) -> dict[str, Any]:
     batch, s, width, n, e = d.sizes(5)
     return {"x": d.normal(batch, s, width), "w": d.normal(width, 3 * n * e), "b": d.normal(3 * n * e), "num_heads": n}
 
 
 @sample("Attention", prunable="x[2] w[0] w[1] b[0] y[2]", domain=MICROSOFT)
-def values_of_another_size(d: Draw) -> dict[str, Any]:
+def values_of_another_size(d: SampleDraw) -> dict[str, Any]:
     s, width, n, e, f = d.sizes(5)
     sizes = [n * e, n * e, n * f]
     tensors = {"x": d.normal(2, s, width), "w": d.normal(width, sum(sizes)), "b": d.normal(sum(sizes))}
@@ -32,7 +32,7 @@ def values_of_another_size(d: Draw) -> dict[str, Any]:
     outputs="y present",
     domain=MICROSOFT,
 )
-def packed_with_a_cache(d: Draw) -> dict[str, Any]:
+def packed_with_a_cache(d: SampleDraw) -> dict[str, Any]:
     s, width, n, e, past = d.sizes(5)
     tensors = {"x": d.normal(2, s, width), "w": d.normal(width, 3 * n * e), "b": d.normal(3 * n * e)}
     mask = np.ones((2, s + past), np.int32)
@@ -40,18 +40,18 @@ def packed_with_a_cache(d: Draw) -> dict[str, Any]:
 
 
 @sample("Attention", prunable="w[1] bias[1] y[2]", domain=MICROSOFT)
-def packed_with_biased_scores(d: Draw) -> dict[str, Any]:
+def packed_with_biased_scores(d: SampleDraw) -> dict[str, Any]:
     s, width, n, e = d.sizes(4)
     tensors = {"x": d.normal(2, s, width), "w": d.normal(width, 3 * n * e), "b": None, "mask": None, "past": None}
     return dict(**tensors, bias=d.normal(2, n, s, s), num_heads=n)
 
 
-def _integers(d: Draw, *shape: int) -> Any:
+def _integers(d: SampleDraw, *shape: int) -> Any:
     return d.integers(255, *shape).astype(np.uint8)
 
 
 @sample("QAttention", prunable="x[2] w[0] w[1] b[0] y[2]", domain=MICROSOFT)
-def packed_integers(d: Draw) -> dict[str, Any]:
+def packed_integers(d: SampleDraw) -> dict[str, Any]:
     s, width, n, e = d.sizes(4)
     tensors = {"x": _integers(d, 2, s, width), "w": _integers(d, width, 3 * n * e), "b": d.normal(3 * n * e)}
     scales = {"x_scale": np.float32(0.02), "w_scale": np.float32(0.01)}
@@ -60,7 +60,7 @@ def packed_integers(d: Draw) -> dict[str, Any]:
 
 
 @sample("QAttention", prunable="x[2] w[0] w[1] w_scale[0] w_zero[0] y[2]", domain=MICROSOFT)
-def integers_with_a_scale_per_column(d: Draw) -> dict[str, Any]:
+def integers_with_a_scale_per_column(d: SampleDraw) -> dict[str, Any]:
     s, width, n, e = d.sizes(4)
     columns = 3 * n * e
     w = d.integers(127, width, columns, low=-127).astype(np.int8)
@@ -75,7 +75,7 @@ def _arrays(scalars: dict[str, Any]) -> dict[str, Any]:
 
 
 @sample("MultiHeadAttention", prunable="q[0] q[2] k[2] v[2] y[2]", fed="q k v", domain=MICROSOFT)
-def separate(d: Draw) -> dict[str, Any]:
+def separate(d: SampleDraw) -> dict[str, Any]:
     batch, s, n, e, f = d.sizes(5)
     return {
         "q": d.normal(batch, s, n * e),
@@ -86,14 +86,14 @@ def separate(d: Draw) -> dict[str, Any]:
 
 
 @sample("MultiHeadAttention", prunable="q[2] k[2] v[2] b[0] bias[1] y[1] y[2]", fed="q k v", domain=MICROSOFT)
-def separate_with_biases(d: Draw) -> dict[str, Any]:
+def separate_with_biases(d: SampleDraw) -> dict[str, Any]:
     s, length, n, e, f = d.sizes(5)
     tensors = {"q": d.normal(2, s, n * e), "k": d.normal(2, length, n * e), "v": d.normal(2, length, n * f)}
     return dict(**tensors, b=d.normal(2 * n * e + n * f), mask=None, bias=d.normal(2, n, s, length), num_heads=n)
 
 
 @sample("MultiHeadAttention", prunable="q[2] k[1] k[3] v[1] v[3] y[2]", fed="q k v", domain=MICROSOFT)
-def keys_from_a_cache(d: Draw) -> dict[str, Any]:
+def keys_from_a_cache(d: SampleDraw) -> dict[str, Any]:
     s, length, n, e = d.sizes(4)
     tensors = {"q": d.normal(2, s, n * e), "k": d.normal(2, n, length, e), "v": d.normal(2, n, length, e)}
     return dict(**tensors, num_heads=n)
@@ -118,7 +118,7 @@ def _attend(q: Array, kv: Array | None = None, *, num_heads: int, scale: float |
     reference=_attend,
     domain=MICROSOFT,
 )
-def all_in_one(d: Draw) -> dict[str, Any]:
+def all_in_one(d: SampleDraw) -> dict[str, Any]:
     batch, s, n, e = d.sizes(4)
     return {"qkv": d.normal(batch, s, n, 3, e), "num_heads": n}
 
@@ -131,7 +131,7 @@ def all_in_one(d: Draw) -> dict[str, Any]:
     reference=_attend,
     domain=MICROSOFT,
 )
-def keys_and_values_in_one(d: Draw) -> dict[str, Any]:
+def keys_and_values_in_one(d: SampleDraw) -> dict[str, Any]:
     batch, s, length, n, e = d.sizes(5)
     return {"q": d.normal(batch, s, n * e), "kv": d.normal(batch, length, n, 2, e), "num_heads": n}
 
@@ -143,14 +143,14 @@ def keys_and_values_in_one(d: Draw) -> dict[str, Any]:
     outputs="y present_k present_v",
     domain=MICROSOFT,
 )
-def separate_with_a_cache(d: Draw) -> dict[str, Any]:
+def separate_with_a_cache(d: SampleDraw) -> dict[str, Any]:
     s, past, n, e = d.sizes(4)
     tensors = {"q": d.normal(2, s, n * e), "k": d.normal(2, s, n * e), "v": d.normal(2, s, n * e)}
     caches = {"past_k": d.normal(2, n, past, e), "past_v": d.normal(2, n, past, e)}
     return dict(**tensors, b=None, mask=None, bias=None, **caches, num_heads=n, unidirectional=1)
 
 
-def _group_query(d: Draw, m: int, p: int, size: int, s: int, past: int = 0) -> dict[str, Any]:
+def _group_query(d: SampleDraw, m: int, p: int, size: int, s: int, past: int = 0) -> dict[str, Any]:
     tensors = {"q": d.normal(2, s, m * p * size), "k": d.normal(2, s, m * size), "v": d.normal(2, s, m * size)}
     caches = {"past_k": d.normal(2, m, past, size), "past_v": d.normal(2, m, past, size)} if past else {}
     lengths = {"last": np.full(2, s + past - 1, np.int32), "total": np.array(s + past, np.int32)}
@@ -158,7 +158,7 @@ def _group_query(d: Draw, m: int, p: int, size: int, s: int, past: int = 0) -> d
 
 
 @sample("GroupQueryAttention", prunable="q[2] k[2] v[2] y[2]", fed="q k v", outputs="y - -", domain=MICROSOFT)
-def grouped(d: Draw) -> dict[str, Any]:
+def grouped(d: SampleDraw) -> dict[str, Any]:
     m, p, size, s = d.sizes(4)
     return _group_query(d, m, p, 8 * size, s)
 
@@ -170,13 +170,13 @@ def grouped(d: Draw) -> dict[str, Any]:
     outputs="y present_k present_v",
     domain=MICROSOFT,
 )
-def grouped_with_a_cache(d: Draw) -> dict[str, Any]:
+def grouped_with_a_cache(d: SampleDraw) -> dict[str, Any]:
     m, p, size, past = d.sizes(4)
     return _group_query(d, m, p, 8 * size, 1, past)
 
 
 @sample("GroupQueryAttention", prunable="q[2] k[2] cos[1] sin[1] y[2]", fed="q k v", outputs="y - -", domain=MICROSOFT)
-def grouped_and_turned(d: Draw) -> dict[str, Any]:
+def grouped_and_turned(d: SampleDraw) -> dict[str, Any]:
     m, p, half, s = d.sizes(4)
     half *= 8
     angles = d.normal(20, half)
@@ -191,23 +191,23 @@ def grouped_and_turned(d: Draw) -> dict[str, Any]:
     outputs="y - - scores",
     domain=MICROSOFT,
 )
-def grouped_with_sinks_and_scores(d: Draw) -> dict[str, Any]:
+def grouped_with_sinks_and_scores(d: SampleDraw) -> dict[str, Any]:
     m, p, size, s = d.sizes(4)
     more = {"cos": None, "sin": None, "ids": None, "bias": d.normal(2, m * p, s, s), "sinks": d.normal(m * p)}
     return dict(**_group_query(d, m, p, 8 * size, s), **more, scale=0.0, qk_output=1)
 
 
 @sample("GroupQueryAttention", prunable="qkv[2] cos[1] y[2]", outputs="y - -", domain=MICROSOFT)
-def grouped_in_one(d: Draw) -> dict[str, Any]:
+def grouped_in_one(d: SampleDraw) -> dict[str, Any]:
     m, p, half, s = d.sizes(4)
     drawn = {name: value for name, value in grouped_and_turned(d_like(d, m, p, half, s)).items() if name not in "qkv"}
     width = (m * p + 2 * m) * 16 * half
     return dict(qkv=d.normal(2, s, width), k=None, v=None, **drawn, rotary_interleaved=1)
 
 
-def d_like(d: Draw, *sizes: int) -> Draw:
+def d_like(d: SampleDraw, *sizes: int) -> SampleDraw:
     """The same generator, with the sizes given."""
-    other = Draw(sizes, 0)
+    other = SampleDraw(sizes, 0)
     other.rng = d.rng
     return other
 

@@ -12,7 +12,7 @@ import pytest
 
 from onnxprune.ops.base import EVALUATORS
 from onnxprune.ops.evaluate import by_reference, shape_of
-from tests.rule_oracle import FAR, Array, Case, Draw, Form, Node, case, declared, ints
+from tests.rule_oracle import FAR, Array, Case, Form, Node, SampleDraw, case, declared, ints
 
 A, B = ints(7, -7, 2, 1), ints(2, 2, -3, 5)
 GRID = np.arange(24).reshape(2, 3, 4)
@@ -60,7 +60,7 @@ CASES: list[tuple[str, int, Case]] = [
 def _run(name: str, opset: int, drawn: Case) -> tuple[ir.Node, list[Array | None], list[Array]]:
     """The node, its inputs, and what ONNX Runtime makes of them."""
 
-    def build(_: Draw) -> Case:
+    def build(_: SampleDraw) -> Case:
         return drawn
 
     inputs = {key: np.asarray(value) for key, value in drawn.items() if isinstance(value, np.ndarray | np.generic)}

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from tests.rule_oracle import Array, Case, Draw, case, oracle, sample
+from tests.rule_oracle import Array, Case, SampleDraw, case, oracle, sample
 
 
 def _per_channel(parameter: Array, x: Array) -> Array:
@@ -18,13 +18,13 @@ def _normalized(x: Array, axes: tuple[int, ...], epsilon: float) -> Array:
 
 
 @sample("BatchNormalization", prunable="x[0] x[1] x[2] scale[0] bias[0] mean[0] var[0] y[1]")
-def batch(d: Draw) -> Case:
+def batch(d: SampleDraw) -> Case:
     n, c, h = d.sizes(3)
     return case(x=d.normal(n, c, h), scale=d.normal(c), bias=d.normal(c), mean=d.normal(c), var=d.positive(c))
 
 
 @sample("BatchNormalization", prunable="x[0] x[1] scale[0] y[1]")
-def batch_of_vectors(d: Draw) -> Case:
+def batch_of_vectors(d: SampleDraw) -> Case:
     n, c = d.sizes(2)
     return case(x=d.normal(n, c), scale=d.normal(c), bias=d.normal(c), mean=d.normal(c), var=d.positive(c))
 
@@ -39,7 +39,7 @@ def _batch_in_training(
 
 
 @sample("BatchNormalization", prunable="x[1] scale[0] y[1]", outputs="y m v", since=14, reference=_batch_in_training)
-def batch_in_training(d: Draw) -> Case:
+def batch_in_training(d: SampleDraw) -> Case:
     n, c, h = d.sizes(3)
     parameters = {"scale": d.normal(c), "bias": d.normal(c), "mean": d.normal(c), "var": d.positive(c)}
     return case(x=d.normal(n, c, h), **parameters, momentum=0.7, epsilon=0.01, training_mode=1)
@@ -50,7 +50,7 @@ def _instance(x: Array, scale: Array, bias: Array, epsilon: float) -> Array:
 
 
 @sample("InstanceNormalization", prunable="x[0] x[1] scale[0] bias[0] y[1]", reference=_instance)
-def instance(d: Draw) -> Case:
+def instance(d: SampleDraw) -> Case:
     n, c, h, w = d.sizes(4)
     return case(x=d.normal(n, c, h, w), scale=d.normal(c), bias=d.normal(c), epsilon=0.01)
 
@@ -69,7 +69,7 @@ def _layer_with_statistics(
 
 
 @sample("LayerNormalization", prunable="x[0] x[1] x[2] scale[0] bias[0] y[2]", reference=_layer)
-def layer(d: Draw) -> Case:
+def layer(d: SampleDraw) -> Case:
     n, s, h = d.sizes(3)
     return case(x=d.normal(n, s, h), scale=d.normal(h), bias=d.normal(h), epsilon=0.01)
 
@@ -80,7 +80,7 @@ def layer(d: Draw) -> Case:
     outputs="y mean spread",
     reference=_layer_with_statistics,
 )
-def layer_over_two_axes(d: Draw) -> Case:
+def layer_over_two_axes(d: SampleDraw) -> Case:
     n, c, h = d.sizes(3)
     return case(x=d.normal(n, c, h), scale=d.normal(c, h), bias=None, axis=1, epsilon=0.01)
 
@@ -91,7 +91,7 @@ def layer_over_two_axes(d: Draw) -> Case:
     outputs="y - spread",
     reference=lambda *inputs, **attributes: _layer_with_statistics(*inputs, **attributes)[::2],
 )
-def layer_with_an_output_left_out(d: Draw) -> Case:
+def layer_with_an_output_left_out(d: SampleDraw) -> Case:
     n, c, h = d.sizes(3)
     return case(x=d.normal(n, c, h), scale=d.normal(1, h), bias=d.normal(h), axis=-1, epsilon=0.01)
 
@@ -102,7 +102,7 @@ def _root_mean_square(x: Array, scale: Array, axis: int = -1, epsilon: float = 1
 
 
 @sample("RMSNormalization", "SimplifiedLayerNormalization", prunable="x[0] x[1] x[2] y[2]", reference=_root_mean_square)
-def root_mean_square(d: Draw) -> Case:
+def root_mean_square(d: SampleDraw) -> Case:
     n, s, h = d.sizes(3)
     return case(x=d.normal(n, s, h), scale=d.normal(h), axis=-1)
 
@@ -116,19 +116,19 @@ def _group(x: Array, scale: Array, bias: Array, num_groups: int, epsilon: float)
 
 
 @sample("GroupNormalization", prunable="x[0] x[1] scale[0] y[1]", since=21, reference=_group)
-def groups(d: Draw) -> Case:
+def groups(d: SampleDraw) -> Case:
     n, g, c, h = d.sizes(4)
     return case(x=d.normal(n, g * c, h), scale=d.normal(g * c), bias=d.normal(g * c), num_groups=g, epsilon=0.01)
 
 
 @sample("GroupNormalization", prunable="x[0] x[1] scale[0] y[1]", until=20, reference=_group, runtime="onnx")
-def groups_with_one_scale_each(d: Draw) -> Case:
+def groups_with_one_scale_each(d: SampleDraw) -> Case:
     n, g, c, h = d.sizes(4)
     return case(x=d.normal(n, g * c, h), scale=d.normal(g), bias=d.normal(g), num_groups=g, epsilon=0.01)
 
 
 @sample("GroupNormalization", prunable="x[0] x[1] scale[0] y[1]", since=21, reference=_group)
-def one_group(d: Draw) -> Case:
+def one_group(d: SampleDraw) -> Case:
     n, c, h = d.sizes(3)
     return case(x=d.normal(n, c, h), scale=d.normal(c), bias=d.normal(c), num_groups=1, epsilon=0.01)
 
@@ -138,12 +138,12 @@ def _unit_norm(x: Array, p: int = 2, axis: int = -1) -> Array:
 
 
 @sample("LpNormalization", prunable="x[0] x[1] x[2] y[2]", reference=_unit_norm)
-def unit_norm(d: Draw) -> Case:
+def unit_norm(d: SampleDraw) -> Case:
     return case(x=d.normal(*d.sizes(3)))
 
 
 @sample("LpNormalization", prunable="x[0] x[1] x[2] y[2]", reference=_unit_norm)
-def unit_sum_of_magnitudes(d: Draw) -> Case:
+def unit_sum_of_magnitudes(d: SampleDraw) -> Case:
     return case(x=d.normal(*d.sizes(3)), p=1, axis=1)
 
 
@@ -154,37 +154,37 @@ def _mean_variance(x: Array, axes: Sequence[int] = (0, 2, 3)) -> Array:
 
 
 @sample("MeanVarianceNormalization", prunable="x[0] x[1] y[1]", reference=_mean_variance, until=12, runtime="onnx")
-def mean_variance(d: Draw) -> Case:
+def mean_variance(d: SampleDraw) -> Case:
     return case(x=d.normal(*d.sizes(4)))
 
 
 @sample("MeanVarianceNormalization", prunable="x[0] x[1] y[1]", reference=_mean_variance, since=13, runtime="onnx")
-def mean_variance_over_some_axes(d: Draw) -> Case:
+def mean_variance_over_some_axes(d: SampleDraw) -> Case:
     return case(x=d.normal(*d.sizes(4)), axes=[2, -1])
 
 
 @sample("LRN", prunable="x[0] y[0]")
-def neighbours(d: Draw) -> Case:
+def neighbours(d: SampleDraw) -> Case:
     return case(x=d.normal(*d.sizes(4)), size=3)
 
 
 @sample("Softmax", "LogSoftmax", "Hardmax", prunable="x[0] x[1] y[1]", since=13)
-def last_axis(d: Draw) -> Case:
+def last_axis(d: SampleDraw) -> Case:
     return case(x=d.normal(*d.sizes(3)))
 
 
 @sample("Softmax", "LogSoftmax", "Hardmax", prunable="x[0] x[2] y[2]", since=13)
-def inner_axis(d: Draw) -> Case:
+def inner_axis(d: SampleDraw) -> Case:
     return case(x=d.normal(*d.sizes(3)), axis=-2)
 
 
 @sample("Softmax", "LogSoftmax", "Hardmax", prunable="x[0] y[0]", until=12)
-def flattened(d: Draw) -> Case:
+def flattened(d: SampleDraw) -> Case:
     return case(x=d.normal(*d.sizes(3)))
 
 
 @sample("Softmax", "LogSoftmax", "Hardmax", prunable="x[0] x[1] y[1]", since=11, until=12)
-def flattened_from_the_back(d: Draw) -> Case:
+def flattened_from_the_back(d: SampleDraw) -> Case:
     return case(x=d.normal(*d.sizes(3)), axis=-1)
 
 

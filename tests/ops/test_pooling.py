@@ -4,35 +4,35 @@ from __future__ import annotations
 
 import numpy as np
 
-from tests.rule_oracle import Case, Draw, case, ints, oracle, sample
+from tests.rule_oracle import Case, SampleDraw, case, ints, oracle, sample
 
 
 @sample("AveragePool", "MaxPool", prunable="x[0] x[1] y[0] y[1]")
-def windows(d: Draw) -> Case:
+def windows(d: SampleDraw) -> Case:
     n, c = d.sizes(2)
     return case(x=d.normal(n, c, 6, 5), kernel_shape=[3, 2], strides=[2, 1], pads=[1, 0, 1, 1])
 
 
 @sample("LpPool", prunable="x[0] x[1] y[0] y[1]")
-def windows_of_norms(d: Draw) -> Case:
+def windows_of_norms(d: SampleDraw) -> Case:
     n, c = d.sizes(2)
     return case(x=d.normal(n, c, 6, 5), kernel_shape=[3, 2], p=2)
 
 
 @sample("MaxPool", outputs="y places", since=8)
-def windows_with_places(d: Draw) -> Case:
+def windows_with_places(d: SampleDraw) -> Case:
     n, c = d.sizes(2)
     return case(x=d.normal(n, c, 6, 5), kernel_shape=[2, 2], strides=[2, 2])
 
 
 @sample("MaxPool", prunable="x[0] x[1] y[0] y[1]", outputs="y -", since=8)
-def windows_with_places_left_out(d: Draw) -> Case:
+def windows_with_places_left_out(d: SampleDraw) -> Case:
     n, c = d.sizes(2)
     return case(x=d.normal(n, c, 6), kernel_shape=[2])
 
 
 @sample("MaxUnpool", fed="x places")
-def windows_undone(d: Draw) -> Case:
+def windows_undone(d: SampleDraw) -> Case:
     n, c = d.sizes(2)
     places = np.arange(n * c * 4).reshape(n, c, 2, 2) * 4
     return case(x=d.normal(n, c, 2, 2), places=places, kernel_shape=[2, 2], strides=[2, 2])
@@ -40,26 +40,26 @@ def windows_undone(d: Draw) -> Case:
 
 @sample("GlobalAveragePool", "GlobalMaxPool", prunable="x[0] x[1] y[0] y[1]")
 @sample("GlobalLpPool", prunable="x[0] x[1] y[0] y[1]", until=21)
-def whole_planes(d: Draw) -> Case:
+def whole_planes(d: SampleDraw) -> Case:
     n, c = d.sizes(2)
     return case(x=d.normal(n, c, 4, 3))
 
 
 @sample("GridSample", prunable="x[0] x[1] grid[0] y[0] y[1]", fed="x grid")
-def sampled(d: Draw) -> Case:
+def sampled(d: SampleDraw) -> Case:
     n, c = d.sizes(2)
     return case(x=d.normal(n, c, 5, 4), grid=d.unit(n, 3, 6, 2))
 
 
 @sample("MaxRoiPool", prunable="x[1] y[1]", fed="x rois", until=21)
-def pooled_regions(d: Draw) -> Case:
+def pooled_regions(d: SampleDraw) -> Case:
     n, c, r = d.sizes(3)
     rois = np.array([[i % n, 0, 0, 4, 3] for i in range(r)], np.float32)
     return case(x=d.normal(n, c, 6, 6), rois=rois, pooled_shape=[2, 2])
 
 
 @sample("RoiAlign", prunable="x[1] y[1]", fed="x rois batch", until=21)
-def aligned_regions(d: Draw) -> Case:
+def aligned_regions(d: SampleDraw) -> Case:
     n, c, r = d.sizes(3)
     rois = np.array([[0, 0, 4, 3]] * r, np.float32)
     return case(x=d.normal(n, c, 6, 6), rois=rois, batch=d.integers(n, r), output_height=2, output_width=3)
@@ -70,62 +70,62 @@ def _scales(*values: float) -> np.ndarray:
 
 
 @sample("Upsample", prunable="x[0] x[1] y[0] y[1]", until=8)
-def upsampled_by_attribute(d: Draw) -> Case:
+def upsampled_by_attribute(d: SampleDraw) -> Case:
     n, c = d.sizes(2)
     return case(x=d.normal(n, c, 3, 4), scales=[1.0, 1.0, 2.0, 3.0])
 
 
 @sample("Upsample", prunable="x[0] x[1] y[0] y[1]", since=9, until=9)
-def upsampled_by_input(d: Draw) -> Case:
+def upsampled_by_input(d: SampleDraw) -> Case:
     n, c = d.sizes(2)
     return case(x=d.normal(n, c, 3, 4), scales=_scales(1, 1, 2, 3))
 
 
 @sample("Resize", prunable="x[0] x[1] y[0] y[1]", until=10)
-def resized_by_scales_alone(d: Draw) -> Case:
+def resized_by_scales_alone(d: SampleDraw) -> Case:
     n, c = d.sizes(2)
     return case(x=d.normal(n, c, 3, 4), scales=_scales(1, 1, 2, 0.5))
 
 
 @sample("Resize", prunable="x[0] x[1] y[0] y[1]", since=11)
-def resized_by_scales(d: Draw) -> Case:
+def resized_by_scales(d: SampleDraw) -> Case:
     n, c = d.sizes(2)
     return case(x=d.normal(n, c, 3, 4), roi=_scales(), scales=_scales(1, 1, 2, 3), mode="linear")
 
 
 @sample("Resize", prunable="x[0] x[1] y[0] y[1]", since=11, until=12)
-def resized_to_sizes_with_empty_inputs(d: Draw) -> Case:
+def resized_to_sizes_with_empty_inputs(d: SampleDraw) -> Case:
     n, c = d.sizes(2)
     return case(x=d.normal(n, c, 3, 4), roi=_scales(), scales=_scales(), sizes=ints(n, c, 5, 6))
 
 
 @sample("Resize", prunable="x[0] x[1] y[0] y[1]", since=13)
-def resized_to_sizes(d: Draw) -> Case:
+def resized_to_sizes(d: SampleDraw) -> Case:
     n, c = d.sizes(2)
     return case(x=d.normal(n, c, 3, 4), roi=None, scales=None, sizes=ints(n, c, 5, 6), mode="nearest")
 
 
 @sample("Resize", prunable="x[0] x[1] y[0] y[1]", since=18)
-def resized_along_some_axes(d: Draw) -> Case:
+def resized_along_some_axes(d: SampleDraw) -> Case:
     n, c = d.sizes(2)
     return case(x=d.normal(n, c, 3, 4), roi=None, scales=None, sizes=ints(5, 6), axes=[2, 3])
 
 
 @sample("Resize", prunable="x[1] y[1]", since=18)
-def resized_along_axes_counted_from_the_back(d: Draw) -> Case:
+def resized_along_axes_counted_from_the_back(d: SampleDraw) -> Case:
     n, c = d.sizes(2)
     return case(x=d.normal(n, c, 3, 4), roi=None, scales=None, sizes=ints(c, 5, 6), axes=[-3, -2, -1])
 
 
 @sample("Resize", prunable="x[0] y[0]", since=13)
-def channels_resampled_onto_themselves(d: Draw) -> Case:
+def channels_resampled_onto_themselves(d: SampleDraw) -> Case:
     n, c = d.sizes(2)
     scales = _scales(1, (c + 0.5) / c, 2, 2)
     return case(x=d.normal(n, c, 3, 4), roi=None, scales=scales, mode="nearest")
 
 
 @sample("Resize", since=13, runtime="onnx")
-def cropped_by_regions(d: Draw) -> Case:
+def cropped_by_regions(d: SampleDraw) -> Case:
     n, c = d.sizes(2)
     roi = _scales(0, 0, 0, 0, 0.5, 0.5, 1, 1)
     sizes = ints(n, c, 3, 4)

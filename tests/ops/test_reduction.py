@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from tests.rule_oracle import Array, Case, Draw, case, ints, oracle, sample
+from tests.rule_oracle import Array, Case, SampleDraw, case, ints, oracle, sample
 
 _SUMS = ["ReduceSumSquare", "ReduceL1", "ReduceL2"]
 _STATISTICS = {"ReduceMean": np.mean, "ReduceMax": np.max, "ReduceMin": np.min}
@@ -18,29 +18,29 @@ _FIXED = ["ReduceProd", "ReduceLogSum", "ReduceLogSumExp"]
 
 @sample("ReduceSum", prunable="x[0] x[1] x[2] y[0]", until=12)
 @sample(*_SUMS, prunable="x[0] x[1] x[2] y[0]", until=17)
-def summed_by_attribute(d: Draw) -> Case:
+def summed_by_attribute(d: SampleDraw) -> Case:
     return case(x=d.normal(*d.sizes(3)), axes=[1, 2], keepdims=0)
 
 
 @sample("ReduceSum", prunable="x[0] x[1] x[2] y[0] y[2]", since=13)
 @sample(*_SUMS, prunable="x[0] x[1] x[2] y[0] y[2]", since=18)
-def summed_by_input(d: Draw) -> Case:
+def summed_by_input(d: SampleDraw) -> Case:
     return case(x=d.normal(*d.sizes(3)), axes=ints(-2))
 
 
 @sample("ReduceSum", *_SUMS, prunable="x[0] x[1] x[2]")
-def summed_whole(d: Draw) -> Case:
+def summed_whole(d: SampleDraw) -> Case:
     return case(x=d.normal(*d.sizes(3)), keepdims=0)
 
 
 @sample("ReduceSum", prunable="x[0] x[1] y[0] y[1]", since=13)
 @sample(*_SUMS, prunable="x[0] x[1] y[0] y[1]", since=18)
-def summed_over_no_axes(d: Draw) -> Case:
+def summed_over_no_axes(d: SampleDraw) -> Case:
     return case(x=d.normal(*d.sizes(2)), axes=ints(), noop_with_empty_axes=1)
 
 
 @sample("ReduceSum", prunable="x[0] x[1] y[0] y[1]", since=13)
-def summed_over_no_axes_given(d: Draw) -> Case:
+def summed_over_no_axes_given(d: SampleDraw) -> Case:
     return case(x=d.normal(*d.sizes(2)), noop_with_empty_axes=1)
 
 
@@ -55,15 +55,15 @@ def _statistic(function: Any) -> Any:
     return statistic
 
 
-def by_attribute(d: Draw) -> Case:
+def by_attribute(d: SampleDraw) -> Case:
     return case(x=d.normal(*d.sizes(3)), axes=[1, 2], keepdims=0)
 
 
-def by_input(d: Draw) -> Case:
+def by_input(d: SampleDraw) -> Case:
     return case(x=d.normal(*d.sizes(3)), axes=ints(-2, 0))
 
 
-def whole(d: Draw) -> Case:
+def whole(d: SampleDraw) -> Case:
     return case(x=d.normal(*d.sizes(2)))
 
 
@@ -78,55 +78,55 @@ for _op, _function in _STATISTICS.items():
 
 
 @sample(*_FIXED, prunable="x[0] y[0]", until=17)
-def fixed_by_attribute(d: Draw) -> Case:
+def fixed_by_attribute(d: SampleDraw) -> Case:
     return case(x=d.positive(*d.sizes(3)), axes=[1, 2], keepdims=0)
 
 
 @sample(*_FIXED, prunable="x[0] x[2] y[2]", since=18)
-def fixed_by_input(d: Draw) -> Case:
+def fixed_by_input(d: SampleDraw) -> Case:
     return case(x=d.positive(*d.sizes(3)), axes=ints(-2))
 
 
 @sample("ArgMax", "ArgMin", prunable="x[1] x[2] y[1] y[2]")
-def first_axis(d: Draw) -> Case:
+def first_axis(d: SampleDraw) -> Case:
     return case(x=d.normal(*d.sizes(3)))
 
 
 @sample("ArgMax", "ArgMin", prunable="x[0] x[2] y[0] y[1]", since=11)
-def inner_axis_dropped(d: Draw) -> Case:
+def inner_axis_dropped(d: SampleDraw) -> Case:
     return case(x=d.normal(*d.sizes(3)), axis=-2, keepdims=0)
 
 
 @sample("TopK", prunable="x[0] x[1] y[0] y[1] places[0]", outputs="y places", until=9)
-def best_by_attribute(d: Draw) -> Case:
+def best_by_attribute(d: SampleDraw) -> Case:
     n, c = d.sizes(2)
     return case(x=d.normal(n, c, 7), k=3)
 
 
 @sample("TopK", prunable="x[0] x[2] y[0] y[2] places[2]", outputs="y places", since=10)
-def best_by_input(d: Draw) -> Case:
+def best_by_input(d: SampleDraw) -> Case:
     n, c = d.sizes(2)
     return case(x=d.normal(n, 7, c), k=ints(3), axis=1)
 
 
 @sample("TopK", prunable="x[0] x[1] y[0] y[1]", outputs="y places", since=11)
-def smallest(d: Draw) -> Case:
+def smallest(d: SampleDraw) -> Case:
     n, c = d.sizes(2)
     return case(x=d.normal(n, c, 7), k=ints(3), largest=0, axis=-1)
 
 
 @sample("CumSum", prunable="x[0] x[2] y[0] y[2]")
-def running_sum(d: Draw) -> Case:
+def running_sum(d: SampleDraw) -> Case:
     return case(x=d.normal(*d.sizes(3)), axis=np.array(-2), exclusive=1)
 
 
 @sample("CumProd", prunable="x[0] x[2] y[0] y[2]", runtime="onnx")
-def running_product(d: Draw) -> Case:
+def running_product(d: SampleDraw) -> Case:
     return case(x=d.normal(*d.sizes(3)), axis=np.array(1))
 
 
 @sample("CumSum", fed="x axis")
-def along_an_axis_known_only_when_run(d: Draw) -> Case:
+def along_an_axis_known_only_when_run(d: SampleDraw) -> Case:
     return case(x=d.normal(*d.sizes(2)), axis=np.array(1))
 
 

@@ -11,7 +11,7 @@ import pytest
 
 from onnxprune.analysis import shapes
 from onnxprune.ops.base import RULES, SHAPES
-from tests.rule_oracle import PRIMES, SAMPLES, Draw, Form, Node, opsets
+from tests.rule_oracle import PRIMES, SAMPLES, Form, Node, SampleDraw, opsets
 
 for file in sorted(Path(__file__).parent.glob("test_*.py")):
     if file != Path(__file__):
@@ -31,7 +31,7 @@ def test_every_one_is_tried() -> None:
 
 @pytest.mark.parametrize("form", FORMS, ids=str)
 def test_shapes_and_types(form: Form) -> None:
-    drawn = form.sample.build(Draw(PRIMES, 0))
+    drawn = form.sample.build(SampleDraw(PRIMES, 0))
     inputs = {name: value for name, value in drawn.items() if value is None or isinstance(value, np.ndarray)}
     node = Node(form, inputs, {name: value for name, value in drawn.items() if name not in inputs})
     proto = node.proto(inputs)

@@ -20,7 +20,7 @@ from torch import Tensor
 from onnxprune.model.file import open_model
 from onnxprune.runtime.torch.module import TorchModel
 from tests.conftest import Build
-from tests.rule_oracle import PRIMES, Draw, Form, Node
+from tests.rule_oracle import PRIMES, Form, Node, SampleDraw
 from tests.runtime.torch_samples import all_forms, some_forms
 
 STEP = 1e-6
@@ -41,7 +41,7 @@ EXCLUDED = {name for names in NO_SLOPE.values() for name in names}
 
 def _model(form: Form, seed: int = 0) -> tuple[TorchModel, dict[str, Any]]:
     rng = np.random.default_rng(seed)
-    drawn = form.sample.build(Draw([int(prime) for prime in rng.permutation(PRIMES)], seed))
+    drawn = form.sample.build(SampleDraw([int(prime) for prime in rng.permutation(PRIMES)], seed))
     inputs = {name: value for name, value in drawn.items() if value is None or isinstance(value, np.ndarray)}
     node = Node(form, inputs, {name: value for name, value in drawn.items() if name not in inputs})
     module = TorchModel(ir.from_proto(node.proto(inputs)), precision="float64")

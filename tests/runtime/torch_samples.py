@@ -14,7 +14,7 @@ import torch
 from onnxprune.ops.base import RULES
 from onnxprune.runtime.torch.module import TorchModel
 from onnxprune.runtime.torch.ops.base import TABLE
-from tests.rule_oracle import PRIMES, Array, Draw, Form, Node, forms, in_tests
+from tests.rule_oracle import PRIMES, Array, Form, Node, SampleDraw, forms, in_tests
 from tests.spread import one_in
 
 
@@ -34,7 +34,7 @@ def some_forms(count: int) -> list[Form]:
 def compare(form: Form, seed: int = 0) -> None:
     """Assert that torch computes what the sample's own runtime does."""
     rng = np.random.default_rng(seed)
-    drawn = form.sample.build(Draw([int(prime) for prime in rng.permutation(PRIMES)], seed))
+    drawn = form.sample.build(SampleDraw([int(prime) for prime in rng.permutation(PRIMES)], seed))
     inputs = {name: value for name, value in drawn.items() if value is None or isinstance(value, np.ndarray)}
     node = Node(form, inputs, {name: value for name, value in drawn.items() if name not in inputs})
     proto = node.proto(inputs)
