@@ -968,7 +968,7 @@ def _add_positions(net: Net) -> None:
 
 
 def _bytes(net: Net, *shape: int) -> Tensor:
-    return net.constant(np.asarray(net.rng.integers(-90, 90, shape), np.int8), "q")
+    return net.constant(np.asarray(net.rng.integers(-64, 64, shape), np.int8), "q")
 
 
 def _quantized(net: Net, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:

@@ -70,6 +70,13 @@ class SampleDraw:
         """From -128 to 127."""
         return self.integers(128, *shape, low=-128).astype(np.int8)
 
+    def int7(self, *shape: int) -> Array:
+        """From -64 to 63, as int8: weights to multiply with bytes.
+
+        Where a machine has no VNNI, ONNX Runtime adds pairs of products in 16 bits; all of int8 would overflow there.
+        """
+        return self.integers(64, *shape, low=-64).astype(np.int8)
+
     def bools(self, *shape: int) -> Array:
         """True or False alike."""
         return np.asarray(self.rng.random(shape) < 0.5)

@@ -63,8 +63,7 @@ def packed_integers(d: SampleDraw) -> dict[str, Any]:
 def integers_with_a_scale_per_column(d: SampleDraw) -> dict[str, Any]:
     s, width, n, e = d.sizes(4)
     columns = 3 * n * e
-    w = d.integers(127, width, columns, low=-127).astype(np.int8)
-    tensors = {"x": _integers(d, 2, s, width), "w": w, "b": d.normal(columns)}
+    tensors = {"x": _integers(d, 2, s, width), "w": d.int7(width, columns), "b": d.normal(columns)}
     scales = dict(**_arrays({"x_scale": np.float32(0.02)}), w_scale=d.positive(columns) / 100)
     zeros = dict(**_arrays({"x_zero": np.uint8(120)}), w_zero=np.zeros(columns, np.int8))
     return dict(**tensors, **scales, mask=None, **zeros, num_heads=n)

@@ -79,7 +79,7 @@ def largest(d: SampleDraw) -> dict[str, Any]:
 @sample("QLinearConv", prunable="x[0] x[3] w[0] w[1] w_scale[0] b[0] y[3]", domain=MICROSOFT)
 def channels_last(d: SampleDraw) -> dict[str, Any]:
     n, c, o = d.sizes(3)
-    w = {"w": d.int8(o, c, 3, 3), "w_scale": d.positive(o) / 64, "w_zero": np.zeros(o, np.int8)}
+    w = {"w": d.int7(o, c, 3, 3), "w_scale": d.positive(o) / 64, "w_zero": np.zeros(o, np.int8)}
     x = dict(x=d.uint8(n, 6, 5, c), **meaning("x"))
     return dict(
         **x, **w, **meaning("y", 0.5), b=d.integers(500, o).astype(np.int32), channels_last=1, pads=[1, 1, 1, 1]
@@ -89,14 +89,14 @@ def channels_last(d: SampleDraw) -> dict[str, Any]:
 @sample("QLinearConv", prunable="x[1] w[0] w_scale[0] y[1]", domain=MICROSOFT)
 def depthwise(d: SampleDraw) -> dict[str, Any]:
     n, g = d.sizes(2)
-    w = {"w": d.int8(g, 1, 3, 3), "w_scale": d.positive(g) / 64, "w_zero": np.zeros(g, np.int8)}
+    w = {"w": d.int7(g, 1, 3, 3), "w_scale": d.positive(g) / 64, "w_zero": np.zeros(g, np.int8)}
     return dict(x=d.uint8(n, g, 6, 5), **meaning("x"), **w, **meaning("y", 0.5), group=g)
 
 
 @sample("QGemm", prunable="a[0] a[1] b[0] b[1] b_scale[0] b_zero[0] c[0] y[1]", domain=MICROSOFT)
 def with_bias(d: SampleDraw) -> dict[str, Any]:
     m, k, n = d.sizes(3)
-    b = {"b": d.int8(n, k), "b_scale": d.positive(n) / 64, "b_zero": np.zeros(n, np.int8)}
+    b = {"b": d.int7(n, k), "b_scale": d.positive(n) / 64, "b_zero": np.zeros(n, np.int8)}
     c = d.integers(500, n).astype(np.int32)
     return dict(a=d.uint8(m, k), **meaning("a"), **b, c=c, **meaning("y", 0.5), transB=1)
 
@@ -112,7 +112,7 @@ def back_to_floats(d: SampleDraw) -> dict[str, Any]:
     n, m, k, c = d.sizes(4)
     scales = {"a_scale": number(0.02), "b_scale": d.positive(c) / 64}
     zeros = {"a_zero": number(110, np.uint8), "b_zero": d.int8(c)}
-    return dict(a=d.uint8(n, m, k), b=d.int8(k, c), **scales, **zeros, c=d.normal(c))
+    return dict(a=d.uint8(n, m, k), b=d.int7(k, c), **scales, **zeros, c=d.normal(c))
 
 
 def _by_extremes(a: Array, b: Array, scale: Array, zero: Array, bias: Array) -> Array:
@@ -133,7 +133,7 @@ def from_floats(d: SampleDraw) -> dict[str, Any]:
     m, k, n = d.sizes(3)
     return {
         "a": d.normal(m, k),
-        "b": d.int8(k, n),
+        "b": d.int7(k, n),
         "scale": d.positive(n) / 64,
         "zero": d.int8(n),
         "bias": d.normal(n),
@@ -151,8 +151,8 @@ def states(d: SampleDraw) -> dict[str, Any]:
     steps, n, i, h = d.sizes(4)
     weights = {
         "x": d.normal(steps, n, i),
-        "w": d.int8(2, i, 4 * h),
-        "r": d.int8(2, h, 4 * h),
+        "w": d.int7(2, i, 4 * h),
+        "r": d.int7(2, h, 4 * h),
         "b": d.normal(2, 8 * h),
     }
     scales = {"w_scale": d.positive(2, 4 * h) / 64, "w_zero": np.zeros((2, 4 * h), np.int8)}

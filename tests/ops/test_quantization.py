@@ -109,13 +109,13 @@ def _quantized_conv(d: SampleDraw, c: int, w: Array) -> dict[str, Any]:
 def by_channel(d: SampleDraw) -> dict[str, Any]:
     c, o = d.sizes(2)
     b = d.integers(500, o).astype(np.int32)
-    return dict(**_quantized_conv(d, c, d.int8(o, c, 3, 3)), b=b, pads=[1, 1, 1, 1])
+    return dict(**_quantized_conv(d, c, d.int7(o, c, 3, 3)), b=b, pads=[1, 1, 1, 1])
 
 
 @sample("QLinearConv", prunable="x[1] w[0] w_scale[0] y[1]", since=10)
 def grouped(d: SampleDraw) -> dict[str, Any]:
     g, i, o = d.sizes(3)
-    return dict(**_quantized_conv(d, g * i, d.int8(g * o, i, 2, 2)), group=g)
+    return dict(**_quantized_conv(d, g * i, d.int7(g * o, i, 2, 2)), group=g)
 
 
 @sample("ConvInteger", prunable="x[0] x[1] w[0] w[1] y[1]", since=10)
@@ -128,7 +128,7 @@ def integers(d: SampleDraw) -> dict[str, Any]:
 @sample("MatMulInteger", prunable="a[0] a[1] a[2] b[0] b[1] b_zero[0] y[2]", since=10)
 def per_column(d: SampleDraw) -> dict[str, Any]:
     n, m, k, c = d.sizes(4)
-    return {"a": d.uint8(n, m, k), "b": d.int8(k, c), "a_zero": number(110, np.uint8), "b_zero": d.int8(c)}
+    return {"a": d.uint8(n, m, k), "b": d.int7(k, c), "a_zero": number(110, np.uint8), "b_zero": d.int8(c)}
 
 
 @sample("MatMulInteger", prunable="a[0] a[1] a[2] b[0] b[1] b[2] y[1] y[2]", since=10, fed="a b")
@@ -142,7 +142,7 @@ def of_activations(d: SampleDraw) -> dict[str, Any]:
 def rounded(d: SampleDraw) -> dict[str, Any]:
     n, m, k, c = d.sizes(4)
     a = {"a": d.uint8(n, m, k), "a_scale": number(0.02), "a_zero": number(110, np.uint8)}
-    b = {"b": d.int8(k, c), "b_scale": scales(d, c), "b_zero": d.int8(c)}
+    b = {"b": d.int7(k, c), "b_scale": scales(d, c), "b_zero": d.int8(c)}
     return dict(**a, **b, y_scale=number(0.5), y_zero=number(100, np.uint8))
 
 
