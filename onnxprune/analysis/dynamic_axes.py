@@ -11,6 +11,8 @@ from onnxprune.model.batch_axes import is_name
 # Unequal primes, so that two dynamic axes never meet by accident of equal size.
 _PRIMES = ((7, 11, 13, 17, 19, 23, 29, 31), (5, 3, 37, 41, 43, 47, 53, 59))
 _IMAGE_SIDES = ((224, 160, 96), (192, 256, 320))
+_ODD_SIDES = (225, 161, 97)
+_ODD_PRIMES = (67, 71, 73, 79, 83, 89, 97, 101)
 
 
 def symbols_of(model: ir.Model) -> dict[str, tuple[int, int, bool]]:
@@ -40,10 +42,37 @@ def candidates(symbols: dict[str, tuple[int, int, bool]]) -> Iterator[tuple[dict
         for turn, bindings in enumerate(pair):
             for index, (symbol, (axis, rank, floating)) in enumerate(symbols.items()):
                 prime = _PRIMES[turn][0 if one_batch and axis == 0 else index % len(_PRIMES[turn])]
-                if floating and rank >= 4 and axis >= 1:
+                if _is_side(axis, rank, floating):
                     bindings[symbol] = _IMAGE_SIDES[turn][(axis + index) % 3]
                 elif floating and axis == rank - 1 and axis >= 1:
                     bindings[symbol] = 400 * prime
                 else:
                     bindings[symbol] = prime * 16 if divisible and axis else prime
         yield pair
+
+
+def rounds_of_further(
+    symbols: dict[str, tuple[int, int, bool]], usual: dict[str, int]
+) -> Iterator[Iterator[dict[str, int]]]:
+    """Bindings that show what only the `usual` sizes have in common, in rounds: the first that a model takes will do.
+
+    One round of odd and larger sizes, one of sizes of 1: everything, all but the sides of images and the samples of
+    a signal, the first axes alone.
+    """
+    sides = {symbol: _is_side(*about) for symbol, about in symbols.items()}
+    signals = {symbol: floating and axis == rank - 1 >= 1 for symbol, (axis, rank, floating) in symbols.items()}
+    odd = {
+        symbol: _ODD_SIDES[(axis + index) % 3] if sides[symbol] else _ODD_PRIMES[index % len(_ODD_PRIMES)]
+        for index, (symbol, (axis, _, _)) in enumerate(symbols.items())
+    }
+    long = {symbol: size * 41 if signals[symbol] and not sides[symbol] else size for symbol, size in odd.items()}
+    small = {symbol: size if sides[symbol] else 3 + 2 * (index % 4) for index, (symbol, size) in enumerate(odd.items())}
+    yield iter((long, odd, small))
+    large = {symbol: size for symbol, size in usual.items() if sides[symbol] or signals[symbol]}
+    first = {symbol: 1 for symbol, (axis, _, _) in symbols.items() if axis == 0}
+    yield iter((dict.fromkeys(usual, 1), {**dict.fromkeys(usual, 1), **large}, {**usual, **first}))
+
+
+def _is_side(axis: int, rank: int, floating: bool) -> bool:
+    """Of an image."""
+    return floating and rank >= 4 and axis >= 1

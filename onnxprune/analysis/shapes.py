@@ -1,8 +1,9 @@
 """The concrete shape of every value, and every small value that follows from shapes alone.
 
 One forward pass: small constants and shape arithmetic are computed in numpy, every other node asks onnx for the types
-of its outputs. Dynamic axes are bound to sizes and the pass is made twice, with different ones: what comes out the same
-is static, what differs varies at run time. So the rest of the tool only ever sees numbers.
+of its outputs. Dynamic axes are bound to sizes and the pass is made several times, with different ones, 1 and odd ones
+among them: what differs varies at run time; what comes out the same is static where analysis.certainty says that this
+is no accident. So the rest of the tool only ever sees numbers.
 """
 
 from __future__ import annotations
@@ -12,7 +13,8 @@ from collections.abc import Callable, Iterable, Mapping
 import numpy as np
 import onnx_ir as ir
 
-from onnxprune.analysis.dynamic_axes import candidates, symbol_of, symbols_of
+from onnxprune.analysis.certainty import doubtful
+from onnxprune.analysis.dynamic_axes import candidates, rounds_of_further, symbol_of, symbols_of
 from onnxprune.analysis.shape_inference import Inference, Shape, Shapes
 from onnxprune.model.graph import subgraphs
 from onnxprune.ops.control_flow import Ports, loop_ports
@@ -40,7 +42,7 @@ def infer(model: ir.Model, observe: Observe | None = None) -> Shapes:
             again = look(model, questions, second.bindings) or _declared(model, questions, second.bindings)
         if seen and again:
             first, second = forward(model, first.bindings, 0, seen), forward(model, second.bindings, 1, again)
-    return first if first is second else _merge(first, second)
+    return first if first is second else _merge(model, first, second, _further(model, (first, second)))
 
 
 def _declared(model: ir.Model, names: list[str], bindings: dict[str, int]) -> dict[str, tuple[Shape, ir.DataType]]:
@@ -82,20 +84,35 @@ def _troubles(pair: tuple[Shapes, Shapes]) -> int:
     return sum(len(shapes.failures) for shapes in pair)
 
 
-def _merge(first: Shapes, second: Shapes) -> Shapes:
-    """Keep the first pass; drop what the second one contradicts."""
+def _further(model: ir.Model, pair: tuple[Shapes, Shapes]) -> list[Shapes]:
+    """Passes at other sizes, as far as the model takes them."""
+    found = []
+    for round_ in rounds_of_further(symbols_of(model), pair[0].bindings):
+        for turn, bindings in enumerate(round_):
+            further = forward(model, bindings, turn % 2)
+            if set(further.failures) <= set(pair[0].failures):
+                found.append(further)
+                break
+    return found
+
+
+def _merge(model: ir.Model, first: Shapes, second: Shapes, further: list[Shapes]) -> Shapes:
+    """Keep the first pass; drop what another one contradicts, and what agrees by accident."""
+    doubted, sized = doubtful(model, [first, second, *further])
     for name in set(first.shapes) - set(second.shapes):
         del first.shapes[name]
+    first.dynamic.update((name, axis) for name, axis in sized if name in first.shapes)
     for name, shape in first.shapes.items():
-        other = second.shapes[name]
-        if len(shape) != len(other):
+        if len(shape) != len(second.shapes[name]):
             first.dynamic.update((name, axis) for axis in range(len(shape)))
-        else:
-            first.dynamic.update((name, axis) for axis, size in enumerate(shape) if size != other[axis])
+        for other in (found.shapes.get(name, ()) for found in (second, *further)):
+            if len(other) == len(shape):
+                first.dynamic.update((name, axis) for axis, size in enumerate(shape) if size != other[axis])
     first.known = {
         name: array
         for name, array in first.known.items()
-        if name in second.known and name not in first.observed and np.array_equal(array, second.known[name])
+        if name in second.known and name not in first.observed and name not in doubted
+        if all(np.array_equal(array, found.known[name]) for found in (second, *further) if name in found.known)
     }
     first.failures.update(second.failures)
     return first

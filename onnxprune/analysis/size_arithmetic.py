@@ -89,7 +89,7 @@ class Scaling:
         atoms = set(dynamic)
         self._kept = [
             {**kept, **{atom: times * atom.size + more for atom in atoms}}
-            for times, more in ((1, 0), (2, 1), (3, 2), (1, 1))
+            for times, more in ((1, 0), (2, 1), (3, 2), (1, 1), (0, 1))
         ]
         self._arithmetic = [SizeArithmetic(model, dims, sizes) for sizes in self._kept]
 
