@@ -19,6 +19,7 @@ from onnxprune.dims import (
     Dim,
     Mask,
     MisalignedError,
+    Permuted,
     Product,
     atoms,
     concat,
@@ -28,8 +29,10 @@ from onnxprune.dims import (
     freeze,
     keep_mask,
     kept_size,
+    permuted,
     product,
     project,
+    replaced,
     resolve,
     unify,
     units_of,
@@ -50,6 +53,9 @@ def entries(dim: Dim) -> list[Counter[Unit]]:
         return [Counter([(dim, unit)]) for unit in range(dim.size)]
     if isinstance(dim, Concat):
         return [entry for part in dim.parts for entry in entries(part)]
+    if isinstance(dim, Permuted):
+        inner = entries(dim.inner)
+        return [inner[i] for i in dim.order]
     assert isinstance(dim, Product)
     rows: list[Counter[Unit]] = [Counter()]
     for part in dim.factors:
@@ -80,6 +86,11 @@ def well_formed(dim: Dim, above: tuple[Dim, ...] = ()) -> None:
     assert dim not in above
     if isinstance(dim, Atom):
         return
+    if isinstance(dim, Permuted):
+        assert not isinstance(resolve(dim.inner), Permuted)
+        assert sorted(dim.order) == list(range(dim.size)) != list(dim.order)
+        well_formed(dim.inner, (*above, dim))
+        return
     parts = dim.parts if isinstance(dim, Concat) else dim.factors  # type: ignore[attr-defined]
     sizes = [part.size for part in parts]
     assert len(sizes) > 1
@@ -91,7 +102,10 @@ def well_formed(dim: Dim, above: tuple[Dim, ...] = ()) -> None:
 
 def random_dim(rng: random.Random, pool: list[Atom], depth: int = 2) -> Dim:
     """An expression over new atoms and those of the pool; some are frozen, some are a single unit."""
-    kind = rng.choice(["atom", "concat", "product"]) if depth else "atom"
+    kind = rng.choice(["atom", "concat", "product", "permuted"]) if depth else "atom"
+    if kind == "permuted":
+        inner = random_dim(rng, pool, depth - 1)
+        return permuted(inner, np.array(random_order(rng, inner.size)))
     if kind != "atom":
         parts = [random_dim(rng, pool, depth - 1) for _ in range(rng.randint(2, 3))]
         return concat(*parts) if kind == "concat" else product(*parts[:2])
@@ -99,6 +113,13 @@ def random_dim(rng: random.Random, pool: list[Atom], depth: int = 2) -> Dim:
         pool.append(Atom(rng.randint(1, 6), "frozen from the start" if rng.random() < 0.1 else None))
         return pool[-1]
     return rng.choice(pool)
+
+
+def random_order(rng: random.Random, size: int) -> list[int]:
+    """Any order, backwards, or rows as columns."""
+    rows = rng.choice([n for n in range(1, size + 1) if size % n == 0])
+    orders = [rng.sample(range(size), size), range(size)[::-1], np.arange(size).reshape(rows, -1).T.ravel().tolist()]
+    return list(rng.choice(orders))
 
 
 # -- refinements against the model
@@ -136,6 +157,26 @@ def test_project_is_the_adjoint_of_keep_mask(seed: int, weight_seed: int) -> Non
     assert found.keys() == set(atoms(dim))
     for (atom, index), total in expected.items():
         assert np.isclose(found[atom][index], total)
+
+
+@laws
+@given(seeds, seeds)
+def test_what_is_left_is_the_expression_over_what_is_left_of_the_atoms(seed: int, mask_seed: int) -> None:
+    dim = random_dim(random.Random(seed), [], depth=3)
+    keep = random_masks([dim], mask_seed)
+    smaller = {atom: Atom(int(keep[atom].sum()) if atom in keep else atom.size) for atom in atoms(dim)}
+    left = [entry for entry, kept in zip(entries(dim), keep_mask(dim, keep), strict=True) if kept]
+    place = {
+        (atom, unit): (smaller[atom], int(keep[atom][:unit].sum()) if atom in keep else unit)
+        for atom in smaller
+        for unit in range(atom.size)
+    }
+    found = replaced(dim, smaller.__getitem__, keep)
+    some = {atom: np.arange(atom.size) % 2 == 0 for atom in smaller.values() if atom.size > 1}
+    expected = [
+        all(some[atom][unit] for atom, unit in (place[unit] for unit in entry) if atom in some) for entry in left
+    ]
+    assert keep_mask(found, some).tolist() == expected
 
 
 def test_project_gives_each_unit_the_weights_that_go_with_it() -> None:
@@ -614,6 +655,40 @@ def test_channel_shuffle_keeps_groups_apart() -> None:
     assert next(_paths(inner, shuffled)) == [0, 1]
     outer, rest = factor(shuffled, 3)
     assert (resolve(outer), resolve(rest)) == (resolve(inner), resolve(groups))
+
+
+def test_a_shuffle_by_positions_leaves_every_unit_on_its_own() -> None:
+    """Unlike one by a transposition, which a whole row of units would leave together."""
+    kept, made = Atom(4), Atom(4)
+    weight = Atom(8)
+    unify(weight, permuted(concat(kept, made), np.arange(8).reshape(2, 4).T.ravel()))
+    assert removable([weight, kept, made]) == Counter(
+        frozenset({(0, 2 * unit + side), (1 + side, unit)}) for unit in range(4) for side in range(2)
+    )
+    front, back = cut(weight, 4)
+    assert _reasons(front, back) == {None}
+
+
+def test_a_permuted_dimension_is_factored_where_rows_stay_rows_or_become_columns() -> None:
+    for order in (np.arange(12).reshape(3, 4).T.ravel(), np.arange(12)[::-1]):
+        outer, inner = factor(permuted(Atom(12), order), 4)
+        assert (outer.size, inner.size) == (4, 3)
+    with pytest.raises(MisalignedError):
+        factor(permuted(Atom(6), np.array([1, 0, 2, 3, 4, 5])), 2)
+
+
+def test_twice_backwards_is_forwards_and_once_ties_a_unit_to_its_opposite() -> None:
+    units, backwards = Atom(6), np.arange(6)[::-1]
+    assert permuted(permuted(units, backwards), backwards) is units
+    unify(units, permuted(units, backwards))
+    assert units.reason
+
+
+def test_a_permutation_that_is_cut_into_single_units_is_frozen() -> None:
+    units = Atom(60)
+    head, tail = cut(permuted(units, np.random.default_rng(0).permutation(60)), 30)
+    assert (head.size, tail.size) == (30, 30)
+    assert units.reason
 
 
 def test_gates_of_a_cell_share_their_units() -> None:

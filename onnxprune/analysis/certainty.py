@@ -15,19 +15,10 @@ import onnx_ir as ir
 
 from onnxprune.analysis.shape_inference import Shapes
 from onnxprune.model.graph import subgraphs
-from onnxprune.ops.base import Array, key_of
+from onnxprune.ops.base import Array
 from onnxprune.ops.compute import compute
 from onnxprune.ops.evaluate import constant_tensor, is_sized_by_content, shape_of
-
-_SUMS = frozenset(("Add", "Sub", "Mul", "Sum", "Neg"))
-_MOVES = frozenset(("Concat", "Expand", "Gather", "Identity", "Reshape", "Slice", "Squeeze", "Transpose", "Unsqueeze"))
-_REDUCTIONS = frozenset(("ReduceSum", "ReduceProd"))
-_EXACT = frozenset(("Cast", "Ceil", "Floor", "Round"))
-_ENTRYWISE = _SUMS | _EXACT
-_ENTRYWISE |= frozenset(("Abs", "And", "BitShift", "Clip", "Div", "Max", "Min", "Mod", "Not", "Or", "Pow", "Relu"))
-_ENTRYWISE |= frozenset(("Equal", "Greater", "GreaterOrEqual", "Less", "LessOrEqual", "Sign", "Sqrt", "Where", "Xor"))
-# Entry i of the second input (the first of ConstantOfShape) is the size of axis i, counted from the last.
-_TARGETS = {"Reshape": 1, "Expand": 1, "Tile": 1, "ConstantOfShape": 0}
+from onnxprune.ops.proof import Proof, copies_other_axes, infers_size, moved_inputs, proof_of, takes_part, target_slot
 
 
 def doubtful(model: ir.Model, passes: Sequence[Shapes]) -> tuple[set[str], set[tuple[str, int]]]:
@@ -90,33 +81,33 @@ class _Walk:
         names = [None if value is None else value.name or "" for value in node.inputs]
         if any(name is not None and name not in self.sure for name in names):
             return self._all(node, certain=False)
-        _, kind = key_of(node)
-        if kind in _ENTRYWISE:
-            return [self._entrywise(node, kind, [name for name in names if name is not None])]
-        if kind in _MOVES:
-            return self._moved(node, kind, names)
-        if kind in _REDUCTIONS:
+        proof = proof_of(node)
+        if proof in (Proof.SUM, Proof.WHOLE, Proof.RETYPED, Proof.QUOTIENT, Proof.ENTRYWISE):
+            return [self._entrywise(node, proof, [name for name in names if name is not None])]
+        if proof is Proof.MOVED:
+            return self._moved(node, names)
+        if proof is Proof.REDUCED:
             return self._all(node, certain=all(self.sure[name].all() for name in names if name is not None))
         return self._all(node, certain=all(self._settled(name).all() for name in names if name is not None))
 
-    def _entrywise(self, node: ir.Node, kind: str, names: list[str]) -> Array:
+    def _entrywise(self, node: ir.Node, proof: Proof, names: list[str]) -> Array:
         """Sums and products of certain entries are certain; anything else where it does not vary."""
         out = node.outputs[0].name or ""
         settled = _conjunction([self._settled(name) for name in names])
         sure = _conjunction([self.sure[name] for name in names])
-        if kind in _SUMS:
+        if proof is Proof.SUM:
             return sure
-        if kind in _EXACT:
-            lossless = self._always(lambda known: known[out] == known[names[0]])
-            return settled | (sure & lossless & (self._constant(out) if kind != "Cast" else True))
-        if kind == "Div":
+        if proof is Proof.QUOTIENT:
             even = self._always(lambda known: known[out] * known[names[1]] == known[names[0]])
             return settled | (sure & even & self._constant(out))
+        if proof in (Proof.WHOLE, Proof.RETYPED):
+            same = self._always(lambda known: known[out] == known[names[0]])
+            return settled | (sure & same & (self._constant(out) if proof is Proof.WHOLE else True))
         return settled
 
-    def _moved(self, node: ir.Node, kind: str, names: list[str | None]) -> list[Array]:
+    def _moved(self, node: ir.Node, names: list[str | None]) -> list[Array]:
         """Entries go where the operator takes them, provided that nothing doubtful says where."""
-        data = len(names) if kind == "Concat" else 1
+        data = moved_inputs(node)
         if not all(self._settled(name).all() for name in names[data:] if name is not None):
             return self._all(node, certain=False)
         arrays = [
@@ -175,27 +166,24 @@ class _Walk:
 
     def _sizes(self, node: ir.Node, axis: int) -> bool:
         """Does a doubtful number say the size of this axis of the output, counted from the last?"""
-        _, kind = key_of(node)
-        slot = _TARGETS.get(kind)
+        slot = target_slot(node)
         for index, given in enumerate(node.inputs):
-            sure = self.sure.get(getattr(given, "name", None) or "")
-            if sure is None or sure.all() or (slot is None and index == 0 and kind != "Range"):
+            name = "" if given is None else given.name or ""
+            sure = self.sure.get(name)
+            if sure is None or sure.all() or not takes_part(node, index):
                 continue
             if slot is None:
                 return not self._passes_through(node, axis)
             if index == slot and -axis <= sure.size:
-                target = self.passes[0].known[getattr(given, "name", "") or ""].ravel()
-                inferred = kind == "Reshape" and target[axis] == -1
-                return bool(not sure.all() if inferred else not sure.ravel()[axis])
+                return bool(infers_size(node, self.passes[0].known[name].ravel()[axis]) or not sure.ravel()[axis])
         return False
 
     def _passes_through(self, node: ir.Node, axis: int) -> bool:
-        """Has the axis the size that the input's has there? For a range, so it would by accident."""
-        x, y = ((value.name if value is not None else "") or "" for value in (node.inputs[0], node.outputs[0]))
+        """Has the axis the size that the first input's has there, which no number of this node is about?"""
+        x, y = ("" if value is None else value.name or "" for value in (node.inputs[0], node.outputs[0]))
         shapes = self.passes[0].shapes
-        if node.op_type in ("Slice", "Range", "OneHot") or len(shapes.get(x, ())) != len(shapes.get(y, ())):
-            return False
-        return shapes[x][axis] == shapes[y][axis]
+        alike = len(shapes.get(x, ())) == len(shapes.get(y, ())) and copies_other_axes(node)
+        return alike and shapes[x][axis] == shapes[y][axis]
 
 
 def _conjunction(arrays: list[Array]) -> Array:

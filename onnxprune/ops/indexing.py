@@ -6,7 +6,7 @@ from itertools import pairwise
 
 import numpy as np
 
-from onnxprune.dims import Atom, Dim, concat, product
+from onnxprune.dims import Atom, Dim, concat, permuted, product
 from onnxprune.ops.base import Array, Op, RefuseError, is_frozen, rule
 from onnxprune.ops.evaluate import slice_arguments
 
@@ -45,7 +45,7 @@ def split(op: Op) -> None:
 
 @rule("Slice")
 def slice_(op: Op) -> None:
-    """Ranges with constant bounds are cuts; whole-axis strides are factors; anything else freezes its axis."""
+    """Ranges with constant bounds are cuts; whole axes are factored by strides, permuted backwards; others freeze."""
     x, y = op.x[0], op.y[0]
     bounds = [op.const(i) for i in range(1, len(op.node.inputs))]
     by_input = len(op.node.inputs) > 1
@@ -79,6 +79,11 @@ def _slice_axis(op: Op, axis: int, index: int, start: int, end: int, step: int) 
         if (first, stop) != (0, x.size) or end <= x.size:
             op.names(op.slot(1, "starts"), index, before, x)
             op.names(op.slot(2, "ends"), index, concat(before, part), x)
+        return True
+    if (step, first, stop) == (-1, x.size - 1, -1):
+        op.same(y, permuted(x, np.arange(x.size)[::-1]))
+        op.free(x)
+        op.names(op.slot(1, "starts"), index, x)  # past the last entry is as good as at it
         return True
     if step > 1 and x.size % step == 0 and first < step and y.size == x.size // step:
         outer, inner = op.factor(x, y.size)
@@ -145,7 +150,7 @@ def _gather_known(op: Op, dim: Atom, positions: Array, picked: list[Atom]) -> bo
     selected = select(op, dim, positions.ravel() % dim.size)
     if selected is None:
         return False
-    op.free(*picked)
+    op.free(dim, *picked)
     if picked:
         op.same(product(*picked), selected)
     op.indexes(1, dim, picked)
@@ -153,7 +158,12 @@ def _gather_known(op: Op, dim: Atom, positions: Array, picked: list[Atom]) -> bo
 
 
 def select(op: Op, dim: Dim, positions: Array) -> Dim | None:
-    """The entries of `dim` at constant positions, as pieces of it; None when they form too many runs."""
+    """The entries of `dim` at constant positions, as pieces of it; None when they form too many runs.
+
+    All entries in another order are one piece, however many runs that makes.
+    """
+    if np.array_equal(np.sort(positions), np.arange(dim.size)):
+        return permuted(dim, positions)
     breaks = np.flatnonzero(np.diff(positions) != 1) + 1
     runs = np.split(positions, breaks)
     if len(runs) > _MAX_RUNS:

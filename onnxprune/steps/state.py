@@ -172,7 +172,7 @@ class State:
             return new[atom]
 
         weights = [name for name in analysis.model.graph.initializers if name in analysis.dims]
-        start = {name: [handle(replaced(dim, smaller)) for dim in analysis.dims[name]] for name in weights}
+        start = {name: [handle(replaced(dim, smaller, keep)) for dim in analysis.dims[name]] for name in weights}
         parts = {}
         for group in self.original.groups:
             now = self.current.atom(group.atom)

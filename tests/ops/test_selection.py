@@ -129,10 +129,22 @@ def strided_part(d: SampleDraw) -> Case:
     return case(x=d.normal(n, 2 * a + 5), starts=ints(3), ends=ints(2 * a), axes=ints(1), steps=ints(2))
 
 
-@sample("Slice", prunable="x[0] y[0]", since=10)
+@sample("Slice", prunable=_ALL, since=10)
 def backwards(d: SampleDraw) -> Case:
     n, a = d.sizes(2)
     return case(x=d.normal(n, a), starts=ints(-1), ends=ints(-(2**63)), axes=ints(1), steps=ints(-1))
+
+
+@sample("Slice", prunable=_ALL, since=10)
+def backwards_from_the_last(d: SampleDraw) -> Case:
+    n, a = d.sizes(2)
+    return case(x=d.normal(n, a), starts=ints(a - 1), ends=ints(-a - 1), axes=ints(1), steps=ints(-1))
+
+
+@sample("Slice", prunable="x[0] y[0]", since=10)
+def part_backwards(d: SampleDraw) -> Case:
+    n, a = d.sizes(2)
+    return case(x=d.normal(n, a + 2), starts=ints(-1), ends=ints(1), axes=ints(1), steps=ints(-1))
 
 
 @sample("Slice", prunable="x[0] y[0]", since=10, fed="x ends")
@@ -201,10 +213,22 @@ def listed_in_a_matrix(d: SampleDraw) -> Case:
     return case(x=d.normal(n, a * b + 3), index=np.arange(a * b).reshape(a, b) + 3, axis=1)
 
 
-@sample("Gather", prunable="x[0] y[0]")
+@sample("Gather", prunable="x[0] x[1] y[0] y[1]")
 def reversed_entries(d: SampleDraw) -> Case:
     n, a = d.sizes(2)
     return case(x=d.normal(n, a), index=np.arange(a)[::-1].copy(), axis=1)
+
+
+@sample("Gather", prunable="x[0] x[1] y[0] y[1]")
+def shuffled_entries(d: SampleDraw) -> Case:
+    (n,) = d.sizes(1)
+    return case(x=d.normal(n, 200), index=d.rng.permutation(200), axis=1)
+
+
+@sample("Gather", prunable="x[0] x[1] y[0] y[1] y[2]")
+def columns_as_rows(d: SampleDraw) -> Case:
+    n, a, b = d.sizes(3)
+    return case(x=d.normal(n, a * b), index=np.arange(a * b).reshape(a, b).T.copy(), axis=1)
 
 
 @sample("Gather", prunable="x[0] y[0]")
