@@ -50,7 +50,7 @@ class Task:
 
 CIFAR_OPTIONS: dict[str, Any] = {"augment": AUGMENT, "evaluations": 2, "holdout": 0.02}
 FEW: dict[str, Any] = {"augment": AUGMENT, "holdout": 0.1, "evaluations": 5, "epochs": 600.0, "minutes": 14.0}
-DIGITS: dict[str, Any] = {"batch": 64, "epochs": 60.0}
+DIGITS: dict[str, Any] = {"batch_size": 64, "epochs": 60.0}
 TASKS = (
     Task("resnet20", 2.11, "distilled, 1 epoch", options=CIFAR_OPTIONS),
     Task("resnet20", 2.11, "distilled and labels, 1 epoch", labelled=True, options=CIFAR_OPTIONS),
@@ -127,7 +127,7 @@ def cifar(task: Task, seed: int) -> Any:
 def measure(task: Task, seed: int, folder: Path, cache: Cache) -> None:
     """Prune, train, and note the accuracy before and after."""
     from onnxprune.model.file import save
-    from onnxprune.steps.train.loop import train
+    from onnxprune.steps.train.loop import train_model
     from onnxprune.steps.train.options import TrainOptions
     from onnxprune.steps.train.setup import Running
 
@@ -138,7 +138,7 @@ def measure(task: Task, seed: int, folder: Path, cache: Cache) -> None:
         cache.add(Row(task.model, "recovered", task.ratio, seed, IMAGES, found, reached))
     data = cifar(task, seed) if task.model.startswith("resnet") else digits(seed, labelled=task.labelled)
     wall, cpu = time.perf_counter(), time.process_time()
-    trained = train(model, data, TrainOptions(**task.options), teacher=teacher, running=Running(seed=seed))
+    trained = train_model(model, data, TrainOptions(**task.options), teacher=teacher, running=Running(seed=seed))
     wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
     target = folder / "trained.onnx"
     save(trained.model, target)

@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from onnxprune.evaluation.benchmark.suite import benchmark
     from onnxprune.pipeline.recipe import Recipe
     from onnxprune.pipeline.result import Report, Result
-    from onnxprune.pipeline.run import apply, compress, recover, score, sensitivity
+    from onnxprune.pipeline.run import apply, compress, recover, score, sensitivity, train
     from onnxprune.steps.base import Context, Step
     from onnxprune.steps.clean import Clean
     from onnxprune.steps.plan import Plan
@@ -44,6 +44,7 @@ if TYPE_CHECKING:
     from onnxprune.steps.recover.step import Recover
     from onnxprune.steps.repeat import Repeat
     from onnxprune.steps.state import State
+    from onnxprune.steps.train.step import Train
 
     __version__: str
 
@@ -68,7 +69,7 @@ _HOMES = {
     "evaluation.benchmark.suite": ("benchmark",),
     "pipeline.recipe": ("Recipe",),
     "pipeline.result": ("Report", "Result"),
-    "pipeline.run": ("apply", "compress", "recover", "score", "sensitivity"),
+    "pipeline.run": ("apply", "compress", "recover", "score", "sensitivity", "train"),
     "steps.base": ("Context", "Step"),
     "steps.clean": ("Clean",),
     "steps.plan": ("Plan",),
@@ -76,6 +77,7 @@ _HOMES = {
     "steps.recover.step": ("Recover",),
     "steps.repeat": ("Repeat",),
     "steps.state": ("State",),
+    "steps.train.step": ("Train",),
 }
 _HOME = {name: f"onnxprune.{module}" for module, names in _HOMES.items() for name in names}
 
@@ -101,6 +103,7 @@ __all__ = [
     "State",
     "Step",
     "TargetError",
+    "Train",
     "UsageError",
     "VerificationError",
     "WrongTypeError",
@@ -113,6 +116,7 @@ __all__ = [
     "recover",
     "score",
     "sensitivity",
+    "train",
 ]
 
 _ROOT = Path(__file__).resolve().parent.parent

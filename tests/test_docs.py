@@ -32,7 +32,7 @@ COVERED = {
     "docs/plugins.md": "tests/test_plugin.py",
 }
 # Pages whose examples need a package that the default installation does not have.
-NEEDS = {"docs/criteria/gradients.md": "torch", "docs/report.md": "jinja2"}
+NEEDS = {"docs/criteria/gradients.md": "torch", "docs/report.md": "jinja2", "docs/training.md": "torch"}
 # Pages that take more than a few seconds: `-m slow`.
 SLOW = {"docs/benchmark.md", "docs/howto/budgets.md", "docs/report.md"}
 

@@ -41,7 +41,9 @@ class SectionCommand(click.Command):
                     formatter.write_dl(records)
 
 
-def fields(kind: Any, *names: str, but: Iterable[str] = (), section: str | None = None) -> Callable[[Command], Command]:
+def fields(
+    kind: Any, *names: str, but: Iterable[str] = (), section: str | None = None, alone: bool = False
+) -> Callable[[Command], Command]:
     """Decorator: add the options that a dataclass declares, all or those in `names`, in their order.
 
     Args:
@@ -49,27 +51,28 @@ def fields(kind: Any, *names: str, but: Iterable[str] = (), section: str | None 
         names: of its fields; empty: all.
         but: names of fields to leave out.
         section: the heading for all of them, in place of their own.
+        alone: under the names of the fields, for the command that does nothing but this step.
     """
     found = [each for name, each in options_of(kind).items() if name not in set(but) and (not names or name in names)]
 
     def decorate(command: Command) -> Command:
         for each in reversed(found):
-            command = _decorator(each, section)(command)
+            command = _decorator(each, section, each.name if alone else each.flag)(command)
         return command
 
     return decorate
 
 
-def _decorator(each: Option, section: str | None) -> Callable[[Command], Command]:
+def _decorator(each: Option, section: str | None, called: str) -> Callable[[Command], Command]:
     declared = each.declared
     settings: dict[str, Any] = {
         "cls": SectionOption,
         "section": declared.section if section is None else section,
         "help": declared.help,
     }
-    name = each.flag.replace("-", "_")
+    name, flag = called.replace("-", "_"), called.replace("_", "-")
     if each.single is bool:
-        return click.option(f"--{each.flag}", name, is_flag=True, **settings)
+        return click.option(f"--{flag}", name, is_flag=True, **settings)
     if each.default not in (None, (), ""):
         settings["show_default"] = True
         settings["default"] = declared.separator.join(each.default) if declared.separator else each.default
@@ -77,13 +80,30 @@ def _decorator(each: Option, section: str | None) -> Callable[[Command], Command
     if names is not None:
         settings["shell_complete"] = _completing(names)
     return click.option(
-        f"--{each.flag}",
+        f"--{flag}",
         name,
         multiple=each.many and not declared.separator,
         type=_TYPES.get(each.single, click.STRING) if not each.pairs else click.STRING,
         metavar=declared.metavar,
         **settings,
     )
+
+
+# Samples beside --data, which are read in the same way.
+CALIBRATION = click.option(
+    "--calibration",
+    cls=SectionOption,
+    section="Data",
+    metavar="SPEC",
+    help="Other samples for criteria and recovery, where --data is trained on.",
+)
+EVALUATION = click.option(
+    "--evaluation",
+    cls=SectionOption,
+    section="Data",
+    metavar="SPEC",
+    help="Samples to measure drops and trainings on; by default some of --data are kept apart.",
+)
 
 
 def _completing(choices: Callable[[], Iterable[str]]) -> Callable[..., list[CompletionItem]]:
@@ -106,12 +126,13 @@ def tell_missing(settings: Mapping[str, Any]) -> None:
 
 
 def given(options: Mapping[str, Any], *kinds: Any) -> dict[str, Any]:
-    """Those options of dataclasses that the command line names, by their flags with underscores."""
+    """Those options of dataclasses that the command line names, by their flags, or fields, with underscores."""
     source = click.get_current_context().get_parameter_source
     found = {}
     for kind in kinds:
         for each in options_of(kind).values():
             name = each.flag.replace("-", "_")
+            name = name if name in options else each.name
             if name in options and source(name) is not ParameterSource.DEFAULT:
                 value = options[name]
                 found[name] = value.split(each.declared.separator) if each.declared.separator else value

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, MutableMapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -72,6 +72,10 @@ class DataOptions:
         for name, each in options_of(DataOptions).items():
             if self.data is None and name != "input_shape" and getattr(self, name) != each.default:
                 raise UsageError(f"--{each.flag} says how to read --data, which is not there; add it")
+
+    def beside(self, spec: str | None) -> DataOptions | None:
+        """Other samples that are read in the same way; all of them, even where `samples` limits these."""
+        return None if spec is None else replace(self, data=spec, samples=None)
 
     def open(self, model: Callable[[], ir.Model], seed: int) -> Data | None:
         """The samples; None where none are named. `model` opens the model, if there is a need to.

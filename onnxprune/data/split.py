@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
@@ -22,14 +23,19 @@ class Split:
     Attributes:
         fitting: what may be fitted to.
         measuring: what is kept apart; all of the data where there is too little to part it.
-        samples: how many there are in `measuring`.
+        counted: how many samples there are in `measuring`, where somebody has counted them.
         apart: the parts have no sample in common.
     """
 
     fitting: Data
     measuring: Data
-    samples: int
+    counted: int | None = None
     apart: bool = True
+
+    @cached_property
+    def samples(self) -> int:
+        """How many there are in `measuring`."""
+        return sum(map(length_of, self.measuring.batches())) if self.counted is None else self.counted
 
 
 def hold_out(data: Data, ports: Sequence[Port]) -> Split:

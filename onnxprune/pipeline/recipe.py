@@ -36,6 +36,7 @@ from onnxprune.steps.clean import Clean
 from onnxprune.steps.prune.step import WITH_LOSSLESS, Prune
 from onnxprune.steps.recover.step import Recover
 from onnxprune.steps.repeat import Repeat
+from onnxprune.steps.train.step import Train
 from onnxprune.support.messages import did_you_mean, one_line
 from onnxprune.support.options import Option, changed, options_of, taken
 
@@ -43,7 +44,7 @@ if TYPE_CHECKING:
     from onnxprune.pipeline.result import Result
 
 # Whose options `compress` takes, in the order in which the steps run.
-KINDS: tuple[Any, ...] = (Prune, Recover, Repeat, Clean, Context)
+KINDS: tuple[Any, ...] = (Prune, Recover, Train, Repeat, Clean, Context)
 
 
 @dataclass(frozen=True)
@@ -69,7 +70,7 @@ class Recipe:
 
     @staticmethod
     def of_options(options: Mapping[str, Any]) -> Recipe:
-        """The recipe that options of `compress` stand for: prune and recover, in rounds if asked for, then clean.
+        """The recipe that options of `compress` stand for: prune, recover, train, in rounds if asked for; then clean.
 
         Raises UsageError for an unknown option, and for options that do not go together.
         """
@@ -79,13 +80,14 @@ class Recipe:
             given[kind][each.name] = value
         prune, clean = Prune(**given[Prune]), Clean(**given[Clean])
         if prune.lossless:
-            chosen = [options_of(kind)[name] for kind in (Prune, Recover, Repeat) for name in given[kind]]
+            chosen = [options_of(kind)[name] for kind in (Prune, Recover, Train, Repeat) for name in given[kind]]
             for each in chosen:
                 if each.name not in WITH_LOSSLESS:
                     flag = each.flag
                     raise UsageError(f"--{flag} has no effect with --lossless, which leaves no choice; drop one")
             return Recipe((prune, clean), given[Context])
-        body: tuple[Step, ...] = (prune, Recover(**given[Recover]))
+        training = (Train(**given[Train]),) if given[Train] else ()
+        body: tuple[Step, ...] = (prune, Recover(**given[Recover]), *training)
         rounds = Repeat(**given[Repeat], steps=body)
         if rounds.times == 1 and "schedule" in given[Repeat]:
             raise UsageError("--schedule says how several rounds share the cut; add --steps, like --steps 4")

@@ -55,6 +55,7 @@ class Report:
         notes: what a person should know besides.
         recovery: how the accuracy was recovered, "none" where it was not.
         errors: per layer that was recovered, its error before and after; in topological order.
+        trainings: what each training did: `metric`, `start`, `best` and the rest, see `docs/json.md`.
     """
 
     before: Cost
@@ -67,6 +68,7 @@ class Report:
     notes: tuple[str, ...] = ()
     recovery: str = NONE
     errors: tuple[LayerError, ...] = ()
+    trainings: tuple[Mapping[str, Any], ...] = ()
 
     def _rows(self) -> list[tuple[str, int, int, str]]:
         rows = [
@@ -83,6 +85,8 @@ class Report:
         lines += [f"  {name:<11}{old:>15,} -> {new:>15,}  {left:>7} left" for name, old, new, left in self._rows()]
         if self.errors:
             lines.append(f"  recovered by {self.recovery}, {len(self.errors)} layers")
+        if self.trainings:
+            lines.append(f"  {training_line(self.trainings[-1])}")
         return "\n".join(lines)
 
     def _repr_html_(self) -> str:
@@ -150,6 +154,7 @@ class Result:
             notes=tuple(dict.fromkeys(notes)),
             recovery=recovered[-1].numbers["method"] if recovered else NONE,
             errors=tuple(recovered[-1].numbers["errors"]) if recovered else (),
+            trainings=tuple(record.numbers for record in records if record.step == "train"),
         )
 
     def save(
@@ -189,6 +194,13 @@ class Result:
 
     def _repr_html_(self) -> str:
         return self.report._repr_html_()
+
+
+def training_line(numbers: Mapping[str, Any]) -> str:
+    """What a training did, in a few words."""
+    start, best, name = numbers["start"], numbers["best"], numbers["metric"]
+    shown = "" if name is None else f"{name} {start['metric']:.4f} -> {best['metric']:.4f}, "
+    return f"trained for {numbers['updates']:,} updates: {shown}loss {start['loss']:.4g} -> {best['loss']:.4g}"
 
 
 def default_output(source: Path) -> Path:

@@ -12,14 +12,11 @@ import onnx_ir as ir
 from onnxprune.analysis.groups import Analysis, Group
 from onnxprune.analysis.inspect import blaming, inspect
 from onnxprune.analysis.select import select_groups
-from onnxprune.data.base import Data
-from onnxprune.data.given import as_data
-from onnxprune.data.options import DataOptions
-from onnxprune.errors import NothingToPruneError
+from onnxprune.errors import NothingToPruneError, PlanError, UsageError
 from onnxprune.model.file import name_of, runnable
-from onnxprune.model.signature import ports_of
 from onnxprune.pipeline.recipe import Recipe
 from onnxprune.pipeline.result import Result
+from onnxprune.pipeline.samples import Sources, samples_of
 from onnxprune.steps.base import Context, Step
 from onnxprune.steps.clean import Clean
 from onnxprune.steps.plan import Plan
@@ -29,18 +26,11 @@ from onnxprune.steps.prune.criteria.expression import resolve_criterion
 from onnxprune.steps.prune.score import check_data, score_with
 from onnxprune.steps.prune.step import Prune, nothing_to_prune
 from onnxprune.steps.recover.infer_plan import check_fit, find_plan
-from onnxprune.steps.recover.step import BEST, Recover, keep_apart
+from onnxprune.steps.recover.step import BEST, Recover
 from onnxprune.steps.state import Current, State
+from onnxprune.steps.train.step import Train
+from onnxprune.support.options import find_option, options_of
 from onnxprune.support.progress import Progress, silent
-
-
-def samples_of(data: Any, model: ir.Model, seed: int) -> Data | None:
-    """Samples as they were given, checked against the inputs of the model; see `load_data`."""
-    if data is None or isinstance(data, Data):
-        return data
-    if isinstance(data, DataOptions):
-        return data.open(lambda: model, seed)
-    return as_data(data, ports_of(model), seed=seed)
 
 
 @dataclass(frozen=True)
@@ -63,14 +53,25 @@ def open_and_inspect(model: Any, progress: Progress = silent) -> Given:
     return Given(source, inspect(source))
 
 
-def run(recipe: Recipe, model: Any, *, data: Any = None, progress: Progress = silent, **settings: Any) -> Result:
+def run(
+    recipe: Recipe,
+    model: Any,
+    *,
+    data: Any = None,
+    calibration: Any = None,
+    evaluation: Any = None,
+    progress: Progress = silent,
+    **settings: Any,
+) -> Result:
     """Run the steps of a recipe on a model; nothing is written before `Result.save`.
 
     Args:
         recipe: the steps.
         model: a path, an `onnx.ModelProto` or an `onnx_ir.Model`; it is never changed.
-        data: calibration data, see `load_data`; where recovery is fitted and a drop is measured, every third sample is
-            kept apart for that.
+        data: samples, see `load_data`; where something is trained, or recovery is fitted and a drop is measured, some
+            are kept apart for that, see `pipeline.samples`.
+        calibration: other samples for criteria and recovery, beside `data` to train on.
+        evaluation: samples that trainings and drops are measured on, in place of some of `data`.
         progress: is called with what is being done.
         settings: of the context, like seed; they decide over those of the recipe.
 
@@ -81,10 +82,9 @@ def run(recipe: Recipe, model: Any, *, data: Any = None, progress: Progress = si
     with blaming(model):
         given = open_and_inspect(model, progress)
         context = Context(**recipe.settings, progress=progress)
-        context = replace(context, data=samples_of(data, given.analysis.model, context.seed))
+        context = Sources(data, calibration, evaluation).into(context, recipe, given.analysis.model)
         for step in recipe.steps:
             step.needs(context)
-        context = _keeping_apart(recipe, context, given.analysis)
         state = run_steps(recipe.steps, State.of(given.analysis, given.source), context)
     return Result(state, recipe.document(), given.source, given.analysis, context.seed)
 
@@ -96,31 +96,33 @@ def run_steps(steps: Sequence[Step], state: State, context: Context) -> State:
     return state
 
 
-def _keeping_apart(recipe: Recipe, context: Context, analysis: Analysis) -> Context:
-    """Samples are kept apart where a drop is to be measured on what nothing was fitted to."""
-    prunes = [step for step in recipe.every() if isinstance(step, Prune)]
-    if not any(target.kind == "drop" for step in prunes for target in step.targets):
-        return context
-    recover = next((step for step in recipe.every() if isinstance(step, Recover)), None)
-    return keep_apart(context, recover, ports_of(analysis.model))
-
-
-def compress(model: Any, *, data: Any = None, progress: Progress = silent, **options: Any) -> Result:
-    """Remove the weakest units of a model, recover and clean up: the short way to a recipe.
+def compress(
+    model: Any,
+    *,
+    data: Any = None,
+    calibration: Any = None,
+    evaluation: Any = None,
+    progress: Progress = silent,
+    **options: Any,
+) -> Result:
+    """Remove the weakest units of a model, recover, train if asked to, and clean up: the short way to a recipe.
 
         compress("m.onnx", ratio=0.5, data="samples.npz")
+        compress("m.onnx", ratio=0.5, data="samples.npz", train=2)
 
     Args:
         model: a path, an `onnx.ModelProto` or an `onnx_ir.Model`; it is never changed.
-        data: calibration data: a path, an array, a dict of arrays, an iterable of batches, a torch DataLoader.
+        data: samples: a path, an array, a dict of arrays, an iterable of batches, a torch DataLoader.
+        calibration: as for `run`.
+        evaluation: as for `run`.
         progress: is called with what is being done.
-        options: those of the steps `Prune`, `Recover`, `Repeat` (as `steps` and `schedule`) and `Clean`, and of
-            `Context`, by their names; `recover` is the method.
+        options: those of the steps `Prune`, `Recover`, `Train`, `Repeat` (as `steps` and `schedule`) and `Clean`, and
+            of `Context`, by their names; `recover` is the method, `train` the epochs.
 
     Raises as `run`.
     """
     recipe = Recipe.of_options(options)
-    return run(recipe, model, data=data, progress=progress)
+    return run(recipe, model, data=data, calibration=calibration, evaluation=evaluation, progress=progress)
 
 
 def score(
@@ -252,4 +254,87 @@ def recover(
     return Result(state, Recipe((step,), settings).document(), given.source, given.analysis, context.seed)
 
 
-__all__ = ["apply", "compress", "inspect", "recover", "run", "score", "sensitivity"]
+def train(
+    model: Any,
+    *,
+    data: Any,
+    teacher: Any = None,
+    plan: Plan | None = None,
+    evaluation: Any = None,
+    progress: Progress = silent,
+    **options: Any,
+) -> Result:
+    """Train a model: fine-tune it on labels, distil it from the model that it was made from, or both.
+
+        train("small.onnx", data="samples.npz", teacher="model.onnx", epochs=2)
+
+    Args:
+        model: the model to train, as for `compress`; it is only read.
+        data: samples, with labels or, beside a teacher, without.
+        teacher: the model that it was made from, or any other of the same inputs and outputs.
+        plan: what was removed from the teacher, so that inner values can be compared; None: it is found from the
+            weights, where they have not changed since.
+        evaluation: samples to evaluate on; None: a share of `data` is kept apart.
+        progress: is called with what is being done.
+        options: those of the step `Train` and of `Context`.
+
+    Raises UsageError for options that make no sense, ModelError for files that cannot be worked on, PlanError for a
+    plan that does not fit, DataError for data that does not fit.
+    """
+    given = {kind: {} for kind in (Train, Context)}  # type: dict[Any, dict[str, Any]]
+    for name, value in options.items():
+        kind = Train if name.replace("-", "_") in options_of(Train) else Context
+        given[kind][find_option(kind, name, options_of(Train)).name] = value
+    recipe = Recipe((Train(**given[Train]),), given[Context])
+    small = open_and_inspect(model, progress)
+    with blaming(model):
+        state, notes = _beside(small, teacher, plan, progress)
+        context = Context(**recipe.settings, progress=progress)
+        context = Sources(data, evaluation=evaluation).into(context, recipe, small.analysis.model)
+        recipe.steps[0].needs(context)
+        state = run_steps((*recipe.steps, Clean(keep_metadata=True)), state, context)
+    state = replace(state, records=(*state.records[:-1], replace(state.records[-1], notes=notes)))
+    return Result(state, recipe.document(), small.source, small.analysis, context.seed)
+
+
+def _beside(small: Given, teacher: Any, plan: Plan | None, progress: Progress) -> tuple[State, tuple[str, ...]]:
+    """A model with the one that it was made from as its original, and what a person should know."""
+    if teacher is None:
+        return State.of(small.analysis, small.source), ()
+    whole = open_and_inspect(teacher, progress)
+    _check_teacher(whole, small)
+    notes: tuple[str, ...] = ()
+    keep = {}
+    try:
+        found = plan or find_plan(whole.analysis, small.analysis)
+        keep = found.keep(whole.analysis)
+        check_fit(whole.analysis, small.analysis, keep)
+    except PlanError:
+        if plan is not None:
+            raise
+        notes = (
+            "which units of the teacher are left is not known: outputs are compared, and inner values of its size",
+        )
+    current = Current(small.analysis.model, parts={}, analysis=small.analysis)
+    return State(whole.source, whole.analysis, current, keep), notes
+
+
+def _check_teacher(whole: Given, small: Given) -> None:
+    """Raises UsageError where a model cannot learn from another since their inputs or outputs differ."""
+    for word in ("input", "output"):
+        theirs, ours = (
+            {value.name for value in getattr(given.analysis.model.graph, f"{word}s")} - _stored(given)
+            for given in (whole, small)
+        )
+        lacking = sorted(str(name) for name in (theirs - ours if word == "input" else ours - theirs))
+        if lacking:
+            where = "the model lacks" if word == "input" else "the teacher lacks"
+            raise UsageError(f"{where} the {word} '{lacking[0]}', so {name_of(whole.source)} cannot be its teacher")
+
+
+def _stored(given: Given) -> set[str | None]:
+    """Names of initializers, which old files list among the inputs."""
+    return set(given.analysis.model.graph.initializers)
+
+
+__all__ = ["apply", "compress", "inspect", "recover", "run", "score", "sensitivity", "train"]

@@ -8,6 +8,7 @@ from typing import Any
 from onnxprune.report.charts import bar, pair, spread
 from onnxprune.report.flow import flow
 from onnxprune.report.page import Card, Cell, Chart, Number, Page, Section, Table, asked, count, counted, file_name
+from onnxprune.report.training_page import training_card, trainings
 from onnxprune.support.quantities import show_bytes, show_count
 
 Document = Mapping[str, Any]
@@ -26,7 +27,7 @@ def cut_page(found: Document) -> Page:
         for key, label in (("parameters", "parameters"), ("macs", "MACs"))
         if before[key]
     ]
-    made = (_groups, _graph, _recovery, _scores, _frozen)
+    made = (_groups, _graph, _recovery, trainings, _scores, _frozen)
     return Page(
         title=f"{name}, {_done(found)}",
         lead=f"{' and '.join(left) or 'no weights'} left; same inputs and outputs; {written}.",
@@ -53,6 +54,8 @@ def _done(found: Document) -> str:
     """Where no unit went, what else was done."""
     if any(group["kept"] < group["units"] for group in found["groups"]):
         return "pruned"
+    if found["trainings"]:
+        return "trained"
     return "recovered" if found["recovery"]["layers"] else "cleaned up"
 
 
@@ -75,6 +78,8 @@ def _cards(found: Document) -> Iterator[Card]:
         old, new = (sum(layer[when] for layer in layers) / len(layers) for when in ("before", "after"))
         detail = f"mean of a layer, {old:.3f} before recovery"
         yield Card("error left", f"{new:.3f}", detail, "good" if new < old else "")
+    if found["trainings"]:
+        yield training_card(found["trainings"][-1])
 
 
 def _times(old: float, new: float) -> str:

@@ -36,6 +36,9 @@ def show_result(report: Report, model: Path, output: Path | None, *, verbose: bo
     if report.errors:
         out.print()
         out.print(_recovery(report, verbose))
+    if report.trainings:
+        out.print()
+        out.print(_trainings(report.trainings))
     _show_unruled(out, report.unruled)
     for note in report.notes:
         out.print(f"note: {note}", style="yellow", soft_wrap=True)
@@ -111,6 +114,20 @@ def _recovery(report: Report, verbose: bool) -> Table:
         rows.append((f"mean of {len(errors)}", before, after))
     for name, before, after in rows:
         table.add_row(name, f"{before:.4f}", f"{after:.4f}")
+    return table
+
+
+def _trainings(trainings: Iterable[Mapping[str, Any]]) -> Table:
+    """Every training: loss and metric on samples that were kept apart, before and with the weights that were kept."""
+    table = table_of("training", ">updates", "measured in", ">before", ">after", ">best at")
+    for number, training in enumerate(trainings, 1):
+        start, best = training["start"], training["best"]
+        rows = [("loss", f"{start['loss']:.4g}", f"{best['loss']:.4g}")]
+        if training["metric"] is not None:
+            rows.append((training["metric"], f"{start['metric']:.4f}", f"{best['metric']:.4f}"))
+        for at, (name, old, new) in enumerate(rows):
+            where = ("", "") if at else (str(number), f"{training['updates']:,}")
+            table.add_row(*where, name, old, new, "" if at else f"{best['update']:,}")
     return table
 
 

@@ -60,6 +60,7 @@ class Context:
 
     Attributes:
         data: samples that may be fitted to; None where there are none.
+        training: samples to train on, where they are others than `data`.
         apart: samples that nothing is fitted to, where some were kept apart.
         progress: is called with what is being done.
         following: the steps of the recipe that come next, up to its end or that of a loop.
@@ -75,7 +76,13 @@ class Context:
         section=_RUN,
     )
     device: str = option("cpu", "Where torch runs, like cuda.", section=_RUN)
-    jobs: int = option(1, "Processes that measure, for scope sensitivity.", low=1, recorded=False, section=_RUN)
+    jobs: int = option(
+        1,
+        "Processes that measure, for scope sensitivity, and that decode images to train on.",
+        low=1,
+        recorded=False,
+        section=_RUN,
+    )
     cache: Path | None = option(
         None,
         "Folder for what was measured; ~/.cache/onnxprune by default.",
@@ -83,15 +90,26 @@ class Context:
         recorded=False,
         section=_RUN,
     )
+    resume: Path | None = option(
+        None,
+        "Folder for checkpoints of trainings; the same command goes on from what is there, as if never interrupted.",
+        metavar="FOLDER",
+        recorded=False,
+        section=_RUN,
+    )
+    save_every: float = option(
+        5.0, "Minutes between two checkpoints.", low=0, unit="minutes", recorded=False, metavar="MINUTES", section=_RUN
+    )
     loss: str = option(
         "auto",
-        "What gradients are of, see: onnxprune list losses; or module:function.",
+        "What gradients are of, and what is trained for on labels, see: onnxprune list losses; or module:function.",
         metavar="NAME",
         section=_MEASURE,
     )
     metric: str | None = option(
         None,
-        "What a drop is measured in, see: onnxprune list metrics; accuracy with labels, else agreement or snr.",
+        "What a drop or a training is measured in, see: onnxprune list metrics; accuracy with labels, else agreement "
+        "or snr.",
         metavar="NAME",
         offers=_metrics,
         section=_MEASURE,
@@ -101,6 +119,7 @@ class Context:
     )
     latency_batch: int = option(1, "Samples at a time, where latency is measured.", low=1, section=_MEASURE)
     data: Data | None = None
+    training: Data | None = None
     apart: Split | None = None
     progress: Progress = silent
     following: tuple[Step, ...] = ()

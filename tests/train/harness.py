@@ -71,4 +71,4 @@ def weights(model: ir.Model) -> dict[str, Array]:
 
 def options(**given: Any) -> TrainOptions:
     """Without augmentation, 20 updates of 16 samples."""
-    return TrainOptions(**{"steps": 20, "batch": 16, "augment": ("none",), "evaluations": 4, **given})
+    return TrainOptions(**{"updates": 20, "batch_size": 16, "augment": ("none",), "evaluations": 4, **given})

@@ -15,19 +15,25 @@ from onnxprune.errors import ModelError, UsageError
 from onnxprune.model.file import open_model, save
 from onnxprune.steps.train.checkpoint import read_checkpoint, write_checkpoint
 from onnxprune.steps.train.distil import Teacher
-from onnxprune.steps.train.loop import Trained, train
+from onnxprune.steps.train.loop import Trained, train_model
 from onnxprune.steps.train.reinitialize import reinitialize
 from onnxprune.steps.train.setup import Running
 from tests.conftest import Build
 from tests.train.harness import CONVOLUTIONS, LINEAR, blobs, options, pictures
 
 # Everything that has a state: moments, a moving average, normalizations, drawn augmentation, an evaluation in between.
-GIVEN: dict[str, Any] = {"steps": 24, "augment": ("crop", "flip"), "ema": 0.9, "evaluations": 5, "learning_rate": 5e-3}
+GIVEN: dict[str, Any] = {
+    "updates": 24,
+    "augment": ("crop", "flip"),
+    "ema": 0.9,
+    "evaluations": 5,
+    "learning_rate": 5e-3,
+}
 SCRIPT = """
 import os, signal, sys
 from pathlib import Path
 from onnxprune.model.file import open_model, save
-from onnxprune.steps.train.loop import train
+from onnxprune.steps.train.loop import train_model
 from onnxprune.steps.train.setup import Running
 from onnxprune.support.progress import Counted
 from tests.train.harness import options, pictures
@@ -40,7 +46,7 @@ def progress(line):
         os.kill(os.getpid(), signal.SIGKILL)
 
 running = Running(progress=progress, checkpoint=place, every=0.0, resume=True)
-trained = train(open_model(model), pictures(), options(**GIVEN), teacher=teacher(model), running=running)
+trained = train_model(open_model(model), pictures(), options(**GIVEN), teacher=teacher(model), running=running)
 save(trained.model, out)
 """
 
@@ -71,7 +77,7 @@ def resumed_after_kills(network: Path, kills: list[int], folder: Path) -> bytes:
 
 
 def test_after_a_kill_it_ends_as_if_nothing_had_happened(network: Path, tmp_path: Path) -> None:
-    trained = train(open_model(network), pictures(), options(**GIVEN), teacher=teacher(network))
+    trained = train_model(open_model(network), pictures(), options(**GIVEN), teacher=teacher(network))
     assert trained.best.step == 24
     save(trained.model, tmp_path / "whole.onnx")
     assert resumed_after_kills(network, [4, 17], tmp_path) == (tmp_path / "whole.onnx").read_bytes()
@@ -86,12 +92,14 @@ def interrupted(network: Path, place: Path, at: int = 9, **given: Any) -> None:
 
     running = Running(progress=progress, checkpoint=place, every=0.0)
     with pytest.raises(KeyboardInterrupt):
-        train(open_model(network), pictures(), options(**{**GIVEN, **given}), teacher=teacher(network), running=running)
+        train_model(
+            open_model(network), pictures(), options(**{**GIVEN, **given}), teacher=teacher(network), running=running
+        )
 
 
 def resume(network: Path, place: Path, **given: Any) -> Trained:
     running = Running(checkpoint=place, resume=True)
-    return train(
+    return train_model(
         open_model(network), pictures(), options(**{**GIVEN, **given}), teacher=teacher(network), running=running
     )
 
@@ -107,7 +115,7 @@ def test_every_kind_of_training_can_be_resumed(network: Path, tmp_path: Path, gi
     interrupted(network, place, **given)
     _, facts = read_checkpoint(place)
     assert facts["place"]["step"] == 8
-    whole = train(open_model(network), pictures(), options(**{**GIVEN, **given}), teacher=teacher(network))
+    whole = train_model(open_model(network), pictures(), options(**{**GIVEN, **given}), teacher=teacher(network))
     found = resume(network, place, **given)
     assert found.losses == whole.losses
     assert found.history == whole.history
@@ -121,7 +129,7 @@ def test_a_training_that_has_ended_is_not_repeated(network: Path, tmp_path: Path
     first = resume(network, place)  # there is none yet: from the beginning
     said: list[str] = []
     running = Running(progress=said.append, checkpoint=place, resume=True)
-    again = train(open_model(network), pictures(), options(**GIVEN), teacher=teacher(network), running=running)
+    again = train_model(open_model(network), pictures(), options(**GIVEN), teacher=teacher(network), running=running)
     assert not said
     assert again.losses == first.losses
     assert again.best == first.best
@@ -131,7 +139,7 @@ def test_a_training_that_has_ended_is_not_repeated(network: Path, tmp_path: Path
 def test_without_resume_it_starts_anew(network: Path, tmp_path: Path) -> None:
     place = tmp_path / "training.safetensors"
     interrupted(network, place)
-    trained = train(
+    trained = train_model(
         open_model(network), pictures(), options(**GIVEN), teacher=teacher(network), running=Running(checkpoint=place)
     )
     assert len(trained.losses) == 24
@@ -144,14 +152,14 @@ def test_checkpoints_of_other_trainings_are_refused(network: Path, build: Build,
     other = open_model(network)
     reinitialize(other, seed=1)
     with pytest.raises(UsageError, match=r"training.safetensors is a checkpoint of another model"):
-        train(other, pictures(), options(**GIVEN), teacher=teacher(network), running=running)
+        train_model(other, pictures(), options(**GIVEN), teacher=teacher(network), running=running)
     with pytest.raises(UsageError, match="with another teacher"):
-        train(open_model(network), pictures(labelled=True), options(**GIVEN), running=running)
+        train_model(open_model(network), pictures(labelled=True), options(**GIVEN), running=running)
     with pytest.raises(UsageError, match="on other samples"):
-        train(open_model(network), pictures(seed=1), options(**GIVEN), teacher=teacher(network), running=running)
+        train_model(open_model(network), pictures(seed=1), options(**GIVEN), teacher=teacher(network), running=running)
     again = Running(checkpoint=place, resume=True, seed=1)
     with pytest.raises(UsageError, match="with another seed"):
-        train(open_model(network), pictures(), options(**GIVEN), teacher=teacher(network), running=again)
+        train_model(open_model(network), pictures(), options(**GIVEN), teacher=teacher(network), running=again)
     with pytest.raises(UsageError, match=r"with learning-rate 0.005, not 0.1; resume with the same options"):
         resume(network, place, learning_rate=0.1)
 
@@ -197,4 +205,4 @@ def test_tensors_that_share_memory_and_bfloat16_are_kept(tmp_path: Path) -> None
 def test_a_checkpoint_needs_a_folder(build: Build, tmp_path: Path) -> None:
     running = Running(checkpoint=tmp_path / "nowhere" / "training.safetensors")
     with pytest.raises(UsageError, match="does not exist; create it first"):
-        train(open_model(build(LINEAR)), blobs(), options(), running=running)
+        train_model(open_model(build(LINEAR)), blobs(), options(), running=running)

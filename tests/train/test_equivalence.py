@@ -13,13 +13,13 @@ from torch.nn import functional as F  # noqa: N812
 
 from onnxprune.data.base import Batch, Data
 from onnxprune.model.file import open_model
-from onnxprune.steps.train.loop import Trained, train
+from onnxprune.steps.train.loop import Trained, train_model
 from onnxprune.steps.train.options import TrainOptions
 from tests.train.networks import NETWORKS, classes, exported, images, made
 
 PLAIN: dict[str, Any] = {
-    "steps": 1, "batch": 16, "warmup": 0.0, "schedule": "constant", "normalization": "none", "augment": ("none",),
-    "holdout": 0.0, "keep": "last",
+    "updates": 1, "batch_size": 16, "warmup": 0.0, "rate_schedule": "constant", "normalization": "none",
+    "augment": ("none",), "holdout": 0.0, "keep": "last",
 }  # fmt: skip
 
 
@@ -51,7 +51,9 @@ def test_a_step_of_sgd_is_that_of_torch(name: str, tmp_path: Path) -> None:
     network = made(name)
     path = exported(network, tmp_path / "model.onnx")
     before = {key: value.clone() for key, value in network.state_dict().items()}
-    trained = train(open_model(path), data(), TrainOptions(**PLAIN, optimizer="sgd", learning_rate=0.05, momentum=0.9))
+    trained = train_model(
+        open_model(path), data(), TrainOptions(**PLAIN, optimizer="sgd", learning_rate=0.05, momentum=0.9)
+    )
     step_in_torch(network, torch.optim.SGD(network.parameters(), 0.05, 0.9, weight_decay=0, nesterov=True))
     _decay(network, before, 0.05)
     found = difference(network, trained)
@@ -79,6 +81,6 @@ def test_a_step_of_adamw_is_that_of_torch(name: str, tmp_path: Path) -> None:
         {"params": [p for n, p in network.named_parameters() if _decays(network, n, p) is due], "weight_decay": decay}
         for due, decay in ((True, 0.1), (False, 0.0))
     ]
-    trained = train(open_model(path), data(), TrainOptions(**PLAIN, learning_rate=1e-3, weight_decay=0.1))
+    trained = train_model(open_model(path), data(), TrainOptions(**PLAIN, learning_rate=1e-3, weight_decay=0.1))
     step_in_torch(network, torch.optim.AdamW(groups, 1e-3, (0.9, 0.999)))
     assert max(difference(network, trained).values()) < 2e-6

@@ -33,10 +33,10 @@ def targets(build: Build) -> Targets:
 
 
 def objective(
-    targets: Targets | None, sample: dict[str, Tensor] | None, labelled: bool = False, **given: Any
+    targets: Targets | None, sample: dict[str, Tensor] | None, labelled: bool = False, loss: str = "auto", **given: Any
 ) -> Objective:
     names = ["y"] if sample is None else [name for name in sample if name not in ("a", "b")]
-    return Objective(TrainOptions(**given), names, labelled=labelled, targets=targets, sample=sample)
+    return Objective(TrainOptions(**given), names, loss=loss, labelled=labelled, targets=targets, sample=sample)
 
 
 def test_classes_are_compared_by_kl_at_a_temperature(targets: Targets) -> None:
@@ -145,7 +145,7 @@ def test_inner_values_of_another_shape_are_left_out(targets: Targets) -> None:
 
 
 def test_nothing_to_learn_from_is_refused() -> None:
-    for given in ({"labelled": False}, {"labelled": True, "loss": "none"}, {"labelled": True, "distil": 1.0}):
+    for given in ({"labelled": False}, {"labelled": True, "distil": 1.0}):
         with pytest.raises(UsageError, match="nothing to learn from"):
             objective(None, None, **given)  # type: ignore[arg-type]
 

@@ -11,7 +11,7 @@ import torch
 
 from onnxprune.model.file import open_model
 from onnxprune.runtime.torch.module import TorchModel
-from onnxprune.steps.train.loop import train
+from onnxprune.steps.train.loop import train_model
 from onnxprune.steps.train.normalization import folded, insert_normalization, lacks_normalization
 from onnxprune.steps.train.reinitialize import reinitialize
 from onnxprune.steps.train.write import write_weights
@@ -113,11 +113,11 @@ def test_a_rate_that_breaks_the_folded_network_trains_the_normalized_one(build: 
     data = pictures(128, labelled=True)
     start = open_model(build(CONVOLUTIONS))
     reinitialize(start)
-    start = train(start, data, options(steps=150, learning_rate=0.01)).model
+    start = train_model(start, data, options(updates=150, learning_rate=0.01)).model
     scale(start, {"w1": 16, "b1": 16, "b2": 16, "w3": 1 / 16})
-    given = {"optimizer": "sgd", "learning_rate": 0.03, "steps": 60, "retries": 0}
-    plain = train(start, data, options(**given, normalization="none"))
-    normalized = train(start, data, options(**given))
+    given = {"optimizer": "sgd", "learning_rate": 0.03, "updates": 60, "retries": 0}
+    plain = train_model(start, data, options(**given, normalization="none"))
+    normalized = train_model(start, data, options(**given))
     assert any("collapsed" in note for note in plain.notes)
     assert plain.best.step == 0
     assert normalized.best.step > 0
@@ -133,5 +133,7 @@ def scale(model: ir.Model, factors: dict[str, float]) -> None:
 
 @pytest.mark.parametrize("wanted", ["batch", "none"])
 def test_they_are_put_in_or_not_on_request(build: Build, wanted: str) -> None:
-    trained = train(open_model(build(CONVOLUTIONS)), pictures(labelled=True), options(steps=1, normalization=wanted))
+    trained = train_model(
+        open_model(build(CONVOLUTIONS)), pictures(labelled=True), options(updates=1, normalization=wanted)
+    )
     assert any("normalizations put in" in note for note in trained.notes) == (wanted == "batch")

@@ -10,8 +10,9 @@ import torch
 
 from onnxprune.errors import UsageError
 from onnxprune.steps.train.optim import MovingAverage, make_optimizer, optimizer_defaults, set_rate
-from onnxprune.steps.train.options import SCHEDULES, TrainOptions
+from onnxprune.steps.train.options import RATE_SCHEDULES, TrainOptions
 from onnxprune.steps.train.schedules import rate_factor
+from onnxprune.support.options import options_of
 
 ROLES = {"conv.weight": "weight", "conv.bias": "bias", "norm.weight": "scale", "rnn.hh": "recurrent", "words": "table"}
 
@@ -46,7 +47,7 @@ def test_rates_of_some_weights_differ() -> None:
     assert found["words"]["rate"] == 2.0
     with pytest.raises(UsageError, match=r"no trained weight is called 'convv.weight'; did you mean 'conv.weight'"):
         groups(rates=(("convv.weight", 10.0),))
-    with pytest.raises(UsageError, match="must be at least 0"):
+    with pytest.raises(UsageError, match="is outside 0 or more"):
         groups(rates=(("conv.*", -1.0),))
 
 
@@ -83,9 +84,9 @@ def test_the_average_follows_closely_while_it_is_young() -> None:
     assert float(average.values["w"]) - before == pytest.approx(0.01, rel=1e-3)
 
 
-@pytest.mark.parametrize("schedule", SCHEDULES)
+@pytest.mark.parametrize("schedule", RATE_SCHEDULES)
 def test_schedules_rise_and_then_fall_or_stay(schedule: str) -> None:
-    options = TrainOptions(schedule=schedule, warmup=0.2)
+    options = TrainOptions(rate_schedule=schedule, warmup=0.2)
     rates = [rate_factor(options, done / 100) for done in range(101)]
     assert rates[0] == 0
     assert rates[:21] == sorted(rates[:21])
@@ -104,42 +105,40 @@ def test_schedules_rise_and_then_fall_or_stay(schedule: str) -> None:
     ],
 )
 def test_without_warm_up_a_schedule_is_its_formula(schedule: str, due: Callable[[float], float]) -> None:
-    options = TrainOptions(schedule=schedule, warmup=0.0)
+    options = TrainOptions(rate_schedule=schedule, warmup=0.0)
     for done in (0.0, 0.1, 0.4999, 0.51, 0.76, 0.99):
         assert rate_factor(options, done) == pytest.approx(due(done), abs=1e-6)
 
 
 def test_a_rewound_schedule_repeats_its_end() -> None:
-    whole = TrainOptions(schedule="cosine", warmup=0.0)
-    rewound = TrainOptions(schedule="cosine", warmup=0.0, rewind=0.75)
+    whole = TrainOptions(rate_schedule="cosine", warmup=0.0)
+    rewound = TrainOptions(rate_schedule="cosine", warmup=0.0, rate_rewind=0.75)
     for done in (0.0, 0.3, 0.9):
         assert rate_factor(rewound, done) == pytest.approx(rate_factor(whole, 0.75 + 0.25 * done))
-    stepped = TrainOptions(schedule="step", warmup=0.0, rewind=0.6)
+    stepped = TrainOptions(rate_schedule="step", warmup=0.0, rate_rewind=0.6)
     assert rate_factor(stepped, 0.0) == pytest.approx(0.1)
     assert rate_factor(stepped, 0.5) == pytest.approx(0.01)
 
 
 def test_every_option_says_what_it_is() -> None:
-    for each in fields(TrainOptions):
-        assert set(each.metadata) == {"help", "unit", "range", "choices"}
-        assert each.metadata["help"]
-        assert not each.metadata["help"].endswith(".")
-    TrainOptions().check()
+    assert set(options_of(TrainOptions)) == {each.name for each in fields(TrainOptions)}
+    for each in options_of(TrainOptions).values():
+        assert each.declared.help.endswith(".")
 
 
 @pytest.mark.parametrize(
     ("given", "said"),
     [
-        ({"epochs": -1.0}, "epochs must be at least 0, not -1"),
-        ({"momentum": 1.5}, "momentum must be between 0 and 1, not 1.5"),
-        ({"batch": 0}, "batch must be at least 1, not 0"),
-        ({"schedule": "cosin"}, "schedule takes one-cycle, .*, not 'cosin'; did you mean 'cosine'"),
-        ({"keep": "first"}, "keep takes best, last, not 'first'"),
-        ({"milestones": (0.5, 2.0)}, "milestones must be between 0 and 1, not 2"),
+        ({"epochs": -1.0}, "epochs -1 is outside 0 or more"),
+        ({"momentum": 1.5}, "momentum 1.5 is outside \\[0, 1\\)"),
+        ({"batch_size": 0}, "batch-size 0 is outside 1 or more"),
+        ({"rate_schedule": "cosin"}, "unknown rate-schedule 'cosin'; did you mean 'cosine'"),
+        ({"keep": "first"}, "unknown keep 'first'"),
+        ({"milestones": (0.5, 2.0)}, "milestones 2 is outside \\[0, 1\\]"),
         ({"temperature": 0.0}, "temperature must be above 0"),
-        ({"epochs": float("nan")}, "epochs must be at least 0, not nan"),
+        ({"epochs": float("nan")}, "epochs nan is outside 0 or more"),
     ],
 )
 def test_values_out_of_range_are_refused(given: dict[str, object], said: str) -> None:
     with pytest.raises(UsageError, match=said):
-        TrainOptions(**given).check()  # type: ignore[arg-type]
+        TrainOptions(**given)  # type: ignore[arg-type]

@@ -22,7 +22,7 @@ from tests.train.networks import exported, made
 ROOT = Path(__file__).parents[2]
 SCRIPT = Path(__file__).with_name("parallel_script.py")
 GIVEN: dict[str, Any] = {
-    "steps": 3, "batch": 16, "optimizer": "sgd", "learning_rate": 0.02, "warmup": 0.0, "normalization": "none",
+    "updates": 3, "batch_size": 16, "optimizer": "sgd", "learning_rate": 0.02, "warmup": 0.0, "normalization": "none",
     "augment": ["crop", "flip"], "holdout": 0.0, "keep": "last", "statistics": "batch", "smoothing": 0.1,
 }  # fmt: skip
 TORCHRUN = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node"]

@@ -12,7 +12,7 @@ from onnxprune.errors import ModelError
 from onnxprune.model.file import open_model, save
 from onnxprune.passes.remove_units import RemoveUnits
 from onnxprune.runtime.torch.module import TorchModel
-from onnxprune.steps.train.loop import train
+from onnxprune.steps.train.loop import train_model
 from onnxprune.steps.train.reinitialize import reinitialize
 from onnxprune.steps.train.rewind import left_of, read_weights, rewind, weights_of
 from onnxprune.steps.train.setup import Running
@@ -78,7 +78,7 @@ def test_from_a_file_or_a_checkpoint(build: Build, tmp_path: Path) -> None:
     save(model, tmp_path / "early.onnx")
     place = tmp_path / "training.safetensors"
     given = options(learning_rate=5e-3, keep="last")
-    trained = train(model, pictures(labelled=True), given, running=Running(checkpoint=place))
+    trained = train_model(model, pictures(labelled=True), given, running=Running(checkpoint=place))
     for path, due in ((tmp_path / "early.onnx", model), (place, trained.model)):
         now = open_model(build(CONVOLUTIONS))
         rewind(now, read_weights(path))

@@ -12,7 +12,7 @@ import torch
 
 from onnxprune.errors import ModelError
 from onnxprune.model.file import check_model, open_model, save
-from onnxprune.steps.train.loop import train
+from onnxprune.steps.train.loop import train_model
 from onnxprune.steps.train.write import write_weights
 from tests.conftest import Build
 from tests.train.harness import LINEAR, blobs, normal, options, weights
@@ -34,7 +34,7 @@ def test_types_stay(build: Build, tmp_path: Path, code: int) -> None:
     path = build(LINEAR, edit=as_type(code))
     model = open_model(path)
     dtype = onnx.helper.tensor_dtype_to_np_dtype(code)
-    trained = train(model, blobs(dtype=dtype), options(steps=30, learning_rate=0.02))
+    trained = train_model(model, blobs(dtype=dtype), options(updates=30, learning_rate=0.02))
     assert trained.written.changed == ("w", "b", "v", "c")
     assert {value.dtype.value for value in trained.model.graph.initializers.values() if value.dtype} == {code}
     assert {
@@ -47,9 +47,9 @@ def test_types_stay(build: Build, tmp_path: Path, code: int) -> None:
 def test_small_updates_add_up_in_half_precision(build: Build) -> None:
     """Steps of a hundredth of what float16 can tell apart: the masters in float32 remember them."""
     path = build(LINEAR, edit=as_type(onnx.TensorProto.FLOAT16), w=normal(4, 8) + 8)
-    given = options(steps=60, learning_rate=1e-4, schedule="constant", warmup=0.0, keep="last", holdout=0.0)
+    given = options(updates=60, learning_rate=1e-4, rate_schedule="constant", warmup=0.0, keep="last", holdout=0.0)
     before = weights(open_model(path))["w"].astype(np.float64)
-    moved = np.abs(weights(train(open_model(path), blobs(), given).model)["w"].astype(np.float64) - before)
+    moved = np.abs(weights(train_model(open_model(path), blobs(), given).model)["w"].astype(np.float64) - before)
     assert float(np.spacing(np.float16(8))) > 60 * 1e-4
     assert moved.max() > 0
 
@@ -66,7 +66,7 @@ def test_a_shared_weight_stays_one(build: Build) -> None:
         net (float[batch, 4] x) => (float[batch, 4] logits) <float[4, 4] w, float[4] b>
         { h = Gemm(x, w, b)  r = Tanh(h)  logits = Gemm(r, w, b) }
     """)
-    trained = train(open_model(path), blobs(), options())
+    trained = train_model(open_model(path), blobs(), options())
     assert set(trained.model.graph.initializers) == {"w", "b"}
     assert trained.trained == 2
     assert len(trained.model.graph.initializers["w"].uses()) == 2
@@ -78,8 +78,8 @@ def test_zeros_stay_zero(build: Build, normalization: str) -> None:
     from tests.train.harness import CONVOLUTIONS, pictures
 
     mask = np.random.default_rng(1).random((6, 6, 3, 3)) < 0.3
-    given = options(normalization=normalization, steps=60, learning_rate=1e-2, optimizer="adamw", keep="last")
-    trained = train(open_model(build(CONVOLUTIONS)), pictures(labelled=True), given, zeros={"w2": mask})
+    given = options(normalization=normalization, updates=60, learning_rate=1e-2, optimizer="adamw", keep="last")
+    trained = train_model(open_model(build(CONVOLUTIONS)), pictures(labelled=True), given, zeros={"w2": mask})
     assert trained.best.step
     found = weights(trained.model)["w2"]
     assert not found[~mask].any()
@@ -89,22 +89,22 @@ def test_zeros_stay_zero(build: Build, normalization: str) -> None:
 def test_nothing_learned_is_the_same_bytes(build: Build, tmp_path: Path) -> None:
     path = build(LINEAR)
     save(open_model(path), tmp_path / "before.onnx")
-    for name, given in (("none", {"steps": 0}), ("worse", {"steps": 3, "learning_rate": 50.0, "retries": 0})):
-        start = train(open_model(path), blobs(), options(steps=60, learning_rate=0.05)).model
+    for name, given in (("none", {"updates": 0}), ("worse", {"updates": 3, "learning_rate": 50.0, "retries": 0})):
+        start = train_model(open_model(path), blobs(), options(updates=60, learning_rate=0.05)).model
         save(start, tmp_path / "start.onnx")
-        trained = train(start, blobs(), options(**given, smoothing=0.0))
+        trained = train_model(start, blobs(), options(**given, smoothing=0.0))
         assert trained.best.step == 0
         assert trained.written.changed == ()
         save(trained.model, tmp_path / f"{name}.onnx")
         assert (tmp_path / f"{name}.onnx").read_bytes() == (tmp_path / "start.onnx").read_bytes()
-    save(train(open_model(path), blobs(), options(steps=0)).model, tmp_path / "after.onnx")
+    save(train_model(open_model(path), blobs(), options(updates=0)).model, tmp_path / "after.onnx")
     assert (tmp_path / "after.onnx").read_bytes() == (tmp_path / "before.onnx").read_bytes()
 
 
 def test_the_model_that_was_given_is_not_changed(build: Build) -> None:
     model = open_model(build(LINEAR))
     before = {name: array.copy() for name, array in weights(model).items()}
-    trained = train(model, blobs(), options())
+    trained = train_model(model, blobs(), options())
     assert trained.written.changed
     assert all(np.array_equal(before[name], array) for name, array in weights(model).items())
     assert all(

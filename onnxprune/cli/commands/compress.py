@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from onnxprune.cli.base import MODEL, OUTPUT, Telling, examples, telling
-from onnxprune.cli.options import SectionCommand, fields, given, tell_missing
+from onnxprune.cli.options import CALIBRATION, EVALUATION, SectionCommand, fields, given, tell_missing
 from onnxprune.data.options import DataOptions
 from onnxprune.errors import UsageError
 from onnxprune.steps.base import Context
@@ -16,8 +16,9 @@ from onnxprune.steps.clean import Clean
 from onnxprune.steps.prune.step import Prune
 from onnxprune.steps.recover.step import Recover
 from onnxprune.steps.repeat import Repeat
+from onnxprune.steps.train.step import Train
 
-_KINDS = (Prune, Recover, Repeat, Clean, Context)
+_KINDS = (Prune, Recover, Train, Repeat, Clean, Context)
 
 
 @click.command(
@@ -32,6 +33,7 @@ _KINDS = (Prune, Recover, Repeat, Clean, Context)
         "onnxprune compress model.onnx --target latency=0.6 --threads 2",
         "onnxprune compress model.onnx --target macs=0.3 --steps 4 --data samples.npz",
         "onnxprune compress model.onnx --target drop=0.01 --data samples.npz --labels y",
+        "onnxprune compress model.onnx --data samples.npz --train 2",
         "onnxprune compress model.onnx --recipe recipe.toml",
         "onnxprune compress model.onnx --lossless",
     ),
@@ -41,6 +43,7 @@ _KINDS = (Prune, Recover, Repeat, Clean, Context)
 @fields(DataOptions, "data")
 @fields(Prune, "ratio", "target", "criterion")
 @fields(Recover)
+@fields(Train, "epochs", section="")
 @click.option("--recipe", metavar="FILE", help="Steps and options as TOML, or the name of a recipe that is shipped.")
 @click.option("--plan", type=click.Path(path_type=Path), help="Also write what was removed, for: onnxprune apply.")
 @click.option("--dry-run", is_flag=True, help="Print the tables, write no model.")
@@ -51,7 +54,9 @@ _KINDS = (Prune, Recover, Repeat, Clean, Context)
 @fields(Prune, "only", "skip")
 @fields(DataOptions, but=("data",))
 @fields(Context, "metric", "loss", "threads", "latency_batch")
-@fields(Context, "providers", "device", "jobs", "cache")
+@EVALUATION
+@CALIBRATION
+@fields(Context, "providers", "device", "jobs", "cache", "resume", "save_every")
 @fields(Clean)
 def command(
     model: Path,
@@ -59,6 +64,8 @@ def command(
     recipe: str | None,
     plan: Path | None,
     dry_run: bool,
+    calibration: str | None,
+    evaluation: str | None,
     told: Telling,
     **options: Any,
 ) -> None:
@@ -77,7 +84,15 @@ def command(
         data = DataOptions.from_command(options)
         data.check_alone()
         tell_missing(steps.settings)
-        result = run(steps, model, data=data if data.data else None, progress=progress, **_here(steps.settings))
+        result = run(
+            steps,
+            model,
+            data=data if data.data else None,
+            calibration=data.beside(calibration),
+            evaluation=data.beside(evaluation),
+            progress=progress,
+            **_here(steps.settings),
+        )
         if target is not None:
             result.save(target, plan=plan, progress=progress)
         elif plan is not None:

@@ -35,6 +35,8 @@ _COMPARED = {
     "data": "of a training on other samples",
     "seed": "of a training with another seed",
     "processes": "of a training in another number of processes",
+    "loss": "of a training with another loss",
+    "metric": "of a training with another metric",
 }
 
 

@@ -60,7 +60,7 @@ def computing(options: TrainOptions, device: torch.device, feed: Feed) -> Comput
     Raises UsageError for float16 on a processor.
     """
     images = any(map(is_image, feed.values()))
-    last = options.layout == "channels-last" or (options.layout == AUTO and images)
+    last = options.memory_layout == "channels-last" or (options.memory_layout == AUTO and images)
     if options.precision == AUTO:
         half = device.type == "cuda" and torch.cuda.is_bf16_supported()
         return Computing(device, torch.bfloat16 if half else torch.float32, last)

@@ -1,6 +1,6 @@
 """The training loop: updates, evaluations, a way back where it collapses, and a result that is never worse.
 
-trained = train(model, data, TrainOptions(epochs=2), teacher=teacher_of(original, keep))
+trained = train_model(model, data, TrainOptions(epochs=2), teacher=teacher_of(original, keep))
 save(trained.model, "trained.onnx")
 """
 
@@ -73,7 +73,7 @@ class Trained:
     notes: tuple[str, ...] = ()
 
 
-def train(
+def train_model(
     model: ir.Model,
     data: Data,
     options: TrainOptions = TrainOptions(),  # noqa: B008  (frozen)
@@ -97,7 +97,6 @@ def train(
     Raises UsageError for options that do not fit, ModelError for a model that torch cannot train, DataError for data
     that does not fit the model.
     """
-    options.check()
     with processes() as among, _reproducible(running.device), torch.random.fork_rng():
         torch.manual_seed(running.seed)
         setup = make_setup(
@@ -137,7 +136,7 @@ class _Training:
         self.average = MovingAverage(self.network.weights, self.options.ema) if self.options.ema else None
         self.scaler = torch.amp.GradScaler(setup.computing.device.type, enabled=self.network.scales_gradients)
         epochs = math.ceil(self.options.epochs * setup.samples.steps)
-        self.total = epochs if self.options.steps is None else self.options.steps
+        self.total = epochs if self.options.updates is None else self.options.updates
         self.constant = math.inf
         self.best: Snapshot = self.network.snapshot()
         self.last_saved = self.began = time.monotonic()
@@ -221,7 +220,7 @@ class _Training:
     def _pieces(self, update: list[Portion]) -> Iterator[tuple[Portion, int, int]]:
         """What this process computes, part after part, each with its place in the update and the size of that."""
         total = sum(map(len, update))
-        for portion, start in self.among.parts(update, self.options.batch):
+        for portion, start in self.among.parts(update, self.options.batch_size):
             parts = 1 if portion.whole else self.options.accumulate
             size = max(math.ceil(len(portion) / parts), 1)
             for at in range(0, len(portion), size) if parts > 1 else ():

@@ -17,7 +17,7 @@ from onnxprune.errors import UsageError
 from onnxprune.runtime.torch.losses import are_probabilities, choose_loss, make_loss
 from onnxprune.steps.train.augment import Mixed
 from onnxprune.steps.train.distil import Targets
-from onnxprune.steps.train.options import AUTO, DISTANCES, NONE, TrainOptions
+from onnxprune.steps.train.options import AUTO, DISTANCES, TrainOptions
 from onnxprune.support.messages import did_you_mean
 
 Values = Mapping[str, Tensor]
@@ -33,6 +33,7 @@ class Objective:
         options: the weights of the parts, temperature and distances.
         outputs: the names of the model's outputs; labels speak of the first.
         labelled: the samples have labels.
+        loss: on labels.
         targets: the teacher; None where there is none.
         sample: what the teacher says to some samples, to see what its outputs are.
 
@@ -45,16 +46,18 @@ class Objective:
         outputs: Sequence[str],
         *,
         labelled: bool,
+        loss: str = AUTO,
         targets: Targets | None = None,
         sample: Values | None = None,
     ) -> None:
         self._options, self.outputs, self._targets = options, list(outputs), targets
-        self.uses_labels = labelled and options.loss != NONE and options.distil != 1
+        self.uses_labels = labelled and options.distil != 1
         share = 1.0 if not self.uses_labels else 0.5 if options.distil is None else options.distil
         self.distil = share if targets is not None else 0.0
         if not self.uses_labels and targets is None:
             raise UsageError("there is nothing to learn from: give data with labels, or the original to distil from")
-        self._loss = make_loss(options.loss, outputs, smoothing=options.smoothing) if self.uses_labels else None
+        self._loss = make_loss(loss, outputs, smoothing=options.smoothing) if self.uses_labels else None
+        self._of_user = ":" in loss
         self._ready: set[str] = set()  # outputs that are probabilities already
         self._scale: dict[str, float] = {}
         self.distances = {} if sample is None else self._distances(sample)
@@ -161,7 +164,7 @@ class Objective:
 
         A model above it has collapsed. None for a loss of the user's own, of which that cannot be said.
         """
-        if self._loss is not None and self.distil < 1 and ":" in self._options.loss:
+        if self._loss is not None and self.distil < 1 and self._of_user:
             return None
         answer = dict(outputs)
         if targets is not None and self.distil:

@@ -37,13 +37,11 @@ def optimizer_defaults(options: TrainOptions, *, normalized: bool) -> tuple[floa
 def rate_factors(options: TrainOptions, names: Sequence[str]) -> dict[str, float]:
     """By how much the rate of each weight differs; of several patterns that fit, the last one counts.
 
-    Raises UsageError for a pattern that fits no weight, or a factor below 0.
+    Raises UsageError for a pattern that fits no weight.
     """
     found = dict.fromkeys(names, 1.0)
     for pattern, size in options.rates:
         fitting = [name for name in names if fnmatchcase(name, pattern)]
-        if size < 0:
-            raise UsageError(f"rates: the factor of '{pattern}' must be at least 0, not {size:g}")
         if not fitting:
             raise UsageError(f"rates: no trained weight is called '{pattern}'{did_you_mean(pattern, names)}")
         found.update(dict.fromkeys(fitting, size))

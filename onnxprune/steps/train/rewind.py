@@ -2,7 +2,7 @@
 
 Weight rewinding (Frankle et al., "Stabilizing the lottery ticket hypothesis", 2019): what is left of a network goes on
 from the weights that it had early in its training. Learning-rate rewinding (Renda, Frankle and Carbin, 2020) keeps the
-weights and repeats the end of the schedule: `TrainOptions.rewind`.
+weights and repeats the end of the schedule: `TrainOptions.rate_rewind`.
 """
 
 from __future__ import annotations

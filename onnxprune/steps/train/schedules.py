@@ -41,19 +41,19 @@ def rate_factor(options: TrainOptions, done: float) -> float:
         done: in [0, 1]. The first step of n stands at 1 / (n + 1), so that none has a rate of zero.
     """
     rise = _rise(options, done)
-    if options.schedule == "step":
-        share = options.rewind + (1 - options.rewind) * done
+    if options.rate_schedule == "step":
+        share = options.rate_rewind + (1 - options.rate_rewind) * done
         return rise * _steps(options.milestones, share)
     behind = max(done - options.warmup, 0) / (1 - options.warmup) if options.warmup < 1 else 0.0
-    shape = _SHAPES[options.schedule]
-    return rise * shape(options.rewind + (1 - options.rewind) * behind)
+    shape = _SHAPES[options.rate_schedule]
+    return rise * shape(options.rate_rewind + (1 - options.rate_rewind) * behind)
 
 
 def _rise(options: TrainOptions, done: float) -> float:
     if done >= options.warmup:
         return 1.0
     share = done / options.warmup
-    return 1 - _cosine(share) if options.schedule == "one-cycle" else share
+    return 1 - _cosine(share) if options.rate_schedule == "one-cycle" else share
 
 
 def _steps(milestones: Sequence[float], share: float) -> float:

@@ -24,7 +24,7 @@ from onnxprune.steps.train.distil import Targets, Teacher, feature_values
 from onnxprune.steps.train.evaluate import Evaluation
 from onnxprune.steps.train.losses import Objective
 from onnxprune.steps.train.network import Network
-from onnxprune.steps.train.options import TrainOptions
+from onnxprune.steps.train.options import AUTO, TrainOptions
 from onnxprune.steps.train.parallel import Processes
 from onnxprune.steps.train.samples import MOST_APART, Portion, TrainingSamples, hold_apart
 from onnxprune.support.progress import Progress, silent
@@ -38,9 +38,11 @@ Zeros = Mapping[str, npt.NDArray[np.bool_]]
 
 @dataclass(frozen=True)
 class Running:
-    """Where and how a training runs; none of it changes what is asked for.
+    """What the context says of a training.
 
     Attributes:
+        loss: on labels: auto, a name of `runtime.torch.losses`, or module:function.
+        metric: what is reported and compared; None: what fits.
         device: where torch computes, "cpu" or "cuda".
         seed: of everything random.
         progress: told how far it is.
@@ -50,6 +52,8 @@ class Running:
         workers: processes that decode images; 0: the training does it between its steps.
     """
 
+    loss: str = AUTO
+    metric: str | None = None
     device: str = "cpu"
     seed: int = 0
     progress: Progress = silent
@@ -146,14 +150,14 @@ def make_setup(
         targets = Targets(teacher, names, how, int(options.memory * _GIGABYTE))
     said = None if targets is None else targets(first[0], feeds[0], varied=True)
     outputs = network.module.outputs
-    objective = Objective(options, outputs, labelled=samples.labelled, targets=targets, sample=said)
+    objective = Objective(options, outputs, loss=running.loss, labelled=samples.labelled, targets=targets, sample=said)
     _fit(network, objective, first[0], feeds[0], said, notes)
     augmentation = make_augmentation(
         options.augment, list(made[0].values()), per_sample=_per_sample(objective, first[0])
     )
     with torch.no_grad():
         found = network(feeds[0], training=False)
-    measured = _evaluation(model, options, objective, apart, found, samples)
+    measured = _evaluation(model, running.metric, objective, apart, found, samples)
     return Setup(options, running, among, samples, network, objective, targets, augmentation, measured, how, notes)
 
 
@@ -165,12 +169,17 @@ def _samples(
     if evaluation is None:
         fitting, evaluation = hold_apart(data, options.holdout, fixed=fixed)
     room = int(options.memory * _GIGABYTE)
-    samples = TrainingSamples(fitting, options.batch, room, running.seed, fixed=fixed)
+    samples = TrainingSamples(fitting, options.batch_size, room, running.seed, fixed=fixed)
     if evaluation is None:
         notes.append("evaluated on the samples that it was trained on: there are too few to keep some apart")
         return samples, [_renumbered(portion) for portion in samples.first(MOST_APART)]
-    apart = TrainingSamples(evaluation, options.batch, room, fixed=fixed)
+    apart = TrainingSamples(evaluation, options.batch_size, room, fixed=fixed)
     notes.append(f"trained on {samples.count} samples, evaluated on {apart.count} others")
+    shared = len(samples.digests() & apart.digests())
+    if shared:
+        notes.append(
+            f"{shared} of the samples that it is evaluated on are also trained on, so it looks better than it is"
+        )
     return samples, [_renumbered(portion) for portion in apart.first(apart.count)]
 
 
@@ -208,7 +217,7 @@ def _per_sample(objective: Objective, first: Portion) -> bool:
 
 def _evaluation(
     model: ir.Model,
-    options: TrainOptions,
+    named: str | None,
     objective: Objective,
     apart: Sequence[Portion],
     found: Mapping[str, Tensor],
@@ -223,15 +232,15 @@ def _evaluation(
     labels = batch_labels(apart[0].batch, torch.device("cpu"))
     classes = labels is not None and choose_loss(found[output], labels) == "cross-entropy"
     chosen: Metric | None = None
-    if options.metric is not None:
-        chosen = metric(options.metric, samples.labelled)
+    if named is not None:
+        chosen = metric(named, samples.labelled)
         if chosen.needs_reference and not objective.distances:
-            raise UsageError(f"metric {options.metric} compares with the original, which this training is not given")
+            raise UsageError(f"metric {named} compares with the original, which this training is not given")
     elif objective.uses_labels and classes:
         chosen = metric("accuracy", True)
     elif objective.distances:
         chosen = metric(
             "snr" if objective.distances.get(output) != "kl" else None, False, Port(output, "tensor(float)", shape)
         )
-    by_metric = options.metric is not None or (objective.uses_labels and classes)
+    by_metric = named is not None or (objective.uses_labels and classes)
     return Evaluation(apart, objective, chosen, output, by_metric)

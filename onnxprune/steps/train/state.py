@@ -108,6 +108,8 @@ class TrainingCheckpoint:
             "data": digest_of_samples(samples.source, samples.count, samples.first(1)[0].batch),
             "seed": self._setup.running.seed,
             "processes": self._setup.among.count,
+            "loss": self._setup.running.loss,
+            "metric": self._setup.running.metric,
             "options": _plain(self._setup.options),
         }
 

@@ -1,0 +1,91 @@
+"""Which samples are for what: calibration, training, evaluation. What is evaluated on, nothing is fitted to.
+
+given                     fitted to         trained on        evaluated on
+data                      the rest          the rest          a share of data, where something is trained or a drop is
+                                                              measured
+data, evaluation          data              data              evaluation
+data, calibration         calibration       the rest          a share of data
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+import onnx_ir as ir
+
+from onnxprune.data.base import Data
+from onnxprune.data.given import as_data
+from onnxprune.data.options import DataOptions
+from onnxprune.data.split import Split
+from onnxprune.errors import UsageError
+from onnxprune.model.signature import ports_of
+from onnxprune.pipeline.recipe import Recipe
+from onnxprune.steps.base import Context
+from onnxprune.steps.prune.step import Prune
+from onnxprune.steps.recover.step import Recover, keep_apart
+from onnxprune.steps.train.decoding import decoded
+from onnxprune.steps.train.samples import hold_apart
+from onnxprune.steps.train.step import Train
+
+
+def samples_of(data: Any, model: ir.Model, seed: int) -> Data | None:
+    """Samples as they were given, checked against the inputs of the model; see `load_data`."""
+    if data is None or isinstance(data, Data):
+        return data
+    if isinstance(data, DataOptions):
+        return data.open(lambda: model, seed)
+    return as_data(data, ports_of(model), seed=seed)
+
+
+@dataclass(frozen=True)
+class Sources:
+    """Samples as they were given, each as for `compress`; None where none were.
+
+    Attributes:
+        data: for everything that nothing else is given for.
+        calibration: what criteria and recovery are fitted to.
+        evaluation: what trainings and drops are measured on.
+    """
+
+    data: Any = None
+    calibration: Any = None
+    evaluation: Any = None
+
+    def into(self, context: Context, recipe: Recipe, model: ir.Model) -> Context:
+        """The context with its samples, parted as the recipe needs it.
+
+        Raises UsageError for samples beside none to fit to, DataError for what does not fit the model.
+        """
+        data, calibration, evaluation = (
+            samples_of(given, model, context.seed) for given in (self.data, self.calibration, self.evaluation)
+        )
+        if data is None and (calibration is not None or evaluation is not None):
+            raise UsageError("samples for calibration or evaluation stand beside data; give that too")
+        if data is None:
+            return context
+        steps = list(recipe.every())
+        trainings = [step for step in steps if isinstance(step, Train)]
+        if trainings:
+            data = decoded(data, context.jobs if context.jobs > 1 else 0)
+        context = replace(context, data=data)
+        if evaluation is not None:
+            context = replace(context, apart=Split(data, evaluation))
+        elif any(target.kind == "drop" for step in steps if isinstance(step, Prune) for target in step.targets):
+            recover = next((step for step in steps if isinstance(step, Recover)), None)
+            context = keep_apart(context, recover, ports_of(model))
+        elif trainings:
+            context = _for_training(context, model, max(step.holdout for step in trainings))
+        if calibration is None:
+            return context
+        return replace(context, data=calibration, training=context.data)
+
+
+def _for_training(context: Context, model: ir.Model, share: float) -> Context:
+    """A share of the samples apart, which no step of the recipe is fitted to."""
+    assert context.data is not None
+    fixed = any(isinstance(size, int) for port in ports_of(model) for size in port.shape[:1])
+    fitting, measuring = hold_apart(context.data, share, fixed=fixed)
+    if measuring is None:
+        return context
+    return replace(context, data=fitting, apart=Split(fitting, measuring))
