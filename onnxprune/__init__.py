@@ -38,11 +38,14 @@ if TYPE_CHECKING:
     from onnxprune.pipeline.result import Report, Result
     from onnxprune.pipeline.run import apply, compress, recover, score, sensitivity, train
     from onnxprune.steps.base import Context, Step
+    from onnxprune.steps.checkpoint import Checkpoint
     from onnxprune.steps.clean import Clean
     from onnxprune.steps.plan import Plan
     from onnxprune.steps.prune.step import Prune
     from onnxprune.steps.recover.step import Recover
+    from onnxprune.steps.reinitialize import Reinitialize
     from onnxprune.steps.repeat import Repeat
+    from onnxprune.steps.rewind import Rewind
     from onnxprune.steps.state import State
     from onnxprune.steps.train.step import Train
 
@@ -71,11 +74,14 @@ _HOMES = {
     "pipeline.result": ("Report", "Result"),
     "pipeline.run": ("apply", "compress", "recover", "score", "sensitivity", "train"),
     "steps.base": ("Context", "Step"),
+    "steps.checkpoint": ("Checkpoint",),
     "steps.clean": ("Clean",),
     "steps.plan": ("Plan",),
     "steps.prune.step": ("Prune",),
     "steps.recover.step": ("Recover",),
+    "steps.reinitialize": ("Reinitialize",),
     "steps.repeat": ("Repeat",),
+    "steps.rewind": ("Rewind",),
     "steps.state": ("State",),
     "steps.train.step": ("Train",),
 }
@@ -83,6 +89,7 @@ _HOME = {name: f"onnxprune.{module}" for module, names in _HOMES.items() for nam
 
 __all__ = [
     "Analysis",
+    "Checkpoint",
     "Clean",
     "Context",
     "Data",
@@ -97,9 +104,11 @@ __all__ = [
     "Prune",
     "Recipe",
     "Recover",
+    "Reinitialize",
     "Repeat",
     "Report",
     "Result",
+    "Rewind",
     "State",
     "Step",
     "TargetError",

@@ -36,6 +36,7 @@ from onnxprune.steps.clean import Clean
 from onnxprune.steps.prune.step import WITH_LOSSLESS, Prune
 from onnxprune.steps.recover.step import Recover
 from onnxprune.steps.repeat import Repeat
+from onnxprune.steps.rewind import Rewind
 from onnxprune.steps.train.step import Train
 from onnxprune.support.messages import did_you_mean, one_line
 from onnxprune.support.options import Option, changed, options_of, taken
@@ -44,7 +45,7 @@ if TYPE_CHECKING:
     from onnxprune.pipeline.result import Result
 
 # Whose options `compress` takes, in the order in which the steps run.
-KINDS: tuple[Any, ...] = (Prune, Recover, Train, Repeat, Clean, Context)
+KINDS: tuple[Any, ...] = (Prune, Rewind, Recover, Train, Repeat, Clean, Context)
 
 
 @dataclass(frozen=True)
@@ -80,14 +81,19 @@ class Recipe:
             given[kind][each.name] = value
         prune, clean = Prune(**given[Prune]), Clean(**given[Clean])
         if prune.lossless:
-            chosen = [options_of(kind)[name] for kind in (Prune, Recover, Train, Repeat) for name in given[kind]]
+            chosen = [
+                options_of(kind)[name] for kind in (Prune, Rewind, Recover, Train, Repeat) for name in given[kind]
+            ]
             for each in chosen:
                 if each.name not in WITH_LOSSLESS:
                     flag = each.flag
                     raise UsageError(f"--{flag} has no effect with --lossless, which leaves no choice; drop one")
             return Recipe((prune, clean), given[Context])
         training = (Train(**given[Train]),) if given[Train] else ()
-        body: tuple[Step, ...] = (prune, Recover(**given[Recover]), *training)
+        # Weights that are put back are no longer what the layers would be fitted from, unless that is asked for.
+        rewinding = (Rewind(**given[Rewind]),) if given[Rewind] else ()
+        recovery = (Recover(**given[Recover]),) if given[Recover] or not rewinding else ()
+        body: tuple[Step, ...] = (prune, *rewinding, *recovery, *training)
         rounds = Repeat(**given[Repeat], steps=body)
         if rounds.times == 1 and "schedule" in given[Repeat]:
             raise UsageError("--schedule says how several rounds share the cut; add --steps, like --steps 4")

@@ -19,7 +19,20 @@ HEAVY = ("torch", "onnx", "onnx_ir", "numpy", "networkx", "rich", "onnxruntime")
 
 ERRORS = ["DataError", "MissingExtraError", "ModelError", "NothingToPruneError", "OnnxpruneError", "PlanError"]
 ERRORS += ["TargetError", "UsageError", "VerificationError", "WrongTypeError"]
-STEPS = ["Clean", "Prune", "Recover", "Repeat", "Train", "Recipe", "Step", "State", "Context"]
+STEPS = [
+    "Clean",
+    "Prune",
+    "Recover",
+    "Repeat",
+    "Train",
+    "Checkpoint",
+    "Rewind",
+    "Reinitialize",
+    "Recipe",
+    "Step",
+    "State",
+    "Context",
+]
 FUNCTIONS = ["apply", "benchmark", "compress", "inspect", "load_data", "recover", "score", "sensitivity", "train"]
 PUBLIC = [*ERRORS, *STEPS, *FUNCTIONS, "Analysis", "Data", "Group", "Plan", "Report", "Result", "__version__"]
 

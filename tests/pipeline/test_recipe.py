@@ -10,6 +10,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from onnxprune.cli import main
+from onnxprune.data.options import DataOptions
 from onnxprune.errors import UsageError, WrongTypeError
 from onnxprune.pipeline.recipe import Recipe
 from onnxprune.pipeline.run import compress, inspect
@@ -119,7 +120,8 @@ def test_a_missing_recipe_is_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", SHIPPED)
 def test_shipped_recipes_run_on_a_model(digits: dict[str, Path], name: str) -> None:
     recipe = Recipe.read(name)
-    data = None if name in ("data-free", "lossless") else str(digits["lstm"].with_name("digits_calibration.npz"))
+    samples = DataOptions(str(digits["lstm"].with_name("digits_calibration.npz")), labels="labels")
+    data = None if name in ("data-free", "lossless") else samples
     result = recipe(digits["lstm"], data=data)
     assert result.recipe == recipe.document()
     assert result.report.after.parameters <= result.report.before.parameters

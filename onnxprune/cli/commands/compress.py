@@ -16,9 +16,10 @@ from onnxprune.steps.clean import Clean
 from onnxprune.steps.prune.step import Prune
 from onnxprune.steps.recover.step import Recover
 from onnxprune.steps.repeat import Repeat
+from onnxprune.steps.rewind import Rewind
 from onnxprune.steps.train.step import Train
 
-_KINDS = (Prune, Recover, Train, Repeat, Clean, Context)
+_KINDS = (Prune, Rewind, Recover, Train, Repeat, Clean, Context)
 
 
 @click.command(
@@ -44,6 +45,7 @@ _KINDS = (Prune, Recover, Train, Repeat, Clean, Context)
 @fields(Prune, "ratio", "target", "criterion")
 @fields(Recover)
 @fields(Train, "epochs", section="")
+@fields(Rewind)
 @click.option("--recipe", metavar="FILE", help="Steps and options as TOML, or the name of a recipe that is shipped.")
 @click.option("--plan", type=click.Path(path_type=Path), help="Also write what was removed, for: onnxprune apply.")
 @click.option("--dry-run", is_flag=True, help="Print the tables, write no model.")
