@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
+from onnxprune.support.processes import is_first_process
+
 if TYPE_CHECKING:
     from onnxprune.pipeline.result import Result
 
@@ -83,7 +85,7 @@ class Telling:
         """Shows what is being done, on standard error, as long as the block lasts."""
         from onnxprune.report.progress import progress
 
-        return progress(quiet=self.quiet)
+        return progress(quiet=self.quiet or not is_first_process())
 
     def check(self, sources: Sequence[Path], *targets: Path | None) -> None:
         """Can the reports be written, beside the other targets? For before the work.
@@ -105,6 +107,8 @@ class Telling:
 
     def tell(self, document: dict[str, Any], show: Callable[[], object]) -> None:
         """Write the reports; then the document on standard output with --json, else what `show` prints."""
+        if not is_first_process():
+            return
         write_reports(document, self.report, self.markdown)
         if self.as_json:
             print_json(document)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
 from typing import Any, TypeVar
 
 import click
@@ -42,7 +43,12 @@ class SectionCommand(click.Command):
 
 
 def fields(
-    kind: Any, *names: str, but: Iterable[str] = (), section: str | None = None, alone: bool = False
+    kind: Any,
+    *names: str,
+    but: Iterable[str] = (),
+    section: str | None = None,
+    alone: bool = False,
+    optional: bool = False,
 ) -> Callable[[Command], Command]:
     """Decorator: add the options that a dataclass declares, all or those in `names`, in their order.
 
@@ -51,12 +57,14 @@ def fields(
         names: of its fields; empty: all.
         but: names of fields to leave out.
         section: the heading for all of them, in place of their own.
+        optional: what they say is done only where they are given, so no default is shown.
         alone: under the names of the fields, for the command that does nothing but this step.
     """
     found = [each for name, each in options_of(kind).items() if name not in set(but) and (not names or name in names)]
 
     def decorate(command: Command) -> Command:
         for each in reversed(found):
+            each = replace(each, default=None) if optional else each
             command = _decorator(each, section, each.name if alone else each.flag)(command)
         return command
 

@@ -23,6 +23,7 @@ from onnxprune.steps.recover.step import NONE
 from onnxprune.steps.state import State
 from onnxprune.support.files import check_targets
 from onnxprune.support.notebook import html_table
+from onnxprune.support.processes import is_first_process
 from onnxprune.support.progress import Progress, silent
 
 if TYPE_CHECKING:
@@ -174,9 +175,12 @@ class Result:
             progress: is called with what is being done.
 
         Raises VerificationError when a check fails, ModelError when the original cannot be run or the file not be
-        written, UsageError when `path` is no place for a file. In all cases nothing is left behind.
+        written, UsageError when `path` is no place for a file. In all cases nothing is left behind. Of several
+        processes that were started together the first alone writes.
         """
         check_targets([self.source] if isinstance(self.source, Path) else [], path, plan)
+        if not is_first_process():
+            return self.report
         progress("running the original")
         original = verify.run_original(self.source, self.before.shapes.bindings, self.seed)
         progress("writing and checking")

@@ -18,7 +18,7 @@ from onnxprune.steps.train.options import TrainOptions
 from tests.train.networks import NETWORKS, classes, exported, images, made
 
 PLAIN: dict[str, Any] = {
-    "updates": 1, "batch_size": 16, "warmup": 0.0, "rate_schedule": "constant", "normalization": "none",
+    "updates": 1, "batch_size": 16, "rate_warmup": 0.0, "rate_schedule": "constant", "normalization": "none",
     "augment": ("none",), "holdout": 0.0, "keep": "last",
 }  # fmt: skip
 

@@ -110,7 +110,7 @@ def test_epochs_steps_and_samples_are_counted(build: Build) -> None:
 
 
 def test_a_time_limit_ends_it_with_the_schedule_complete(build: Build) -> None:
-    trained = train_model(open_model(build(LINEAR)), blobs(), options(updates=100_000, minutes=0.02, warmup=0.0))
+    trained = train_model(open_model(build(LINEAR)), blobs(), options(updates=100_000, minutes=0.02, rate_warmup=0.0))
     assert 0 < trained.steps < 100_000
     assert trained.seconds < 10
     rates = [rate for _, rate, _ in trained.losses]
@@ -136,7 +136,9 @@ def test_training_never_ends_worse_than_it_began(build: Build) -> None:
 def test_after_a_collapse_it_goes_on_at_a_lower_rate(build: Build) -> None:
     start = train_model(open_model(build(LINEAR)), blobs(400), options(updates=100, learning_rate=0.01)).model
     said: list[str] = []
-    given = options(updates=150, learning_rate=3e4, optimizer="sgd", retries=20, warmup=0.0, rate_schedule="constant")
+    given = options(
+        updates=150, learning_rate=3e4, optimizer="sgd", retries=20, rate_warmup=0.0, rate_schedule="constant"
+    )
     trained = train_model(start, blobs(400), given, running=Running(progress=said.append))
     collapses = [note for note in trained.notes if "collapsed" in note]
     assert collapses
@@ -156,7 +158,7 @@ def evaluation_worse(trained: Trained) -> bool:
 def test_too_many_collapses_end_it(build: Build) -> None:
     start = train_model(open_model(build(LINEAR)), blobs(400), options(updates=100, learning_rate=0.01)).model
     trained = train_model(
-        start, blobs(400), options(updates=100, learning_rate=1e9, optimizer="sgd", retries=1, warmup=0.0)
+        start, blobs(400), options(updates=100, learning_rate=1e9, optimizer="sgd", retries=1, rate_warmup=0.0)
     )
     assert trained.steps < 100
     assert sum("collapsed" in note for note in trained.notes) == 2
@@ -187,7 +189,7 @@ def test_gradients_are_clipped(build: Build) -> None:
         "momentum": 0.0,
         "updates": 1,
         "learning_rate": 1.0,
-        "warmup": 0.0,
+        "rate_warmup": 0.0,
         "weight_decay": 0.0,
     }
     trained = train_model(model, blobs(), options(**given, clip=1e-3, rate_schedule="constant", keep="last"))

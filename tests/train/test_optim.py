@@ -86,7 +86,7 @@ def test_the_average_follows_closely_while_it_is_young() -> None:
 
 @pytest.mark.parametrize("schedule", RATE_SCHEDULES)
 def test_schedules_rise_and_then_fall_or_stay(schedule: str) -> None:
-    options = TrainOptions(rate_schedule=schedule, warmup=0.2)
+    options = TrainOptions(rate_schedule=schedule, rate_warmup=0.2)
     rates = [rate_factor(options, done / 100) for done in range(101)]
     assert rates[0] == 0
     assert rates[:21] == sorted(rates[:21])
@@ -105,17 +105,17 @@ def test_schedules_rise_and_then_fall_or_stay(schedule: str) -> None:
     ],
 )
 def test_without_warm_up_a_schedule_is_its_formula(schedule: str, due: Callable[[float], float]) -> None:
-    options = TrainOptions(rate_schedule=schedule, warmup=0.0)
+    options = TrainOptions(rate_schedule=schedule, rate_warmup=0.0)
     for done in (0.0, 0.1, 0.4999, 0.51, 0.76, 0.99):
         assert rate_factor(options, done) == pytest.approx(due(done), abs=1e-6)
 
 
 def test_a_rewound_schedule_repeats_its_end() -> None:
-    whole = TrainOptions(rate_schedule="cosine", warmup=0.0)
-    rewound = TrainOptions(rate_schedule="cosine", warmup=0.0, rate_rewind=0.75)
+    whole = TrainOptions(rate_schedule="cosine", rate_warmup=0.0)
+    rewound = TrainOptions(rate_schedule="cosine", rate_warmup=0.0, rate_rewind=0.75)
     for done in (0.0, 0.3, 0.9):
         assert rate_factor(rewound, done) == pytest.approx(rate_factor(whole, 0.75 + 0.25 * done))
-    stepped = TrainOptions(rate_schedule="step", warmup=0.0, rate_rewind=0.6)
+    stepped = TrainOptions(rate_schedule="step", rate_warmup=0.0, rate_rewind=0.6)
     assert rate_factor(stepped, 0.0) == pytest.approx(0.1)
     assert rate_factor(stepped, 0.5) == pytest.approx(0.01)
 

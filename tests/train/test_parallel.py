@@ -22,8 +22,9 @@ from tests.train.networks import exported, made
 ROOT = Path(__file__).parents[2]
 SCRIPT = Path(__file__).with_name("parallel_script.py")
 GIVEN: dict[str, Any] = {
-    "updates": 3, "batch_size": 16, "optimizer": "sgd", "learning_rate": 0.02, "warmup": 0.0, "normalization": "none",
-    "augment": ["crop", "flip"], "holdout": 0.0, "keep": "last", "statistics": "batch", "smoothing": 0.1,
+    "updates": 3, "batch_size": 16, "optimizer": "sgd", "learning_rate": 0.02, "rate_warmup": 0.0,
+    "normalization": "none", "augment": ["crop", "flip"], "holdout": 0.0, "keep": "last", "statistics": "batch",
+    "smoothing": 0.1,
 }  # fmt: skip
 TORCHRUN = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node"]
 
@@ -66,6 +67,29 @@ def test_the_state_of_the_optimizer_can_be_spread_and_resumed(tmp_path: Path) ->
     run(2, path, tmp_path / "spread", str(tmp_path / "state.safetensors"), **given, shard="optimizer")
     for key, array in result(tmp_path / "whole")[0].items():
         np.testing.assert_allclose(result(tmp_path / "spread")[0][key], array, atol=1e-6)
+
+
+def command(count: int, out: Path, model: Path) -> subprocess.CompletedProcess[str]:
+    """`onnxprune compress` in rounds that train, in so many processes."""
+    start = [*TORCHRUN, str(count)] if count > 1 else []
+    samples = ROOT / "models" / "digits_calibration.npz"
+    asked = ["compress", str(model), "--data", str(samples), "--steps", "2", "--train", "0.5", "-o", str(out), "--json"]
+    around = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    return subprocess.run(
+        [sys.executable, *start, "-m", "onnxprune", *asked], capture_output=True, text=True, env=around
+    )
+
+
+@pytest.mark.slow
+def test_the_command_runs_in_two_processes_and_one_of_them_writes(tmp_path: Path, digits: dict[str, Path]) -> None:
+    one = command(1, tmp_path / "one.onnx", digits["resnet"])
+    two = command(2, tmp_path / "two.onnx", digits["resnet"])
+    assert (one.returncode, two.returncode) == (0, 0), two.stderr
+    first, second = (json.loads(done.stdout) for done in (one, two))  # one document, of one process
+    assert [each["updates"] for each in second["trainings"]] == [each["updates"] for each in first["trainings"]]
+    before, after = (weights(open_model(tmp_path / f"{name}.onnx")) for name in ("one", "two"))
+    for key, array in before.items():
+        np.testing.assert_allclose(after[key], array, atol=1e-4)
 
 
 def portion(count: int, *, whole: bool = False) -> Portion:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from onnxprune.errors import UsageError
 from onnxprune.model.file import open_model
 from onnxprune.pipeline.samples import Sources
 from onnxprune.steps.base import Context
+from onnxprune.steps.state import State
 from onnxprune.steps.train.samples import TrainingSamples
 from tests.conftest import ROOT, Build
 from tests.train.harness import LINEAR, blobs, normal, weights
@@ -73,6 +75,16 @@ def test_the_original_teaches_without_labels(build: Build, tmp_path: Path) -> No
     assert training["best"]["loss"] < training["start"]["loss"]
     assert any(note.startswith("inner values beside the original's: ") for note in found.report.notes)
     assert not any("not known" in note for note in found.report.notes)
+
+
+def test_zeros_stay_zero(build: Build) -> None:
+    mask = np.random.default_rng(0).random((4, 8)) < 0.5
+    state = op.Reinitialize()(replace(State.of(op.inspect(build(LINEAR))), zeros={"w": mask}), Context())
+    found = op.Train(updates=10, learning_rate=0.05, batch_size=16, distil=0)(state, Context(data=blobs(96)))
+    after, before = (weights(each.model)["w"] for each in (found, state))
+    assert (after[~mask] == 0).all()
+    assert (after[mask] != before[mask]).any()
+    assert found.zeros is state.zeros
 
 
 def test_another_network_may_teach(build: Build) -> None:

@@ -47,7 +47,7 @@ def test_types_stay(build: Build, tmp_path: Path, code: int) -> None:
 def test_small_updates_add_up_in_half_precision(build: Build) -> None:
     """Steps of a hundredth of what float16 can tell apart: the masters in float32 remember them."""
     path = build(LINEAR, edit=as_type(onnx.TensorProto.FLOAT16), w=normal(4, 8) + 8)
-    given = options(updates=60, learning_rate=1e-4, rate_schedule="constant", warmup=0.0, keep="last", holdout=0.0)
+    given = options(updates=60, learning_rate=1e-4, rate_schedule="constant", rate_warmup=0.0, keep="last", holdout=0.0)
     before = weights(open_model(path))["w"].astype(np.float64)
     moved = np.abs(weights(train_model(open_model(path), blobs(), given).model)["w"].astype(np.float64) - before)
     assert float(np.spacing(np.float16(8))) > 60 * 1e-4

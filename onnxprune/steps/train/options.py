@@ -26,7 +26,13 @@ class TrainOptions:
     """How a model is trained."""
 
     epochs: float = option(
-        1.0, "Passes over the training samples.", low=0, unit="epochs", flag="train", metavar="EPOCHS", search=(0, 10)
+        1.0,
+        "Train, for so many passes over the samples.",
+        low=0,
+        unit="epochs",
+        flag="train",
+        metavar="EPOCHS",
+        search=(0, 10),
     )
     learning_rate: float | None = option(
         None, "Highest learning rate; by default the one that was measured best for the optimizer.", low=0
@@ -66,7 +72,7 @@ class TrainOptions:
         metavar="NAME",
         section=_OPTIMIZER,
     )
-    warmup: float = option(
+    rate_warmup: float = option(
         0.1, "Share of the training in which the rate rises from zero.", low=0, high=1, section=_OPTIMIZER
     )
     milestones: tuple[float, ...] = option(

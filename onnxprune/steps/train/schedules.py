@@ -44,15 +44,15 @@ def rate_factor(options: TrainOptions, done: float) -> float:
     if options.rate_schedule == "step":
         share = options.rate_rewind + (1 - options.rate_rewind) * done
         return rise * _steps(options.milestones, share)
-    behind = max(done - options.warmup, 0) / (1 - options.warmup) if options.warmup < 1 else 0.0
+    behind = max(done - options.rate_warmup, 0) / (1 - options.rate_warmup) if options.rate_warmup < 1 else 0.0
     shape = _SHAPES[options.rate_schedule]
     return rise * shape(options.rate_rewind + (1 - options.rate_rewind) * behind)
 
 
 def _rise(options: TrainOptions, done: float) -> float:
-    if done >= options.warmup:
+    if done >= options.rate_warmup:
         return 1.0
-    share = done / options.warmup
+    share = done / options.rate_warmup
     return 1 - _cosine(share) if options.rate_schedule == "one-cycle" else share
 
 
