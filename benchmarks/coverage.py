@@ -80,13 +80,13 @@ def model_file(name: str, folder: Path) -> Path:
 
 def left_alone(analysis) -> tuple[float, str]:  # type: ignore[no-untyped-def]
     """The share of parameters in weights without any prunable axis, and the commonest reasons for it."""
-    from onnxprune.model.weights import is_parameter
+    from onnxprune.model.weights import is_weight
 
     touched = {occurrence.tensor for group in analysis.groups for occurrence in group.occurrences}
     total, alone = 0, 0
     reasons: Counter[str] = Counter()
     for name, value in analysis.model.graph.initializers.items():
-        if value.const_value is None or not is_parameter(value):
+        if value.const_value is None or not is_weight(value):
             continue
         total += value.const_value.size
         if name not in touched:

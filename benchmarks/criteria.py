@@ -205,17 +205,17 @@ def measured(task: tuple[str, bool, Sequence[str], bool]) -> Row:
 @click.command()
 @click.option("--models", default=",".join(MODELS), help="names, with commas")
 @click.option("--criteria", "wanted", default="", help="names, with commas (default: all)")
-@click.option("--recover", is_flag=True, help="measure after reconstruction, too: four times as long")
+@click.option("--recover", "recovered", is_flag=True, help="measure after reconstruction, too: four times as long")
 @click.option("--jobs", default=1, help="processes")
 @click.option("-o", "--output", type=click.File("w"), default="-", help="where to write the table; -: here")
-def main(models: str, wanted: str, recover_layers: bool, jobs: int, output: TextIO) -> None:
+def main(models: str, wanted: str, recovered: bool, jobs: int, output: TextIO) -> None:
     """Measure every criterion on every model and write the table."""
     from onnxprune.steps.prune.criteria.base import criteria
 
     names = models.split(",")
     whole = {name: bench_of(name).accuracy(MODELS[name]) for name in names}
     tasks = [
-        (criterion, labelled, names, recover_layers)
+        (criterion, labelled, names, recovered)
         for criterion in (wanted.split(",") if wanted else criteria.names())
         for labelled in ((True, False) if criterion in USE_LABELS else (True,))
     ]
@@ -225,7 +225,7 @@ def main(models: str, wanted: str, recover_layers: bool, jobs: int, output: Text
             rows.append(row)
             cells = (f"{name} {shown(row.accuracy[name], row.recovered[name])}" for name in names)
             print(row.criterion, *cells, sep="  ", file=sys.stderr)
-    text = to_markdown(rows, whole, recovered=recover_layers)
+    text = to_markdown(rows, whole, recovered=recovered)
     output.write(text)
 
 

@@ -19,9 +19,9 @@ from pathlib import Path
 MODELS = Path(__file__).resolve().parents[1] / "models"
 WITH_DATA = "--data models/digits_calibration.npz"
 CASES = [
-    ("digits_resnet", "--criterion l1"),
-    ("digits_resnet", "--criterion l2 --ratio 0.2"),
-    ("digits_resnet", "--criterion l2 --ratio 0.2 --recover fold"),
+    ("digits_resnet", "--criterion group-l2"),
+    ("digits_resnet", "--criterion group-l2 --ratio 0.2"),
+    ("digits_resnet", "--criterion group-l2 --ratio 0.2 --recover fold"),
     ("digits_resnet", "--data synthetic --samples 256"),
     ("digits_resnet", f"{WITH_DATA} --recover none"),
     ("digits_resnet", WITH_DATA),

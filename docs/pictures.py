@@ -153,7 +153,7 @@ def draw(
 RESULTS = Path(__file__).resolve().parent.parent / "benchmarks" / "results" / "digits.md"
 # Rows of the results, and what the reader is told about each.
 COMPARED = {
-    "digits_resnet.onnx --criterion l1": "--criterion l1 (no data)",
+    "digits_resnet.onnx --criterion group-l2": "--criterion group-l2 (no data)",
     "digits_resnet.onnx --data synthetic --samples 256": "--data synthetic (made up)",
     "digits_resnet.onnx --data models/digits_calibration.npz": "--data digits_calibration.npz",
 }

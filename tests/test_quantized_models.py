@@ -19,7 +19,7 @@ from onnxruntime.quantization.matmul_nbits_quantizer import MatMulNBitsQuantizer
 from onnxruntime.quantization.shape_inference import quant_pre_process
 
 from onnxprune.analysis.groups import Analysis
-from onnxprune.model.weights import is_parameter
+from onnxprune.model.weights import is_weight
 from onnxprune.pipeline.run import compress, inspect
 from tests.oracle import every_other_unit, judge
 
@@ -174,5 +174,5 @@ def test_weights_stay_quantized(prepared: dict[str, Path], images: npt.NDArray[A
 
     before, after = kinds(path), kinds(tmp_path / "half.onnx")
     assert all(before[name] == kind for name, kind in after.items() if name in before)
-    floats = [value for value in inspect(path).model.graph.initializers.values() if is_parameter(value)]
+    floats = [value for value in inspect(path).model.graph.initializers.values() if is_weight(value)]
     assert max(value.const_value.size for value in floats if value.dtype == 1) == 1

@@ -12,16 +12,19 @@ from onnxprune.analysis.dynamic_axes import symbol_of
 from onnxprune.analysis.groups import Analysis, Group
 from onnxprune.dims import Atom, Dim, atoms, kept_size, project
 from onnxprune.model.signature import ports_of
-from onnxprune.model.weights import is_parameter
+from onnxprune.model.weights import is_weight
 from onnxprune.ops import find_cost
 from onnxprune.ops.base import CostView, key_of
+from onnxprune.ops.traits import is_parameter, is_running_statistic
 
 ShapeOf = Callable[[str], tuple[int, ...] | None]
 
 
 @dataclass(frozen=True)
 class Cost:
-    """Parameters (entries of weights), MACs of one inference at the sizes of the analysis, weight bytes, nodes."""
+    """Parameters (entries of weights, no running statistics), MACs of one inference at the sizes of the analysis, bytes
+    of all weights, nodes.
+    """
 
     parameters: int
     macs: int
@@ -33,14 +36,17 @@ def stored_cost(model: ir.Model) -> Cost:
     """What a model holds as it stands, constants inside nodes included; its MACs need an analysis and are left at 0."""
     nodes = list(ir.traversal.RecursiveGraphIterator(model.graph))
     graphs = {node.graph for node in nodes if isinstance(node.graph, ir.Graph)} | {model.graph}
-    tensors = [value.const_value for graph in graphs for value in graph.initializers.values()]
+    values = [value for graph in graphs for value in graph.initializers.values()]
+    tensors = [value.const_value for value in values]
     for function in model.functions.values():
         nodes.extend(ir.traversal.RecursiveGraphIterator(function))
     for node in nodes:
         # not as_tensor(), which takes 100 us to make sure that it is one
         tensors += [attr.value for attr in node.attributes.values() if attr.type == ir.AttributeType.TENSOR]
-    weights = [tensor for tensor in tensors if tensor is not None and is_parameter(tensor)]
-    return Cost(sum(each.size for each in weights), 0, sum(each.nbytes for each in weights), len(nodes))
+    weights = [tensor for tensor in tensors if tensor is not None and is_weight(tensor)]
+    running = [value.const_value for value in values if value.const_value and is_running_statistic(value)]
+    parameters = sum(each.size for each in weights) - sum(each.size for each in running)
+    return Cost(parameters, 0, sum(each.nbytes for each in weights), len(nodes))
 
 
 def node_macs(node: ir.Node, shape_of: ShapeOf) -> int:
@@ -61,10 +67,10 @@ def cost_of(analysis: Analysis, kept: Mapping[Atom, int] | None = None) -> Cost:
     shape_of = shapes_after(analysis, kept)
     parameters = weight_bytes = 0
     for value in analysis.model.graph.initializers.values():
-        if value.const_value is None or not is_parameter(value):
+        if value.const_value is None or not is_weight(value):
             continue
         size = int(np.prod(shape_of(value.name or "") or (), dtype=np.int64))
-        parameters += size
+        parameters += size if is_parameter(value) else 0
         weight_bytes += (size * value.const_value.dtype.bitwidth + 7) // 8
     macs = sum(node_macs(node, shape_of) for node in ir.traversal.RecursiveGraphIterator(analysis.model.graph))
     return Cost(parameters, macs, weight_bytes, len(analysis.model.graph))

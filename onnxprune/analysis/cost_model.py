@@ -17,9 +17,10 @@ import onnx_ir as ir
 from onnxprune.analysis.cost import Cost, ShapeOf, node_macs, shapes_after
 from onnxprune.analysis.groups import Analysis
 from onnxprune.dims import Atom, atoms
-from onnxprune.model.weights import is_parameter
+from onnxprune.model.weights import is_weight
 from onnxprune.ops import find_cost
 from onnxprune.ops.base import key_of
+from onnxprune.ops.traits import is_parameter
 
 Counts = Mapping[Atom, int]
 Amounts = tuple[int, int, int]  # parameters, MACs, bytes of weights
@@ -172,15 +173,17 @@ class _Other:
 
 
 def _weights(analysis: Analysis) -> list[tuple[list[str], Callable[[ShapeOf], Amounts]]]:
-    def of(name: str, bits: int) -> Callable[[ShapeOf], Amounts]:
+    def of(value: ir.Value, bits: int) -> Callable[[ShapeOf], Amounts]:
+        name, counts = value.name or "", is_parameter(value)
+
         def amounts(shape_of: ShapeOf) -> Amounts:
             size = prod(shape_of(name) or ())
-            return size, 0, size * (bits // 8) if bits % 8 == 0 else (size * bits + 7) // 8
+            return size if counts else 0, 0, size * (bits // 8) if bits % 8 == 0 else (size * bits + 7) // 8
 
         return amounts
 
-    weights = [v for v in analysis.model.graph.initializers.values() if v.const_value is not None and is_parameter(v)]
-    return [([v.name or ""], of(v.name or "", v.const_value.dtype.bitwidth)) for v in weights if v.const_value]
+    weights = [v for v in analysis.model.graph.initializers.values() if v.const_value is not None and is_weight(v)]
+    return [([v.name or ""], of(v, v.const_value.dtype.bitwidth)) for v in weights if v.const_value]
 
 
 def _operators(analysis: Analysis) -> list[tuple[list[str], Callable[[ShapeOf], Amounts]]]:

@@ -24,7 +24,7 @@ from onnxprune.analysis.shape_inference import Shapes
 from onnxprune.analysis.shapes import infer
 from onnxprune.dims import Atom, atoms, freeze, resolve
 from onnxprune.model import graph as graphs
-from onnxprune.model.weights import is_parameter
+from onnxprune.model.weights import is_weight
 from onnxprune.ops import find_rule
 from onnxprune.ops.base import Dims, Op, Reason, RefuseError, key_of
 
@@ -129,7 +129,7 @@ def _collect_groups(analysis: Analysis) -> None:
                 found[atom].occurrences.append(Occurrence(tensor, axis, dim))
     initializers = analysis.model.graph.initializers
     analysis.groups = [
-        group for group in found.values() if any(is_parameter(initializers[each.tensor]) for each in group.occurrences)
+        group for group in found.values() if any(is_weight(initializers[each.tensor]) for each in group.occurrences)
     ]
 
 

@@ -18,7 +18,7 @@ import onnx_ir as ir
 from onnxprune.analysis.groups import Analysis
 from onnxprune.dims import Atom, atoms, resolve
 from onnxprune.model.graph import subgraphs
-from onnxprune.model.weights import is_parameter
+from onnxprune.model.weights import is_weight
 from onnxprune.ops.traits import adds, look_ups
 
 SCOPES = "pkg.torch.onnx.name_scopes"
@@ -118,7 +118,7 @@ def _parameters(value: ir.Value, activations: Set[str]) -> Iterator[ir.Value]:
         for given in producer.inputs:
             if given is not None:
                 yield from _parameters(given, activations)
-    elif value.is_initializer() and is_parameter(value):
+    elif value.is_initializer() and is_weight(value):
         yield value
 
 

@@ -33,8 +33,11 @@ def reading(tensor: ir.TensorProtocol) -> Iterator[npt.NDArray[Any]]:
         tensor.raw = None
 
 
-def is_parameter(value: ir.Value | ir.TensorProtocol) -> bool:
-    """Is an initializer a weight, rather than a shape constant or an index?"""
+def is_weight(value: ir.Value | ir.TensorProtocol) -> bool:
+    """Is an initializer a weight, rather than a shape constant or an index?
+
+    Running statistics of a normalization are weights too; `ops.traits.is_parameter` leaves them out.
+    """
     dtype = value.dtype
     if dtype is None or dtype in (ir.DataType.BOOL, ir.DataType.STRING):
         return False

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import onnx_ir as ir
 
+from onnxprune.model.weights import is_weight
 from onnxprune.ops.base import Key, attribute, key_of
 
 MICROSOFT = "com.microsoft"
@@ -99,6 +100,17 @@ def look_ups(node: ir.Node) -> list[tuple[int, int]]:
 def statistics(node: ir.Node) -> tuple[int, ...]:
     """Slots of the running mean and the running variance."""
     return _STATISTICS.get(key_of(node), ())
+
+
+def is_running_statistic(value: ir.Value) -> bool:
+    """Is an initializer a running mean or variance, and nothing else?"""
+    uses = list(value.uses())
+    return bool(uses) and all(slot in statistics(node) for node, slot in uses)
+
+
+def is_parameter(value: ir.Value) -> bool:
+    """Is an initializer a weight that training chooses, as torch counts parameters: no running statistic?"""
+    return is_weight(value) and not is_running_statistic(value)
 
 
 def runs_on_statistics(node: ir.Node) -> bool:

@@ -23,6 +23,7 @@ from onnxprune.steps.plan import Plan
 from onnxprune.steps.prune import sensitivity as measuring
 from onnxprune.steps.prune.criteria.base import Scores
 from onnxprune.steps.prune.criteria.expression import resolve_criterion
+from onnxprune.steps.prune.options import CRITERION
 from onnxprune.steps.prune.score import check_data, score_with
 from onnxprune.steps.prune.step import Prune, nothing_to_prune
 from onnxprune.steps.recover.infer_plan import check_fit, find_plan
@@ -140,7 +141,7 @@ def score(
     Args:
         model: as for `compress`; it is only read.
         criterion: name of the score, like "l1", a combination like "l2*0.7+random*0.3", or a function; None: the one
-            that `compress` takes, obs with data and l1 without.
+            that `compress` takes, obs with data and group-l2 without.
         data: calibration data, for criteria that need more than the weights.
         only: kinds or name patterns to score (empty: all).
         skip: kinds or name patterns to leave out.
@@ -167,7 +168,7 @@ def sensitivity(
     data: Any,
     *,
     ratios: Sequence[float] = measuring.RATIOS,
-    criterion: Any = "l1",
+    criterion: Any = CRITERION,
     recover: str | None = None,
     only: str | Sequence[str] = (),
     skip: str | Sequence[str] = (),

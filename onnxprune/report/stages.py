@@ -17,7 +17,8 @@ from onnxprune.analysis.groups import Analysis
 from onnxprune.analysis.names import layer_name
 from onnxprune.dims import Atom, atoms, kept_size
 from onnxprune.model.graph import operator_names, reads
-from onnxprune.model.weights import is_parameter
+from onnxprune.model.weights import is_weight
+from onnxprune.ops.traits import is_parameter
 
 
 @dataclass
@@ -93,7 +94,7 @@ def _unique(items: Iterable[Any]) -> tuple[Any, ...]:
 def _is_matrix(analysis: Analysis, weight: str) -> bool:
     value = analysis.model.graph.initializers.get(weight)
     shape = analysis.shapes.shapes.get(weight, ())
-    return value is not None and is_parameter(value) and sum(size > 1 for size in shape) > 1
+    return value is not None and is_weight(value) and sum(size > 1 for size in shape) > 1
 
 
 def _draw(

@@ -2,7 +2,8 @@
 
 Two kinds. What a unit contributes: imagine all that it gives to its readers multiplied by a gate of 1. The derivative
 of a sample's loss by the gate is the sum, over all that is read, of activation times gradient. What a weight
-contributes: weight times gradient and the like, summed up over all but one axis, for scores that are sums over weights.
+contributes: weight times gradient and the like, summed up over all axes but those that units lie along, for scores that
+are sums over weights.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ import torch
 from torch import Tensor
 
 from onnxprune.analysis.groups import Analysis, Group
+from onnxprune.analysis.owned import Axes, owned_axes
 from onnxprune.data.base import Batch, Data, length_of
 from onnxprune.dims import Atom, atoms
 from onnxprune.errors import ModelError, UsageError
@@ -31,7 +33,7 @@ from onnxprune.statistics.sites import SitePlace, find_sites
 from onnxprune.support.messages import one_line
 
 Sums = npt.NDArray[np.float64]
-AxisSums = dict[tuple[str, int], Sums]
+AxisSums = dict[tuple[str, Axes], Sums]
 T = TypeVar("T")
 
 
@@ -106,7 +108,7 @@ class Gradients:
         with _reads_apart(analysis) as reads:
             self._reads: dict[SitePlace, list[str]] = reads
             self._model = _moved(TorchModel(analysis.model), device)
-        self._axes = sorted({(place.tensor, place.axis) for group in analysis.groups for place in group.occurrences})
+        self._axes = owned_axes(analysis.groups)
 
     def contributions(self, group: Group, *, drawn: bool) -> Contributions | None:
         """What the units of a group contribute to the loss; None where nothing reads them.
@@ -126,7 +128,7 @@ class Gradients:
         return self._once("changes", self._changes).get(group.atom)
 
     def sensitivity(self) -> AxisSums:
-        """Size of weight * gradient, the mean over batches, summed over all axes of a weight but one."""
+        """Size of weight * gradient, the mean over batches, summed as `analysis.owned.sum_owned` asks."""
         return self._once("sensitivity", lambda: self._summed(self._sensitivities()))
 
     def gradient_flow(self) -> AxisSums:
@@ -199,8 +201,7 @@ class Gradients:
     # -- weights: each yields the samples of a batch, and scores to add for every weight
 
     def _weights(self) -> dict[str, Tensor]:
-        wanted = {tensor for tensor, _ in self._axes}
-        return {name: weight for name, weight in self._model.weights.items() if name in wanted}
+        return {name: weight for name, weight in self._model.weights.items() if name in self._axes}
 
     def _sensitivities(self) -> Iterator[tuple[int, dict[str, Tensor]]]:
         weights = self._weights()
@@ -251,17 +252,17 @@ class Gradients:
         return self._summed([(1, _each(weights, _gradients(flows, list(weights.values())), torch.mul))])
 
     def _summed(self, scores: Any) -> AxisSums:
-        """The mean over samples of scores per weight, summed over all axes but one."""
+        """The mean over samples of scores per weight, summed over all axes but those of `owned_axes`."""
         total: AxisSums = {}
         count = 0
         for samples, found in scores:
             count += samples
-            for tensor, axis in self._axes:
-                if tensor in found:
-                    others = [other for other in range(found[tensor].ndim) if other != axis]
-                    part = found[tensor].double()
+            for tensor, scored in found.items():
+                for axes in self._axes[tensor]:
+                    others = [other for other in range(scored.ndim) if other not in axes]
+                    part = scored.double()
                     sums = (part.sum(others) if others else part).cpu().numpy()
-                    total[tensor, axis] = total.get((tensor, axis), 0.0) + sums
+                    total[tensor, axes] = total.get((tensor, axes), 0.0) + sums
         return {key: sums / count for key, sums in total.items()}
 
 

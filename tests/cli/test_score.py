@@ -74,7 +74,7 @@ def test_file_holds_what_standard_output_does(model: Path, name: str) -> None:
 
 def test_csv(model: Path) -> None:
     rows = list(csv.DictReader(run("score", model, "--csv").stdout.splitlines()))
-    for group, values in score(model, "l1").items():
+    for group, values in score(model, "group-l2").items():
         assert [float(row["score"]) for row in rows if row["group"] == group] == values.tolist()
 
 

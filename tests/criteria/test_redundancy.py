@@ -163,5 +163,5 @@ def test_blocks_hold_every_entry_of_a_unit_once(digits: dict[str, Path], monkeyp
         for group in analysis.groups:
             for place in reader.filters(group):
                 squares = sum(np.square(block).sum(axis=1) for block in reader.unit_blocks(place, group.atom))
-                expected = project(place.dim, reader.axis_sums(place.tensor, place.axis, 2))[group.atom]
+                expected = project(place.dim, reader.axis_sums(place.tensor, (place.axis,), 2))[group.atom]
                 np.testing.assert_allclose(squares, expected, rtol=1e-5)

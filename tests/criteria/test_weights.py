@@ -1,4 +1,4 @@
-"""l1 and l2 against plain numpy on the slices that belong to a unit, written out by hand."""
+"""Sizes of weights against plain numpy on the slices that belong to a unit, written out by hand."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def root_mean_square(slices: Slices) -> float:
     return float(np.sqrt(np.square(np.concatenate([part.ravel() for part in slices]).astype(np.float64)).mean()))
 
 
-CRITERIA = pytest.mark.parametrize(("criterion", "norm"), [("l1", mean_absolute), ("l2", root_mean_square)])
+CRITERIA = pytest.mark.parametrize(("criterion", "norm"), [("group-l1", mean_absolute), ("group-l2", root_mean_square)])
 Norm = Callable[[Slices], float]
 
 
@@ -47,7 +47,7 @@ def test_neurons_of_a_perceptron(build: Build, criterion: str, norm: Norm) -> No
 
 @CRITERIA
 def test_channels_of_a_convolution(build: Build, criterion: str, norm: Norm) -> None:
-    """A channel owns its filter, its normalization, and a slice of every filter that reads it."""
+    """A channel owns its filter, scale and shift, and a slice of every filter that reads it; no running statistics."""
     path = build("""
         net (float[batch, 3, 6, 6] x) => (float[batch, 4, 6, 6] y)
         <float[8, 3, 3, 3] w, float[8] scale, float[8] shift, float[8] mean, float[8] var = {1, 2, 3, 4, 5, 6, 7, 8},
@@ -58,8 +58,70 @@ def test_channels_of_a_convolution(build: Build, criterion: str, norm: Norm) -> 
         }
     """)
     w = weights(path)
-    norms = ["scale", "shift", "mean", "var"]
-    expected = [norm([w["w"][i], w["v"][:, i], *(w[name][i : i + 1] for name in norms)]) for i in range(8)]
+    expected = [norm([w["w"][i], w["v"][:, i], w["scale"][i : i + 1], w["shift"][i : i + 1]]) for i in range(8)]
+    np.testing.assert_allclose(score(path, criterion)["w"], expected, rtol=1e-6)
+
+
+@pytest.mark.parametrize("criterion", ["l0", "l1", "l2", "group-l1", "group-l2", "lamp", "bn-scale"])
+def test_running_statistics_are_no_weights(build: Build, criterion: str) -> None:
+    net = """
+        net (float[batch, 3, 6, 6] x) => (float[batch, 4, 6, 6] y)
+        <float[8, 3, 3, 3] w, float[8] scale, float[8] shift, float[8] mean, float[8] var = {VAR}, float[4, 8, 1, 1] v>
+        { h = Conv<pads = [1, 1, 1, 1]>(x, w)  n = BatchNormalization(h, scale, shift, mean, var)  y = Conv(n, v) }
+    """
+    variances = ("1, 2, 3, 4, 5, 6, 7, 8", "90, 80, 70, 60, 50, 40, 30, 20")
+    one, other = (build(net.replace("VAR", each), name=str(i)) for i, each in enumerate(variances))
+    np.testing.assert_array_equal(score(one, criterion)["w"], score(other, criterion)["w"])
+
+
+@pytest.mark.parametrize(
+    ("criterion", "norm"), [("l1", lambda f: np.abs(f).sum()), ("l2", lambda f: np.sqrt(np.square(f).sum()))]
+)
+def test_l1_and_l2_are_those_of_the_filter_alone(
+    build: Build, criterion: str, norm: Callable[[np.ndarray], float]
+) -> None:
+    """Li et al. and He et al. rank by the filter: no bias, no normalization, nothing of what reads the channel."""
+    path = build("""
+        net (float[batch, 3, 6, 6] x) => (float[batch, 4, 6, 6] y)
+        <float[8, 3, 3, 3] w, float[8] b, float[8] scale, float[8] shift, float[8] mean,
+         float[8] var = {1, 2, 3, 4, 5, 6, 7, 8}, float[4, 8, 1, 1] v>
+        {
+            h = Conv<pads = [1, 1, 1, 1]>(x, w, b)  n = BatchNormalization(h, scale, shift, mean, var)
+            y = Conv(n, v)
+        }
+    """)
+    expected = [norm(each.astype(np.float64)) for each in weights(path)["w"]]
+    np.testing.assert_allclose(score(path, criterion)["w"], expected, rtol=1e-6)
+
+
+def test_l1_of_a_residual_stream_adds_all_filters_that_write_it(build: Build) -> None:
+    path = build("""
+        net (float[batch, 5] x) => (float[batch, 3] y)
+        <float[5, 8] w, float[8, 8] u, float[8, 3] v>
+        { h = MatMul(x, w)  k = MatMul(h, u)  s = Add(h, k)  y = MatMul(s, v) }
+    """)
+    w = weights(path)
+    expected = np.abs(w["w"]).sum(0) + np.abs(w["u"]).sum(0)
+    np.testing.assert_allclose(score(path, "l1")["w"], expected, rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("criterion", "power"), [("group-l1", 1), ("group-l2", 2), ("lamp", 2)], ids=["group-l1", "group-l2", "lamp"]
+)
+def test_an_entry_that_row_and_column_share_counts_once(build: Build, criterion: str, power: int) -> None:
+    """A square weight on a residual stream."""
+    path = build("""
+        net (float[batch, 5] x) => (float[batch, 3] y)
+        <float[5, 4] w, float[4, 4] u, float[4, 3] v>
+        { h = MatMul(x, w)  k = MatMul(h, u)  s = Add(h, k)  y = MatMul(s, v) }
+    """)
+    w = {name: np.abs(each.astype(np.float64)) ** power for name, each in weights(path).items()}
+    u = w["u"]
+    total = w["w"].sum(0) + w["v"].sum(1) + u.sum(0) + u.sum(1) - np.diag(u)
+    mean = total / (5 + 3 + 7)
+    expected = {"group-l1": mean, "group-l2": np.sqrt(mean)}.get(criterion)
+    if expected is None:
+        expected = np.array([each / total[total >= each].sum() for each in total])
     np.testing.assert_allclose(score(path, criterion)["w"], expected, rtol=1e-6)
 
 
@@ -81,7 +143,7 @@ def test_heads_and_head_entries_of_fused_attention(build: Build, criterion: str,
 def test_hidden_units_of_an_lstm(build: Build, criterion: str, norm: Norm) -> None:
     """A hidden unit owns a row in each of four gates, of input and recurrence, and a column of the recurrence.
 
-    Where row and column cross, the unit owns an entry twice, and it counts twice.
+    Where row and column cross, the entry counts once.
     """
     path = build("""
         net (float[5, batch, 3] x) => (float[5, batch, 2] y)
@@ -90,7 +152,10 @@ def test_hidden_units_of_an_lstm(build: Build, criterion: str, norm: Norm) -> No
     """)
     w = weights(path)
     gates = [w["w"].reshape(4, 8, 3), w["r"].reshape(4, 8, 8), w["b"].reshape(8, 8)]
-    expected = [norm([gate[:, i] for gate in gates] + [w["r"][:, :, i], w["v"][i]]) for i in range(8)]
+    expected = []
+    for i in range(8):
+        column = np.delete(w["r"].reshape(4, 8, 8), i, axis=1)[:, :, i]
+        expected.append(norm([gate[:, i] for gate in gates] + [column, w["v"][i]]))
     (found,) = score(path, criterion).values()
     np.testing.assert_allclose(found, expected, rtol=1e-6)
 
@@ -103,7 +168,7 @@ def test_indices_do_not_count(build: Build) -> None:
         { h = MatMul(x, w)  g = Gather<axis = 1>(h, order)  y = MatMul(g, v) }
     """)
     w = weights(path)
-    found = score(path, "l1")
+    found = score(path, "group-l1")
     assert list(found) == ["w", "w#2"]
     for start, values in zip((0, 4), found.values(), strict=True):
         expected = [mean_absolute([w["w"][:, i], w["v"][(i + 4) % 8]]) for i in range(start, start + 4)]
@@ -121,13 +186,13 @@ def test_half_precision_is_summed_in_full(build: Build) -> None:
         w=np.full((5, 8), 300),
         v=np.full((8, 3), 300),
     )
-    np.testing.assert_allclose(score(path, "l2")["w"], 300)
+    np.testing.assert_allclose(score(path, "group-l2")["w"], 300)
 
 
 def test_sums_by_blocks_equal_sums_at_once(digits: dict[str, Path], monkeypatch: pytest.MonkeyPatch) -> None:
-    whole = score(digits["transformer"], "l1")
+    whole = score(digits["transformer"], "group-l1")
     monkeypatch.setattr(base, "_CHUNK_BYTES", 100)
-    for group, values in score(digits["transformer"], "l1").items():
+    for group, values in score(digits["transformer"], "group-l1").items():
         np.testing.assert_allclose(values, whole[group], rtol=1e-6)
 
 
@@ -136,7 +201,7 @@ def test_unsigned_weights_count_from_the_middle_of_their_range() -> None:
     shifted = (signed.astype(np.int16) + 128).astype(np.uint8)
     for power in (1, 2):
         for one, other in zip(
-            *(base._axis_sums(array, [0, 1], power).values() for array in (signed, shifted)), strict=True
+            *(base._axis_sums(array, [(0,), (1,)], power).values() for array in (signed, shifted)), strict=True
         ):
             np.testing.assert_array_equal(one, other)
 

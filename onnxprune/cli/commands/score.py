@@ -23,8 +23,8 @@ _FORMATS = (".csv", ".json")
     "score",
     cls=SectionCommand,
     epilog=examples(
-        "onnxprune score model.onnx --criterion l2 --plot scores.svg",
-        "onnxprune score model.onnx --criterion 'l2*0.7+cosine*0.3' -o scores.csv",
+        "onnxprune score model.onnx --criterion group-l2 --plot scores.svg",
+        "onnxprune score model.onnx --criterion 'group-l2*0.7+cosine*0.3' -o scores.csv",
         "onnxprune score model.onnx --criterion obs --data samples.npz --samples 256 --json",
     ),
 )

@@ -66,6 +66,7 @@ def command(
     with told.progress() as progress:
         from onnxprune.pipeline.run import sensitivity
         from onnxprune.report.sensitivity import sensitivity_document, show_sensitivity
+        from onnxprune.steps.prune.options import CRITERION
         from onnxprune.support.cache import default_cache
         from onnxprune.support.files import staged_text
 
@@ -79,7 +80,7 @@ def command(
             model,
             data,
             ratios=ratios,
-            criterion=criterion or "l1",
+            criterion=criterion or CRITERION,
             recover=recover,
             only=only,
             skip=skip,

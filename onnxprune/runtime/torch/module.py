@@ -10,7 +10,7 @@ import numpy as np
 import onnx_ir as ir
 
 from onnxprune.errors import MissingExtraError, ModelError, UsageError
-from onnxprune.ops.traits import statistics
+from onnxprune.ops.traits import is_running_statistic
 
 try:
     import torch
@@ -89,7 +89,7 @@ class TorchModel(torch.nn.Module):
             (self._defaults if key in self._inputs else context.constants)[key] = tensor
             return
         slot = self._slots[key] = _free(f"{key.replace('.', '/')}:", set(self._slots.values()))
-        if _is_statistic(value):
+        if is_running_statistic(value):
             self._statistics.append(key)
             self.register_buffer(slot, tensor)
         else:
@@ -278,12 +278,6 @@ def _initializers(graph: ir.Graph, context: RunContext) -> Iterator[tuple[str, i
     for node in graph:
         for body in subgraphs(node):
             yield from _initializers(body, context)
-
-
-def _is_statistic(value: ir.Value) -> bool:
-    """Is it read as the running mean or variance of BatchNormalizations, and by nobody else?"""
-    uses = list(value.uses())
-    return bool(uses) and all(slot in statistics(node) for node, slot in uses)
 
 
 def _free(name: str, taken: Collection[str]) -> str:

@@ -12,7 +12,7 @@ from onnxprune.analysis import cost
 from onnxprune.dims import Dim, kept_size
 from onnxprune.errors import TargetError
 from onnxprune.model.file import file_bytes
-from onnxprune.model.weights import is_parameter
+from onnxprune.model.weights import is_weight
 from onnxprune.steps.prune.allocation.base import AllocationProblem, Lost
 from onnxprune.steps.prune.planner import Planner
 from onnxprune.steps.prune.targets import CHEAP, Met, Outcome, Target, format_quantity
@@ -150,7 +150,7 @@ def frozen_text(planner: Planner) -> str:
     shape_of = cost.shapes_after(analysis, planner.problem.kept(planner.lost(1.0)))
     sizes = {}
     for value in analysis.model.graph.initializers.values():
-        if is_parameter(value):
+        if is_weight(value):
             sizes[value.name or ""] = prod(shape_of(value.name or "") or ())
     reasons: dict[str, list[str]] = {}
     for axis in analysis.frozen:

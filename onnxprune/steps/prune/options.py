@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from onnxprune.steps.prune.criteria.base import Criterion
 
 _HOW_MUCH, _CHOICE = "How much", "Which units"
-_CRITERION, _CRITERION_ON_DATA = "l1", "obs"
+CRITERION, CRITERION_ON_DATA = "group-l2", "obs"
 
 
 def _criteria() -> list[str]:
@@ -36,7 +36,7 @@ class PruneOptions:
 
     criterion: str | Callable[..., Any] | None = option(
         None,
-        "Score of a unit, see: onnxprune list criteria; obs with data, l1 without.",
+        "Score of a unit, see: onnxprune list criteria; obs with data, group-l2 without.",
         metavar="NAME",
         function=True,
         offers=_criteria,
@@ -100,7 +100,7 @@ class PruneOptions:
         """The criterion, with or without data at hand. Raises UsageError where it cannot be read."""
         from onnxprune.steps.prune.criteria.expression import resolve_criterion
 
-        return resolve_criterion(self.criterion or (_CRITERION_ON_DATA if data else _CRITERION))
+        return resolve_criterion(self.criterion or (CRITERION_ON_DATA if data else CRITERION))
 
     @property
     def targets(self) -> list[Target]:

@@ -17,7 +17,7 @@ import onnx_ir as ir
 from onnxprune.analysis.groups import Analysis
 from onnxprune.analysis.names import TORCH_NAME, bias_behind, torch_module
 from onnxprune.dims import Mask, keep_mask
-from onnxprune.model.weights import is_parameter
+from onnxprune.model.weights import is_weight
 from onnxprune.ops.traits import parameters, turned_weight
 from onnxprune.steps.plan import Plan
 
@@ -47,7 +47,7 @@ def cuts(analysis: Analysis, plan: Plan) -> list[Cut]:
     found = []
     for name, value in analysis.model.graph.initializers.items():
         dims = analysis.dims.get(name)
-        if not is_parameter(value) or dims is None:
+        if not is_weight(value) or dims is None:
             continue
         masks = {axis: mask for axis, mask in enumerate(keep_mask(dim, keep) for dim in dims) if not mask.all()}
         if masks:

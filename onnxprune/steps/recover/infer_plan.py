@@ -18,7 +18,7 @@ from onnxprune.analysis.groups import Analysis
 from onnxprune.analysis.layers import Array, read
 from onnxprune.dims import Atom, Dim, Mask, atoms, describe, keep_mask, kept_size, units_of
 from onnxprune.errors import PlanError
-from onnxprune.model.weights import is_parameter
+from onnxprune.model.weights import is_weight
 from onnxprune.steps.plan import Plan, plan_from_masks
 
 _ADVICE = "give the plan that was used with --plan"
@@ -81,7 +81,7 @@ def _shared_weights(original: Analysis, pruned: Analysis) -> Iterator[tuple[str,
 def _read_weights(analysis: Analysis) -> Iterator[tuple[tuple[str, int], ir.Value]]:
     for _, node in analysis.operators:
         for slot, value in enumerate(node.inputs):
-            if value is not None and value.const_value is not None and is_parameter(value):
+            if value is not None and value.const_value is not None and is_weight(value):
                 yield (node.outputs[0].name or "", slot), value
 
 

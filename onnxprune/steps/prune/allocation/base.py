@@ -18,7 +18,7 @@ from onnxprune.analysis.cost import Cost
 from onnxprune.analysis.cost_model import CostTerms
 from onnxprune.analysis.groups import Analysis, Group
 from onnxprune.dims import Atom, Mask
-from onnxprune.model.weights import is_parameter
+from onnxprune.model.weights import is_weight
 from onnxprune.support.registry import Registry, summary
 
 Scores = npt.NDArray[np.float64]
@@ -135,7 +135,7 @@ class AllocationProblem:
             shapes = {
                 place.tensor: initializers[place.tensor].const_value.shape.numpy()  # type: ignore[union-attr]
                 for place in group.occurrences
-                if is_parameter(initializers[place.tensor])
+                if is_weight(initializers[place.tensor])
             }
             counts[group.id] = max(1, sum(sum(size > 1 for size in shape) > 1 for shape in shapes.values()))
         return counts

@@ -15,11 +15,13 @@ import numpy.typing as npt
 import onnx_ir as ir
 
 from onnxprune.analysis.groups import Analysis, Group, Occurrence
+from onnxprune.analysis.owned import Axes, owned_axes, sum_owned
 from onnxprune.analysis.producers import producing
-from onnxprune.dims import Atom, project, units_of
+from onnxprune.dims import Atom, units_of
 from onnxprune.errors import MissingExtraError, UsageError
-from onnxprune.model.weights import is_parameter, reading
+from onnxprune.model.weights import reading
 from onnxprune.ops.dequantize import entries_each, is_scale, real_weights
+from onnxprune.ops.traits import is_parameter
 from onnxprune.statistics.activations import Activations
 from onnxprune.support.registry import Registry, summary
 
@@ -40,34 +42,40 @@ class WeightReader:
     def __init__(self, analysis: Analysis) -> None:
         self._analysis = analysis
         self._initializers = analysis.model.graph.initializers
-        self._sums: dict[tuple[str, int], dict[int, Scores]] = {}
-        self._axes: dict[str, set[int]] = {}
-        for group in analysis.groups:
-            for occurrence in group.occurrences:
-                self._axes.setdefault(occurrence.tensor, set()).add(occurrence.axis)
+        self._sums: dict[tuple[str, int], dict[Axes, Scores]] = {}
+        self._axes = owned_axes(analysis.groups)
 
-    def is_weight(self, tensor: str) -> bool:
-        """Does the tensor hold parameters (rather than indices or shapes)?"""
+    def is_parameter(self, tensor: str) -> bool:
+        """Does the tensor hold parameters, rather than indices, shapes, running statistics or scales of integers?"""
         value = self._initializers[tensor]
         return is_parameter(value) and not is_scale(value)
+
+    def parameters(self, group: Group) -> list[Occurrence]:
+        """Where the group occurs in parameters."""
+        return [place for place in group.occurrences if self.is_parameter(place.tensor)]
+
+    def entries(self, tensor: str, axes: Axes) -> Scores:
+        """How many weights each entry along `axes` stands for: as `axis_sums`, of ones."""
+        shape = [self._shape(tensor)[axis] for axis in axes]
+        return np.full(shape, self.size(tensor) / max(1, prod(shape)))
 
     def size(self, tensor: str) -> int:
         """The number of weights in a tensor."""
         return prod(self._shape(tensor)) * entries_each(self._initializers[tensor])
 
-    def axis_sums(self, tensor: str, axis: int, power: int) -> Scores:
-        """Sum |w|^power over all other axes: float64, shape [size of `axis`].
+    def axis_sums(self, tensor: str, axes: Axes, power: int) -> Scores:
+        """Sum |w|^power over all other axes: float64, an axis for each of `axes`.
 
         Power 0 counts the weights above NEGLIGIBLE times the root mean square of the tensor.
         """
         if (tensor, power) not in self._sums:
             negligible = 0.0
             if power == 0:
-                squares = self.axis_sums(tensor, axis, 2).sum() / max(1, self.size(tensor))
+                squares = self.axis_sums(tensor, axes, 2).sum() / max(1, self.size(tensor))
                 negligible = NEGLIGIBLE * float(np.sqrt(squares)) if np.isfinite(squares) else 0.0
             with self._reading(tensor) as array:
-                self._sums[tensor, power] = _axis_sums(array, sorted(self._axes[tensor]), power, negligible)
-        return self._sums[tensor, power][axis]
+                self._sums[tensor, power] = _axis_sums(array, self._axes[tensor], power, negligible)
+        return self._sums[tensor, power][axes]
 
     def filters(self, group: Group) -> list[Occurrence]:
         """The weights that make the units: those whose axis comes out of an operator, of two axes or more.
@@ -75,7 +83,7 @@ class WeightReader:
         Biases and normalizations, one number per unit, are left out: they would weigh nothing beside the filters, or
         everything beside small ones. A group that no such weight makes has those that read it, else all it has.
         """
-        weights = [place for place in group.occurrences if self.is_weight(place.tensor)]
+        weights = self.parameters(group)
         matrices = [place for place in weights if sum(size > 1 for size in self._shape(place.tensor)) > 1]
         made = [place for place in matrices if (place.tensor, place.axis) in self._producing]
         return made or matrices or weights
@@ -121,14 +129,14 @@ class WeightReader:
 
 
 def _axis_sums(
-    array: npt.NDArray[np.generic], axes: list[int], power: int, negligible: float = 0.0
-) -> dict[int, Scores]:
-    """The sums for some axes in one walk over blocks of the first one, so that a block stays in the cache.
+    array: npt.NDArray[np.generic], wanted: Sequence[Axes], power: int, negligible: float = 0.0
+) -> dict[Axes, Scores]:
+    """The sums for some sets of axes in one walk over blocks of the first one, so that a block stays in the cache.
 
     The other axes (a convolution's window) are summed away first; blocks are summed in float32, their sums in float64.
     """
-    sums = {axis: np.zeros(array.shape[axis]) for axis in axes}
-    rest = tuple(axis for axis in range(1, array.ndim) if axis not in axes)
+    sums = {axes: np.zeros([array.shape[axis] for axis in axes]) for axes in wanted}
+    rest = tuple(axis for axis in range(1, array.ndim) if not any(axis in axes for axes in wanted))
     middle = _middle(array.dtype)
     rows = max(1, _CHUNK_BYTES // max(1, array[:1].nbytes))
     for start in range(0, array.shape[0], rows):
@@ -139,13 +147,13 @@ def _axis_sums(
         elif power == 2:
             np.multiply(block, block, out=block)
         block = block.sum(axis=rest, keepdims=True)
-        for axis in axes:
-            others = tuple(i for i in range(array.ndim) if i != axis)
+        for axes in wanted:
+            others = tuple(i for i in range(array.ndim) if i not in axes)
             part = block.sum(axis=others, dtype=np.float64)
-            if axis == 0:
-                sums[0][start : start + rows] = part
+            if 0 in axes:
+                sums[axes][start : start + rows] = part
             else:
-                sums[axis] += part
+                sums[axes] += part
     return sums
 
 
@@ -289,8 +297,6 @@ def one_by_one(similar: Scores, sizes: Scores) -> Scores:
 
 def weight_sizes(group: Group, context: ScoringContext) -> Scores:
     """Root of the summed squares of a unit's weights: what criteria on data score a group by that no data reaches."""
-    total = np.zeros(group.units)
-    for place in group.occurrences:
-        if context.weights.is_weight(place.tensor):
-            total += project(place.dim, context.weights.axis_sums(place.tensor, place.axis, 2))[group.atom]
+    weights = context.weights
+    total = sum_owned(group, lambda tensor, axes: weights.axis_sums(tensor, axes, 2), weights.parameters(group))
     return np.sqrt(np.nan_to_num(total, posinf=np.finfo(np.float64).max))

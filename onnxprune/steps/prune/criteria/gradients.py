@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from onnxprune.analysis.groups import Group
-from onnxprune.dims import project
+from onnxprune.analysis.owned import sum_owned
 from onnxprune.steps.prune.criteria.base import Scores, ScoringContext, criterion, weight_sizes
 
 if TYPE_CHECKING:
@@ -145,9 +145,7 @@ def obd(group: Group, context: ScoringContext) -> Scores:
 
 def _sum(group: Group, context: ScoringContext, sums: AxisSums) -> Scores:
     """Of a score per weight, over all weights that belong to a unit; their sizes where none can be differentiated."""
-    places = [place for place in group.occurrences if (place.tensor, place.axis) in sums]
+    places = [place for place in group.occurrences if (place.tensor, (place.axis,)) in sums]
     if not places:
         return weight_sizes(group, context)
-    parts = [project(place.dim, sums[place.tensor, place.axis])[group.atom] for place in places]
-    total: Scores = np.sum(parts, axis=0)
-    return np.nan_to_num(total)
+    return np.nan_to_num(sum_owned(group, lambda tensor, axes: sums[tensor, axes], places))
