@@ -22,6 +22,7 @@ import numpy as np
 import onnx
 import onnx.parser
 import pytest
+from hypothesis import settings
 
 from onnxprune.support import registry as registries_module
 from onnxprune.support.registry import Registry
@@ -30,6 +31,10 @@ ROOT = Path(__file__).resolve().parents[1]
 SHARED = Path(os.environ.get("ONNXPRUNE_SHARED") or ROOT.parent / "shared")
 
 Build = Callable[..., Path]
+
+# A busy machine is no fault: how long an example takes says nothing.
+settings.register_profile("untimed", deadline=None)
+settings.load_profile("untimed")
 
 
 @contextlib.contextmanager

@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 from onnxprune.data.batch import Array as Array
 from onnxprune.data.batch import Batch as Batch
@@ -110,6 +111,21 @@ Start = Callable[[], Iterator[Batch]]
 
 
 @dataclass(frozen=True)
+class SourceSample:
+    """Seven samples for the contract tests.
+
+    Fields:
+        spec: what `--data` would be.
+        ports: of a model that takes them, its batch axis dynamic.
+        options: of `load_data`.
+    """
+
+    spec: str
+    ports: tuple[Port, ...]
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
 class Source:
     """A kind of data.
 
@@ -117,6 +133,7 @@ class Source:
         accepts: what it is, for the message that lists all of them.
         recognizes: whether a request is for this kind; sources are asked in the order of their names.
         open: a function that starts a pass over chunks. Raises DataError for what can be known to be wrong.
+        sample: writes seven samples into a folder, which is the current one.
         options: which of `labels`, `images` and `tokenizer` mean something for it.
         batched: chunks are taken as the batches that they are, instead of being joined and cut.
         parts: it can read a part of its samples in a part of the time, and gives chunks of one sample.
@@ -125,6 +142,7 @@ class Source:
     accepts: str
     recognizes: Callable[[SampleRequest], bool]
     open: Callable[[SampleRequest], Start]
+    sample: Callable[[Path], SourceSample]
     options: tuple[str, ...]
     batched: bool
     parts: bool = False
@@ -143,6 +161,7 @@ def source(
     accepts: str,
     recognizes: Callable[[SampleRequest], bool],
     *,
+    sample: Callable[[Path], SourceSample],
     options: tuple[str, ...] = (),
     batched: bool = False,
     parts: bool = False,
@@ -150,7 +169,7 @@ def source(
     """Decorator: register a function that opens data; see Source for the arguments."""
 
     def register(opens: Callable[[SampleRequest], Start]) -> Callable[[SampleRequest], Start]:
-        SOURCES.register(name)(Source(accepts, recognizes, opens, options, batched, parts))
+        SOURCES.register(name)(Source(accepts, recognizes, opens, sample, options, batched, parts))
         return opens
 
     return register

@@ -23,8 +23,6 @@ from tests.conftest import Build
 
 MEASURED = [name for name in allocations.names() if allocations[name].needs]
 COMPUTED = [name for name in allocations.names() if not allocations[name].needs]
-# These decide by order of units, so that a higher strength takes the same units and more.
-NESTED = ["auto", "global", "greedy", "isomorphic", "uniform"]
 
 STRENGTHS = st.floats(0, 1)
 
@@ -398,7 +396,7 @@ def test_a_higher_strength_never_takes_less(
     asked = problem(request.getfixturevalue(name))
     family = allocations[scope](asked)
     low, high = (family(t) for t in sorted(strengths))
-    if scope in NESTED:
+    if allocations[scope].nested:
         assert all(count <= high.get(group, 0) for group, count in low.items())
     else:
         uniform = allocations["uniform"](asked)

@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 import pytest
 
-from onnxprune.data.base import SOURCES
 from onnxprune.data.pixels import ImageOptions
 from onnxprune.errors import DataError, MissingExtraError, UsageError
 from onnxprune.model.signature import Port
@@ -32,10 +31,6 @@ X = np.arange(30, dtype=np.float32).reshape(10, 3)
 def saved(folder: Path, **arrays: Any) -> Path:
     np.savez(folder / "data.npz", **arrays)
     return folder / "data.npz"
-
-
-def test_the_sources_are_files() -> None:
-    assert SOURCES.names() == ["arrays", "images", "python", "synthetic", "tables", "text"]
 
 
 @pytest.mark.parametrize(

@@ -14,9 +14,10 @@ from typing import IO
 
 import numpy as np
 
-from onnxprune.data.base import Array, Batch, SampleRequest, Start, source
+from onnxprune.data.base import Array, Batch, SampleRequest, SourceSample, Start, source
 from onnxprune.data.columns import Column, chunks, inputs_of, is_sample, label_column, one_label, one_sample
 from onnxprune.errors import DataError
+from onnxprune.model.signature import Port
 from onnxprune.support.messages import one_line
 
 _SUFFIXES = {".npy", ".npz"}
@@ -76,10 +77,17 @@ def _recognizes(request: SampleRequest) -> bool:
     return path.suffix in _SUFFIXES or (path.is_dir() and any(file.suffix in _SUFFIXES for file in path.iterdir()))
 
 
+def _sample(folder: Path) -> SourceSample:
+    x = np.arange(21, dtype=np.float32).reshape(7, 3)
+    np.savez(folder / "rows.npz", x=x, y=np.arange(7))
+    return SourceSample("rows.npz", (Port("x", "tensor(float)", ("batch", 3)),), {"labels": "y"})
+
+
 @source(
     "arrays",
     "an .npz file with an array for each input, or a folder of .npy or .npz files",
     _recognizes,
+    sample=_sample,
     options=("labels",),
 )
 def open_arrays(request: SampleRequest) -> Start:

@@ -9,8 +9,9 @@ from pathlib import Path
 import numpy as np
 
 from onnxprune.data import pixels
-from onnxprune.data.base import Batch, SampleRequest, Start, source
+from onnxprune.data.base import Batch, SampleRequest, SourceSample, Start, source
 from onnxprune.errors import DataError
+from onnxprune.model.signature import Port
 
 SUFFIXES = {".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp"}
 
@@ -33,10 +34,21 @@ def _recognizes(request: SampleRequest) -> bool:
     return any(_is_image(file) for place in places for file in place.iterdir())
 
 
+def _sample(folder: Path) -> SourceSample:
+    from PIL import Image
+
+    for index in range(7):
+        (folder / "photos" / str(index % 2)).mkdir(parents=True, exist_ok=True)
+        pixels = np.random.default_rng(index).integers(0, 255, (8, 8, 3)).astype(np.uint8)
+        Image.fromarray(pixels).save(folder / "photos" / str(index % 2) / f"{index}.png")
+    return SourceSample("photos", (Port("pixels", "tensor(float)", ("batch", 3, 8, 8)),))
+
+
 @source(
     "images",
     "a folder of images, or of a folder of images for each class",
     _recognizes,
+    sample=_sample,
     options=("images",),
     parts=True,
 )

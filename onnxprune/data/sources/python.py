@@ -7,11 +7,13 @@ import os
 import re
 import sys
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
-from onnxprune.data.base import Batch, SampleRequest, Start, source
+from onnxprune.data.base import Batch, SampleRequest, SourceSample, Start, source
 from onnxprune.data.items import batches_of, iterator, said
 from onnxprune.errors import DataError
+from onnxprune.model.signature import Port
 from onnxprune.support.messages import did_you_mean
 
 _SPEC = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*")
@@ -21,8 +23,24 @@ def _recognizes(request: SampleRequest) -> bool:
     return _SPEC.fullmatch(request.spec) is not None and not request.path.exists()
 
 
+def _sample(folder: Path) -> SourceSample:
+    lines = [
+        "import numpy as np",
+        "",
+        "def rows():",
+        "    for i in range(7):",
+        "        yield {'x': np.full((1, 3), i, np.float32)}",
+    ]
+    (folder / "seven_rows.py").write_text("\n".join(lines))
+    return SourceSample("seven_rows:rows", (Port("x", "tensor(float)", ("batch", 3)),))
+
+
 @source(
-    "python", "module:function, which yields input dictionaries or pairs of one and labels", _recognizes, batched=True
+    "python",
+    "module:function, which yields input dictionaries or pairs of one and labels",
+    _recognizes,
+    sample=_sample,
+    batched=True,
 )
 def open_python(request: SampleRequest) -> Start:
     """`module:function`, imported as from the current folder and called without arguments for every pass.

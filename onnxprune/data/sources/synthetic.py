@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 import onnx_ir as ir
 
-from onnxprune.data.base import Array, Batch, Hints, ImageStatistics, SampleRequest, Start, source
+from onnxprune.data.base import Array, Batch, Hints, ImageStatistics, SampleRequest, SourceSample, Start, source
 from onnxprune.data.pixels import channel_axis
 from onnxprune.model.signature import Feed, Port, ports_of, synthetic_feed
 from onnxprune.ops.traits import convolves, look_ups, repeats, retypes, runs_on_statistics, statistics
@@ -27,7 +28,11 @@ _BYTE_MEAN, _BYTE_STD = 128, 43
 Floats = npt.NDArray[np.float64]
 
 
-@source("synthetic", "synthetic, made up", lambda request: request.spec == "synthetic", batched=True)
+def _sample(_: Path) -> SourceSample:
+    return SourceSample("synthetic", (Port("x", "tensor(float)", ("batch", 3)),), {"samples": 7})
+
+
+@source("synthetic", "synthetic, made up", lambda request: request.spec == "synthetic", sample=_sample, batched=True)
 def open_synthetic(request: SampleRequest) -> Start:
     """Made-up inputs, 128 samples unless a number is asked for.
 

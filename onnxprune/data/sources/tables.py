@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from onnxprune.data import pixels
-from onnxprune.data.base import Array, Batch, SampleRequest, Start, source
+from onnxprune.data.base import Array, Batch, SampleRequest, SourceSample, Start, source
 from onnxprune.data.columns import from_rows
 from onnxprune.errors import DataError, MissingExtraError
 from onnxprune.model.signature import Port
@@ -32,10 +32,20 @@ def _recognizes(request: SampleRequest) -> bool:
     return (path / _SPLITS).is_file() or any(file.suffix in _SUFFIXES for file in path.iterdir())
 
 
+def _sample(folder: Path) -> SourceSample:
+    import pyarrow
+    import pyarrow.parquet
+
+    rows = [[float(i), 1.0, 2.0] for i in range(7)]
+    pyarrow.parquet.write_table(pyarrow.table({"x": rows, "y": list(range(7))}), folder / "rows.parquet")
+    return SourceSample("rows.parquet", (Port("x", "tensor(float)", ("batch", 3)),), {"labels": "y"})
+
+
 @source(
     "tables",
     "a .parquet or .arrow file, a folder of them, or a saved Hugging Face dataset",
     _recognizes,
+    sample=_sample,
     options=("labels", "images"),
 )
 def open_tables(request: SampleRequest) -> Start:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from onnxprune.data.base import Array, Batch, SampleRequest, Start, source
+from onnxprune.data.base import Array, Batch, SampleRequest, SourceSample, Start, source
 from onnxprune.data.columns import from_rows
 from onnxprune.errors import DataError, MissingExtraError
 from onnxprune.model.signature import Port
@@ -37,10 +37,22 @@ def _recognizes(request: SampleRequest) -> bool:
     )
 
 
+def _sample(folder: Path) -> SourceSample:
+    from tokenizers import Tokenizer, models, pre_tokenizers
+
+    made = Tokenizer(models.WordLevel({"[PAD]": 0, "[UNK]": 1, "a": 2, "b": 3}, unk_token="[UNK]"))
+    made.pre_tokenizer = pre_tokenizers.Whitespace()
+    made.save(str(folder / "tokenizer.json"))
+    (folder / "lines.txt").write_text("a\nb a\na b a\nb\na a\nb b\na\n", encoding="utf-8")
+    port = Port("input_ids", "tensor(int64)", ("batch", "length"))
+    return SourceSample("lines.txt", (port,), {"tokenizer": folder / "tokenizer.json"})
+
+
 @source(
     "text",
     "a text file with a sample in each line, beside --tokenizer tokenizer.json",
     _recognizes,
+    sample=_sample,
     options=("tokenizer",),
 )
 def open_text(request: SampleRequest) -> Start:

@@ -167,11 +167,14 @@ class Allocation:
         name: what the command line calls it.
         decide: the function itself.
         needs: what has to be measured beforehand, of "damages" and "seconds".
+        nested: a higher strength removes as many units of every group, or more. Otherwise it removes at least as much
+            of `AllocationProblem.resource` as the same strength of `uniform` does.
     """
 
     name: str
     decide: Callable[[AllocationProblem], Family]
     needs: tuple[str, ...] = ()
+    nested: bool = True
 
     @property
     def summary(self) -> str:
@@ -188,12 +191,12 @@ allocations: Registry[str, Allocation] = Registry("scope", __package__, "onnxpru
 
 
 def allocation(
-    name: str, *, needs: Sequence[str] = ()
+    name: str, *, needs: Sequence[str] = (), nested: bool = True
 ) -> Callable[[Callable[[AllocationProblem], Family]], Callable[[AllocationProblem], Family]]:
     """Decorator: make a function known as strategy `name`; see Allocation. Raises ValueError when the name is taken."""
 
     def add(decide: Callable[[AllocationProblem], Family]) -> Callable[[AllocationProblem], Family]:
-        allocations.register(name)(Allocation(name, decide, tuple(needs)))
+        allocations.register(name)(Allocation(name, decide, tuple(needs), nested))
         return decide
 
     return add

@@ -6,7 +6,7 @@ from onnxprune.steps.prune.allocation._knapsack import as_small_as_uniform, dama
 from onnxprune.steps.prune.allocation.base import AllocationProblem, Family, allocation
 
 
-@allocation("knapsack")
+@allocation("knapsack", nested=False)
 def knapsack(problem: AllocationProblem) -> Family:
     """As small as every group losing t, with the least importance lost (Shen et al. 2022, "HALP", section 3)."""
     levels = levels_of(problem)
