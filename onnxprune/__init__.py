@@ -141,11 +141,20 @@ def __getattr__(name: str) -> object:
         from importlib.metadata import version
 
         return version("onnxprune")
-    if name not in _HOME:
+    found: object = getattr(import_module(_HOME[name]), name) if name in _HOME else _step(name)
+    if found is None:
         raise AttributeError(f"module 'onnxprune' has no attribute '{name}'")
-    found: object = getattr(import_module(_HOME[name]), name)
     globals()[name] = found
     return found
+
+
+def _step(name: str) -> object:
+    """A step that was added, by the name of its class; None where there is none."""
+    if not name[:1].isupper():
+        return None
+    from onnxprune.steps.base import steps
+
+    return next((steps[each] for each in steps if steps[each].__name__ == name), None)
 
 
 def __dir__() -> list[str]:

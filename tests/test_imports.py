@@ -84,8 +84,15 @@ def room_of(module: tuple[str, ...]) -> str:
     return ".".join(module[:2]) if module[0] == "steps" and module[1:] != ("__init__",) else module[0]
 
 
+def level_of(room: str) -> int:
+    """A step that the rooms do not name stands where `steps.clean` does."""
+    return LEVEL[room if room in LEVEL or not room.startswith("steps.") else "steps.clean"]
+
+
 def test_every_module_has_its_place() -> None:
-    assert {room_of(module_of(path)) for path in FILES} <= set(LEVEL) | {"steps"}
+    for path in FILES:
+        room = room_of(module_of(path))
+        assert room == "steps" or level_of(room) >= 0
     assert {path.stem for path in PACKAGE.glob("*.py")} == {"errors", "__init__", "__main__"}
 
 
@@ -100,7 +107,7 @@ def test_imports_come_from_above(path: Path) -> None:
     room = room_of(module_of(path))
     for name in own_imports(path):
         other = room_of(name)
-        allowed = other == room or LEVEL[other] < LEVEL[room] or {room, other} == {"steps.base", "steps.state"}
+        allowed = other == room or level_of(other) < level_of(room) or {room, other} == {"steps.base", "steps.state"}
         assert allowed, f"{room} may not import {other}"
 
 

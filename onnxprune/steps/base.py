@@ -176,6 +176,14 @@ class Step(ABC):
     def check(self) -> None:  # noqa: B027 (most steps have nothing to check)
         """Raises UsageError for options that do not go together, before any file is opened."""
 
+    @classmethod
+    def sample(cls) -> tuple[Step, ...]:
+        """Steps for the contract tests, of which the last is one of this kind.
+
+        They run on a perceptron that two of eight units were removed from, with 64 labelled samples.
+        """
+        return (cls(),)
+
     def needs(self, context: Context) -> None:  # noqa: B027 (nor to ask for)
         """Raises UsageError where the context lacks something that the step needs, before any work."""
 

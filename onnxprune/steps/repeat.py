@@ -45,6 +45,13 @@ class Repeat(Step):
     )
     steps: tuple[Step, ...] = ()
 
+    @classmethod
+    def sample(cls) -> tuple[Step, ...]:
+        """Two rounds of a step that has nothing to ask for."""
+        from onnxprune.steps.clean import Clean
+
+        return (cls(times=2, steps=(Clean(),)),)
+
     def check(self) -> None:
         """Raises UsageError for a loop around nothing, or one inside another."""
         object.__setattr__(self, "steps", tuple(self.steps))
