@@ -28,6 +28,7 @@ LINKED = sorted([*PAGES, *(ROOT / name for name in ("CHANGELOG.md", "models/READ
 
 # Pages whose examples another test runs.
 COVERED = {
+    "docs/extending.md": "tests/test_extending.py",
     "docs/gate.md": "tests/gate/test_docs.py",
     "docs/plugins.md": "tests/test_plugin.py",
 }
