@@ -3,7 +3,7 @@ PYTHON ?= python3
 .PHONY: install test slow lint docs bench ci
 
 install:  ## everything for work on the project
-	$(PYTHON) -m pip install -e '.[cpu,data,test,dev]'
+	$(PYTHON) -m pip install -e '.[cpu,data,report,test,dev,docs]'
 
 test:  ## the default suite, as CI runs it
 	$(PYTHON) -m pytest -n 2
@@ -14,8 +14,9 @@ slow:  ## the whole zoo: half an hour on two cores
 lint:
 	ruff check . && ruff format --check . && mypy
 
-docs:  ## write the CLI reference and the pictures again
+docs:  ## write the CLI reference and the pictures again, and the site
 	$(PYTHON) docs/generate.py
+	NO_MKDOCS_2_WARNING=1 mkdocs build --strict
 
 bench:
 	$(PYTHON) benchmarks/coverage.py --jobs 2 -o benchmarks/results/coverage.md

@@ -17,6 +17,7 @@ from pathlib import Path
 
 import click
 from pictures import pictures
+from site_hooks import repository
 
 from onnxprune import passes
 from onnxprune.cli import main as command_line
@@ -65,13 +66,14 @@ def row(*cells: str) -> str:
 
 
 def gate_page() -> str:
-    """The page on the gate, with the table of budgets between its two marks."""
+    """The page on the gate, with the table of budgets between its two marks, and the address of the repository."""
     rows = ["| option | what is measured | written as |", "|---|---|---|"]
     for name in BUDGETS:
         found = BUDGETS[name]
         if is_ours(found.check):
             rows.append(row(f"`--{name}`", found.summary.rstrip("."), f"`{found.written}`"))
-    return between("gate.md", "budgets", rows)
+    page = re.sub(r"repo: https?://\S+/onnxprune\b", f"repo: {repository()}", between("gate.md", "budgets", rows))
+    return re.sub(r"uses: \S+/onnxprune@", f"uses: {repository().removeprefix('https://github.com/')}@", page)
 
 
 def is_ours(function: object) -> bool:

@@ -24,7 +24,8 @@ from tests.doc_examples import agrees, blocks, commands, prepare, run, run_page,
 from tests.test_imports import ROOMS
 
 PAGES = sorted([ROOT / "README.md", *(ROOT / "docs").rglob("*.md")])
-LINKED = sorted([*PAGES, *(ROOT / name for name in ("CHANGELOG.md", "models/README.md", "examples/plugin/README.md"))])
+BESIDE = ("CHANGELOG.md", "CONTRIBUTING.md", "models/README.md", "examples/plugin/README.md")
+LINKED = sorted([*PAGES, *(ROOT / name for name in BESIDE)])
 
 # Pages whose examples another test runs.
 COVERED = {
