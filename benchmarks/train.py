@@ -1,7 +1,7 @@
 """What a training wins back, on trained networks: with and without labels, from all images and from 500.
 
     python benchmarks/train.py                                   # all that is not measured yet, and the table
-    python benchmarks/train.py --only resnet20 --seeds 0         # part of it
+    python benchmarks/train.py --only 'resnet20 *' --seeds 0     # part of it
 
 A model is pruned and recovered as `recovery.py` does it, with 500 training images drawn by the seed, and then trained.
 CIFAR-10: accuracy on all 10,000 test images in ONNX Runtime; augmentation is crop and flip. The same cut of
@@ -14,8 +14,9 @@ from __future__ import annotations
 
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
@@ -147,6 +148,11 @@ def measure(task: Task, seed: int, folder: Path, cache: Cache) -> None:
     cache.add(Row(task.model, task.method, task.ratio, seed, task.images, found, reached, wall, cpu, note))
 
 
+def is_wanted(name: str, patterns: Sequence[str]) -> bool:
+    """Does a pattern fit, or are there none?"""
+    return not patterns or any(fnmatch(name, pattern) for pattern in patterns)
+
+
 def accuracy_of(model: str, path: Path) -> float:
     """Percent of the test images."""
     if model.startswith("resnet"):
@@ -159,21 +165,20 @@ def accuracy_of(model: str, path: Path) -> float:
 
 
 @click.command()
-@click.option("--only", default="", help="parts of model and method, with commas")
+@click.option("--only", multiple=True, help="shell patterns of model and method, like 'digits_* distilled'")
 @click.option("--seeds", default=",".join(map(str, SEEDS)), show_default=True)
 @click.option("--peers/--no-peers", default=True, help="torch-pruning too")
 @click.option("-o", "--output", type=Path, default=ROOT / "benchmarks" / "results" / "train.md", show_default=True)
-def main(only: str, seeds: str, peers: bool, output: Path) -> None:
+def main(only: tuple[str, ...], seeds: str, peers: bool, output: Path) -> None:
     """Measure what is missing and write the table."""
     import torch
 
     torch.set_num_threads(1)
     cache = Cache(output.with_suffix(".jsonl"))
-    wanted = [part for part in only.split(",") if part]
     with tempfile.TemporaryDirectory() as place:
         for task in TASKS:
             for seed in map(int, seeds.split(",")):
-                if not all(part in f"{task.model} {task.method}" for part in wanted):
+                if not is_wanted(f"{task.model} {task.method}", only):
                     continue
                 if not cache.has(task.model, "dense", 1.0, 0, 0):
                     found = accuracy_of(task.model, original(task.model))
@@ -183,7 +188,7 @@ def main(only: str, seeds: str, peers: bool, output: Path) -> None:
         if peers:
             from train_peers import measure_peers
 
-            measure_peers([int(seed) for seed in seeds.split(",")], wanted, cache)
+            measure_peers([int(seed) for seed in seeds.split(",")], only, cache)
     output.write_text(to_markdown(list(Cache(cache.path).rows.values())), encoding="utf-8")
 
 
