@@ -36,7 +36,7 @@ COVERED = {
 # Pages whose examples need a package that the default installation does not have.
 NEEDS = {"docs/criteria/gradients.md": "torch", "docs/report.md": "jinja2", "docs/training.md": "torch"}
 # Pages that take more than a few seconds: `-m slow`.
-SLOW = {"docs/benchmark.md", "docs/howto/budgets.md", "docs/report.md"}
+SLOW = {"docs/benchmark.md", "docs/howto/budgets.md", "docs/report.md", "docs/training.md"}
 
 
 def name_of(path: Path) -> str:

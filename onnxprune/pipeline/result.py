@@ -203,8 +203,12 @@ class Result:
 def training_line(numbers: Mapping[str, Any]) -> str:
     """What a training did, in a few words."""
     start, best, name = numbers["start"], numbers["best"], numbers["metric"]
-    shown = "" if name is None else f"{name} {start['metric']:.4f} -> {best['metric']:.4f}, "
+    shown = "" if name is None else f"{name} {_number(start['metric'])} -> {_number(best['metric'])}, "
     return f"trained for {numbers['updates']:,} updates: {shown}loss {start['loss']:.4g} -> {best['loss']:.4g}"
+
+
+def _number(value: float | None) -> str:
+    return "-" if value is None else f"{value:.4f}"
 
 
 def default_output(source: Path) -> Path:

@@ -124,7 +124,8 @@ def _trainings(trainings: Iterable[Mapping[str, Any]]) -> Table:
         start, best = training["start"], training["best"]
         rows = [("loss", f"{start['loss']:.4g}", f"{best['loss']:.4g}")]
         if training["metric"] is not None:
-            rows.append((training["metric"], f"{start['metric']:.4f}", f"{best['metric']:.4f}"))
+            old, new = ("-" if each["metric"] is None else f"{each['metric']:.4f}" for each in (start, best))
+            rows.append((training["metric"], old, new))
         for at, (name, old, new) in enumerate(rows):
             where = ("", "") if at else (str(number), f"{training['updates']:,}")
             table.add_row(*where, name, old, new, "" if at else f"{best['update']:,}")

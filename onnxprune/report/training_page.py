@@ -16,7 +16,8 @@ def training_card(training: Document) -> Card:
     """What the training won, in its metric or else in its loss."""
     name = training["metric"] or "loss"
     old, new = (training[when]["metric" if training["metric"] else "loss"] for when in ("start", "best"))
-    return Card(f"{name} after training", f"{new:.4g}", f"{old:.4g} before", "good" if new != old else "")
+    before, after = ("-" if value is None else f"{value:.4g}" for value in (old, new))
+    return Card(f"{name} after training", after, f"{before} before", "good" if new != old else "")
 
 
 def trainings(found: Document) -> Iterator[Section]:

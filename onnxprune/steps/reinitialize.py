@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from onnxprune.steps.base import Context, Step, step
+from onnxprune.support.extras import check_torch
 
 if TYPE_CHECKING:
     from onnxprune.steps.state import State
@@ -19,6 +20,10 @@ class Reinitialize(Step):
     He et al. 2015 in front of rectifiers, Glorot and Bengio 2010 elsewhere, orthogonal in recurrent layers, ones and
     zeros in normalizations. Weights that have to be zero stay zero.
     """
+
+    def needs(self, context: Context) -> None:  # noqa: ARG002
+        """Raises MissingExtraError where there is no torch."""
+        check_torch()
 
     def __call__(self, state: State, context: Context) -> State:
         """The same units with fresh weights."""

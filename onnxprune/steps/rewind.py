@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from onnxprune.errors import UsageError
 from onnxprune.steps.base import Context, Step, step
 from onnxprune.steps.checkpoint import ORIGINAL
+from onnxprune.support.extras import check_torch
 from onnxprune.support.messages import did_you_mean
 from onnxprune.support.options import option
 
@@ -33,6 +34,10 @@ class Rewind(Step):
         flag="rewind-to",
         metavar="NAME",
     )
+
+    def needs(self, context: Context) -> None:  # noqa: ARG002
+        """Raises MissingExtraError where there is no torch."""
+        check_torch()
 
     def __call__(self, state: State, context: Context) -> State:
         """The same units with their earlier weights.

@@ -20,6 +20,7 @@ from onnxprune.steps.plan import Plan
 from onnxprune.steps.prune.step import Prune
 from onnxprune.steps.recover.step import Recover
 from onnxprune.steps.repeat import Repeat
+from tests.conftest import TORCH
 
 SHIPPED = sorted(path.stem for path in (Path(__file__).resolve().parents[2] / "recipes").glob("*.toml"))
 
@@ -120,6 +121,8 @@ def test_a_missing_recipe_is_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", SHIPPED)
 def test_shipped_recipes_run_on_a_model(digits: dict[str, Path], name: str) -> None:
     recipe = Recipe.read(name)
+    if not TORCH and any(step.name == "train" for step in recipe.every()):
+        pytest.skip("training needs torch")
     samples = DataOptions(str(digits["lstm"].with_name("digits_calibration.npz")), labels="labels")
     data = None if name in ("data-free", "lossless") else samples
     result = recipe(digits["lstm"], data=data)

@@ -13,7 +13,7 @@ from click.testing import CliRunner, Result
 
 import onnxprune as op
 from onnxprune.cli import main
-from onnxprune.errors import UsageError
+from onnxprune.errors import MissingExtraError, UsageError
 from onnxprune.model.file import open_model
 from onnxprune.pipeline.samples import Sources
 from onnxprune.steps.base import Context
@@ -172,6 +172,8 @@ def test_no_update_leaves_the_file_as_it_is(cut: tuple[Path, Path], tmp_path: Pa
     (["--optimizer", "adamm"], "unknown optimizer 'adamm'; did you mean 'adam'"),
     (["--momentum", "1"], "momentum 1 is outside [0, 1)"),
     (["--resume", "small.onnx"], "--resume small.onnx is no folder"),
+    (["--feature-values", "x"], "add features"),
+    (["--feature-values", "inputt", "--features", "1"], "the model has no value 'inputt'; did you mean 'input'"),
 ])  # fmt: skip
 def test_what_makes_no_sense_is_refused(
     cut: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, given: list[str], said: str
@@ -181,3 +183,10 @@ def test_what_makes_no_sense_is_refused(
     assert said in done.stderr
     assert len(done.stderr.splitlines()) == 1
     assert not Path("small.trained.onnx").exists()
+
+
+def test_without_torch_it_says_what_to_install(build: Build, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("onnxprune.support.extras.find_spec", lambda name: None if name == "torch" else name)
+    for step in (op.Train(), op.Rewind(), op.Reinitialize()):
+        with pytest.raises(MissingExtraError, match=r"torch is not installed; install it with: pip install"):
+            op.Recipe([step])(build(LINEAR), data=blobs(16))

@@ -214,3 +214,5 @@ class TrainOptions:
         """Raises UsageError for options that do not go together."""
         if self.temperature == 0:
             raise UsageError("temperature must be above 0; 1 leaves the outputs as they are")
+        if self.feature_values and not self.features:
+            raise UsageError("feature-values names values that are compared where features is above 0; add features")

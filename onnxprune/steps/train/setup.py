@@ -27,6 +27,7 @@ from onnxprune.steps.train.network import Network
 from onnxprune.steps.train.options import AUTO, TrainOptions
 from onnxprune.steps.train.parallel import Processes
 from onnxprune.steps.train.samples import MOST_APART, Portion, TrainingSamples, hold_apart
+from onnxprune.support.messages import did_you_mean
 from onnxprune.support.progress import Progress, silent
 
 _GIGABYTE = 1 << 30
@@ -144,7 +145,7 @@ def make_setup(
     feeds = [how.placed(feed) for feed in made]
     network = Network(model, options, feeds, how, among, zeros)
     notes += network.notes
-    names = list(options.feature_values) or (feature_values(model) if options.features else [])
+    names = _features(network, options, model)
     targets = None
     if teacher is not None and options.distil != 0:
         targets = Targets(teacher, names, how, int(options.memory * _GIGABYTE))
@@ -186,6 +187,14 @@ def _samples(
 def _renumbered(portion: Portion) -> Portion:
     """Numbers that no training sample has, so that what the teacher says to both is kept apart."""
     return Portion(portion.batch, -2 - portion.numbers, portion.whole)
+
+
+def _features(network: Network, options: TrainOptions, model: ir.Model) -> list[str]:
+    """The inner values that are compared. Raises UsageError for one that the model does not have."""
+    for name in options.feature_values:
+        if name not in network.module.values:
+            raise UsageError(f"the model has no value '{name}'{did_you_mean(name, network.module.values)}")
+    return list(options.feature_values) or (feature_values(model) if options.features else [])
 
 
 def _fit(

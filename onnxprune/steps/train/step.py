@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from onnxprune.errors import UsageError
 from onnxprune.steps.base import Context, Step, step
 from onnxprune.steps.train.options import TrainOptions
+from onnxprune.support.extras import check_torch
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -31,7 +32,8 @@ class Train(TrainOptions, Step):
     """
 
     def needs(self, context: Context) -> None:
-        """Raises UsageError where there are no samples, or nothing to keep checkpoints in."""
+        """Raises UsageError where there are no samples, MissingExtraError where there is no torch."""
+        check_torch()
         if context.training is None and context.data is None:
             raise UsageError("train needs samples to train on: give --data, labels are not needed beside the original")
 
