@@ -95,7 +95,7 @@ def einsum(net: Net) -> None:
     net.node("Einsum", *[value for _, value in terms], equation=", ".join(term for term, _ in terms) + f" -> {out}")
 
 
-@recipe("Einsum")
+@recipe("Einsum", "Gather")
 def einsum_of_two(net: Net) -> None:
     """Products of activations: rows with rows, summed over the last axis, or an outer product."""
     if net.opset < 12:
@@ -104,6 +104,8 @@ def einsum_of_two(net: Net) -> None:
     batch = "abcdef"[: x.rank - 2]
     y = net.node("MatMul", x, net.weight(x.shape[-1], x.shape[-1], fan_in=x.shape[-1] ** 2), pooled=False)
     out = net.among("ij", "ji", "i", "j", "")
+    if x.rank > 2 and net.coin(3):  # the rows of the first are those of all
+        y = net.node("Gather", y, net.ints([0]), axis=x.rank - 3, pooled=False)
     net.node("Einsum", x, y, equation=f"{batch}ik,{batch}jk->{batch}{out}")
 
 
@@ -160,13 +162,29 @@ def conv_transpose(net: Net) -> None:
 
 @recipe("DeformConv")
 def deform_conv(net: Net) -> None:
-    """Offsets from a convolution of their own."""
+    """Offsets from a convolution of their own, for all channels or for blocks of them; plain and grouped."""
     if net.opset < 19:
         raise UnfitError
     x = net.pick(lambda x: x.rank == 4 and not x.varies[1])
-    c, n = x.shape[1], net.size()
-    offsets = net.node("Conv", x, net.weight(8, c, 2, 2, fan_in=c * 99), pooled=False)
-    net.node("DeformConv", x, net.weight(n, c, 2, 2, fan_in=c), offsets, kernel_shape=[2, 2])
+    c = x.shape[1]
+    groups, blocks = net.among(*_divisors(c)), net.among(*_divisors(c))
+    n = groups * net.integer(1, 3)
+    offsets = net.node("Conv", x, net.weight(8 * blocks, c, 2, 2, fan_in=c * 99), pooled=False)
+    w = net.weight(n, c // groups, 2, 2, fan_in=c // groups)
+    net.node("DeformConv", x, w, offsets, kernel_shape=[2, 2], group=groups, offset_group=blocks)
+
+
+@recipe("DFT")
+def fourier(net: Net) -> None:
+    """A global filter: into frequencies along one axis, weighted, and back."""
+    if net.opset < 20:
+        raise UnfitError
+    x = net.pick(lambda x: not any(x.varies[1:]), at_least=2)
+    last, axis = net.ints([x.rank]), net.ints(net.integer(1, x.rank - 1))
+    spectrum = net.node("DFT", net.node("Unsqueeze", x, last, pooled=False), None, axis, pooled=False)
+    weighted = net.node("Mul", spectrum, net.weight(*x.shape[1:], 2), pooled=False)
+    back = net.node("DFT", weighted, None, axis, inverse=1, pooled=False)
+    net.node("Gather", back, net.ints(0), axis=-1)
 
 
 @recipe("AveragePool", "MaxPool", "LpPool", weight=2)

@@ -50,7 +50,7 @@ BASES = {
     "runtime/torch/ops": {"base"},
     "runtime/torch/ops/microsoft": set(),
     "steps/prune/criteria": {"base"},
-    "steps/prune/allocation": {"base", "_knapsack", "_greedy"},
+    "steps/prune/allocation": {"base", "_knapsack", "_greedy", "_nesting"},
     "steps/prune/schedules": set(),
     "passes": {"base", "write_back"},
 }

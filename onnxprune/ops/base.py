@@ -145,6 +145,7 @@ class Op:
         self.body_inputs: list[list[Dims]] = [
             [dims.get(value.name or "", []) for value in body.inputs] for body in subgraphs(node)
         ]
+        self._dims = dims
         self._known = known
         self._activations = activations
         self._findings = findings
@@ -162,6 +163,10 @@ class Op:
     def is_activation(self, i: int) -> bool:
         """Does input `i` depend on a graph input (rather than on weights alone)?"""
         return self.has(i) and self.node.inputs[self._places[i]] in self._activations
+
+    def dims_of(self, value: ir.Value | None) -> Dims:
+        """The dimensions of a value that need not be one of this node; empty where they are not known."""
+        return self._dims.get(value.name or "", []) if value is not None else []
 
     def attr(self, name: str, default: Any = None) -> Any:
         """The value of an attribute, as plain Python."""

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import onnx_ir as ir
 
-from onnxprune.dims import product
+from onnxprune.dims import Atom, product
 from onnxprune.ops.base import Array, CostView, Op, attribute, cost, rule
 from onnxprune.ops.matmul_view import Form, Positions, affine
 
@@ -18,20 +18,24 @@ _SAME = ("SAME_UPPER", "SAME_LOWER")
 @rule("Conv")
 def conv(op: Op) -> None:
     """X [N, G*I, ...], w [G*O, I, ...] -> y [N, G*O, ...]; spatial axes keep their sizes."""
-    x, w, y = op.x[0], op.x[1], op.y[0]
+    op.same(op.y[0][0], op.x[0][0])
+    _channels(op, op.x[1], op.y[0])
+    _finish(op)
+
+
+def _channels(op: Op, w: list[Atom], y: list[Atom]) -> None:
+    """Filters [G*O, I, ...] over channels [G*I] give channels [G*O]."""
     groups = int(op.attr("group", 1))
-    op.same(y[0], x[0])
     op.same(y[1], w[0])
     if groups == 1:
         op.contract(0, 1, w[1])
-    else:
-        outer, _ = op.factor(w[0], groups)
-        op.same(x[1], product(outer, w[1]))
-        op.free(w[1])
-        op.names("group", None, outer)
-        if w[1].size > 1:
-            op.contract(0, 1)
-    _finish(op)
+        return
+    outer, _ = op.factor(w[0], groups)
+    op.same(op.x[0][1], product(outer, w[1]))
+    op.free(w[1])
+    op.names("group", None, outer)
+    if w[1].size > 1:
+        op.contract(0, 1)
 
 
 @rule("ConvTranspose")
@@ -98,17 +102,22 @@ def conv_transpose_macs(view: CostView) -> int:
 
 @rule("DeformConv")
 def deform_conv(op: Op) -> None:
-    """As Conv with one group; offsets and masks keep their shapes."""
-    if int(op.attr("group", 1)) != 1 or int(op.attr("offset_group", 1)) != 1:
-        op.freeze_everything("a grouped deformable convolution")
-        return
-    for batched in (op.x[0], op.x[2], *([op.x[4]] if op.has(4) else [])):
-        op.same(op.y[0][0], batched[0])
-    op.same(op.y[0][1], op.x[1][0])
-    op.contract(0, 1, op.x[1][1])
-    op.tag("channels", op.y[0][1])
+    """As Conv; offsets [N, D*window*2, ...] and masks [N, D*window, ...] are those of D blocks of input channels."""
+    x, w, offsets, y = op.x[0], op.x[1], op.x[2], op.y[0]
+    blocks = int(op.attr("offset_group", 1))
+    _channels(op, w, y)
+    deformed = [offsets, *([op.x[4]] if op.has(4) else [])]
+    for batched in (x, *deformed):
+        op.same(y[0], batched[0])
+    if blocks > 1:
+        outer, _ = op.factor(x[1], blocks)
+        op.names("offset_group", None, outer)
+        for given in deformed:
+            inner = Atom(given[1].size // blocks, op.reason("the window of the filters"))
+            op.same(given[1], product(outer, inner))
+    op.tag("channels", y[1])
     if op.has(3):
-        op.same(op.x[3][0], op.y[0][1])
+        op.same(op.x[3][0], y[1])
 
 
 @cost("DeformConv")

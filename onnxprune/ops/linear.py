@@ -73,15 +73,18 @@ def einsum(op: Op) -> None:
     """One dimension per label; labels that the output lacks are summed over, those of an ellipsis broadcast."""
     terms, right = _labels(str(op.attr("equation")), [len(x) for x in op.x])
     place = dict(zip(right, op.y[0], strict=True))
-    for i, term in enumerate(terms):
-        for axis, label in enumerate(term):
-            dim = op.x[i][axis]
-            if label not in right:
-                op.contract(i, axis, place.setdefault(label, dim))
-            elif label.startswith(_ELLIPSIS) and dim.size != place[label].size:
-                op.free(dim, place[label])
-            else:
-                op.same(place[label], dim)
+    labelled = [(i, axis, label) for i, term in enumerate(terms) for axis, label in enumerate(term)]
+    for i, axis, label in labelled:  # a label that is summed over stands for its largest axis
+        if label not in right and (label not in place or op.x[i][axis].size > place[label].size):
+            place[label] = op.x[i][axis]
+    for i, axis, label in labelled:
+        dim = op.x[i][axis]
+        if dim.size != place[label].size:  # an axis of size 1 is repeated
+            op.free(dim, place[label])
+        elif label in right:
+            op.same(place[label], dim)
+        else:
+            op.contract(i, axis, place[label])
     if sum(op.is_activation(i) for i in range(len(terms))) > 1:
         shared = set(terms[0]).intersection(*terms[1:], right)
         op.tag("heads", *[place[label] for label in right if label in shared])

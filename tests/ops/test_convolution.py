@@ -103,9 +103,25 @@ def deformable_with_mask(d: SampleDraw) -> Case:
     return {**drawn, "b": None, "mask": d.positive(len(drawn["x"]), 4, 4, 4)}
 
 
-@sample("DeformConv", fed="x offset")
+@sample("DeformConv", prunable="x[1] w[0] w[1] y[1]", fed="x offset")
 def deformable_grouped(d: SampleDraw) -> Case:
     return {**_deformable(d, 2), "group": 2}
+
+
+@sample("DeformConv", prunable="x[0] x[1] offset[1] mask[1] w[1] y[1]", fed="x offset mask")
+def deformable_in_blocks_of_channels(d: SampleDraw) -> Case:
+    n, c, o, blocks = d.sizes(4)
+    offsets, masks = np.float32(0.3) * d.normal(n, blocks * 8, 4, 4), d.positive(n, blocks * 4, 4, 4)
+    x, w = d.normal(n, blocks * c, 5, 5), d.normal(o, blocks * c, 2, 2)
+    return case(x=x, w=w, offset=offsets, b=None, mask=masks, offset_group=blocks)
+
+
+@sample("DeformConv", prunable="x[1] offset[1] w[0] w[1] y[1]", fed="x offset")
+def deformable_grouped_in_blocks(d: SampleDraw) -> Case:
+    n, c, o, blocks = d.sizes(4)
+    x, w = d.normal(n, blocks * c, 5, 5), d.normal(blocks * o, c, 2, 2)
+    offsets = np.float32(0.3) * d.normal(n, blocks * 8, 4, 4)
+    return case(x=x, w=w, offset=offsets, b=None, group=blocks, offset_group=blocks)
 
 
 test_rule = oracle(__name__)

@@ -132,6 +132,19 @@ def einsum_with_an_ellipsis_that_broadcasts(d: SampleDraw) -> Case:
     return case(a=d.normal(s, h, m, k), b=d.normal(1, h, k, n), equation="...mk,...kn")
 
 
+@sample("Einsum", prunable="a[0] a[1] a[2] a[3] b[2] b[3] y[0] y[1] y[2] y[3]", fed="a b")
+def einsum_with_a_label_that_broadcasts(d: SampleDraw) -> Case:
+    """Keys that all heads share: their axis of heads has size 1."""
+    s, h, q, k, e = d.sizes(5)
+    return case(a=d.normal(s, h, q, e), b=d.normal(s, 1, k, e), equation="bhqe,bhke->bhqk")
+
+
+@sample("Einsum", prunable="a[0] b[0] b[1] y[0] y[1]", fed="a b")
+def einsum_with_a_summed_label_that_broadcasts(d: SampleDraw) -> Case:
+    m, k, n = d.sizes(3)
+    return case(a=d.normal(m, 1), b=d.normal(k, n), equation="mk,kn->mn")
+
+
 @sample("Einsum", fed="a b")
 def einsum_with_an_ellipsis_that_the_output_lacks(d: SampleDraw) -> Case:
     (k,) = d.sizes(1)

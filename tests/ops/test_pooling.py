@@ -38,11 +38,40 @@ def windows_undone(d: SampleDraw) -> Case:
     return case(x=d.normal(n, c, 2, 2), places=places, kernel_shape=[2, 2], strides=[2, 2])
 
 
-@sample("GlobalAveragePool", "GlobalMaxPool", prunable="x[0] x[1] y[0] y[1]")
-@sample("GlobalLpPool", prunable="x[0] x[1] y[0] y[1]", until=21)
-def whole_planes(d: SampleDraw) -> Case:
-    n, c = d.sizes(2)
-    return case(x=d.normal(n, c, 4, 3))
+def _mean(x: np.ndarray, **_: object) -> np.ndarray:
+    return x.mean(axis=tuple(range(2, x.ndim)), keepdims=True)
+
+
+def _largest(x: np.ndarray, **_: object) -> np.ndarray:
+    return x.max(axis=tuple(range(2, x.ndim)), keepdims=True)
+
+
+_EVERY = "x[0] x[1] x[2] x[3] y[0] y[1]"
+
+
+def _whole_planes(d: SampleDraw) -> Case:
+    n, c, h, w = d.sizes(4)
+    return case(x=d.normal(n, c, h, w))
+
+
+sample("GlobalAveragePool", prunable=_EVERY, reference=_mean)(_whole_planes)
+sample("GlobalMaxPool", prunable=_EVERY, reference=_largest)(_whole_planes)
+sample("GlobalLpPool", prunable=_EVERY, until=21)(_whole_planes)
+
+
+def _windows_as_large_as_the_plane(d: SampleDraw) -> Case:
+    n, c, h, w = d.sizes(4)
+    return case(x=d.normal(n, c, h, w), kernel_shape=[h, w], strides=[1, 2])
+
+
+sample("AveragePool", prunable=_EVERY, reference=_mean)(_windows_as_large_as_the_plane)
+sample("MaxPool", prunable=_EVERY, reference=_largest)(_windows_as_large_as_the_plane)
+
+
+@sample("LpPool", prunable=_EVERY)
+def norms_of_the_plane(d: SampleDraw) -> Case:
+    n, c, h, w = d.sizes(4)
+    return case(x=d.normal(n, c, h, w), kernel_shape=[h, w], p=2)
 
 
 @sample("GridSample", prunable="x[0] x[1] grid[0] y[0] y[1]", fed="x grid")

@@ -19,6 +19,7 @@ from onnxprune.analysis.cost_model import CostTerms
 from onnxprune.analysis.groups import Analysis, Group
 from onnxprune.dims import Atom, Mask
 from onnxprune.model.weights import is_weight
+from onnxprune.steps.prune.allocation._nesting import seniors
 from onnxprune.support.registry import Registry, summary
 
 Scores = npt.NDArray[np.float64]
@@ -84,8 +85,26 @@ class AllocationProblem:
         return np.sort(scores[~self.removed[group.id]] if self.removed else scores)
 
     def uniform(self, t: float) -> Lost:
-        """The share t of the units of every group: what several strategies measure their strength by."""
-        return {group.id: min(share(t, group.units), self.most[group.id]) for group in self.groups}
+        """The share t of the units of every group: what several strategies measure their strength by.
+
+        Of groups that are nested in each other the largest loses the share; once it can lose no more, the next.
+        """
+        lost: Lost = {}
+        for group in sorted(self.groups, key=lambda group: -group.units):
+            left = 1 - t
+            for senior in self._seniors[group.id]:
+                units = self._units[senior]
+                left *= units / (units - lost[senior]) if lost[senior] == self.most[senior] else 1 / max(left, _EPSILON)
+            lost[group.id] = min(share(max(1 - left, 0.0), group.units), self.most[group.id])
+        return {group.id: lost[group.id] for group in self.groups}
+
+    @cached_property
+    def _seniors(self) -> dict[str, list[str]]:
+        return seniors(self.groups)
+
+    @cached_property
+    def _units(self) -> dict[str, int]:
+        return {group.id: group.units for group in self.groups}
 
     def weakest_first(self, group: Group) -> list[float]:
         """The scores of the units that may go, ascending, on one scale for all groups: over the mean of the group's."""

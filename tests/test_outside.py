@@ -1,0 +1,168 @@
+"""Kinds of files from outside that showed a fault, rebuilt small: how much of each can go, and that it goes rightly."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from onnxprune.pipeline.run import compress, inspect
+from tests.conftest import Build
+from tests.test_traps import frozen, proved
+
+
+def kinds(units: dict[str, int]) -> list[int]:
+    return sorted(units.values())
+
+
+def test_layer_normalization_written_with_global_pooling(build: Build) -> None:
+    """As tf2onnx does: the pooled axis of [N, tokens, features] holds the features."""
+    found = proved(
+        build("""
+            net (float[n, 10, 6] x) => (float[n, 10, 5] y)
+            <float[6, 32] w0, float[32, 48] w1, float[48, 32] w2, float[32, 5] w3, float[32] g, float[32] b,
+             float eps = {0.01}>
+            {
+                h = MatMul(x, w0)
+                mean = GlobalAveragePool(h)  c = Sub(h, mean)  s = Mul(c, c)  v = GlobalAveragePool(s)
+                e = Add(v, eps)  d = Sqrt(e)  n1 = Div(c, d)  n2 = Mul(n1, g)  n3 = Add(n2, b)
+                f = MatMul(n3, w1)  r = Relu(f)  o = MatMul(r, w2)  a = Add(h, o)  y = MatMul(a, w3)
+            }
+        """)
+    )
+    assert found.kinds == [("hidden", 32), ("neurons", 48)]
+
+
+def test_shuffle_by_constant_positions(build: Build) -> None:
+    """ShuffleNet as a Gather with 96 positions: every channel goes on its own."""
+    found = proved(
+        build(
+            """
+            net (float[n, 3, 6, 6] x) => (float[n, 5, 1, 1] y)
+            <float[96, 3, 1, 1] a, int64[96] order, float[48, 48, 1, 1] b, int64[1] zero = {0}, int64[1] half = {48},
+             int64[1] end = {96}, int64[1] axis = {1}, float[20, 96, 1, 1] o, float[5, 20, 1, 1] last>
+            {
+                h = Conv(x, a)  r = Relu(h)  left = Slice(r, zero, half, axis)  right = Slice(r, half, end, axis)
+                c = Conv(right, b)  q = Relu(c)  j = Concat<axis = 1>(left, q)  s = Gather<axis = 1>(j, order)
+                k = Conv(s, o)  m = Relu(k)  p = GlobalAveragePool(m)  y = Conv(p, last)
+            }
+            """,
+            order=np.arange(96).reshape(2, 48).T.ravel(),
+        )
+    )
+    assert kinds(found.groups) == [20, 48, 48, 48]
+
+
+def test_places_of_a_pooling_that_undo_it(build: Build) -> None:
+    """SegNet: the places are counted over all channels, on both sides."""
+    net = """
+        net (float[n, 3, 8, 8] x) => (float[n, 5, 8, 8] y)
+        <float[12, 3, 3, 3] w1, float[12, 12, 3, 3] w2, float[10, 12, 3, 3] w3, float[5, 10, 3, 3] w4>
+        {
+            a = Conv<pads = [1, 1, 1, 1]>(x, w1)  r = Relu(a)
+            p, i = MaxPool<kernel_shape = [2, 2], strides = [2, 2]>(r)
+            b = Conv<pads = [1, 1, 1, 1]>(p, w2)  s = Relu(b)
+            u = MaxUnpool<kernel_shape = [2, 2], strides = [2, 2]>(s, INDICES)
+            c = Conv<pads = [1, 1, 1, 1]>(u, w3)  t = Relu(c)  y = Conv<pads = [1, 1, 1, 1]>(t, w4)
+        }
+    """
+    assert kinds(proved(build(net.replace("INDICES", "i"))).groups) == [10, 12]
+    moved = build(net.replace("INDICES", "k").replace("b = Conv", "k = Identity(i)  b = Conv", 1))
+    assert [group.units for group in inspect(moved).groups] == [10]
+    assert "places counted over all channels are an output (MaxPool 'MaxPool_2')" in frozen(inspect(moved)).values()
+
+
+def test_places_that_nobody_reads_hold_nothing(build: Build) -> None:
+    found = proved(
+        build("""
+            net (float[n, 3, 8, 8] x) => (float[n, 5, 4, 4] y)
+            <float[12, 3, 3, 3] w1, float[5, 12, 1, 1] w2>
+            { a = Conv<pads = [1, 1, 1, 1]>(x, w1)  p, i = MaxPool<kernel_shape = [2, 2], strides = [2, 2]>(a)
+              y = Conv(p, w2) }
+        """)
+    )
+    assert kinds(found.groups) == [12]
+
+
+def test_filter_in_the_frequencies(build: Build) -> None:
+    """GFNet: a complex weight per channel and frequency, between a transform and its inverse."""
+    found = proved(
+        build(
+            """
+            net (float[n, 3, 8, 8] x) => (float[n, 6, 8, 8] y)
+            <float[12, 3, 1, 1] w0, float[12, 8, 8] wr, float[12, 8, 8] wi, float[6, 12, 1, 1] w1, int64[1] last = {-1},
+             int64 ax = {3}, int64 zero = {0}, int64 one = {1}>
+            {
+                h = Conv(x, w0)  r = Relu(h)  u = Unsqueeze(r, last)  f = DFT(u, , ax)
+                re = Gather<axis = -1>(f, zero)  im = Gather<axis = -1>(f, one)
+                a = Mul(re, wr)  b = Mul(im, wi)  p = Sub(a, b)  c = Mul(re, wi)  d = Mul(im, wr)  q = Add(c, d)
+                p1 = Unsqueeze(p, last)  q1 = Unsqueeze(q, last)  z = Concat<axis = -1>(p1, q1)
+                g = DFT<inverse = 1>(z, , ax)  o = Gather<axis = -1>(g, zero)  y = Conv(o, w1)
+            }
+            """,
+            opset=20,
+        )
+    )
+    assert kinds(found.groups) == [12]
+
+
+def test_deformable_convolution_in_groups_and_blocks(build: Build) -> None:
+    found = proved(
+        build(
+            """
+            net (float[n, 3, 8, 8] x) => (float[n, 6, 8, 8] y)
+            <float[24, 3, 3, 3] w0, float[36, 24, 3, 3] wo, float[16, 12, 3, 3] w1, float[16] b1, float[6, 16, 1, 1] w2>
+            {
+                h = Conv<pads = [1, 1, 1, 1]>(x, w0)  r = Relu(h)  o = Conv<pads = [1, 1, 1, 1]>(r, wo)
+                d = DeformConv<kernel_shape = [3, 3], group = 2, offset_group = 2, pads = [1, 1, 1, 1]>(r, w1, o, b1)
+                s = Relu(d)  y = Conv(s, w2)
+            }
+            """,
+            opset=19,
+        )
+    )
+    assert kinds(found.groups) == [2, 8, 12]
+
+
+def test_einsum_with_labels_of_size_one_without_an_arrow_and_with_an_ellipsis(build: Build) -> None:
+    """Attention of four heads on one head of keys and values."""
+    found = proved(
+        build("""
+            net (float[n, 6, 16] x) => (float[n, 6, 5] y)
+            <float[16, 32] wq, float[16, 8] wk, float[16, 8] wv, float[32, 24] wo, float[24, 5] wz,
+             int64[4] heads = {0, 0, 4, 8}, int64[3] flat = {0, 0, 32}, int64[1] one = {1}>
+            {
+                q1 = MatMul(x, wq)  q2 = Reshape(q1, heads)  q = Transpose<perm = [0, 2, 1, 3]>(q2)
+                k1 = MatMul(x, wk)  k = Unsqueeze(k1, one)  v1 = MatMul(x, wv)  v = Unsqueeze(v1, one)
+                s = Einsum<equation = "bhid,bhjd->bhij">(q, k)  p = Softmax<axis = -1>(s)
+                o = Einsum<equation = "bhij,bhjd->bihd">(p, v)  o2 = Reshape(o, flat)
+                z = MatMul(o2, wo)  y = Einsum<equation = "...k,kj">(z, wz)
+            }
+        """)
+    )
+    assert kinds(found.groups) == [4, 8, 8, 24]
+
+
+NESTED = """
+    net (float[n, 3, 6, 6] x) => (float[n, 5, 1, 1] y)
+    <float[64, 3, 3, 3] a, float[64, 8, 3, 3] b, float[64] g, float[64] s, float[5, 64, 1, 1] last>
+    {
+        h = Conv<pads = [1, 1, 1, 1]>(x, a)  n1 = GroupNormalization<num_groups = 4, epsilon = 0.1>(h, g, s)
+        r = Relu(n1)  c = Conv<group = 8, pads = [1, 1, 1, 1]>(r, b)  t = Relu(c)  p = GlobalAveragePool(t)
+        y = Conv(p, last)
+    }
+"""
+
+
+@pytest.mark.parametrize("ratio", [0.25, 0.5])
+def test_shares_of_nested_groups_do_not_multiply(ratio: float, build: Build) -> None:
+    """Eight channels in each of eight groups, or sixteen in each of four: a half of them is 32."""
+    path = build(NESTED, opset=21)
+    small = compress(path, ratio=ratio, scope="uniform").proto()
+    shapes = {tensor.name: list(tensor.dims) for tensor in small.graph.initializer}
+    assert shapes["a"][0] == shapes["b"][0] == round(64 * (1 - ratio))
+
+
+def test_nested_groups_go_one_after_the_other_down_to_single_units(build: Build) -> None:
+    small = compress(build(NESTED, opset=21), ratio=0.99, scope="uniform").proto()
+    shapes = {tensor.name: list(tensor.dims) for tensor in small.graph.initializer}
+    assert shapes["a"][0] < 8
