@@ -217,7 +217,7 @@ def test_operator_that_onnx_runtime_does_not_know(fails: Fails, build: Build) ->
         1,
         "compress",
         path,
-        says=("ONNX Runtime cannot load model.onnx", "acme:Secret", "make the model run there first"),
+        says=("ONNX Runtime cannot load model.onnx", "acme:Secret", "make the model run here"),
     )
 
 
@@ -439,7 +439,7 @@ def test_plan_that_does_not_fit(fails: Fails, model: Path, tmp_path: Path, chang
 
 
 @pytest.mark.parametrize(
-    "place", ["evaluation.verify.verify", "evaluation.verify.run_original", "pipeline.run.inspect"]
+    "place", ["evaluation.verify.verify", "evaluation.verify.run_original", "pipeline.opening.analyze_model"]
 )
 def test_ctrl_c(fails: Fails, model: Path, monkeypatch: pytest.MonkeyPatch, place: str) -> None:
     def interrupt(*_: Any, **__: Any) -> None:
@@ -462,7 +462,7 @@ def test_signal_in_a_shell(model: Path, tmp_path: Path, sent: signal.Signals, co
     program = (  # a parent in the background may have left the signal ignored
         "import signal, time, onnxprune.evaluation.verify as v; from onnxprune.cli import main\n"
         "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
-        "v.verify = lambda *_: (print('checking', flush=True), time.sleep(60))\n"
+        "v.verify = lambda *_, **__: (print('checking', flush=True), time.sleep(60))\n"
         f"main(['compress', {str(model)!r}])"
     )
     before = snapshot(tmp_path)
@@ -491,7 +491,7 @@ def test_an_import_that_ctrl_c_breaks_off_is_no_missing_package(
         except KeyboardInterrupt:
             raise MissingExtraError("onnxruntime", "cpu") from None
 
-    monkeypatch.setattr("onnxprune.pipeline.run.inspect", broken_off)
+    monkeypatch.setattr("onnxprune.pipeline.opening.analyze_model", broken_off)
     before = signal.signal(signal.SIGINT, signal.default_int_handler)  # a parent in the background may ignore it
     try:
         fails(130, "compress", model, says="interrupted; nothing was written")
@@ -524,7 +524,7 @@ def test_out_of_memory_is_no_bug(fails: Fails, model: Path, monkeypatch: pytest.
 def test_a_result_that_fails_its_check_is_not_written(
     fails: Fails, model: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def refuse(path: Path, *_: Any) -> None:
+    def refuse(path: Path, *_: Any, **__: Any) -> None:
         assert path.exists()
         raise verify.VerificationError("output 'y' of the pruned model is not finite; nothing was written")
 

@@ -12,7 +12,6 @@ from onnxprune.analysis import cost
 from onnxprune.analysis.inspect import inspect
 from onnxprune.data.given import as_data
 from onnxprune.errors import UsageError
-from onnxprune.evaluation.verify import run_original
 from onnxprune.model.batch_axes import Shape, batch_axes
 from onnxprune.model.file import open_model
 from onnxprune.model.signature import Port, ports_of
@@ -20,6 +19,7 @@ from onnxprune.pipeline.run import compress
 from onnxprune.runtime.latency import Setting, made_inputs, measure_latency
 from onnxprune.runtime.session import Session
 from tests.conftest import Build
+from tests.test_verify import original_of
 
 CASES: list[tuple[str, list[Shape], list[int | None]]] = [
     ("one input", [("batch", 3, "height", "width")], [0]),
@@ -130,7 +130,7 @@ def test_batches_are_made_along_that_axis(build: Build) -> None:
     assert {name: array.shape for name, array in feed.items()} == {"x": (7, 3, 12), "h": (1, 3, 6)}
     (latency,) = measure_latency([path], Setting(batch=3), rounds=1, sizes={"s": 7})
     assert latency.setting.batch == 3
-    assert run_original(path, {"s": 7, "b": 5}).feed["x"].shape == (7, 1, 12)
+    assert original_of(path).trials[0].feed["x"].shape == (7, 1, 12)
 
 
 def test_costs_are_those_of_one_sample(build: Build) -> None:

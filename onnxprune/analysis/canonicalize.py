@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import numpy as np
 import onnx_ir as ir
 import onnx_ir.passes.common as common
@@ -16,8 +18,10 @@ from onnxprune.ops.evaluate import constant_tensor
 _MAX_FOLDED = 1024
 
 
-def canonicalize(model: ir.Model, observe: Observe | None = None) -> tuple[bool, Shapes]:
+def canonicalize(model: ir.Model, observe: Observe | None = None, sizes: Mapping[str, int] = {}) -> tuple[bool, Shapes]:
     """Bring a model into canonical form, in place; see `passes.canonicalize.Canonicalize` for what that is.
+
+    Shapes are inferred at the `sizes` of dynamic axes that somebody wants.
 
     Returns whether anything changed, and the shapes inferred on the way, which hold for the result.
     """
@@ -25,7 +29,7 @@ def canonicalize(model: ir.Model, observe: Observe | None = None) -> tuple[bool,
     if model.functions:
         modified |= common.InlinePass()(model).modified
     modified |= _open_bodies(model)
-    shapes = infer(model, observe)
+    shapes = infer(model, observe, sizes)
     modified |= _fold(model, shapes)
     modified |= _split_fillers(model, shapes)
     return modified, shapes

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 import onnx_ir as ir
 
@@ -35,8 +35,27 @@ def symbol_of(value: ir.Value, axis: int) -> str:
     return str(size) if is_name(size) else f"{value.name}[{axis}]"
 
 
-def candidates(symbols: dict[str, tuple[int, int, bool]]) -> Iterator[tuple[dict[str, int], dict[str, int]]]:
-    """Pairs of bindings to try: primes; one batch size for all inputs; sizes with many divisors, for windows."""
+def candidates(
+    symbols: Mapping[str, tuple[int, int, bool]], sizes: Mapping[str, int] = {}
+) -> Iterator[tuple[dict[str, int], dict[str, int]]]:
+    """Pairs of bindings to try: primes; one batch size for all inputs; sizes with many divisors, for windows.
+
+    The first of a pair has the `sizes` that somebody wants, and so has the second in the pairs that come last: a model
+    may run at no others.
+    """
+    for first, second in _guesses(symbols):
+        yield {**first, **_wanted(symbols, sizes)}, second
+    if _wanted(symbols, sizes):
+        for first, second in _guesses(symbols):
+            yield {**first, **_wanted(symbols, sizes)}, {**second, **_wanted(symbols, sizes)}
+
+
+def _wanted(symbols: Mapping[str, object], sizes: Mapping[str, int]) -> dict[str, int]:
+    """Those that the analysis can work at: of an axis of one entry it could not tell what becomes of it."""
+    return {symbol: size for symbol, size in sizes.items() if symbol in symbols and size > 1}
+
+
+def _guesses(symbols: Mapping[str, tuple[int, int, bool]]) -> Iterator[tuple[dict[str, int], dict[str, int]]]:
     for divisible, one_batch in ((False, False), (False, True), (True, False), (True, True)):
         pair: tuple[dict[str, int], dict[str, int]] = ({}, {})
         for turn, bindings in enumerate(pair):

@@ -15,6 +15,7 @@ import onnx_ir as ir
 
 from onnxprune.analysis.certainty import doubtful
 from onnxprune.analysis.dynamic_axes import candidates, rounds_of_further, symbol_of, symbols_of
+from onnxprune.analysis.input_sizes import agree, misfits, troubles
 from onnxprune.analysis.shape_inference import Inference, Shape, Shapes
 from onnxprune.model.graph import subgraphs
 from onnxprune.ops.control_flow import Ports, loop_ports
@@ -23,7 +24,7 @@ from onnxprune.ops.evaluate import constant_tensor
 Observe = Callable[[ir.Model, list[str], dict[str, int]], dict[str, tuple[Shape, ir.DataType]]]
 
 
-def infer(model: ir.Model, observe: Observe | None = None) -> Shapes:
+def infer(model: ir.Model, observe: Observe | None = None, sizes: Mapping[str, int] = {}) -> Shapes:
     """Shapes and known values of a model.
 
     Args:
@@ -31,8 +32,9 @@ def infer(model: ir.Model, observe: Observe | None = None) -> Shapes:
         observe: where an operator without a schema hides its shapes, called with the model, the names of the values in
             question and the bindings, to see them in a trial run. It may come back empty: then what the file itself
             declares is taken. Not asked where sizes depend on data: what one run shows would not hold for another.
+        sizes: of dynamic axes, where somebody wants certain ones.
     """
-    first, second = _two_passes(model)
+    first, second = _two_passes(model, sizes)
     questions = _unknown(model, first)
     if questions and not first.invented:
         look: Observe = observe or _declared
@@ -58,30 +60,35 @@ def _declared(model: ir.Model, names: list[str], bindings: dict[str, int]) -> di
     return found
 
 
-def _two_passes(model: ir.Model) -> tuple[Shapes, Shapes]:
+def _two_passes(model: ir.Model, sizes: Mapping[str, int]) -> tuple[Shapes, Shapes]:
     """The same pass twice where nothing varies."""
     symbols = symbols_of(model)
     if not symbols:
         found = forward(model, {})
         return found, forward(model, {}, turn=1) if found.invented else found
-    best: tuple[Shapes, Shapes] | None = None
-    for first, second in candidates(symbols):
+    best, least = None, 0
+    for first, second in candidates(symbols, sizes):
         pair = forward(model, first), forward(model, second, turn=1)
-        if best is None or _troubles(pair) < _troubles(best):
-            best = pair
-        if not _troubles(pair):
-            break
+        wrong = sum(troubles(model, each) for each in pair)
+        if best is None or wrong < least:
+            best, least = pair, wrong
+        if not any(misfits(model, each) for each in pair):
+            return pair
     assert best is not None
-    return best
+    agreed = agree(
+        model,
+        best[0].bindings,
+        fixed={symbol for symbol in sizes if symbol in symbols},
+        infer=lambda bindings: forward(model, bindings),
+    )
+    first, second = (agreed.applied(each.bindings, turn) for turn, each in enumerate(best))
+    pair = forward(model, first), forward(model, second, turn=1)
+    return pair if sum(troubles(model, each) for each in pair) < least else best
 
 
 def _unknown(model: ir.Model, found: Shapes) -> list[str]:
     names = [value.name for node in model.graph for value in node.outputs if value.name]
     return [name for name in names if name not in found.shapes]
-
-
-def _troubles(pair: tuple[Shapes, Shapes]) -> int:
-    return sum(len(shapes.failures) for shapes in pair)
 
 
 def _further(model: ir.Model, pair: tuple[Shapes, Shapes]) -> list[Shapes]:

@@ -20,7 +20,7 @@ from onnxprune.data.batch import length_of as length_of
 from onnxprune.data.checks import checked
 from onnxprune.data.pixels import AS_SUGGESTED, ImageOptions
 from onnxprune.errors import DataError, UsageError
-from onnxprune.model.signature import Port
+from onnxprune.model.signature import Port, Values
 from onnxprune.support.registry import Registry
 
 
@@ -60,11 +60,11 @@ class Hints:
     """What the model knows about its inputs beyond their types; used by synthetic data. See `synthetic.hints_of`.
 
     Fields:
-        limits: how many values an integer input may take, from 0: the rows of the embedding table that it indexes.
+        values: which whole numbers an integer input may hold: the rows of the embedding table that it indexes.
         images: the statistics of image inputs.
     """
 
-    limits: Mapping[str, int] = field(default_factory=dict)
+    values: Values = field(default_factory=dict)
     images: Mapping[str, ImageStatistics] = field(default_factory=dict)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, MutableMapping
+from collections.abc import Callable, Mapping, MutableMapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,7 +13,7 @@ from onnxprune.support.options import check_options, option, options_of
 if TYPE_CHECKING:
     import onnx_ir as ir
 
-    from onnxprune.data.base import Data
+    from onnxprune.data.base import Data, Hints
 
 BATCH = 32
 _DATA, _IMAGES = "Data", "Images"
@@ -33,9 +33,6 @@ class DataOptions:
     samples: int | None = option(None, "Use the first N samples only.", low=1, metavar="N", section=_DATA)
     batch: int | None = option(
         None, f"Samples at a time; {BATCH} unless the model fixes it.", low=1, metavar="N", section=_DATA
-    )
-    input_shape: tuple[str, ...] = option(
-        (), "Sizes of dynamic axes, like images:8x3x224x224; ? leaves one open.", metavar="NAME:SHAPE", section=_DATA
     )
     tokenizer: Path | None = option(None, "Text: the tokenizer.json.", metavar="FILE", section=_DATA)
     resize: str | None = option(
@@ -70,15 +67,28 @@ class DataOptions:
     def check_alone(self) -> None:
         """Raises UsageError for options that say something about data where there is none."""
         for name, each in options_of(DataOptions).items():
-            if self.data is None and name != "input_shape" and getattr(self, name) != each.default:
+            if self.data is None and getattr(self, name) != each.default:
                 raise UsageError(f"--{each.flag} says how to read --data, which is not there; add it")
 
     def beside(self, spec: str | None) -> DataOptions | None:
         """Other samples that are read in the same way; all of them, even where `samples` limits these."""
         return None if spec is None else replace(self, data=spec, samples=None)
 
-    def open(self, model: Callable[[], ir.Model], seed: int) -> Data | None:
-        """The samples; None where none are named. `model` opens the model, if there is a need to.
+    @property
+    def made_up(self) -> bool:
+        """The samples are to be made up, for which it is good to know the model well."""
+        return self.data == "synthetic"
+
+    def open(
+        self, model: Callable[[], ir.Model], seed: int, sizes: Mapping[str, int] = {}, hints: Hints | None = None
+    ) -> Data | None:
+        """The samples; None where none are named.
+
+        Args:
+            model: opens the model, if there is a need to.
+            seed: of everything random.
+            sizes: of dynamic axes, by name or `input[axis]`.
+            hints: what made-up samples may know of the model; None: what its file says.
 
         Raises UsageError for options that say something about data where there is none, DataError for data that does
         not fit the model.
@@ -89,21 +99,22 @@ class DataOptions:
         from onnxprune.data.base import NO_HINTS, load_data
         from onnxprune.data.pixels import ImageOptions
         from onnxprune.data.sources.synthetic import hints_of
-        from onnxprune.model.signature import given_sizes, ports_of
+        from onnxprune.model.signature import ports_of
 
         opened = model()
-        ports = ports_of(opened)
+        if hints is None:
+            hints = hints_of(opened) if self.made_up else NO_HINTS
         return load_data(
             self.data,
-            ports,
+            ports_of(opened),
             labels=self.labels,
             samples=self.samples,
             batch=self.batch or BATCH,
             seed=seed,
-            sizes=given_sizes(self.input_shape, ports),
+            sizes=sizes,
             images=ImageOptions(**self._images()),
             tokenizer=self.tokenizer,
-            hints=hints_of(opened) if self.data == "synthetic" else NO_HINTS,
+            hints=hints,
         )
 
     def _images(self) -> dict[str, Any]:
@@ -135,7 +146,9 @@ def _numbers(name: str, text: str) -> tuple[float, ...]:
         raise UsageError(f"--{name} '{text}' is not a list of numbers like 0.485,0.456,0.406") from None
 
 
-def data_from(options: MutableMapping[str, Any], model: ir.Model | None, seed: int) -> Data | None:
+def data_from(
+    options: MutableMapping[str, Any], model: ir.Model | None, seed: int, sizes: Mapping[str, int] = {}
+) -> Data | None:
     """Take the options out of keyword arguments and open the data; None where none is named."""
     for name in ("resize", "crop"):
         if isinstance(options.get(name), int | tuple):
@@ -149,4 +162,4 @@ def data_from(options: MutableMapping[str, Any], model: ir.Model | None, seed: i
         assert model is not None
         return model
 
-    return DataOptions.from_command(options).open(opened, seed)
+    return DataOptions.from_command(options).open(opened, seed, sizes)

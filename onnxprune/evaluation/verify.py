@@ -2,57 +2,114 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from onnxprune.errors import ModelError, VerificationError
-from onnxprune.model.file import check_model
-from onnxprune.model.signature import Feed, Port, synthetic_feed
+from onnxprune.evaluation.trial_inputs import TrialInputs, TrialMaker
+from onnxprune.model.file import as_model, check_model
+from onnxprune.model.signature import Feed, Port, ports_in
+from onnxprune.runtime.providers import CPU_ONLY
 from onnxprune.runtime.session import Runnable, Session
+
+Array = npt.NDArray[Any]
+
+# What a message lists of what was tried.
+_SHOWN = 3
+# A result that is to equal the original may differ by rounding: this much in power, beside the original's own.
+_ROUNDING = 1e-3
 
 
 @dataclass(frozen=True)
-class Original:
-    """What the original looks like from outside, and what it answers to one input."""
+class Trial:
+    """One run of the original: the inputs, and what it answers."""
 
-    model: Runnable
-    inputs: tuple[Port, ...]
-    outputs: tuple[Port, ...]
     feed: Feed
     results: dict[str, Any]
 
 
-def run_original(model: Runnable, sizes: Mapping[str, int], seed: int = 0) -> Original:
-    """Load and run the original once. Raises ModelError when ONNX Runtime refuses it.
+@dataclass(frozen=True)
+class Original:
+    """What the original looks like from outside, and what it answers.
 
-    Symbolic axes are tried at size 1 for the batch and as given otherwise, then all as given.
+    Attributes:
+        model: the original.
+        inputs: as ONNX Runtime reports them.
+        outputs: likewise.
+        trials: the first on the inputs that are likeliest to be meant, the others at other sizes of dynamic axes.
+        providers: execution providers of ONNX Runtime that it ran on.
+        unverified: why it does not run here; then there are no trials. Empty where it does.
+    """
+
+    model: Runnable
+    inputs: tuple[Port, ...] = ()
+    outputs: tuple[Port, ...] = ()
+    trials: tuple[Trial, ...] = ()
+    providers: Sequence[str] = CPU_ONLY
+    unverified: str = ""
+
+
+def run_original(model: Runnable, maker: TrialMaker, providers: Sequence[str] = CPU_ONLY) -> Original:
+    """Load and run the original, on the first inputs that it takes and on some of other sizes.
+
+    Raises ModelError when ONNX Runtime refuses the model, or all inputs that were tried.
     """
     try:
-        session = Session(model)
-        one = {port.batch_symbol: 1 for port in session.inputs if port.batch_symbol is not None}
-        try:
-            return _answer(model, session, {**sizes, **one}, seed)
-        except ModelError:
-            return _answer(model, session, sizes, seed)
+        session = Session(model, providers)
     except ModelError as refused:
-        reason = str(refused).rstrip(".")
-        raise ModelError(f"{reason}; make the model run there first, a result is checked by running both") from refused
+        invalid = _refusal(model)
+        if invalid is not None:
+            raise ModelError(f"not a valid ONNX model, export it again: {invalid}") from refused
+        raise ModelError(f"{_said(refused)}; {_WAY_OUT}") from refused
+    first = _first(session, maker.first())
+    others = [run for run in (_run(session, inputs) for inputs in maker.others(first.feed)) if run is not None]
+    return Original(model, tuple(session.inputs), tuple(session.outputs), (first, *others), tuple(providers))
 
 
-def _answer(model: Runnable, session: Session, sizes: Mapping[str, int], seed: int) -> Original:
-    feed = synthetic_feed(session.inputs, sizes, seed)
-    return Original(model, tuple(session.inputs), tuple(session.outputs), feed, session.run(feed))
+_WAY_OUT = "a result is checked by running both: make the model run here, or write with --unverified"
 
 
-def verify(path: Path, original: Original) -> list[str]:
+def _first(session: Session, candidates: Iterable[TrialInputs]) -> Trial:
+    refusals: list[str] = []
+    for inputs in candidates:
+        try:
+            return Trial(inputs.feed, session.run(inputs.feed))
+        except ModelError as refused:
+            refusals.append(f"{inputs.said}: {_said(refused)}")
+    more = f"; and {len(refusals) - _SHOWN} more" if len(refusals) > _SHOWN else ""
+    raise ModelError(
+        f"the original refuses all inputs that were tried; give samples with --data, or sizes with --input-shape, or "
+        f"write with --unverified. Tried: {'; '.join(refusals[:_SHOWN])}{more}"
+    )
+
+
+def _run(session: Session, inputs: TrialInputs) -> Trial | None:
+    """None where the original refuses these sizes: then nobody can use them."""
+    try:
+        return Trial(inputs.feed, session.run(inputs.feed))
+    except ModelError:
+        return None
+
+
+def _said(refused: ModelError) -> str:
+    return str(refused).rstrip(".")
+
+
+def verify(path: Path, original: Original, *, same: bool = False) -> list[str]:
     """Check the file at `path` against the original; what is worth telling besides.
 
-    Raises VerificationError when the checker or ONNX Runtime refuse it, when the interface differs, or when an output
-    is not finite where the original's is.
+    Args:
+        path: the file.
+        original: see `run_original`.
+        same: nothing was removed that matters, so outputs have to be those of the original, up to rounding.
+
+    Raises VerificationError when the checker or ONNX Runtime refuse it, when the interface differs, when an output is
+    not finite where the original's is, or not the `same`.
     """
     notes = []
     try:
@@ -61,14 +118,28 @@ def verify(path: Path, original: Original) -> list[str]:
             if _refusal(original.model) is None:
                 raise refusal
             notes.append(f"the onnx checker refuses the original too, so ONNX Runtime alone was asked ({refusal})")
-        session = Session(path)
-        _compare_interfaces(original, session)
-        outputs = session.run(original.feed)
+        if original.unverified:
+            return [*notes, *_unverified(path, original)]
+        session = Session(path, original.providers)
+        _compare_interfaces((original.inputs, original.outputs), (session.inputs, session.outputs))
+        for trial in original.trials:
+            outputs = session.run(trial.feed)
+            fixed = same and _is_repeatable(original, trial)
+            for name, array in trial.results.items():
+                _compare(name, array, outputs[name], same=fixed)
     except ModelError as error:
         raise VerificationError(f"the pruned model is not valid, so nothing was written: {error}") from error
-    for name, array in original.results.items():
-        _compare(name, array, outputs[name])
     return notes
+
+
+def _is_repeatable(original: Original, trial: Trial) -> bool:
+    """Does the original give the same numbers again? It does not where it draws some."""
+    again = Session(original.model, original.providers).run(trial.feed)
+    return all(
+        np.array_equal(array, again[name], equal_nan=array.dtype.kind == "f")
+        for name, array in trial.results.items()
+        if isinstance(array, np.ndarray)
+    )
 
 
 def _refusal(model: Runnable) -> ModelError | None:
@@ -80,17 +151,45 @@ def _refusal(model: Runnable) -> ModelError | None:
     return None
 
 
-def _compare_interfaces(original: Original, pruned: Session) -> None:
-    for before, after in ((original.inputs, pruned.inputs), (original.outputs, pruned.outputs)):
+def _unverified(path: Path, original: Original) -> Iterator[str]:
+    """What is left to check without running: the interface, as the files state it."""
+    before, after = (as_model(model).graph for model in (original.model, path))
+    _compare_interfaces(*((ports_in(graph.inputs), ports_in(graph.outputs)) for graph in (before, after)))
+    yield f"written without being run, for the original does not run here; try it where it does ({original.unverified})"
+
+
+Interface = tuple[Sequence[Port], Sequence[Port]]
+
+
+def _compare_interfaces(original: Interface, pruned: Interface) -> None:
+    for before, after in zip(original, pruned, strict=True):
         signature = [(port.name, port.type, len(port.shape)) for port in before]
         if [(port.name, port.type, len(port.shape)) for port in after] != signature:
             raise VerificationError("the pruned model has another interface than the original; nothing was written")
 
 
-def _compare(name: str, before: Any, after: Any) -> None:
+def _compare(name: str, before: Any, after: Any, *, same: bool) -> None:
     if not isinstance(before, np.ndarray):
         return
     if before.ndim != after.ndim or before.dtype != after.dtype:
         raise VerificationError(f"output '{name}' of the pruned model has another type; nothing was written")
-    if before.dtype.kind == "f" and np.isfinite(before).all() and not np.isfinite(after).all():
-        raise VerificationError(f"output '{name}' of the pruned model is not finite; nothing was written")
+    if before.dtype.kind != "f" or not np.isfinite(before).all():
+        return
+    if not np.isfinite(after).all():
+        raise VerificationError(
+            f"output '{name}' of the pruned model is not finite where the original's is; nothing was written. Remove "
+            "less, or give --data to recover with"
+        )
+    if same and not _equal(before, after):
+        raise VerificationError(
+            f"output '{name}' of the result differs from the original's though nothing was to change; nothing was "
+            "written. This is a bug, please report it"
+        )
+
+
+def _equal(before: Array, after: Array) -> bool:
+    """Up to rounding."""
+    if before.shape != after.shape:
+        return False
+    before, after = before.astype(np.float64), after.astype(np.float64)
+    return bool(np.square(before - after).sum() <= _ROUNDING * np.square(before).sum() + before.size * 1e-12)

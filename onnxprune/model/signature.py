@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from math import prod
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -35,6 +36,25 @@ _TYPES = {
 
 # An input of more entries than this takes gigabytes: a slip in the file, most likely.
 _MAX_ENTRIES = 1 << 28
+
+
+@dataclass(frozen=True)
+class IndexRange:
+    """Whole numbers that an input may hold: from `first` up to, not including, `end`.
+
+    `end` may be the name of a dynamic axis: the numbers are positions along it.
+    """
+
+    first: int
+    end: int | str
+
+    def bounds(self, sizes: Mapping[str, int]) -> tuple[int, int]:
+        """Both ends, the second as `numpy.random.Generator.integers` takes it; an axis of unknown size counts as 1."""
+        end = self.end if isinstance(self.end, int) else self.first + sizes.get(self.end, 1)
+        return self.first, max(end, self.first + 1)
+
+
+Values = Mapping[str, IndexRange]
 
 
 @dataclass(frozen=True)
@@ -97,8 +117,12 @@ class Port:
 
 def ports_of(model: ir.Model) -> list[Port]:
     """What has to be fed: the graph inputs that are not initializers, in order."""
-    fed = [value for value in model.graph.inputs if not value.is_initializer()]
-    return with_batch_axes(map(_port, fed), map(_port, model.graph.outputs))[0]
+    return with_batch_axes(ports_in(model.graph.inputs), ports_in(model.graph.outputs))[0]
+
+
+def ports_in(values: Iterable[ir.Value]) -> list[Port]:
+    """Inputs or outputs of a graph as ports, those without an initializer, all with the batch first."""
+    return [Port(value.name or "", _type_name(value), _shape(value)) for value in values if not value.is_initializer()]
 
 
 def with_batch_axes(inputs: Iterable[Port], outputs: Iterable[Port]) -> tuple[list[Port], list[Port]]:
@@ -111,10 +135,6 @@ def with_batch_axes(inputs: Iterable[Port], outputs: Iterable[Port]) -> tuple[li
     return found[0], found[1]
 
 
-def _port(value: ir.Value) -> Port:
-    return Port(value.name or "", _type_name(value), _shape(value))
-
-
 def _type_name(value: ir.Value) -> str:
     """As ONNX Runtime writes it: `tensor(float)`; other kinds of types by their own name."""
     if isinstance(value.type, ir.TensorType):
@@ -125,6 +145,17 @@ def _type_name(value: ir.Value) -> str:
 def _shape(value: ir.Value) -> tuple[int | str | None, ...]:
     sizes = () if value.shape is None else value.shape.dims
     return tuple(size if isinstance(size, int) else size.value for size in sizes)
+
+
+def sizes_of(feed: Mapping[str, npt.NDArray[Any]], ports: Iterable[Port]) -> dict[str, int]:
+    """The sizes that dynamic axes have in arrays by input name, by `Port.symbol`."""
+    return {
+        port.symbol(axis): feed[port.name].shape[axis]
+        for port in ports
+        if port.name in feed and feed[port.name].ndim == len(port.shape)
+        for axis, size in enumerate(port.shape)
+        if not isinstance(size, int)
+    }
 
 
 def given_sizes(shapes: Iterable[str], ports: Sequence[Port]) -> dict[str, int]:
@@ -157,21 +188,26 @@ def _note_size(sizes: dict[str, int], port: Port, axis: int, size: int) -> None:
         raise UsageError(f"input '{port.name}' is {port}: axis {axis} cannot have size {size}")
 
 
-def synthetic_feed(ports: Sequence[Port], sizes: Mapping[str, int], seed: int = 0) -> Feed:
-    """Inputs made from the signature alone: normal floats, small indices, all-true masks.
+def synthetic_feed(
+    ports: Sequence[Port], sizes: Mapping[str, int], seed: int = 0, values: Values = MappingProxyType({})
+) -> Feed:
+    """Inputs made up: normal floats, whole numbers in the range that is known for them, else 0 and 1, all-true masks.
 
     Args:
         ports: the inputs.
         sizes: the size of each symbolic axis, by its name or `input[axis]`; 1 where it is not given.
         seed: of the generator.
+        values: what integer inputs may hold, by their names.
 
     Raises ModelError for an input that cannot be made: a sequence or a map, or one too large for any memory.
     """
     rng = np.random.default_rng(seed)
-    return {port.name: _make(port, sizes, rng) for port in ports}
+    return {port.name: _make(port, sizes, values.get(port.name), rng) for port in ports}
 
 
-def _make(port: Port, sizes: Mapping[str, int], rng: np.random.Generator) -> npt.NDArray[Any]:
+def _make(
+    port: Port, sizes: Mapping[str, int], allowed: IndexRange | None, rng: np.random.Generator
+) -> npt.NDArray[Any]:
     dtype = port.dtype
     shape = [size if isinstance(size, int) else 1 for size in port.bound(sizes).shape]
     if prod(shape) > _MAX_ENTRIES:
@@ -182,4 +218,5 @@ def _make(port: Port, sizes: Mapping[str, int], rng: np.random.Generator) -> npt
         return np.ones(shape, dtype=dtype)
     if dtype.kind == "U":
         return np.full(shape, "a", dtype=object)
-    return np.asarray(rng.integers(0, 2, shape)).astype(dtype)
+    low, high = (0, 2) if allowed is None else allowed.bounds(sizes)
+    return np.asarray(rng.integers(low, high, shape)).astype(dtype)

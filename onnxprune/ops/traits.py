@@ -131,3 +131,32 @@ def parameters(node: ir.Node) -> dict[int, str]:
 def turned_weight(node: ir.Node) -> int | None:
     """Slot of the weight that torch keeps transposed."""
     return 1 if key_of(node) in _TURNED else None
+
+
+# Operators that move along one axis of the second slot by what is in the first.
+_ALONG_AXIS = _keys("Gather", "GatherElements", "Scatter", "ScatterElements")
+_PARTS = _keys("Gather", "Slice", "Split")
+_COMPARES = _keys("Equal", "Less", "LessOrEqual", "Greater", "GreaterOrEqual")
+_SHIFTS = {("", "Add"): 1, ("", "Sub"): -1}
+
+
+def positions(node: ir.Node) -> list[tuple[int, int, int]]:
+    """Slots of inputs that hold positions, each with the slot and the axis of the table that they are positions in."""
+    if key_of(node) in _ALONG_AXIS:
+        return [(1, 0, attribute(node, "axis", 0))]
+    return [(indices, table, 0) for indices, table in look_ups(node)]
+
+
+def gives_part(node: ir.Node) -> bool:
+    """Are the entries that it gives some of those of its first input?"""
+    return key_of(node) in _PARTS
+
+
+def compares(node: ir.Node) -> bool:
+    """Does it compare two inputs, entry by entry?"""
+    return key_of(node) in _COMPARES
+
+
+def shift_sign(node: ir.Node) -> int:
+    """1 where it adds its second input to the first, -1 where it subtracts it, 0 for any other operator."""
+    return _SHIFTS.get(key_of(node), 0)

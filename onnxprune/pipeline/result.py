@@ -101,16 +101,14 @@ class Result:
     Attributes:
         state: what the steps have left.
         recipe: as plain data, see `Recipe.document`; empty where it was no recipe.
-        source: the model that was given: what the result is compared with.
+        original: the model that was given, as it ran: what the result is compared with.
         before: the analysis of that model.
-        seed: of the inputs of the trial run.
     """
 
     state: State
     recipe: Mapping[str, Any]
-    source: Path | ir.Model
+    original: verify.Original
     before: Analysis
-    seed: int = 0
     _saved: Report | None = field(default=None, repr=False)
 
     @property
@@ -178,20 +176,27 @@ class Result:
         written, UsageError when `path` is no place for a file. In all cases nothing is left behind. Of several
         processes that were started together the first alone writes.
         """
-        check_targets([self.source] if isinstance(self.source, Path) else [], path, plan)
+        source = self.original.model
+        check_targets([source] if isinstance(source, Path) else [], path, plan)
         if not is_first_process():
             return self.report
-        progress("running the original")
-        original = verify.run_original(self.source, self.before.shapes.bindings, self.seed)
         progress("writing and checking")
         plan_written = contextlib.nullcontext() if plan is None else self.plan.staged(plan)
-        with blaming(self.source), plan_written, staged(self.model, path, external=external) as written:
-            notes = verify.verify(written, original)
+        with blaming(source), plan_written, staged(self.model, path, external=external) as written:
+            notes = verify.verify(written, self.original, same=self._is_same)
             size = sum(file.stat().st_size for file in written.parent.iterdir())
         counted = self._counted
         sizes = (counted.file_bytes[0], size)
         self._saved = replace(counted, file_bytes=sizes, estimated=False, notes=(*counted.notes, *notes))
         return self._saved
+
+    @property
+    def _is_same(self) -> bool:
+        """Nothing was removed that matters, and nothing was fitted."""
+        steps = [record for record in self.state.records if record.step != "clean"]
+        lossless = all(record.step == "prune" and record.options.get("lossless") for record in steps)
+        whole = not self.state.left and all(record.step == "prune" for record in steps)
+        return self.before is self.state.original and (whole or (bool(steps) and lossless))
 
     def __repr__(self) -> str:
         return f"Result, {self.report!r}"

@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from pathlib import Path
+from dataclasses import replace
 from typing import Any
 
-import onnx_ir as ir
-
-from onnxprune.analysis.groups import Analysis, Group
+from onnxprune.analysis.groups import Group
 from onnxprune.analysis.inspect import blaming, inspect
 from onnxprune.analysis.select import select_groups
 from onnxprune.errors import NothingToPruneError, PlanError, UsageError
-from onnxprune.model.file import name_of, runnable
+from onnxprune.model.file import name_of
+from onnxprune.pipeline.opening import Given, open_and_inspect
 from onnxprune.pipeline.recipe import Recipe
 from onnxprune.pipeline.result import Result
-from onnxprune.pipeline.samples import Sources, samples_of
+from onnxprune.pipeline.samples import Sources
 from onnxprune.steps.base import Context, Step
 from onnxprune.steps.clean import Clean
 from onnxprune.steps.plan import Plan
@@ -32,26 +30,6 @@ from onnxprune.steps.state import Current, State
 from onnxprune.steps.train.step import Train
 from onnxprune.support.options import find_option, options_of
 from onnxprune.support.progress import Progress, silent
-
-
-@dataclass(frozen=True)
-class Given:
-    """A model as it was given: what runs where the original is to be run, and its analysis."""
-
-    source: Path | ir.Model
-    analysis: Analysis
-
-
-def open_and_inspect(model: Any, progress: Progress = silent) -> Given:
-    """Open a model and find what can be pruned.
-
-    Args:
-        model: a path, an `onnx.ModelProto` or an `onnx_ir.Model`; it is never changed.
-        progress: is called with what is being done.
-    """
-    progress("analysing")
-    source = runnable(model)
-    return Given(source, inspect(source))
 
 
 def run(
@@ -80,14 +58,15 @@ def run(
     when a target cannot be met, and NothingToPruneError when every dimension is frozen or excluded.
     """
     recipe = recipe.changed(settings)
+    context = Context(**recipe.settings, progress=progress)
+    given = open_and_inspect(model, context, data)
     with blaming(model):
-        given = open_and_inspect(model, progress)
-        context = Context(**recipe.settings, progress=progress)
-        context = Sources(data, calibration, evaluation).into(context, recipe, given.analysis.model)
+        context = Sources(given.data, calibration, evaluation).into(context, recipe, given.analysis.model, given.sizes)
         for step in recipe.steps:
             step.needs(context)
+        original = given.run(context)
         state = run_steps(recipe.steps, State.of(given.analysis, given.source), context)
-    return Result(state, recipe.document(), given.source, given.analysis, context.seed)
+    return Result(state, recipe.document(), original, given.analysis)
 
 
 def run_steps(steps: Sequence[Step], state: State, context: Context) -> State:
@@ -155,12 +134,11 @@ def score(
     if data is None:
         check_data(chosen, None)  # before any work
     with blaming(model):
-        given = open_and_inspect(model, progress)
+        context = Context(**settings, progress=progress)
+        given = open_and_inspect(model, context, data)
         progress("scoring")
         groups = select_groups(given.analysis, options.only, options.skip)
-        context = Context(**settings, progress=progress)
-        context = replace(context, data=samples_of(data, given.analysis.model, context.seed))
-        return score_with(context, given.analysis, groups, chosen)
+        return score_with(replace(context, data=given.data), given.analysis, groups, chosen)
 
 
 def sensitivity(
@@ -195,25 +173,30 @@ def sensitivity(
     options = Prune(criterion=criterion, only=only, skip=skip)  # type: ignore[arg-type]
     recovery = None if recover in (None, "none") else Recover(recover)
     with blaming(model):
-        given = open_and_inspect(model, progress)
+        context = Context(**settings, progress=progress)
+        given = open_and_inspect(model, context, data)
         groups = select_groups(given.analysis, options.only, options.skip)
         if not groups:
             raise NothingToPruneError(nothing_to_prune(given.analysis, name_of(given.source)))
-        context = Context(**settings, progress=progress)
-        context = replace(context, data=samples_of(data, given.analysis.model, context.seed))
+        context = replace(context, data=given.data)
         scores = score_with(context, given.analysis, groups, resolve_criterion(criterion))
         state = State.of(given.analysis, given.source)
         return groups, measuring.measure_sensitivity(state, groups, scores, context, recover=recovery, ratios=ratios)
 
 
-def apply(model: Any, plan: Plan, *, keep_metadata: bool = False, progress: Progress = silent) -> Result:
+def apply(
+    model: Any, plan: Plan, *, keep_metadata: bool = False, progress: Progress = silent, **settings: Any
+) -> Result:
     """Replay a plan. Raises PlanError when it does not fit the model, ModelError as `compress`."""
+    context = Context(**settings, progress=progress)
     with blaming(model):
-        given = open_and_inspect(model, progress)
+        given = open_and_inspect(model, context)
+        keep = plan.keep(given.analysis)
+        original = given.run(context)
         progress("removing")
-        state = State.of(given.analysis, given.source).cut(plan.keep(given.analysis), fold=plan.folds)
-        state = Clean(keep_metadata=keep_metadata)(state, Context())
-    return Result(state, plan.recipe, given.source, given.analysis)
+        state = State.of(given.analysis, given.source).cut(keep, fold=plan.folds)
+        state = Clean(keep_metadata=keep_metadata)(state, context)
+    return Result(state, plan.recipe, original, given.analysis)
 
 
 def recover(
@@ -241,18 +224,19 @@ def recover(
     cut from the other, or not by this plan, DataError for data that does not fit.
     """
     step = Recover(method)
-    whole, given = open_and_inspect(original, progress), open_and_inspect(pruned, progress)
+    context = Context(**settings, progress=progress)
+    whole, given = open_and_inspect(original, context), open_and_inspect(pruned, context, data)
     with blaming(pruned):
         progress("comparing")
         plan = find_plan(whole.analysis, given.analysis) if plan is None else plan
         keep = plan.keep(whole.analysis)
         check_fit(whole.analysis, given.analysis, keep)
-        context = Context(**settings, progress=progress)
-        context = replace(context, data=samples_of(data, given.analysis.model, context.seed))
+        context = replace(context, data=given.data)
+        started = given.run(context)
         current = Current(given.analysis.model, parts={}, analysis=given.analysis)
         state = step(State(whole.source, whole.analysis, current, keep), context)
         state = Clean(keep_metadata=True)(state, context)
-    return Result(state, Recipe((step,), settings).document(), given.source, given.analysis, context.seed)
+    return Result(state, Recipe((step,), settings).document(), started, given.analysis)
 
 
 def train(
@@ -287,22 +271,24 @@ def train(
         kind = Train if name.replace("-", "_") in options_of(Train) else Context
         given[kind][find_option(kind, name, options_of(Train)).name] = value
     recipe = Recipe((Train(**given[Train]),), given[Context])
-    small = open_and_inspect(model, progress)
+    context = Context(**recipe.settings, progress=progress)
+    small = open_and_inspect(model, context, data)
     with blaming(model):
-        state, notes = _beside(small, teacher, plan, progress)
-        context = Context(**recipe.settings, progress=progress)
-        context = Sources(data, evaluation=evaluation).into(context, recipe, small.analysis.model)
+        state, notes = _beside(small, teacher, plan, context)
+        sources = Sources(small.data, evaluation=evaluation)
+        context = sources.into(context, recipe, small.analysis.model, small.sizes)
         recipe.steps[0].needs(context)
+        original = small.run(context)
         state = run_steps((*recipe.steps, Clean(keep_metadata=True)), state, context)
     state = replace(state, records=(*state.records[:-1], replace(state.records[-1], notes=notes)))
-    return Result(state, recipe.document(), small.source, small.analysis, context.seed)
+    return Result(state, recipe.document(), original, small.analysis)
 
 
-def _beside(small: Given, teacher: Any, plan: Plan | None, progress: Progress) -> tuple[State, tuple[str, ...]]:
+def _beside(small: Given, teacher: Any, plan: Plan | None, context: Context) -> tuple[State, tuple[str, ...]]:
     """A model with the one that it was made from as its original, and what a person should know."""
     if teacher is None:
         return State.of(small.analysis, small.source), ()
-    whole = open_and_inspect(teacher, progress)
+    whole = open_and_inspect(teacher, context)
     _check_teacher(whole, small)
     notes: tuple[str, ...] = ()
     keep = {}

@@ -9,12 +9,13 @@ data, calibration         calibration       the rest          a share of data
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
 import onnx_ir as ir
 
-from onnxprune.data.base import Data
+from onnxprune.data.base import NO_HINTS, Data, Hints
 from onnxprune.data.given import as_data
 from onnxprune.data.options import DataOptions
 from onnxprune.data.split import Split
@@ -29,13 +30,23 @@ from onnxprune.steps.train.samples import hold_apart
 from onnxprune.steps.train.step import Train
 
 
-def samples_of(data: Any, model: ir.Model, seed: int) -> Data | None:
-    """Samples as they were given, checked against the inputs of the model; see `load_data`."""
+def samples_of(
+    data: Any, model: ir.Model, context: Context, sizes: Mapping[str, int] = {}, hints: Hints | None = None
+) -> Data | None:
+    """Samples as they were given, checked against the inputs of the model; see `load_data`.
+
+    Args:
+        data: as it was given.
+        model: what they are for.
+        context: its seed.
+        sizes: of dynamic axes, by name or `input[axis]`.
+        hints: what made-up samples may know of the model; None: what its file says.
+    """
     if data is None or isinstance(data, Data):
         return data
     if isinstance(data, DataOptions):
-        return data.open(lambda: model, seed)
-    return as_data(data, ports_of(model), seed=seed)
+        return data.open(lambda: model, context.seed, sizes, hints)
+    return as_data(data, ports_of(model), seed=context.seed, sizes=sizes, hints=hints or NO_HINTS)
 
 
 @dataclass(frozen=True)
@@ -52,13 +63,13 @@ class Sources:
     calibration: Any = None
     evaluation: Any = None
 
-    def into(self, context: Context, recipe: Recipe, model: ir.Model) -> Context:
-        """The context with its samples, parted as the recipe needs it.
+    def into(self, context: Context, recipe: Recipe, model: ir.Model, sizes: Mapping[str, int]) -> Context:
+        """The context with its samples, parted as the recipe needs it; `sizes` as for `samples_of`.
 
         Raises UsageError for samples beside none to fit to, DataError for what does not fit the model.
         """
         data, calibration, evaluation = (
-            samples_of(given, model, context.seed) for given in (self.data, self.calibration, self.evaluation)
+            samples_of(given, model, context, sizes) for given in (self.data, self.calibration, self.evaluation)
         )
         if data is None and (calibration is not None or evaluation is not None):
             raise UsageError("samples for calibration or evaluation stand beside data; give that too")

@@ -20,6 +20,7 @@ from onnxprune.model.file import save, skeleton
 from onnxprune.model.protobuf import BIG
 from onnxprune.model.signature import Port, with_batch_axes
 from onnxprune.model.weights import reading
+from onnxprune.runtime.custom_ops import register
 from onnxprune.runtime.page_cache import returned
 from onnxprune.runtime.providers import CPU_ONLY
 from onnxprune.support.messages import one_line
@@ -73,13 +74,17 @@ def session_ports(session: Any) -> tuple[list[Port], list[Port]]:
 
 
 def session_options() -> Any:
-    """`onnxruntime.SessionOptions` that keep ONNX Runtime from printing. Raises MissingExtraError without it."""
+    """`onnxruntime.SessionOptions` that keep ONNX Runtime from printing, with the libraries of `use_libraries`.
+
+    Raises MissingExtraError without ONNX Runtime, ModelError for a library that it cannot load.
+    """
     try:
         import onnxruntime
     except ImportError:
         raise MissingExtraError("onnxruntime", "cpu") from None
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 4
+    register(options)
     return options
 
 

@@ -118,6 +118,25 @@ class Context:
         1, "Of one operator, where latency is measured; 0: as ONNX Runtime likes.", low=0, high=1024, section=_MEASURE
     )
     latency_batch: int = option(1, "Samples at a time, where latency is measured.", low=1, section=_MEASURE)
+    input_shape: tuple[str, ...] = option(
+        (),
+        "Sizes of dynamic axes, like images:8x3x224x224; ? leaves one open.",
+        metavar="NAME:SHAPE",
+        section=_RUN,
+    )
+    unverified: bool = option(
+        False,
+        "Write also where the original does not run here: the result is then checked without running it.",
+        recorded=False,
+        section=_RUN,
+    )
+    custom_ops: tuple[Path, ...] = option(
+        (),
+        "Library of operators for ONNX Runtime to load, like that of ONNX Runtime Extensions.",
+        metavar="LIBRARY",
+        recorded=False,
+        section=_RUN,
+    )
     data: Data | None = None
     training: Data | None = None
     apart: Split | None = None

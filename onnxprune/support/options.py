@@ -182,7 +182,7 @@ def taken(each: Option, value: Any) -> Any:
     if each.pairs:
         return _pairs(each, value)
     if each.many:
-        given = [value] if isinstance(value, str | int | float) else value
+        given = [value] if isinstance(value, str | int | float | Path) else value
         if isinstance(given, Mapping) or not isinstance(given, Iterable):
             raise _wrong(each, value)
         return tuple(_one(each, entry) for entry in given)

@@ -12,10 +12,11 @@ import onnx_ir as ir
 import pytest
 
 from onnxprune.data.base import Data, Hints, ImageStatistics
-from onnxprune.data.sources.synthetic import SAMPLES, hints_of, match_batchnorm, natural_noise, vocabulary_limits
+from onnxprune.data.index_ranges import compared_values, index_ranges
+from onnxprune.data.sources.synthetic import SAMPLES, hints_of, match_batchnorm, natural_noise
 from onnxprune.errors import DataError, ModelError
 from onnxprune.model.file import open_model
-from onnxprune.model.signature import Port, ports_of
+from onnxprune.model.signature import IndexRange, Port, ports_of
 from onnxprune.runtime.session import Session
 from tests.conftest import Build
 from tests.data.harness import IDS, IMAGES, MASK, assert_same_again, gathered, load, sizes
@@ -65,7 +66,7 @@ def test_types_that_cannot_be_made() -> None:
 def test_hints_are_limits_and_statistics() -> None:
     positions = Port("position_ids", "tensor(int64)", ("batch", "length"))
     hints = Hints(
-        {"input_ids": 1000, "position_ids": 5},
+        {"input_ids": IndexRange(0, 1000), "position_ids": IndexRange(0, 5)},
         {"pixels": ImageStatistics(np.array([1.0, 2, 3]), np.diag([4.0, 1, 0.01]), 1.0)},
     )
     (batch,) = load(
@@ -206,7 +207,28 @@ def test_limits_are_the_rows_of_tables(build: Build) -> None:
           c = Gather<axis = 1>(kinds, f)  d = Transpose<perm = [1, 2, 0]>(c)  s = Add(a, b)  y = Add(s, d)
           z = Add(free, free) }
     """))  # fmt: skip
-    assert vocabulary_limits(model) == {"ids": 50, "types": 2}
+    assert index_ranges(model) == {"ids": IndexRange(0, 50), "types": IndexRange(0, 2)}
+
+
+def test_shifted_positions_and_positions_along_a_dynamic_axis(build: Build) -> None:
+    """Ids from 100 on, as where the first ones are reserved; edges of a graph, whose ends are nodes."""
+    model = open_model(build("""
+        net (int64[n] ids, int64[2, edges] ends, float[nodes, 4] x) => (float[n, 4] y, float[edges, 4] z)
+        <float[20, 4] words, int64 first = {100}, int64 zero = {0}>
+        { i = Sub(ids, first)  y = Gather(words, i)  start = Gather(ends, zero)  z = Gather(x, start) }
+    """))  # fmt: skip
+    found = index_ranges(model)
+    assert found == {"ids": IndexRange(100, 120), "ends": IndexRange(0, "nodes")}
+    assert found["ends"].bounds({"nodes": 7}) == (0, 7)
+
+
+def test_values_that_the_graph_compares_an_input_with(build: Build) -> None:
+    model = open_model(build("""
+        net (int64 rate, int64[1] other, float[n] x) => (bool y, bool[1] z)
+        <int64 high = {16000}, int64[1] low = {8}, int64[1] one = {1}>
+        { y = Equal(rate, high)  shifted = Add(other, one)  z = Less(low, shifted) }
+    """))  # fmt: skip
+    assert compared_values(model) == {"rate": [16000, 15999, 16001], "other": [7, 6, 8]}
 
 
 def test_models_of_the_zoo_run_on_made_up_data(zoo_file: Callable[[str], Path], zoo: ModuleType) -> None:

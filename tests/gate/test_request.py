@@ -59,7 +59,7 @@ def test_values_of_a_configuration(tmp_path: Path) -> None:
     assert request.data_options["resize"] == (224, 288)
     assert request.data_options["crop"] == 224
     assert request.data_options["mean"] == (0.5, 0.5, 1.0)
-    assert request.data_options["input_shape"] == ("x:1x3x224x224",)
+    assert request.input_shape == ("x:1x3x224x224",)
 
 
 def test_every_option_of_data_has_its_field() -> None:

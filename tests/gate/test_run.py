@@ -27,7 +27,7 @@ SAMPLES = {"data": "samples.npz", "labels": "digit"}
 def gate(*models: str | Path, **options: Any) -> GateVerdict:
     """The gate as the command runs it."""
     request = load_request({"models": tuple(map(str, models)), **options})
-    return run_gate(request, lambda model: data_from(request.data_options, model, request.seed))
+    return run_gate(request, lambda model: data_from(request.data_options, model, request.seed, request.sizes(model)))
 
 
 def check(*models: str | Path, **options: Any) -> BudgetCheck:

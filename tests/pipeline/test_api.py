@@ -124,7 +124,7 @@ def test_plan_is_replayed_byte_for_byte(digits: dict[str, Path], tmp_path: Path)
 def test_progress_is_told_each_step(digits: dict[str, Path], tmp_path: Path) -> None:
     steps: list[str] = []
     op.compress(digits["resnet"], progress=steps.append).save(tmp_path / "out.onnx", progress=steps.append)
-    assert steps == ["analysing", "scoring", "removing", "running the original", "writing and checking"]
+    assert steps == ["analysing", "running the original", "scoring", "removing", "writing and checking"]
 
 
 def test_errors_are_one_family() -> None:

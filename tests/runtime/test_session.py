@@ -19,13 +19,14 @@ from onnxprune.evaluation.benchmark.drift import drift
 from onnxprune.evaluation.benchmark.memory import peak_memory
 from onnxprune.evaluation.benchmark.suite import BenchmarkRequest, benchmark
 from onnxprune.evaluation.metrics import evaluate, metric, outputs_of
-from onnxprune.evaluation.verify import run_original, verify
+from onnxprune.evaluation.verify import verify
 from onnxprune.model.file import as_model, open_model
 from onnxprune.model.signature import ports_of, synthetic_feed
 from onnxprune.runtime import session as sessions
 from onnxprune.runtime.latency import Setting, measure_latency
 from onnxprune.runtime.session import Session
 from tests.conftest import Build
+from tests.test_verify import original_of
 
 NET = """
     net (float[batch, 40] x) => (float[batch, 30] y)
@@ -204,14 +205,14 @@ def test_metrics_of_a_model_in_memory(build: Build) -> None:
 
 def test_an_original_in_memory_is_run_and_compared_with(build: Build) -> None:
     path = build(NET)
-    original = run_original(as_model(onnx.load(path)), {"batch": 4})
-    assert original.results.keys() == {"y"}
+    original = original_of(as_model(onnx.load(path)))
+    assert original.trials[0].results.keys() == {"y"}
     assert verify(path, original) == []
 
 
 def test_where_the_checker_refuses_an_original_in_memory_too(build: Build, monkeypatch: pytest.MonkeyPatch) -> None:
     path = build(NET.replace("float[batch, 30] y", "float[batch, 31] y"))  # the runtime goes by what it computes
-    original = run_original(as_model(onnx.load(path)), {"batch": 4})
+    original = original_of(as_model(onnx.load(path)))
     (note,) = verify(path, original)
     assert note.startswith("the onnx checker refuses the original too")
 

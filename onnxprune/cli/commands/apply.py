@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import click
 
 from onnxprune.cli.base import MODEL, OUTPUT, Telling, examples, telling
-from onnxprune.cli.options import fields
+from onnxprune.cli.options import fields, given, tell_missing
+from onnxprune.steps.base import Context
 from onnxprune.steps.clean import Clean
 
 
@@ -21,6 +23,7 @@ from onnxprune.steps.clean import Clean
 @click.argument("plan", type=click.Path(path_type=Path))
 @OUTPUT
 @fields(Clean, "keep_metadata", section="")
+@fields(Context, "input_shape", "providers", "custom_ops", "unverified", section="")
 @telling()
 def command(
     model: Path,
@@ -28,6 +31,7 @@ def command(
     output: Path | None,
     keep_metadata: bool,
     told: Telling,
+    **options: Any,
 ) -> None:
     """Remove from MODEL what PLAN says, as written by `onnxprune compress --plan`.
 
@@ -40,6 +44,8 @@ def command(
 
         target = output or default_output(model)
         told.check([model, plan], target)
-        result = pipeline.apply(model, Plan.read(plan), keep_metadata=keep_metadata, progress=progress)
+        settings = given(options, Context)
+        tell_missing(settings)
+        result = pipeline.apply(model, Plan.read(plan), keep_metadata=keep_metadata, progress=progress, **settings)
         result.save(target, progress=progress)
     told.tell_result(result, model, target)

@@ -58,6 +58,7 @@ def _list(_: click.Context, __: click.Parameter, values: tuple[str, ...]) -> tup
 @click.option("--profile", is_flag=True, help="Also show which nodes take the time.")
 @click.option("--alignment", is_flag=True, help="Instead, prune MODEL to several roundings of its axes and time these.")
 @fields(Context, "metric", section="")
+@fields(Context, "input_shape", "custom_ops", section="Data")
 @fields(DataOptions, but=("batch",), section="Data")
 @fields(Context, "seed")
 @telling()
@@ -79,10 +80,14 @@ def command(
     with told.progress() as progress:
         from onnxprune.evaluation.benchmark import suite
         from onnxprune.model.file import open_model
+        from onnxprune.model.signature import given_sizes, ports_of
+        from onnxprune.runtime.custom_ops import use_libraries
 
         told.check(models)
-        batches, shapes = options.pop("batch"), options["input_shape"]
-        data = data_from(options, open_model(models[0]), seed)
+        batches, shapes, libraries = (options.pop(name) for name in ("batch", "input_shape", "custom_ops"))
+        use_libraries(libraries)
+        opened = open_model(models[0])
+        data = data_from(options, opened, seed, given_sizes(shapes, ports_of(opened)))
         request = suite.BenchmarkRequest(batches=batches, input_shapes=shapes, seed=seed, **options)
         if alignment:
             _check_alone(models, data is not None or metric is not None or request.profile)

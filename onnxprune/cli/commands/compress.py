@@ -59,7 +59,9 @@ _KINDS = (Prune, Rewind, Recover, Train, Repeat, Clean, Context)
 @fields(Rewind, section="Training")
 @EVALUATION
 @CALIBRATION
-@fields(Context, "providers", "device", "jobs", "cache", "resume", "save_every")
+@fields(
+    Context, "input_shape", "providers", "custom_ops", "device", "jobs", "cache", "resume", "save_every", "unverified"
+)
 @fields(Clean)
 def command(
     model: Path,
@@ -87,6 +89,7 @@ def command(
         data = DataOptions.from_command(options)
         data.check_alone()
         tell_missing(steps.settings)
+        here = {**_here(steps.settings), **({"unverified": True} if dry_run else {})}  # nothing to prove then
         result = run(
             steps,
             model,
@@ -94,7 +97,7 @@ def command(
             calibration=data.beside(calibration),
             evaluation=data.beside(evaluation),
             progress=progress,
-            **_here(steps.settings),
+            **here,
         )
         if target is not None:
             result.save(target, plan=plan, progress=progress)

@@ -37,7 +37,7 @@ def _option(budget: Budget) -> click.Option:
     return click.Option([f"--{budget.name}"], multiple=budget.several, help=said, **kind)
 
 
-_OF_CONTEXT = ("metric", "providers", "threads", "latency_batch", "seed")
+_OF_CONTEXT = ("metric", "providers", "threads", "latency_batch", "input_shape", "custom_ops", "seed")
 _HOW = (
     click.option(
         "--baseline", type=click.Path(path_type=Path), help="A model, or a .json file of numbers to compare with."
@@ -93,14 +93,18 @@ def command(
         from onnxprune.evaluation.gate.budgets.base import BUDGETS
         from onnxprune.evaluation.gate.request import load_request
         from onnxprune.evaluation.gate.run import matched, run_gate
+        from onnxprune.runtime.custom_ops import use_libraries
 
         several = [name.replace("-", "_") for name in BUDGETS if BUDGETS[name].several]
         chosen = {name: value for name, value in options.items() if name not in _OF_CONTEXT} | given(options, Context)
         chosen |= {name: ",".join(options[name]) or None for name in several}
         request = load_request(chosen, config)
+        use_libraries(request.custom_ops)
         models = [path for _, path in matched(request.models) if path]
         told.check(models, junit)
-        verdict = run_gate(request, lambda model: data_from(request.data_options, model, request.seed), progress)
+        verdict = run_gate(
+            request, lambda model: data_from(request.data_options, model, request.seed, request.sizes(model)), progress
+        )
     with _never_as_broken():
         _tell(verdict, github, as_json=told.as_json, quiet=told.quiet, markdown=told.markdown == STDOUT)
         _write(verdict, told.report, told.markdown, junit)

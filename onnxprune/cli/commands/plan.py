@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from onnxprune.cli.base import JSON, MODEL, QUIET, VERBOSITY, examples, option_group, print_json
+from onnxprune.cli.options import fields, given
+from onnxprune.steps.base import Context
 
 if TYPE_CHECKING:
     from onnxprune.steps.plan import Plan
@@ -24,6 +26,7 @@ if TYPE_CHECKING:
 @click.argument("plans", type=click.Path(path_type=Path), nargs=-1, required=True)
 @click.option("--torch", "for_torch", is_flag=True, help="Print parameter names of torch and the positions that stay.")
 @click.option("-o", "--output", type=click.Path(path_type=Path), help="Write the plan that does what all of them do.")
+@fields(Context, "input_shape", "custom_ops", section="")
 @option_group(JSON, QUIET, VERBOSITY)
 def command(
     model: Path,
@@ -33,6 +36,7 @@ def command(
     as_json: bool,
     quiet: bool,
     verbose: bool,
+    **options: Any,
 ) -> None:
     """Show what PLANS remove from MODEL, and check that they fit.
 
@@ -41,13 +45,13 @@ def command(
     """
     from functools import reduce
 
-    from onnxprune.pipeline import run as pipeline
+    from onnxprune.pipeline import opening
     from onnxprune.steps.plan import Plan, compose
     from onnxprune.support.files import check_targets
 
     if output is not None:
         check_targets([model, *plans], output)
-    analysis = pipeline.inspect(model)
+    analysis = opening.open_and_inspect(model, Context(**given(options, Context))).analysis
     plan = reduce(compose, [Plan.read(path) for path in plans])
     plan.keep(analysis)
     if output is not None:

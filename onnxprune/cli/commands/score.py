@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -38,7 +39,7 @@ _FORMATS = (".csv", ".json")
 @option_group(JSON, QUIET, VERBOSITY)
 @fields(Prune, "only", "skip")
 @fields(DataOptions, but=("data",))
-@fields(Context, "loss", "providers", "device")
+@fields(Context, "loss", "input_shape", "providers", "custom_ops", "device")
 def command(
     model: Path,
     criterion: str | None,
@@ -84,7 +85,7 @@ def _score(
 ) -> dict[str, Any]:
     """The document with the scores."""
     from onnxprune.analysis.select import select_groups
-    from onnxprune.pipeline.run import open_and_inspect
+    from onnxprune.pipeline.opening import open_and_inspect
     from onnxprune.report.scores import of_scores
     from onnxprune.steps.prune.score import check_data, score_with
 
@@ -92,14 +93,13 @@ def _score(
     if data.data is None:
         data.check_alone()
         check_data(criterion, None)  # before any work
-    analysis = open_and_inspect(model, progress).analysis
-    groups = select_groups(analysis, options.only, options.skip)
-    seed = settings.get("seed", 0)
-    samples = data.open(lambda: analysis.model, seed)
+    context = Context(**settings, progress=progress)
+    found = open_and_inspect(model, context, data if data.data else None)
+    groups = select_groups(found.analysis, options.only, options.skip)
     progress("scoring")
-    scores = score_with(Context(**settings, data=samples, progress=progress), analysis, groups, criterion)
-    source = None if samples is None else samples.source
-    return of_scores(scores, groups, criterion, model, data=source, seed=seed)
+    scores = score_with(replace(context, data=found.data), found.analysis, groups, criterion)
+    source = None if found.data is None else found.data.source
+    return of_scores(scores, groups, criterion, model, data=source, seed=context.seed)
 
 
 def _check(output: Path | None, plot: Path | None, *, both: bool) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,9 +11,10 @@ import numpy.typing as npt
 import onnx_ir as ir
 
 from onnxprune.data.base import Array, Batch, Hints, ImageStatistics, SampleRequest, SourceSample, Start, source
+from onnxprune.data.index_ranges import SizeOf, constant_input, declared_size, index_ranges
 from onnxprune.data.pixels import channel_axis
 from onnxprune.model.signature import Feed, Port, ports_of, synthetic_feed
-from onnxprune.ops.traits import convolves, look_ups, repeats, retypes, runs_on_statistics, statistics
+from onnxprune.ops.traits import convolves, repeats, runs_on_statistics, statistics
 
 SAMPLES = 128
 # Sizes for dynamic axes that no one gave: height and width of images, anything else.
@@ -61,24 +62,23 @@ def _feed(request: SampleRequest, count: int, index: int) -> Feed:
             if axis < len(port.shape):
                 sizes.setdefault(port.symbol(axis), _SIDE if len(port.shape) == 4 else _LENGTH)
     return {
-        port.name: _array(port.bound(sizes), request.hints, np.random.default_rng([request.seed, index, place]))
+        port.name: _array(port.bound(sizes), sizes, request.hints, np.random.default_rng([request.seed, index, place]))
         for place, port in enumerate(request.ports)
     }
 
 
-def _array(port: Port, hints: Hints, rng: np.random.Generator) -> Array:
-    plain = synthetic_feed([port], {}, int(rng.integers(1 << 32)))[port.name]
+def _array(port: Port, sizes: Mapping[str, int], hints: Hints, rng: np.random.Generator) -> Array:
+    plain = synthetic_feed([port], sizes, int(rng.integers(1 << 32)), hints.values)[port.name]
     name, kind = port.name.lower(), plain.dtype.kind
     if "mask" in name and kind in "iuf":
         return np.ones_like(plain)
     axis = channel_axis(port)
     if axis is not None and (kind == "f" or plain.dtype.itemsize == 1):
         return _images(plain, axis, hints.images.get(port.name), rng)
-    if kind in "iu" and port.name in hints.limits:
-        limit = hints.limits[port.name]
-        if "position" in name:
-            return np.broadcast_to(np.arange(plain.shape[-1]) % limit, plain.shape).astype(plain.dtype)
-        return np.asarray(rng.integers(0, limit, plain.shape)).astype(plain.dtype)
+    if kind in "iu" and port.name in hints.values and "position" in name:
+        low, high = hints.values[port.name].bounds(sizes)
+        counting = low + np.arange(plain.shape[-1]) % (high - low)
+        return np.broadcast_to(counting, plain.shape).astype(plain.dtype)
     return plain
 
 
@@ -134,20 +134,14 @@ def _autocorrelation(height: int, width: int, slope: float) -> Floats:
 # ---- what the model tells -----------------------------------------------------------------------------------------
 
 
-def hints_of(model: ir.Model) -> Hints:
-    """What the graph says about its inputs: the sizes of embedding tables, and statistics of images."""
-    return Hints(limits=vocabulary_limits(model), images=match_batchnorm(model))
+def hints_of(model: ir.Model, size_of: SizeOf = declared_size) -> Hints:
+    """What the graph says about its inputs: which entries of tables there are, and statistics of images.
 
-
-def vocabulary_limits(model: ir.Model) -> dict[str, int]:
-    """For each integer input that indexes constant tables: the number of rows of the smallest."""
-    limits: dict[str, int] = {}
-    for value in _fed(model):
-        if value.dtype in (ir.DataType.INT64, ir.DataType.INT32):
-            sizes = [rows for node, slot in _readers(value) for rows in _rows(node, slot)]
-            if sizes:
-                limits[value.name or ""] = min(sizes)
-    return limits
+    Args:
+        model: it is left as it is.
+        size_of: see `index_ranges`.
+    """
+    return Hints(index_ranges(model, size_of), match_batchnorm(model))
 
 
 def _fed(model: ir.Model) -> list[ir.Value]:
@@ -161,25 +155,6 @@ def _readers(value: ir.Value) -> Iterator[tuple[ir.Node, int]]:
             yield from _readers(node.outputs[0])
         else:
             yield node, slot
-
-
-def _rows(node: ir.Node, slot: int) -> Iterator[int]:
-    for indices, table in look_ups(node):
-        tensor = _constant(node, table) if slot == indices else None
-        if tensor is not None and len(tensor.shape) > 0:
-            axis = node.attributes.get_int("axis", 0)
-            yield tensor.shape.numpy()[axis]
-
-
-def _constant(node: ir.Node, slot: int) -> ir.TensorProtocol | None:
-    """A constant input; a quantized table counts as what it stands for."""
-    value = node.inputs[slot] if slot < len(node.inputs) else None
-    if value is None:
-        return None
-    producer = value.producer()
-    if producer is not None and retypes(producer):
-        return _constant(producer, 0)
-    return ir.convenience.get_const_tensor(value)
 
 
 @dataclass(frozen=True)
@@ -264,7 +239,7 @@ def _running(node: ir.Node) -> tuple[Floats, Floats] | None:
 
 
 def _numbers(node: ir.Node, slot: int) -> Floats | None:
-    tensor = _constant(node, slot)
+    tensor = constant_input(node, slot)
     array = None if tensor is None else np.asarray(tensor.numpy(), np.float64)
     return array if array is not None and np.isfinite(array).all() else None
 

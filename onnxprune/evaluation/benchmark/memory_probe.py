@@ -7,6 +7,7 @@ own memory would count.
 """
 
 import contextlib
+import os
 import sys
 from pathlib import Path
 
@@ -39,6 +40,8 @@ def main() -> None:
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 4
     options.intra_op_num_threads = int(threads)
+    for library in filter(None, os.environ.get("ONNXPRUNE_CUSTOM_OPS", "").split(os.pathsep)):
+        options.register_custom_ops_library(library)
     providers = list(dict.fromkeys([provider, "CPUExecutionProvider"]))
     session = onnxruntime.InferenceSession(model, options, providers=providers)
     for _ in range(RUNS):

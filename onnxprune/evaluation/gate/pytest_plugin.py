@@ -57,7 +57,9 @@ def _check(root: Path, *models: str | Path, **options: Any) -> GateVerdict:
     with contextlib.chdir(root):
         try:
             request = load_request({"models": tuple(map(str, models)), **options})
-            verdict = run_gate(request, lambda model: data_from(request.data_options, model, request.seed))
+            verdict = run_gate(
+                request, lambda model: data_from(request.data_options, model, request.seed, request.sizes(model))
+            )
         except OnnxpruneError as error:
             pytest.fail(f"onnxprune gate: {error}", pytrace=False)
     if verdict.exit_code:

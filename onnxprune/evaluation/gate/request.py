@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
+import onnx_ir as ir
 from pydantic import (
     BaseModel,
     BeforeValidator,
@@ -22,6 +23,7 @@ from pydantic import (
 
 from onnxprune.errors import UsageError
 from onnxprune.evaluation.gate.budgets.base import BUDGETS
+from onnxprune.model.signature import given_sizes, ports_of
 from onnxprune.support.messages import did_you_mean, one_line
 
 _PLACES = (("onnxprune.toml", ("gate",)), ("pyproject.toml", ("tool", "onnxprune", "gate")))
@@ -56,7 +58,6 @@ class GateData(BaseModel):
     labels: StrictStr | None = None
     samples: Count | None = None
     batch: Count | None = None
-    input_shape: Texts = ()
     resize: Sides | None = None
     crop: Sides | None = None
     scale: Real | None = None
@@ -79,6 +80,8 @@ class GateRequest(GateData):
         threads: of one operator, while latency is measured; 0 lets ONNX Runtime decide.
         latency_batch: samples at a time while latency is measured.
         latency_seconds: to measure each model for.
+        input_shape: sizes of dynamic axes, like `images:1x3x224x224`.
+        custom_ops: libraries of operators that ONNX Runtime loads.
         seed: of made-up inputs.
         update_baseline: write what was found, if all budgets hold.
     """
@@ -99,6 +102,8 @@ class GateRequest(GateData):
     threads: Annotated[StrictInt, Field(ge=0)] = 1
     latency_batch: Count = 1
     latency_seconds: Annotated[Real, Field(gt=0)] = 2.0
+    input_shape: Texts = ()
+    custom_ops: Texts = ()
     seed: Annotated[StrictInt, Field(ge=0)] = 0
     update_baseline: StrictBool = False
     _budgets: Mapping[str, Any] = PrivateAttr(default_factory=dict)
@@ -112,6 +117,10 @@ class GateRequest(GateData):
     def data_options(self) -> dict[str, Any]:
         """Keyword arguments for `cli.data_options.data_from`."""
         return {name: getattr(self, name) for name in GateData.model_fields}
+
+    def sizes(self, model: ir.Model) -> dict[str, int]:
+        """The sizes of dynamic axes that were asked for, see `given_sizes`."""
+        return given_sizes(self.input_shape, ports_of(model))
 
 
 def load_request(given: Mapping[str, Any], config: Path | None = None, folder: Path = Path()) -> GateRequest:

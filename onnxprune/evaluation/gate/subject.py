@@ -11,6 +11,7 @@ from typing import Any
 import onnx_ir as ir
 
 from onnxprune.analysis import cost
+from onnxprune.analysis.groups import Analysis
 from onnxprune.analysis.inspect import inspect
 from onnxprune.data.base import Data
 from onnxprune.errors import DataError, ModelError, UsageError
@@ -19,7 +20,7 @@ from onnxprune.evaluation.gate.baseline import BaselineEntry, LatencyEntry, Metr
 from onnxprune.evaluation.gate.request import GateRequest
 from onnxprune.evaluation.metrics import METRICS, Metric
 from onnxprune.model.file import digest, file_bytes, open_model
-from onnxprune.model.signature import given_sizes, ports_of
+from onnxprune.model.signature import ports_of, sizes_of
 from onnxprune.ops.base import key_of
 from onnxprune.runtime.latency import Latency, Setting, measure_latency
 from onnxprune.runtime.providers import choose_providers
@@ -76,10 +77,25 @@ class Subject:
         return cost.stored_cost(self.model).parameters
 
     @cached_property
-    def macs(self) -> int:
-        """Multiply-accumulates per sample."""
+    def analysis(self) -> Analysis:
+        """At the sizes that were asked for, else at those of the data."""
         self._progress(f"{self.path.name}: counting")
-        return cost.before(inspect(self.path)).macs
+        ports, sizes = ports_of(self.model), self.request.sizes(self.model)
+        if self.request.data is not None:
+            measured = sizes_of(next(self.data.batches()).feed, ports)
+            batch = {port.batch_symbol for port in ports}
+            sizes = {**{name: size for name, size in measured.items() if name not in batch}, **sizes}
+        return inspect(self.path, sizes)
+
+    @cached_property
+    def macs(self) -> int:
+        """Multiply-accumulates per sample, at `macs_at`."""
+        return cost.before(self.analysis).macs
+
+    @property
+    def macs_at(self) -> str:
+        """The sizes of dynamic axes that MACs are counted at, for people; empty where there are none."""
+        return ", ".join(f"{name}={size}" for name, size in cost.sizes_of_sample(self.analysis).items())
 
     @cached_property
     def operators(self) -> list[str]:
@@ -115,7 +131,7 @@ class Subject:
             setting,
             seconds=self.request.latency_seconds,
             seed=self.request.seed,
-            sizes=given_sizes(self.request.input_shape, ports_of(self.model)),
+            sizes=self.request.sizes(self.model),
             progress=lambda said: self._progress(within(self.path.name, said)),
         )
 

@@ -136,7 +136,8 @@ def measure_sensitivity(
         if fitted is not measured:
             what.append(store(fitted, folder / FITTED)[0])
         known = Cache(context.cache, hashlib.sha256(" ".join(what).encode()).hexdigest()[:32])
-        task = Task(folder, found.name, recover, context.seed, fitted is measured)
+        sizes = tuple(state.original.model.meta.get("sizes", {}).items())
+        task = Task(folder, found.name, recover, context.seed, fitted is measured, sizes)
         points = list(_points(groups, scores, ratios))
         _fill(known, task, state, points, context)
     whole = known.values["whole"]
@@ -184,6 +185,7 @@ class Task:
         recover: how a cut is recovered.
         seed: of that.
         together: recovery sees what is measured on.
+        sizes: of dynamic axes that the model is analysed at.
     """
 
     folder: Path
@@ -191,10 +193,11 @@ class Task:
     recover: Recover | None = None
     seed: int = 0
     together: bool = True
+    sizes: tuple[tuple[str, int], ...] = ()
 
     def __call__(self, path: Path, point: Point) -> float:
         """Measure a point of the model in a file, which a process opens once."""
-        return self.measure(_opened(path), point)
+        return self.measure(_opened(path, self.sizes), point)
 
     def measure(self, state: State, point: Point) -> float:
         """Cut, recover and measure."""
@@ -219,8 +222,8 @@ class Task:
 
 
 @functools.lru_cache(maxsize=1)
-def _opened(path: Path) -> State:
-    return State.of(inspect(path), path)
+def _opened(path: Path, sizes: tuple[tuple[str, int], ...]) -> State:
+    return State.of(inspect(path, dict(sizes)), path)
 
 
 def _run(task: Task, state: State, points: Sequence[Point], jobs: int) -> Iterator[tuple[Point, float]]:

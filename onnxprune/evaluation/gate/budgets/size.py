@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from onnxprune.evaluation.gate.budgets.base import Finding, NoBaselineError, baseline_of, budget
@@ -27,7 +28,8 @@ def max_params(limit: Limit, model: Subject) -> Finding:
 @budget("max-macs", count_limit, written="3G, 101% of --baseline", sample=("1G", "1k"))
 def max_macs(limit: Limit, model: Subject) -> Finding:
     """Multiply-accumulates per sample."""
-    return _at_most(limit, model.macs, "", lambda: baseline_of(model).macs)
+    finding = _at_most(limit, model.macs, "", lambda: baseline_of(model).macs)
+    return replace(finding, shown=f"{finding.shown} at {model.macs_at}") if model.macs_at else finding
 
 
 def _at_most(limit: Limit, found: int, unit: str, baseline: Callable[[], int | None]) -> Finding:

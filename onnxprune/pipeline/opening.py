@@ -1,0 +1,84 @@
+"""Open a model with its data: analysed at the sizes of the data, and run once before any work."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import onnx_ir as ir
+
+from onnxprune.analysis.groups import Analysis
+from onnxprune.analysis.input_values import size_of
+from onnxprune.analysis.inspect import analyze_model, blaming, opened
+from onnxprune.data.base import Data
+from onnxprune.data.options import DataOptions
+from onnxprune.data.sources.synthetic import hints_of
+from onnxprune.errors import ModelError
+from onnxprune.evaluation import verify
+from onnxprune.evaluation.trial_inputs import TrialMaker
+from onnxprune.model.file import runnable
+from onnxprune.model.signature import given_sizes, ports_of, sizes_of
+from onnxprune.pipeline.samples import samples_of
+from onnxprune.runtime.custom_ops import use_libraries
+from onnxprune.steps.base import Context
+
+
+@dataclass(frozen=True)
+class Given:
+    """A model as it was given, analysed.
+
+    Attributes:
+        source: what runs where the original is to be run.
+        analysis: at the sizes of the data, else at those that were asked for.
+        data: the samples, where there are some.
+        sizes: of dynamic axes, as the user named them.
+    """
+
+    source: Path | ir.Model
+    analysis: Analysis
+    data: Data | None = None
+    sizes: Mapping[str, int] = field(default_factory=dict)
+
+    def run(self, context: Context) -> verify.Original:
+        """The original on inputs that it takes, see `verify.run_original`.
+
+        Raises ModelError where it does not run, unless the context allows results that were not run.
+        """
+        context.progress("running the original")
+        maker = TrialMaker(self.analysis, self.data, self.sizes, context.seed)
+        try:
+            return verify.run_original(self.source, maker, context.execution)
+        except ModelError as refused:
+            if not context.unverified:
+                raise
+            return verify.Original(self.source, unverified=str(refused.__cause__ or refused))
+
+
+def open_and_inspect(model: Any, context: Context, data: Any = None) -> Given:
+    """Open a model and its data, and find what can be pruned, at the sizes of the data.
+
+    Args:
+        model: a path, an `onnx.ModelProto` or an `onnx_ir.Model`; it is never changed.
+        context: the sizes that the user names, the seed, and who is told of progress.
+        data: samples as they were given.
+    """
+    context.progress("analysing")
+    use_libraries(context.custom_ops)
+    source = runnable(model)
+    with blaming(source):
+        found = opened(source)
+        ports = ports_of(found)
+        sizes = given_sizes(context.input_shape, ports)
+        made_up = data == "synthetic" if isinstance(data, str) else isinstance(data, DataOptions) and data.made_up
+        samples = None if made_up else samples_of(data, found, context, sizes)
+        measured = {} if samples is None else sizes_of(next(samples.batches()).feed, ports)
+        batch = {port.batch_symbol for port in ports}  # samples in a batch say nothing of the model
+        wanted = {**{name: size for name, size in measured.items() if name not in batch}, **sizes}
+        found.meta["sizes"] = wanted
+        analysis = analyze_model(found)
+        if made_up:
+            hints = hints_of(analysis.model, size_of(analysis))
+            samples = samples_of(data, analysis.model, context, sizes, hints)
+    return Given(source, analysis, samples, sizes)
