@@ -30,7 +30,7 @@ def use_libraries(libraries: Iterable[str | os.PathLike[str]]) -> None:
         os.environ[VARIABLE] = os.pathsep.join(dict.fromkeys([*known, *paths]))
 
 
-def register(options: Any) -> None:
+def add_libraries(options: Any) -> None:
     """Add the libraries to `onnxruntime.SessionOptions`. Raises ModelError for one that cannot be loaded."""
     for path in filter(None, os.environ.get(VARIABLE, "").split(os.pathsep)):
         try:

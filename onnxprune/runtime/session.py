@@ -20,7 +20,7 @@ from onnxprune.model.file import save, skeleton
 from onnxprune.model.protobuf import BIG
 from onnxprune.model.signature import Port, with_batch_axes
 from onnxprune.model.weights import reading
-from onnxprune.runtime.custom_ops import register
+from onnxprune.runtime.custom_ops import add_libraries
 from onnxprune.runtime.page_cache import returned
 from onnxprune.runtime.providers import CPU_ONLY
 from onnxprune.support.messages import one_line
@@ -84,7 +84,7 @@ def session_options() -> Any:
         raise MissingExtraError("onnxruntime", "cpu") from None
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 4
-    register(options)
+    add_libraries(options)
     return options
 
 
