@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import fnmatch
 import importlib.util
+import os
 import re
 import subprocess
+import sys
 import tomllib
 from pathlib import Path
 from types import ModuleType
@@ -101,3 +103,20 @@ def test_the_source_archive_has_what_setup_reads() -> None:
     always = ("README*", "pyproject.toml", "setup.py")
     assert read
     assert all(any(fnmatch.fnmatch(name, pattern) for pattern in always) for name in read)
+
+
+@pytest.mark.slow
+def test_a_checkout_without_links_imports_types_and_tests(tmp_path: Path) -> None:
+    """On Windows links come out as text files, unless a developer has asked for them."""
+    clone = tmp_path / "clone"
+    subprocess.run(["git", "-c", "core.symlinks=false", "clone", "-q", f"file://{ROOT}", clone], check=True)
+    assert (clone / "onnxprune" / "passes").is_file()
+    where = {"cwd": clone, "env": {**os.environ, "PYTHONPATH": str(clone)}, "check": True}
+    for command in (
+        ["-c", f"import onnxprune.passes.equalize as e; assert e.__file__.startswith({str(clone)!r}), e.__file__"],
+        ["-m", "mypy"],
+        ["-m", "ruff", "check", "."],
+        ["docs/generate.py", "--check"],
+        ["-m", "pytest", "-q", "tests/test_imports.py", "tests/cli/test_list.py", "tests/passes", "tests/pipeline"],
+    ):
+        subprocess.run([sys.executable, *command], **where)  # type: ignore[call-overload]

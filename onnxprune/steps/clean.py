@@ -17,7 +17,8 @@ _SECTION = "The file"
 def _names() -> list[str]:
     from onnxprune.passes.base import CLEAN_UPS
 
-    return CLEAN_UPS.names()
+    names: list[str] = CLEAN_UPS.names()
+    return names
 
 
 @step("clean")
