@@ -7,13 +7,12 @@ unit and letting the other weights make up for it costs, in mean squared error o
 
 (Hassibi et al. 1993, "Optimal Brain Surgeon", equation 5, for blocks and several outputs as in Frantar & Alistarh 2022,
 "Optimal Brain Compression", section 3, and Kurtic et al. 2023, "ZipLM", equation 2). The cheapest unit goes, the other
-weights and H^-1 are updated, and so on: also in wide groups, where one of two units that explain each other goes and the
-other then costs what it gives. passes.Reconstruct makes the update for the units that go in the end, on what
-the pruned layers in front give.
+weights and H^-1 are updated, and so on: of two units that explain each other one goes, and the other then costs what it
+gives. passes.Reconstruct makes the update for the units that go in the end, on what the pruned layers in front give.
 
-H gets a ridge of a thousandth of its mean diagonal, since features that never vary have no inverse; the ridge draws the
-weights towards what they were. It is estimated from at most 1500 rows of a batch in each layer: of a convolution, places
-drawn with the seed. Another seed gives other rows, so scores of two seeds differ by sampling noise.
+H gets a ridge of a thousandth of its mean diagonal, since features that never vary have no inverse; the ridge draws
+weights towards what they were. It is estimated from at most 1500 rows of a batch in each layer: of a convolution, from
+places drawn with the seed. Another seed gives other rows, so scores of two seeds differ by sampling noise.
 
 Exchanging removed and kept units afterwards (Meng et al. 2024, "OSSCAR") is left out: on ResNet-20 and ResNet-56 it
 lowers the error by about 0.2% at most, and from units drawn at random it leads to the same error (benchmarks/swaps.py).
@@ -151,7 +150,7 @@ class SurgeonProblem:
         self.left = np.ones(features, np.bool_)
 
     def part(self, units: npt.NDArray[np.int64]) -> SurgeonProblem:
-        """The problem of some units, numbered anew, as it is now: removal inside it costs and does what it does here."""
+        """The problem of some units as it is now, numbered anew: removal inside it costs and does the same as here."""
         part = copy(self)
         members = self.members[units].ravel()
         part.inverse, part.matrix = self.inverse[np.ix_(members, members)], self.matrix[members]
