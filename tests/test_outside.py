@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
+import onnx
 import pytest
 
+from onnxprune.analysis.held import nothing_to_prune
+from onnxprune.errors import NothingToPruneError
 from onnxprune.pipeline.run import compress, inspect
 from tests.conftest import Build
 from tests.test_traps import frozen, proved
@@ -140,6 +145,103 @@ def test_einsum_with_labels_of_size_one_without_an_arrow_and_with_an_ellipsis(bu
         """)
     )
     assert kinds(found.groups) == [4, 8, 8, 24]
+
+
+def test_widths_behind_the_preparation_of_columns(build: Build) -> None:
+    """As scikit-learn's pipelines are exported: onnx tells no shape for what ai.onnx.ml computes."""
+    path = build(
+        """
+        net (float[n, 4] x) => (float[n, 3] y)
+        <float[4, 12] w, float[12, 3] v>
+        { s = ai.onnx.ml.Scaler<offset = [0.5, 0.0, 0.1, 0.2], scale = [1.0, 2.0, 0.5, 1.0]>(x)
+          m = ai.onnx.ml.Normalizer<norm = "L2">(s)  h = MatMul(m, w)  r = Relu(h)  y = MatMul(r, v) }
+        """,
+        opsets={"ai.onnx.ml": 1},
+    )
+    assert kinds(proved(path).groups) == [12]
+
+
+STACKED = """
+    net (float[s, b, 4] x) => (float[s, b, 5] y)
+    <float[1, 32, 4] w1, float[1, 32, 8] r1, float[1, 32, 8] w2, float[1, 32, 8] r2, float[8, 5] o,
+     int64[1] one = {1}, int64[1] two = {2}, int64[1] eight = {8}, int64[1] axis = {0}, int64[1] axis1 = {1},
+     int64[1] end = {1}, float zero = {0}>
+    {
+        size = Shape(x)  b1 = Gather(size, one)  full = Concat<axis = 0>(two, b1, eight)  z = ZEROS
+        za = Slice(z, axis, end, axis)  zb = Slice(z, end, two, axis)
+        a, ah, ac = LSTM<hidden_size = 8>(x, w1, r1, , , za, za)  a1 = Squeeze(a, axis1)
+        c, ch, cc = LSTM<hidden_size = 8>(a1, w2, r2, , , zb, za)  c1 = Squeeze(c, axis1)  y = MatMul(c1, o)
+    }
+"""
+
+
+@pytest.mark.parametrize("zeros", ["ConstantOfShape(full)", "Expand(zero, full)"])
+def test_zeros_that_stacked_layers_start_from_tie_nothing(zeros: str, build: Build) -> None:
+    """PyTorch slices the states of all layers out of one tensor of zeros."""
+    found = proved(build(STACKED.replace("ZEROS", zeros)))
+    assert kinds(found.groups) == [8, 8]
+    assert not any(node.op_type in ("ConstantOfShape", "Expand", "Slice") for node in found.pruned.graph.node)
+
+
+def test_a_state_that_is_not_zero_stays(build: Build) -> None:
+    """Ones tie the layers that share them."""
+    ones = onnx.helper.make_tensor("value", onnx.TensorProto.FLOAT, [1], [1.0])
+
+    def fill(model: onnx.ModelProto) -> None:
+        (node,) = (node for node in model.graph.node if node.op_type == "ConstantOfShape")
+        node.attribute.append(onnx.helper.make_attribute("value", ones))
+
+    found = proved(build(STACKED.replace("ZEROS", "ConstantOfShape(full)"), edit=fill))
+    assert kinds(found.groups) == [8]
+
+
+# -- words
+
+
+def refusal(path: Path) -> str:
+    with pytest.raises(NothingToPruneError) as error:
+        compress(path, ratio=0.5)
+    return str(error.value)
+
+
+def test_reason_that_nothing_can_be_pruned_is_what_holds_the_most(build: Build) -> None:
+    """Not the first in the alphabet, which is nearly always an input that keeps its shape."""
+    path = build(
+        """
+        net (float[n, 4] x) => (float[n, 3] y)
+        <float[4, 40] w, float[40, 30] v, float[30, 3] u>
+        { h = MatMul(x, w)  a = Softmax(h)  g = MatMul(a, v)  b = acme.Mystery(g)  y = MatMul(b, u) }
+        """,
+        opsets={"acme": 1},
+    )
+    assert not inspect(path).groups
+    reason = nothing_to_prune(inspect(path), path.name)
+    assert "softmax runs over it (Softmax 'Softmax_1')" in reason
+    assert "1,360 parameters" in reason
+
+
+def test_file_without_layers_is_said_to_have_none(build: Build) -> None:
+    """Tree ensembles, for example, keep their numbers in attributes."""
+    path = build("net (float[n, 4] x) => (float[n, 4] y) { y = Relu(x) }")
+    assert "there are no weights of layers in this file" in refusal(path)
+
+
+def test_state_that_grows_is_said_to(build: Build) -> None:
+    path = build(
+        """
+        net (float[n, 6] x) => (float[n, 6] y)
+        <int64 three = {3}, bool yes = {1}, int64[2] start = {1, 0}, float[6, 16] w, float[16, 6] v, float[6, 6] u>
+        {
+            h = MatMul(x, w)  g = MatMul(h, v)
+            m = Loop(three, yes, g) <body = step (int64 i, bool c, float[k, 6] s) => (bool o, float[k2, 6] t)
+            { o = Identity(c)  t = Concat<axis = 0>(s, s) }>
+            t = MatMul(m, u)  y = ReduceMax<axes = [0]>(t)
+        }
+        """,
+    )
+    reasons = set(frozen(inspect(path)).values())
+    assert any("a state whose shape changes from step to step" in reason for reason in reasons), reasons
+    assert not any("zip()" in reason for reason in reasons)
 
 
 NESTED = """

@@ -12,7 +12,9 @@ from onnxprune.analysis.shape_inference import Shapes
 from onnxprune.analysis.shapes import Observe, infer
 from onnxprune.model.graph import subgraphs
 from onnxprune.ops.base import Array
-from onnxprune.ops.evaluate import constant_tensor
+from onnxprune.ops.evaluate import constant_tensor, filler_of
+from onnxprune.ops.proof import moved_slots
+from onnxprune.ops.traits import states_from_zero
 
 # A folded array of more entries than this would weigh more than the nodes that compute it.
 _MAX_FOLDED = 1024
@@ -29,6 +31,7 @@ def canonicalize(model: ir.Model, observe: Observe | None = None, sizes: Mapping
     if model.functions:
         modified |= common.InlinePass()(model).modified
     modified |= _open_bodies(model)
+    modified |= _drop_zero_states(model)
     shapes = infer(model, observe, sizes)
     modified |= _fold(model, shapes)
     modified |= _split_fillers(model, shapes)
@@ -46,6 +49,31 @@ def _open_bodies(model: ir.Model) -> bool:
     )
     changed = [each(model).modified for each in passes]
     return any(changed)
+
+
+def _drop_zero_states(model: ir.Model) -> bool:
+    """States that start at zero, as they do where none is given: layers that share the zeros are not tied by them."""
+    dropped = False
+    for node in ir.traversal.RecursiveGraphIterator(model.graph):
+        for slot in states_from_zero(node):
+            value = node.inputs[slot] if slot < len(node.inputs) else None
+            if value is not None and _is_zero(value):
+                node.replace_input_with(slot, None)
+                dropped = True
+    return dropped
+
+
+def _is_zero(value: ir.Value) -> bool:
+    """Is every entry zero, at whatever size?"""
+    node = value.producer()
+    if node is None:
+        tensor = value.const_value
+        return tensor is not None and not value.is_graph_input() and not tensor.numpy().any()
+    filler = filler_of(node) if constant_tensor(node) is None else constant_tensor(node)
+    if filler is not None:
+        return not filler.numpy().any()
+    pieces = [node.inputs[slot] for slot in moved_slots(node)]
+    return bool(pieces) and all(piece is not None and _is_zero(piece) for piece in pieces)
 
 
 def _fold(model: ir.Model, shapes: Shapes) -> bool:

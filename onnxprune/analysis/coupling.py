@@ -102,8 +102,8 @@ def _apply_rule(op: Op, analysis: Analysis) -> None:
         rule(op)
     except RefuseError as refusal:
         op.freeze_everything(str(refusal))
-    except (ValueError, IndexError, TypeError) as error:  # a form of the operator that the rule did not foresee
-        op.freeze_everything(f"its rule does not fit this form of it ({error})")
+    except (ValueError, IndexError, TypeError):
+        op.freeze_everything("a form of the operator that its rule does not foresee")
     else:
         op.freeze_unmentioned("the operator reads this axis by position")
 

@@ -202,7 +202,9 @@ class Op:
         unify(a, b, self.reason(f"{describe(a)} and {describe(b)} do not line up"))
 
     def same_all(self, a: Sequence[Dim], b: Sequence[Dim]) -> None:
-        """The two lists of dimensions are the same, pair by pair."""
+        """The two lists of dimensions are the same, pair by pair. Refuses where they are of different lengths."""
+        if len(a) != len(b):
+            raise RefuseError(f"{len(a)} axes meet {len(b)}")
         for one, other in zip(a, b, strict=True):
             self.same(one, other)
 

@@ -72,6 +72,8 @@ def repetition(op: Op) -> None:
     if tied is None:
         raise RefuseError("a form of it that is not walked")
     given, made = op.body_inputs[0], op.branches[0]
+    if any(len(op.x[x]) != len(given[inside]) for x, inside, _, _ in tied.states):
+        raise RefuseError("a state whose shape changes from step to step")
     for x, inside, result, y in tied.states:
         op.same_all(op.x[x], given[inside])
         op.same_all(given[inside], made[result])

@@ -177,6 +177,14 @@ def constant_tensor(node: ir.Node) -> ir.TensorProtocol | None:
     return ir.Tensor(np.asarray(found.value, dtype=types[name])) if name in types else None
 
 
+def filler_of(node: ir.Node) -> ir.TensorProtocol | None:
+    """The one number that a node fills a tensor with; None for a node that does not."""
+    if node.op_type != "ConstantOfShape" or node.domain not in ("", "ai.onnx"):
+        return None
+    value = node.attributes.get("value")
+    return ir.Tensor(np.zeros(1, np.float32)) if value is None else cast_type(ir.TensorProtocol, value.value)
+
+
 _NOT_COMPUTED = frozenset(
     (
         *("If", "Loop", "Scan", "Multinomial", "Bernoulli"),

@@ -52,6 +52,12 @@ def moved_inputs(node: ir.Node) -> int:
     return len(node.inputs) if node.op_type == "Concat" else 1
 
 
+def moved_slots(node: ir.Node) -> range:
+    """Slots of the inputs whose entries, and nothing else, are those of the output; none where it computes."""
+    moves = proof_of(node) in (Proof.MOVED, Proof.RETYPED) or key_of(node) in (("", "Tile"), ("", "Split"))
+    return range(moved_inputs(node) if moves else 0)
+
+
 def target_slot(node: ir.Node) -> int | None:
     """The input that holds the sizes of the output's axes one by one; None where there is none."""
     return _TARGETS.get(node.op_type)

@@ -33,6 +33,7 @@ _LOOK_UPS: dict[Key, list[tuple[int, int]]] = {
     (MICROSOFT, "GatherBlockQuantized"): [(1, 0)],
     (MICROSOFT, "EmbedLayerNormalization"): [(0, 2), (1, 4)],
 }
+_STATES: dict[Key, tuple[int, ...]] = {("", "LSTM"): (5, 6), ("", "GRU"): (5,), ("", "RNN"): (5,)}
 _PARAMETERS = _keys("Conv", "ConvTranspose", "Gemm")
 _TURNED = _keys("MatMul")
 
@@ -123,6 +124,11 @@ def is_merged(node: ir.Node) -> bool:
     return key_of(node) in _MERGED
 
 
+def states_from_zero(node: ir.Node) -> tuple[int, ...]:
+    """Slots of states that start at zero where they are left out."""
+    return _STATES.get(key_of(node), ())
+
+
 def parameters(node: ir.Node) -> dict[int, str]:
     """Slots of its weight and bias where torch keeps them alike, and torch's names for them."""
     return {1: "weight", 2: "bias"} if key_of(node) in _PARAMETERS else {}
@@ -160,12 +166,3 @@ def compares(node: ir.Node) -> bool:
 def shift_sign(node: ir.Node) -> int:
     """1 where it adds its second input to the first, -1 where it subtracts it, 0 for any other operator."""
     return _SHIFTS.get(key_of(node), 0)
-
-
-def known_entries(node: ir.Node) -> tuple[str, ...] | tuple[int, ...]:
-    """The entries that an encoder of categories was fitted to; it may refuse all others."""
-    for name in ("cats_strings", "keys_strings", "cats_int64s", "keys_int64s"):
-        found = attribute(node, name)
-        if found:
-            return tuple(found)
-    return ()

@@ -7,6 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 from onnxprune.analysis.groups import Group
+from onnxprune.analysis.held import nothing_to_prune
 from onnxprune.analysis.inspect import blaming, inspect
 from onnxprune.analysis.select import select_groups
 from onnxprune.errors import NothingToPruneError, PlanError, UsageError
@@ -23,7 +24,7 @@ from onnxprune.steps.prune.criteria.base import Scores
 from onnxprune.steps.prune.criteria.expression import resolve_criterion
 from onnxprune.steps.prune.options import CRITERION
 from onnxprune.steps.prune.score import check_data, score_with
-from onnxprune.steps.prune.step import Prune, nothing_to_prune
+from onnxprune.steps.prune.step import Prune
 from onnxprune.steps.recover.infer_plan import check_fit, find_plan
 from onnxprune.steps.recover.step import BEST, Recover
 from onnxprune.steps.state import Current, State

@@ -11,7 +11,7 @@ from onnxprune.steps.prune.options import PruneOptions
 from onnxprune.support.options import options_of
 
 if TYPE_CHECKING:
-    from onnxprune.analysis.groups import Analysis, Group
+    from onnxprune.analysis.groups import Group
     from onnxprune.steps.prune.decide import Decision
     from onnxprune.steps.state import State
 
@@ -49,6 +49,7 @@ class Prune(PruneOptions, Step):
 
         Raises NothingToPruneError where there is nothing to choose from, TargetError where a target cannot be met.
         """
+        from onnxprune.analysis.held import nothing_to_prune
         from onnxprune.analysis.select import select_groups
         from onnxprune.model.file import name_of
         from onnxprune.steps.prune.decide import decide
@@ -97,12 +98,3 @@ def _numbers(decision: Decision) -> dict[str, Any]:
         "scores": decision.scores,
         "earlier": decision.removed,
     }
-
-
-def nothing_to_prune(analysis: Analysis, name: str) -> str:
-    """Why no group is left to take units from, and what to do."""
-    if analysis.groups:
-        return f"{name}: all {len(analysis.groups)} groups are excluded by --only / --skip; loosen them"
-    reasons = {str(frozen.reason) for frozen in analysis.frozen}
-    first = f"; for example: {sorted(reasons)[0]}" if reasons else ""
-    return f"{name}: nothing can be pruned, every dimension is frozen{first}; see: onnxprune inspect {name}"
