@@ -16,7 +16,7 @@ from onnxprune.pipeline.opening import Given, open_and_inspect
 from onnxprune.pipeline.recipe import Recipe
 from onnxprune.pipeline.result import Result
 from onnxprune.pipeline.samples import Sources
-from onnxprune.steps.base import Context, Step
+from onnxprune.steps.base import Context, Record, Step
 from onnxprune.steps.clean import Clean
 from onnxprune.steps.plan import Plan
 from onnxprune.steps.prune import sensitivity as measuring
@@ -267,7 +267,7 @@ def train(
     Raises UsageError for options that make no sense, ModelError for files that cannot be worked on, PlanError for a
     plan that does not fit, DataError for data that does not fit.
     """
-    given = {kind: {} for kind in (Train, Context)}  # type: dict[Any, dict[str, Any]]
+    given: dict[Any, dict[str, Any]] = {Train: {}, Context: {}}
     for name, value in options.items():
         kind = Train if name.replace("-", "_") in options_of(Train) else Context
         given[kind][find_option(kind, name, options_of(Train)).name] = value
@@ -275,36 +275,33 @@ def train(
     context = Context(**recipe.settings, progress=progress)
     small = open_and_inspect(model, context, data)
     with blaming(model):
-        state, notes = _beside(small, teacher, plan, context)
+        state = _beside(small, teacher, plan, context)
         sources = Sources(small.data, evaluation=evaluation)
         context = sources.into(context, recipe, small.analysis.model, small.sizes)
         recipe.steps[0].needs(context)
         original = small.run(context)
         state = run_steps((*recipe.steps, Clean(keep_metadata=True)), state, context)
-    state = replace(state, records=(*state.records[:-1], replace(state.records[-1], notes=notes)))
     return Result(state, recipe.document(), original, small.analysis)
 
 
-def _beside(small: Given, teacher: Any, plan: Plan | None, context: Context) -> tuple[State, tuple[str, ...]]:
-    """A model with the one that it was made from as its original, and what a person should know."""
+def _beside(small: Given, teacher: Any, plan: Plan | None, context: Context) -> State:
+    """A model with the one that it was made from as its original."""
     if teacher is None:
-        return State.of(small.analysis, small.source), ()
+        return State.of(small.analysis, small.source)
     whole = open_and_inspect(teacher, context)
     _check_teacher(whole, small)
-    notes: tuple[str, ...] = ()
-    keep = {}
+    current = Current(small.analysis.model, parts={}, analysis=small.analysis)
+    state = State(whole.source, whole.analysis, current)
     try:
         found = plan or find_plan(whole.analysis, small.analysis)
-        keep = found.keep(whole.analysis)
-        check_fit(whole.analysis, small.analysis, keep)
+        left = found.keep(whole.analysis)
+        check_fit(whole.analysis, small.analysis, left)
+        return replace(state, left=left)
     except PlanError:
         if plan is not None:
             raise
-        notes = (
-            "which units of the teacher are left is not known: outputs are compared, and inner values of its size",
-        )
-    current = Current(small.analysis.model, parts={}, analysis=small.analysis)
-    return State(whole.source, whole.analysis, current, keep), notes
+        said = "which units of the teacher are left is not known: outputs are compared, and inner values of its size"
+        return state.noted(Record("teacher", notes=(said,)))
 
 
 def _check_teacher(whole: Given, small: Given) -> None:

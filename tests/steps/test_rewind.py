@@ -43,6 +43,9 @@ def test_weights_go_back_to_a_checkpoint_of_the_units_that_are_left(build: Build
     assert same_weights(found, cut(early, 0.5))
     assert not same_weights(found, now)
     assert found.left == now.left
+    twice = op.Checkpoint("later")(named, CONTEXT).checkpoints
+    assert [*twice] == ["early", "later"]
+    assert not twice["later"].checkpoints  # states do not hold on to each other
 
 
 def test_weights_go_back_to_the_original(build: Build) -> None:
