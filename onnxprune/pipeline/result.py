@@ -139,7 +139,7 @@ class Result:
         recovered = [record for record in records if record.step == "recover"]
         notes = [note for record in records for note in record.notes]
         if cut and not self.plan.removed_units:
-            notes.append(_nothing_removed(self.recipe))
+            notes += _nothing_removed(self.recipe)
         return Report(
             before=first,
             after=replace(cost.stored_cost(model), macs=cost.cost_of(before, kept).macs // batch),
@@ -221,14 +221,15 @@ def default_output(source: Path) -> Path:
     return source.parent / f"{source.stem}.pruned.onnx"
 
 
-def _nothing_removed(recipe: Mapping[str, Any]) -> str:
+def _nothing_removed(recipe: Mapping[str, Any]) -> list[str]:
+    """Why no unit was removed; nothing where the recipe does not prune."""
     tables = [inner for table in recipe.get("step", ()) for inner in (table, *table.get("steps", ()))]
     options = next((table for table in tables if table["step"] == "prune"), None)
     if options is None:
-        return "nothing was removed"
+        return []
     if options.get("lossless"):
-        return "no unit can go without a trace: nothing was removed"
+        return ["no unit can go without a trace: nothing was removed"]
     if options.get("target"):
-        return f"{', '.join(options['target'])}: met without removing anything"
+        return [f"{', '.join(options['target'])}: met without removing anything"]
     rounding = f" with round-to {options['round_to']}" if options.get("round_to", 1) > 1 else ""
-    return f"ratio {options.get('ratio', 0.5):g}{rounding} leaves every group whole: nothing was removed"
+    return [f"ratio {options.get('ratio', 0.5):g}{rounding} leaves every group whole: nothing was removed"]

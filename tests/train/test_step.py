@@ -162,6 +162,12 @@ def test_the_command(digits: dict[str, Path], cut: tuple[Path, Path], tmp_path: 
     assert "wrote" in table
 
 
+def test_labels_alone_train_any_file(build: Build) -> None:
+    found = op.train(build(LINEAR), data=blobs(96), updates=20, learning_rate=0.02, batch_size=16)
+    assert found.report.trainings[0]["metric"] == "accuracy"
+    assert found.report.notes == ("trained on 87 samples, evaluated on 9 others",)
+
+
 def test_no_update_leaves_the_file_as_it_is(cut: tuple[Path, Path], tmp_path: Path) -> None:
     out = tmp_path / "out.onnx"
     run("train", str(cut[0]), "--data", str(CALIBRATION), "--labels", "labels", "--epochs", "0", "-o", str(out))

@@ -40,6 +40,8 @@ from onnxprune.support.progress import Counted
 _WINDOW, _WORSE = 20, 2.0
 # After a collapse the rate is divided by this.
 _SLOWER = 3.0
+# With fewer updates than this a training that gained nothing was too short, most likely.
+_FEW = 50
 _FILL = "fill_uninitialized_memory"
 
 
@@ -365,7 +367,8 @@ class _Training:
             self.network.restore(self.best)
             written = write_weights(copy, self.network.result(), zeros)
         else:
-            at.notes.append("training found nothing better than the weights at the start, which are kept")
+            few = f": {at.step} updates are few, try more epochs" if 0 < at.step < _FEW else ""
+            at.notes.append(f"training found nothing better than the weights at the start, which are kept{few}")
         name = None if evaluation.metric is None else evaluation.metric.name
         if written.clipped:
             at.notes.append(f"{len(written.clipped)} weights were beyond what their type holds, and got its limit")
