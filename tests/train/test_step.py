@@ -117,17 +117,17 @@ def seen(data: Any) -> set[int]:
 def test_what_is_evaluated_on_is_neither_fitted_to_nor_trained_on(build: Build) -> None:
     model, recipe = open_model(build(LINEAR)), op.Recipe([op.Prune(), op.Recover(), op.Train(holdout=0.25)])
     data, calibration, evaluation = blobs(80), blobs(24, seed=1), blobs(16, seed=2)
-    parted = Sources(data).into(Context(), recipe, model)
+    parted = Sources(data).into(Context(), recipe, model, {})
     assert parted.apart is not None
     assert parted.apart.samples == len(seen(parted.apart.measuring)) == 20
     assert not seen(parted.data) & seen(parted.apart.measuring)
     assert seen(parted.data) | seen(parted.apart.measuring) == seen(data)
-    given = Sources(data, calibration, evaluation).into(Context(), recipe, model)
+    given = Sources(data, calibration, evaluation).into(Context(), recipe, model, {})
     assert given.apart is not None
     assert (seen(given.data), seen(given.training), seen(given.apart.measuring)) == (
         seen(calibration), seen(data), seen(evaluation),
     )  # fmt: skip
-    without = Sources(data).into(Context(), op.Recipe([op.Prune(), op.Recover()]), model)
+    without = Sources(data).into(Context(), op.Recipe([op.Prune(), op.Recover()]), model, {})
     assert without.apart is None
     assert seen(without.data) == seen(data)
 
