@@ -10,7 +10,7 @@ import click
 from click.core import ParameterSource
 from click.shell_completion import CompletionItem
 
-from onnxprune.support.options import Option, options_of
+from onnxprune.support.options import Option, options_of, taken
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 _TYPES = {int: click.INT, float: click.FLOAT}
@@ -49,6 +49,7 @@ def fields(
     section: str | None = None,
     alone: bool = False,
     optional: bool = False,
+    several: Mapping[str, str] | None = None,
 ) -> Callable[[Command], Command]:
     """Decorator: add the options that a dataclass declares, all or those in `names`, in their order.
 
@@ -58,20 +59,23 @@ def fields(
         but: names of fields to leave out.
         section: the heading for all of them, in place of their own.
         optional: what they say is done only where they are given, so no default is shown.
+        several: fields, and under which names a command takes several values of each, to measure them side by side.
         alone: under the names of the fields, for the command that does nothing but this step.
     """
+    names = tuple(several or names)
     found = [each for name, each in options_of(kind).items() if name not in set(but) and (not names or name in names)]
 
     def decorate(command: Command) -> Command:
         for each in reversed(found):
             each = replace(each, default=None) if optional else each
-            command = _decorator(each, section, each.name if alone else each.flag)(command)
+            called = several[each.name] if several else each.name if alone else each.flag
+            command = _decorator(each, section, called, several=bool(several))(command)
         return command
 
     return decorate
 
 
-def _decorator(each: Option, section: str | None, called: str) -> Callable[[Command], Command]:
+def _decorator(each: Option, section: str | None, called: str, *, several: bool) -> Callable[[Command], Command]:
     declared = each.declared
     settings: dict[str, Any] = {
         "cls": SectionOption,
@@ -84,17 +88,30 @@ def _decorator(each: Option, section: str | None, called: str) -> Callable[[Comm
     if each.default not in (None, (), ""):
         settings["show_default"] = True
         settings["default"] = declared.separator.join(each.default) if declared.separator else each.default
+    if several:
+        settings["callback"] = _joined if each.many else _in_range(each)
+        settings["default"] = (settings["default"],)
     names = declared.choices or declared.offers
     if names is not None:
-        settings["shell_complete"] = _completing(names)
+        settings["shell_complete"] = _completing(names, declared.separator or "+")
     return click.option(
         f"--{flag}",
         name,
-        multiple=each.many and not declared.separator,
+        multiple=several or (each.many and not declared.separator),
         type=_TYPES.get(each.single, click.STRING) if not each.pairs else click.STRING,
         metavar=declared.metavar,
         **settings,
     )
+
+
+def _joined(_: click.Context, __: click.Parameter, values: tuple[str, ...]) -> tuple[str, ...]:
+    """`--providers cpu,cuda` is `--providers cpu --providers cuda`."""
+    return tuple(name.strip() for value in values for name in value.split(",") if name.strip())
+
+
+def _in_range(each: Option) -> Callable[..., tuple[Any, ...]]:
+    """Passes values on. Raises UsageError for one that the option does not allow."""
+    return lambda _, __, values: tuple(taken(each, value) for value in values)
 
 
 # Samples beside --data, which are read in the same way.
@@ -114,11 +131,11 @@ EVALUATION = click.option(
 )
 
 
-def _completing(choices: Callable[[], Iterable[str]]) -> Callable[..., list[CompletionItem]]:
-    """What the shell offers: also behind the + of a combination."""
+def _completing(choices: Callable[[], Iterable[str]], between: str) -> Callable[..., list[CompletionItem]]:
+    """What the shell offers: also behind the + of a combination, or a comma."""
 
     def complete(_: click.Context, __: click.Parameter, incomplete: str) -> list[CompletionItem]:
-        before, plus, last = incomplete.rpartition("+")
+        before, plus, last = incomplete.rpartition(between)
         return [CompletionItem(before + plus + name) for name in choices() if name.startswith(last)]
 
     return complete

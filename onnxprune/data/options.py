@@ -56,6 +56,8 @@ class DataOptions:
     )
 
     def __post_init__(self) -> None:
+        for name, between in (("resize", "x"), ("crop", "x"), ("mean", ","), ("std", ",")):
+            object.__setattr__(self, name, _text(getattr(self, name), between))
         check_options(self)
         self._images()  # what cannot be read is refused before any work
 
@@ -130,6 +132,13 @@ class DataOptions:
         return {name: value for name, value in given.items() if value is not None}
 
 
+def _text(value: Any, between: str) -> Any:
+    """A number, or several, as they are typed: [224, 288] is 224x288."""
+    if isinstance(value, tuple | list):
+        return between.join(map(str, value))
+    return str(value) if isinstance(value, int | float) and not isinstance(value, bool) else value
+
+
 def _size(name: str, text: str) -> int | tuple[int, int]:
     """`256` or `224x288`: an int, or height and width."""
     sides = text.split("x")
@@ -150,13 +159,6 @@ def data_from(
     options: MutableMapping[str, Any], model: ir.Model | None, seed: int, sizes: Mapping[str, int] = {}
 ) -> Data | None:
     """Take the options out of keyword arguments and open the data; None where none is named."""
-    for name in ("resize", "crop"):
-        if isinstance(options.get(name), int | tuple):
-            sides = options[name]
-            options[name] = str(sides) if isinstance(sides, int) else "x".join(map(str, sides))
-    for name in ("mean", "std"):
-        if isinstance(options.get(name), tuple):
-            options[name] = ",".join(map(str, options[name]))
 
     def opened() -> ir.Model:
         assert model is not None

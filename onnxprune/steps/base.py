@@ -15,6 +15,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
+from onnxprune.evaluation.options import MEASURING, RUNNING, MeasureOptions
 from onnxprune.runtime.providers import CPU_ONLY, choose_providers
 from onnxprune.support.options import changed, check_options, option
 from onnxprune.support.progress import Progress, silent
@@ -25,14 +26,6 @@ if TYPE_CHECKING:  # the command line reads the options of steps, and has no use
     from onnxprune.data.split import Split
     from onnxprune.runtime.latency import Setting
     from onnxprune.steps.state import State
-
-_MEASURE, _RUN = "Measuring", "Running"
-
-
-def _metrics() -> list[str]:
-    from onnxprune.evaluation.metrics import METRICS
-
-    return METRICS.names()
 
 
 @dataclass(frozen=True)
@@ -55,7 +48,7 @@ class Loop:
 
 
 @dataclass(frozen=True)
-class Context:
+class Context(MeasureOptions):
     """What every step may use: data, devices, seed, and who is told of progress.
 
     Attributes:
@@ -67,75 +60,48 @@ class Context:
         loop: where in a loop the step is.
     """
 
-    seed: int = option(0, "Of everything random.", low=0)
-    providers: tuple[str, ...] = option(
-        ("cpu",),
-        "Execution providers of ONNX Runtime, by preference: cuda,cpu.",
-        metavar="NAMES",
-        separator=",",
-        section=_RUN,
-    )
-    device: str = option("cpu", "Where torch runs, like cuda.", section=_RUN)
+    device: str = option("cpu", "Where torch runs, like cuda.", section=RUNNING)
     jobs: int = option(
         1,
         "Processes that measure, for scope sensitivity, and that decode images to train on.",
         low=1,
         recorded=False,
-        section=_RUN,
+        section=RUNNING,
     )
     cache: Path | None = option(
         None,
         "Folder for what was measured; ~/.cache/onnxprune by default.",
         metavar="FOLDER",
         recorded=False,
-        section=_RUN,
+        section=RUNNING,
     )
     resume: Path | None = option(
         None,
         "Folder for checkpoints of trainings; the same command goes on from what is there, as if never interrupted.",
         metavar="FOLDER",
         recorded=False,
-        section=_RUN,
+        section=RUNNING,
     )
     save_every: float = option(
-        5.0, "Minutes between two checkpoints.", low=0, unit="minutes", recorded=False, metavar="MINUTES", section=_RUN
+        5.0,
+        "Minutes between two checkpoints.",
+        low=0,
+        unit="minutes",
+        recorded=False,
+        metavar="MINUTES",
+        section=RUNNING,
     )
     loss: str = option(
         "auto",
         "What gradients are of, and what is trained for on labels, see: onnxprune list losses; or module:function.",
         metavar="NAME",
-        section=_MEASURE,
-    )
-    metric: str | None = option(
-        None,
-        "What a drop or a training is measured in, see: onnxprune list metrics; accuracy with labels, else agreement "
-        "or snr.",
-        metavar="NAME",
-        offers=_metrics,
-        section=_MEASURE,
-    )
-    threads: int = option(
-        1, "Of one operator, where latency is measured; 0: as ONNX Runtime likes.", low=0, high=1024, section=_MEASURE
-    )
-    latency_batch: int = option(1, "Samples at a time, where latency is measured.", low=1, section=_MEASURE)
-    input_shape: tuple[str, ...] = option(
-        (),
-        "Sizes of dynamic axes, like images:8x3x224x224; ? leaves one open.",
-        metavar="NAME:SHAPE",
-        section=_RUN,
+        section=MEASURING,
     )
     unverified: bool = option(
         False,
         "Write also where the original does not run here: the result is then checked without running it.",
         recorded=False,
-        section=_RUN,
-    )
-    custom_ops: tuple[Path, ...] = option(
-        (),
-        "Library of operators for ONNX Runtime to load, like that of ONNX Runtime Extensions.",
-        metavar="LIBRARY",
-        recorded=False,
-        section=_RUN,
+        section=RUNNING,
     )
     data: Data | None = None
     training: Data | None = None

@@ -7,8 +7,11 @@ from typing import Any
 
 import pytest
 
+from onnxprune.data.options import DataOptions
 from onnxprune.errors import UsageError
 from onnxprune.evaluation.gate.request import GateRequest, load_request
+from onnxprune.evaluation.options import MeasureOptions
+from onnxprune.support.options import options_of
 
 
 def written(folder: Path, text: str, name: str = "pyproject.toml") -> Path:
@@ -56,25 +59,14 @@ def test_values_of_a_configuration(tmp_path: Path) -> None:
     request = load_request({}, written(tmp_path, text, "gate.toml"))
     assert request.models == ("a.onnx", "b.onnx")
     assert request.budgets == {"max-latency": 0.01, "min-agreement": 1.0}
-    assert request.data_options["resize"] == (224, 288)
-    assert request.data_options["crop"] == 224
-    assert request.data_options["mean"] == (0.5, 0.5, 1.0)
+    assert (request.resize, request.crop, request.mean) == ("224x288", "224", "0.5,0.5,1")
+    assert request.measured_on == {"data": "images", "resize": "224x288", "crop": "224", "mean": "0.5,0.5,1"}
     assert request.input_shape == ("x:1x3x224x224",)
 
 
-def test_every_option_of_data_has_its_field() -> None:
-    """What `data_options` adds to a command, a configuration can say too."""
-    import click
-
-    from onnxprune.cli.options import fields
-    from onnxprune.data.options import DataOptions
-
-    @click.command()
-    @fields(DataOptions)
-    def command(**_: Any) -> None: ...
-
-    options = {parameter.name for parameter in command.params}
-    assert options == set(GateRequest().data_options)
+def test_every_option_of_data_and_of_measuring_is_a_key() -> None:
+    """What a command takes, a configuration can say too."""
+    assert {*options_of(DataOptions), *options_of(MeasureOptions)} < set(options_of(GateRequest))
 
 
 @pytest.mark.parametrize(
@@ -87,10 +79,10 @@ def test_every_option_of_data_has_its_field() -> None:
         ("[gate]\nmin-agreement = 1.5", "min-agreement: expected a number above 0 and up to 1, not 1.5"),
         ("[gate]\nmin-metric = nan", "min-metric: expected a number, not nan"),
         ("[gate]\nmin-metric = true", "min-metric: expected a number, not True"),
-        ("[gate]\nthreads = '2'", "threads: input should be a valid integer"),
+        ("[gate]\nthreads = '2'", "threads is a whole number, not '2'"),
         ("[gate]\nallowed-ops = []", "allowed-ops: expected one or more texts"),
-        ("[gate]\nresize = [1, 2, 3]", "resize: expected a size like 256"),
-        ("[gate]\nmodels = [3]", "models: input should be a valid string"),
+        ("[gate]\nresize = [1, 2, 3]", "resize '1x2x3' is not a size like 256"),
+        ("[gate]\nmodels = [3]", "models is a list of texts, not"),
         ("gate = 3", r"has no table \[gate\]"),
         ("[gate", "is not TOML"),
     ],

@@ -12,7 +12,6 @@ import onnx
 import pytest
 
 from onnxprune.analysis import cost
-from onnxprune.data.options import data_from
 from onnxprune.errors import UsageError
 from onnxprune.evaluation.gate.budgets.base import BUDGETS
 from onnxprune.evaluation.gate.request import load_request
@@ -27,7 +26,7 @@ SAMPLES = {"data": "samples.npz", "labels": "digit"}
 def gate(*models: str | Path, **options: Any) -> GateVerdict:
     """The gate as the command runs it."""
     request = load_request({"models": tuple(map(str, models)), **options})
-    return run_gate(request, lambda model: data_from(request.data_options, model, request.seed, request.sizes(model)))
+    return run_gate(request)
 
 
 def check(*models: str | Path, **options: Any) -> BudgetCheck:

@@ -9,20 +9,18 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from onnxprune.cli.base import Telling, examples, telling
-from onnxprune.cli.complete import provider_names
 from onnxprune.cli.options import fields
 from onnxprune.data.options import DataOptions, data_from
 from onnxprune.errors import UsageError
-from onnxprune.steps.base import Context
+from onnxprune.evaluation.benchmark.request import BenchmarkRequest
+from onnxprune.evaluation.options import MeasureOptions
 
 if TYPE_CHECKING:
     from onnxprune.data.base import Data
-    from onnxprune.evaluation.benchmark.suite import BenchmarkRequest
 
 
-def _list(_: click.Context, __: click.Parameter, values: tuple[str, ...]) -> tuple[str, ...]:
-    """`--providers cpu,cuda` is `--providers cpu --providers cuda`."""
-    return tuple(name.strip() for value in values for name in value.split(",") if name.strip())
+# Several of these are measured side by side.
+_SETTINGS = {"providers": "providers", "latency_batch": "batch", "threads": "threads"}
 
 
 @click.command(
@@ -36,31 +34,13 @@ def _list(_: click.Context, __: click.Parameter, values: tuple[str, ...]) -> tup
     ),
 )
 @click.argument("models", type=click.Path(path_type=Path), nargs=-1, required=True, metavar="MODEL [OTHER]...")
-@click.option(
-    "--providers",
-    multiple=True,
-    default=("cpu",),
-    callback=_list,
-    show_default="cpu",
-    metavar="NAMES",
-    shell_complete=provider_names,
-    help="Execution providers, like cpu or cuda,cpu.",
-)
-@click.option(
-    "--batch", multiple=True, default=(1,), type=click.IntRange(1), help="Size of a dynamic first axis; 1 by default."
-)
-@click.option(
-    "--threads", multiple=True, default=(1,), type=click.IntRange(0), help="Of one operator; 1 by default, 0: all."
-)
-@click.option("--rounds", type=click.IntRange(1), help="Time each model so often, instead of for --seconds.")
-@click.option("--seconds", default=3.0, show_default=True, help="Of measuring per model and setting.")
-@click.option("--warmup", default=5, show_default=True, type=click.IntRange(0), help="Untimed runs of a new session.")
-@click.option("--profile", is_flag=True, help="Also show which nodes take the time.")
+@fields(MeasureOptions, section="", several=_SETTINGS)
+@fields(BenchmarkRequest)
 @click.option("--alignment", is_flag=True, help="Instead, prune MODEL to several roundings of its axes and time these.")
-@fields(Context, "metric", section="")
-@fields(Context, "input_shape", "custom_ops", section="Data")
+@fields(MeasureOptions, "metric", section="")
+@fields(MeasureOptions, "input_shape", "custom_ops", section="Data")
 @fields(DataOptions, but=("batch",), section="Data")
-@fields(Context, "seed")
+@fields(MeasureOptions, "seed")
 @telling()
 def command(
     models: tuple[Path, ...],

@@ -10,11 +10,12 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from onnxprune.cli.base import STDOUT, Telling, examples, option_group, print_json, telling, write_reports
+from onnxprune.cli.base import STDOUT, Telling, examples, print_json, telling, write_reports
 from onnxprune.cli.options import fields, given
 from onnxprune.data.options import DataOptions
 from onnxprune.errors import OnnxpruneError, UsageError
-from onnxprune.steps.base import Context
+from onnxprune.evaluation.gate.request import GateRequest, load_request
+from onnxprune.evaluation.options import MeasureOptions
 
 if TYPE_CHECKING:
     from onnxprune.evaluation.gate.budgets.base import Budget
@@ -37,19 +38,10 @@ def _option(budget: Budget) -> click.Option:
     return click.Option([f"--{budget.name}"], multiple=budget.several, help=said, **kind)
 
 
-_OF_CONTEXT = ("metric", "providers", "threads", "latency_batch", "input_shape", "custom_ops", "seed")
-_HOW = (
-    click.option(
-        "--baseline", type=click.Path(path_type=Path), help="A model, or a .json file of numbers to compare with."
-    ),
-    click.option("--update-baseline", is_flag=True, default=None, help="Write the numbers, if all budgets hold."),
-    click.option("--output-name", metavar="NAME", help="The output for the metric; by default the first of floats."),
-    click.option("--latency-seconds", type=float, help="For latency: how long to measure each model; 2 by default."),
-    click.option(
-        "--config",
-        type=click.Path(path_type=Path),
-        help="Options as TOML; by default onnxprune.toml or pyproject.toml in the current folder.",
-    ),
+_CONFIG = click.option(
+    "--config",
+    type=click.Path(path_type=Path),
+    help="Options as TOML; by default onnxprune.toml or pyproject.toml in the current folder.",
 )
 _TOLD = (
     click.option("--junit", type=click.Path(path_type=Path), help="Also write JUnit XML."),
@@ -72,8 +64,9 @@ _TOLD = (
     ),
 )
 @click.argument("models", nargs=-1)
-@option_group(*_HOW)
-@fields(Context, *_OF_CONTEXT, section="")
+@fields(GateRequest, "baseline", "update_baseline", "output_name", "latency_seconds")
+@_CONFIG
+@fields(MeasureOptions, section="")
 @fields(DataOptions, section="Data")
 @telling(*_TOLD)
 def command(
@@ -89,22 +82,18 @@ def command(
     Exit code 0: all hold, 1: one is broken, 2: one could not be checked, or wrong usage.
     """
     with _never_as_broken(), told.progress() as progress:
-        from onnxprune.data.options import data_from
         from onnxprune.evaluation.gate.budgets.base import BUDGETS
-        from onnxprune.evaluation.gate.request import load_request
         from onnxprune.evaluation.gate.run import matched, run_gate
         from onnxprune.runtime.custom_ops import use_libraries
 
         several = [name.replace("-", "_") for name in BUDGETS if BUDGETS[name].several]
-        chosen = {name: value for name, value in options.items() if name not in _OF_CONTEXT} | given(options, Context)
-        chosen |= {name: ",".join(options[name]) or None for name in several}
+        budgets = {name.replace("-", "_"): options[name.replace("-", "_")] for name in BUDGETS}
+        chosen = budgets | given(options, GateRequest) | {name: ",".join(options[name]) or None for name in several}
         request = load_request(chosen, config)
         use_libraries(request.custom_ops)
         models = [path for _, path in matched(request.models) if path]
         told.check(models, junit)
-        verdict = run_gate(
-            request, lambda model: data_from(request.data_options, model, request.seed, request.sizes(model)), progress
-        )
+        verdict = run_gate(request, progress)
     with _never_as_broken():
         _tell(verdict, github, as_json=told.as_json, quiet=told.quiet, markdown=told.markdown == STDOUT)
         _write(verdict, told.report, told.markdown, junit)

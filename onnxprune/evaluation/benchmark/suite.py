@@ -17,6 +17,7 @@ from onnxprune.evaluation.benchmark.comparison import Comparison, compare
 from onnxprune.evaluation.benchmark.drift import Drift, drift
 from onnxprune.evaluation.benchmark.memory import PeakMemory, peak_memory
 from onnxprune.evaluation.benchmark.profile import Profile, profile
+from onnxprune.evaluation.benchmark.request import BenchmarkRequest as BenchmarkRequest
 from onnxprune.model.file import Given, file_bytes, name_of, open_model, runnable
 from onnxprune.model.signature import Feed, Port, given_sizes, ports_of
 from onnxprune.runtime.latency import Latency, Setting, made_inputs, measure_latency
@@ -28,33 +29,6 @@ from onnxprune.support.progress import within
 _MADE = 16
 # Above this, wall-clock figures of one thread say more of the other programs than of the model.
 _BUSY = 1.2
-
-
-@dataclass(frozen=True)
-class BenchmarkRequest:
-    """What to measure. Every provider is tried with every batch size and every number of threads.
-
-    Attributes:
-        providers: execution providers, by short or full names.
-        batches: sizes of a dynamic first axis.
-        threads: of one operator; 0 lets ONNX Runtime decide.
-        warmup: runs of a new session before it is timed.
-        rounds: how often each model is timed (None: as often as `seconds` allows).
-        seconds: of measuring per model and setting.
-        input_shapes: sizes of dynamic axes, like `images:1x3x224x224`.
-        profile: also say which nodes take how long.
-        seed: of made-up inputs and of the order of runs.
-    """
-
-    providers: tuple[str, ...] = ("cpu",)
-    batches: tuple[int, ...] = (1,)
-    threads: tuple[int, ...] = (1,)
-    warmup: int = 5
-    rounds: int | None = None
-    seconds: float = 3.0
-    input_shapes: tuple[str, ...] = ()
-    profile: bool = False
-    seed: int = 0
 
 
 @dataclass(frozen=True)

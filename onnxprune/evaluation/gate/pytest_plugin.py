@@ -49,7 +49,6 @@ def onnx_budget(request: pytest.FixtureRequest) -> Budgets:
 
 def _check(root: Path, *models: str | Path, **options: Any) -> GateVerdict:
     """Fails the test unless every budget could be checked and holds."""
-    from onnxprune.data.options import data_from
     from onnxprune.errors import OnnxpruneError
     from onnxprune.evaluation.gate.request import load_request
     from onnxprune.evaluation.gate.run import run_gate, to_lines
@@ -57,9 +56,7 @@ def _check(root: Path, *models: str | Path, **options: Any) -> GateVerdict:
     with contextlib.chdir(root):
         try:
             request = load_request({"models": tuple(map(str, models)), **options})
-            verdict = run_gate(
-                request, lambda model: data_from(request.data_options, model, request.seed, request.sizes(model))
-            )
+            verdict = run_gate(request)
         except OnnxpruneError as error:
             pytest.fail(f"onnxprune gate: {error}", pytrace=False)
     if verdict.exit_code:

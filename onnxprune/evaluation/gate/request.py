@@ -4,123 +4,51 @@ from __future__ import annotations
 
 import tomllib
 from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Any
 
-import onnx_ir as ir
-from pydantic import (
-    BaseModel,
-    BeforeValidator,
-    ConfigDict,
-    Field,
-    PlainValidator,
-    PrivateAttr,
-    StrictBool,
-    StrictInt,
-    StrictStr,
-    ValidationError,
-)
-
+from onnxprune.data.options import DataOptions
 from onnxprune.errors import UsageError
 from onnxprune.evaluation.gate.budgets.base import BUDGETS
-from onnxprune.model.signature import given_sizes, ports_of
+from onnxprune.evaluation.options import MeasureOptions
 from onnxprune.support.messages import did_you_mean, one_line
+from onnxprune.support.options import option, options_of
+
+if TYPE_CHECKING:
+    import onnx_ir as ir
+
+    from onnxprune.data.base import Data
 
 _PLACES = (("onnxprune.toml", ("gate",)), ("pyproject.toml", ("tool", "onnxprune", "gate")))
 
 
-def _listed(value: Any) -> Any:
-    """`a, b` is as good as ["a", "b"]."""
-    if isinstance(value, str):
-        return tuple(entry.strip() for entry in value.split(",") if entry.strip())
-    return tuple(value) if isinstance(value, list) else value
-
-
-def _sides(value: Any) -> int | tuple[int, int]:
-    """A size of images: one number, or height and width."""
-    sides = [value] if isinstance(value, int) else list(value) if isinstance(value, list | tuple) else []
-    if len(sides) not in (1, 2) or not all(type(side) is int and side > 0 for side in sides):
-        raise ValueError(f"expected a size like 256, or [224, 288], not {value!r}")
-    return int(sides[0]) if len(sides) == 1 else (int(sides[0]), int(sides[1]))
-
-
-Texts = Annotated[tuple[StrictStr, ...], BeforeValidator(_listed)]
-Real = Annotated[float, Field(strict=True, allow_inf_nan=False)]
-Count = Annotated[StrictInt, Field(ge=1)]
-Reals = Annotated[tuple[Real, ...], BeforeValidator(lambda value: tuple(value) if isinstance(value, list) else value)]
-Sides = Annotated[int | tuple[int, int], PlainValidator(_sides)]
-
-
-class GateData(BaseModel):
-    """The data that metrics are taken on; the fields are the options of every command with --data."""
-
-    data: StrictStr | None = None
-    labels: StrictStr | None = None
-    samples: Count | None = None
-    batch: Count | None = None
-    resize: Sides | None = None
-    crop: Sides | None = None
-    scale: Real | None = None
-    mean: Reals | None = None
-    std: Reals | None = None
-    layout: StrictStr | None = None
-    channel_order: StrictStr | None = None
-    tokenizer: Path | None = None
-
-
-class GateRequest(GateData):
-    """Models, budgets (by name, see `budgets.base.BUDGETS`), and how to measure.
+@dataclass(frozen=True)
+class GateRequest(DataOptions, MeasureOptions):
+    """Models, budgets, and how to measure. The options are those of the command line and keys of a configuration.
 
     Attributes:
-        models: paths and globs.
-        baseline: a JSON file written with --update-baseline, or the model to compare with.
-        metric: name or `module:function` (None: see `metrics.metric`).
-        output_name: the output that the metric looks at (None: the first of floats).
-        providers: execution providers by preference; latency is measured on the first.
-        threads: of one operator, while latency is measured; 0 lets ONNX Runtime decide.
-        latency_batch: samples at a time while latency is measured.
-        latency_seconds: to measure each model for.
-        input_shape: sizes of dynamic axes, like `images:1x3x224x224`.
-        custom_ops: libraries of operators that ONNX Runtime loads.
-        seed: of made-up inputs.
-        update_baseline: write what was found, if all budgets hold.
+        budgets: the limits that are asked for, by the name of the budget.
     """
 
-    model_config = ConfigDict(
-        extra="forbid",
-        frozen=True,
-        arbitrary_types_allowed=True,
-        validate_by_name=True,
-        alias_generator=lambda name: name.replace("_", "-"),
+    models: tuple[str, ...] = option((), "Files and globs.")
+    baseline: Path | None = option(None, "A model, or a .json file of numbers to compare with.", metavar="PATH")
+    update_baseline: bool = option(False, "Write the numbers, if all budgets hold.")
+    output_name: str | None = option(None, "The output for the metric; by default the first of floats.", metavar="NAME")
+    latency_seconds: float = option(
+        2.0, "For latency: how long to measure each model.", low=0.001, unit="seconds", metavar="SECONDS"
     )
-
-    models: Texts = ()
-    baseline: Path | None = None
-    metric: StrictStr | None = None
-    output_name: StrictStr | None = None
-    providers: Texts = ("cpu",)
-    threads: Annotated[StrictInt, Field(ge=0)] = 1
-    latency_batch: Count = 1
-    latency_seconds: Annotated[Real, Field(gt=0)] = 2.0
-    input_shape: Texts = ()
-    custom_ops: Texts = ()
-    seed: Annotated[StrictInt, Field(ge=0)] = 0
-    update_baseline: StrictBool = False
-    _budgets: Mapping[str, Any] = PrivateAttr(default_factory=dict)
+    budgets: Mapping[str, Any] = field(default_factory=dict)
 
     @property
-    def budgets(self) -> Mapping[str, Any]:
-        """The limits that are asked for, by the name of the budget."""
-        return self._budgets
+    def measured_on(self) -> dict[str, Any]:
+        """What a metric depends on beside the model."""
+        given = {**{name: getattr(self, name) for name in options_of(DataOptions)}, "output": self.output_name}
+        return {name: str(value) for name, value in given.items() if value not in (None, ())}
 
-    @property
-    def data_options(self) -> dict[str, Any]:
-        """Keyword arguments for `cli.data_options.data_from`."""
-        return {name: getattr(self, name) for name in GateData.model_fields}
-
-    def sizes(self, model: ir.Model) -> dict[str, int]:
-        """The sizes of dynamic axes that were asked for, see `given_sizes`."""
-        return given_sizes(self.input_shape, ports_of(model))
+    def data_of(self, model: ir.Model) -> Data | None:
+        """The samples for a model; None where none are named. Raises DataError for those that do not fit."""
+        return self.open(lambda: model, self.seed, self.sizes(model))
 
 
 def load_request(given: Mapping[str, Any], config: Path | None = None, folder: Path = Path()) -> GateRequest:
@@ -136,8 +64,8 @@ def load_request(given: Mapping[str, Any], config: Path | None = None, folder: P
     """
     source, table = _configured(config, folder)
     options = {name: value for name, value in given.items() if value is not None and value != ()}
-    _validated(table, source)  # on its own first, so that the file is blamed for what stands in it
-    request = _validated({**table, **{name.replace("_", "-"): value for name, value in options.items()}}, "gate")
+    _request(table, source)  # on its own first, so that the file is blamed for what stands in it
+    request = _request({**table, **{name.replace("_", "-"): value for name, value in options.items()}}, "gate")
     if not request.models:
         raise UsageError("no model is given: name files or globs, or set models in [tool.onnxprune.gate]")
     if not request.budgets and not request.update_baseline:
@@ -180,16 +108,25 @@ def _read(path: Path) -> dict[str, Any]:
         raise UsageError(f"{path} is not TOML: {one_line(error)}") from None
 
 
-def _validated(table: Mapping[str, Any], source: str) -> GateRequest:
-    """What a table of options asks for: the budgets by themselves, the rest as the fields of a request."""
-    asked = {name: table[name] for name in BUDGETS if table.get(name) is not None}
-    limits = {name: _limit(name, value, source) for name, value in asked.items()}
+def _request(table: Mapping[str, Any], source: str) -> GateRequest:
+    """What a table asks for: budgets, and options by their names with dashes. Raises UsageError, with the source."""
+    asked = {name: value for name, value in table.items() if value is not None}
+    limits = {name: _limit(name, asked.pop(name), source) for name in BUDGETS if name in asked}
+    known = {each.replace("_", "-"): each for each in options_of(GateRequest)}
+    for name in asked:
+        if name not in known:
+            raise UsageError(f"{source}: unknown key '{name}'{did_you_mean(name, [*known, *BUDGETS])}")
     try:
-        request = GateRequest.model_validate({name: value for name, value in table.items() if name not in BUDGETS})
-    except ValidationError as invalid:
-        raise UsageError(f"{source}: {first_error(invalid)}") from None
-    request._budgets = limits
-    return request
+        return GateRequest(**{known[name]: _listed(known[name], asked[name]) for name in asked}, budgets=limits)
+    except UsageError as error:
+        raise UsageError(f"{source}: {error}") from None
+
+
+def _listed(name: str, value: Any) -> Any:
+    """`a, b` is as good as ["a", "b"]."""
+    if isinstance(value, str) and options_of(GateRequest)[name].many:
+        return [entry.strip() for entry in value.split(",") if entry.strip()]
+    return value
 
 
 def _limit(name: str, value: Any, source: str) -> Any:
@@ -197,15 +134,3 @@ def _limit(name: str, value: Any, source: str) -> Any:
         return BUDGETS[name].read(value)
     except ValueError as error:
         raise UsageError(f"{source}: {name}: {error}") from None
-
-
-def first_error(invalid: ValidationError) -> str:
-    """The first of pydantic's errors on one line: where, what was found, what is expected."""
-    error = invalid.errors()[0]
-    place = ".".join(str(part) for part in error["loc"][:1])
-    if error["type"] == "extra_forbidden":
-        known = [*(str(field.alias) for field in GateRequest.model_fields.values()), *BUDGETS]
-        return f"unknown key '{place}'{did_you_mean(place, known)}"
-    said = error["msg"].removeprefix("Value error, ")
-    found = "" if error["type"] == "value_error" else f", not {error['input']!r}"
-    return f"{place}: {said[0].lower()}{said[1:]}{found}"

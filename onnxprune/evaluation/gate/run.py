@@ -13,7 +13,7 @@ from onnxprune.errors import OnnxpruneError, UsageError
 from onnxprune.evaluation.gate.baseline import BaselineEntry, baseline_key, read_baseline, write_baseline
 from onnxprune.evaluation.gate.budgets.base import BUDGETS, Finding, NoBaselineError
 from onnxprune.evaluation.gate.request import GateRequest, is_baseline_file
-from onnxprune.evaluation.gate.subject import DataOf, Progress, Subject
+from onnxprune.evaluation.gate.subject import Progress, Subject
 from onnxprune.support.files import check_target
 
 Status = Literal["ok", "broken", "unchecked", "new"]
@@ -79,13 +79,13 @@ class GateVerdict:
         return f"{len(self.models)} model{'s' if len(self.models) > 1 else ''}: budgets " + ", ".join(shown)
 
 
-def run_gate(request: GateRequest, data_of: DataOf, progress: Progress = lambda _: None) -> GateVerdict:
+def run_gate(request: GateRequest, progress: Progress = lambda _: None) -> GateVerdict:
     """Check every model, and write the baseline where that was asked for and all budgets hold.
 
     Raises UsageError for a baseline that cannot be used, ModelError where it cannot be written. What is wrong with a
     single model is in the verdict.
     """
-    baselines = _baselines(request, data_of, progress)
+    baselines = _baselines(request, progress)
     checked: list[Checked] = []
     measured: dict[str, BaselineEntry] = {}
     for name, path in matched(request.models):
@@ -95,7 +95,7 @@ def run_gate(request: GateRequest, data_of: DataOf, progress: Progress = lambda 
         entries = baselines if isinstance(baselines, dict) else {}
         key = baseline_key(path, request.baseline) if request.update_baseline and request.baseline else ""
         baseline = _entry_of(path, request, baselines) if isinstance(baselines, dict) else baselines
-        model = Subject(path, request, data_of, baseline, progress)
+        model = Subject(path, request, baseline, progress)
         checks = [_check(name, limit, model) for name, limit in request.budgets.items()]
         if request.update_baseline:
             try:
@@ -111,7 +111,7 @@ def run_gate(request: GateRequest, data_of: DataOf, progress: Progress = lambda 
     return verdict
 
 
-def _baselines(request: GateRequest, data_of: DataOf, progress: Progress) -> dict[str, BaselineEntry] | Subject | None:
+def _baselines(request: GateRequest, progress: Progress) -> dict[str, BaselineEntry] | Subject | None:
     """The model to compare with, the numbers by model, or None."""
     path = request.baseline
     if path is None:
@@ -119,7 +119,7 @@ def _baselines(request: GateRequest, data_of: DataOf, progress: Progress) -> dic
     if not is_baseline_file(path):
         if not path.is_file():
             raise UsageError(f"the baseline {path} does not exist; check the path")
-        return Subject(path, request, data_of, None, progress)
+        return Subject(path, request, None, progress)
     if not request.update_baseline:
         return read_baseline(path)
     check_target(path)

@@ -28,7 +28,6 @@ from onnxprune.runtime.session import Session
 from onnxprune.support.progress import within
 
 Progress = Callable[[str], None]
-DataOf = Callable[[ir.Model], Data | None]
 
 
 class Subject:
@@ -37,7 +36,6 @@ class Subject:
     Args:
         path: the file.
         request: how to measure.
-        data_of: opens the data for a model; gives None where none was asked for.
         baseline: the model or the numbers to compare with, where there are any.
         progress: told what is being done.
     """
@@ -46,14 +44,12 @@ class Subject:
         self,
         path: Path,
         request: GateRequest,
-        data_of: DataOf,
         baseline: Subject | BaselineEntry | None = None,
         progress: Progress = lambda _: None,
     ) -> None:
         self.path = path
         self.request = request
         self.baseline = baseline
-        self._data_of = data_of
         self._progress = progress
 
     @cached_property
@@ -138,7 +134,7 @@ class Subject:
     @cached_property
     def data(self) -> Data:
         """What metrics are taken on. Raises UsageError where none is given."""
-        data = self._data_of(self.model)
+        data = self.request.data_of(self.model)
         if data is None:
             raise UsageError("a metric needs samples: give --data (synthetic is enough for agreement)")
         return data
@@ -176,8 +172,7 @@ class Subject:
     @property
     def measured_on(self) -> dict[str, Any]:
         """What a metric depends on beside the model, for comparisons with a file of numbers."""
-        options = {name: value for name, value in self.request.data_options.items() if value not in (None, ())}
-        return {name: str(value) for name, value in {**options, "output": self.request.output_name}.items() if value}
+        return self.request.measured_on
 
     def entry(self, before: BaselineEntry | None = None) -> BaselineEntry:
         """All numbers that the request asks for, for a baseline file.
