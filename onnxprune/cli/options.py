@@ -89,7 +89,7 @@ def _decorator(each: Option, section: str | None, called: str, *, several: bool)
         settings["show_default"] = True
         settings["default"] = declared.separator.join(each.default) if declared.separator else each.default
     if several:
-        settings["callback"] = _joined if each.many else _in_range(each)
+        settings["callback"] = _joined if each.many else _in_range(replace(each, name=name))
         settings["default"] = (settings["default"],)
     names = declared.choices or declared.offers
     if names is not None:

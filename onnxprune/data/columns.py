@@ -67,10 +67,10 @@ class Held(Column):
 C = TypeVar("C", bound=Column)
 
 
-def inputs_of(columns: Mapping[str, C], request: SampleRequest) -> dict[str, C]:
+def inputs_of(columns: Mapping[str, C], request: SampleRequest, what: str = "") -> dict[str, C]:
     """The column of each input; for a model with one input the only one, whatever its name.
 
-    Raises DataError where one is missing.
+    Raises DataError, about `what` or all that was asked for, where one is missing.
     """
     found = {name: column for name, column in columns.items() if name != request.labels}
     if len(found) == len(request.ports) == 1:
@@ -78,7 +78,7 @@ def inputs_of(columns: Mapping[str, C], request: SampleRequest) -> dict[str, C]:
     for port in request.ports:
         if port.name not in found:
             known = did_you_mean(port.name, found)
-            raise DataError(f"{request.spec} has no array for input '{port.name}' ({port}){known}")
+            raise DataError(f"{what or request.spec} has no array for input '{port.name}' ({port}){known}")
     return {port.name: found[port.name] for port in request.ports}
 
 

@@ -14,7 +14,7 @@ import numpy as np
 
 from onnxprune.data.base import SampleRequest
 from onnxprune.data.batch import Array, Batch, joined
-from onnxprune.data.columns import is_sample, one_label, one_sample
+from onnxprune.data.columns import inputs_of, is_sample, one_label, one_sample
 from onnxprune.errors import DataError, OnnxpruneError, UsageError
 from onnxprune.support.messages import did_you_mean, one_line
 
@@ -119,13 +119,8 @@ def _named(item: Mapping[Any, Any], request: SampleRequest, what: str) -> tuple[
         if request.labels not in named:
             raise DataError(f"{what} has no labels '{request.labels}'{did_you_mean(request.labels, named)}")
         labels = array_of(named.pop(request.labels), f"the label of {what}")
-    if len(named) == len(request.ports) == 1:
-        named = dict.fromkeys([request.ports[0].name], *named.values())
-    for port in request.ports:
-        if port.name not in named:
-            known = did_you_mean(port.name, named)
-            raise DataError(f"{what} has nothing for input '{port.name}' ({port}){known}")
-    return {port.name: array_of(named[port.name], f"'{port.name}' of {what}") for port in request.ports}, labels
+    inputs = inputs_of(named, request, what)
+    return {name: array_of(value, f"'{name}' of {what}") for name, value in inputs.items()}, labels
 
 
 def _in_order(parts: Sequence[Any], request: SampleRequest, what: str) -> dict[str, Array]:

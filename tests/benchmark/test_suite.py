@@ -120,7 +120,7 @@ def test_dynamic_axes_get_sizes_that_run_unless_they_are_given(build: Build) -> 
         (["--providers", "gpu"], "unknown execution provider 'gpu'", 2),
         (["--metric", "accuracy"], "metric 'accuracy' is computed on data, which is not there; add --data", 2),
         (["--input-shape", "y:1x2"], "the model has no input 'y'", 2),
-        (["--batch", "0"], "0 is not in the range", 2),
+        (["--batch", "0"], "batch 0 is outside 1 or more", 2),
         (["gone.onnx"], "gone.onnx", 1),
     ],
 )

@@ -73,7 +73,7 @@ def test_inputs_whose_first_axis_is_something_else(module: Module) -> None:
         ("def feed(path):\n    yield {}", "cannot be called for data: TypeError"),
         ("def feed():\n    yield {'x': np.ones((1, 3))}\n    raise RuntimeError('disk\\nfull')", "RuntimeError: disk"),
         ("def feed():\n    yield 'text'", r"item 0 of .* is a str; expected \{'x': array\}, an array, or a pair"),
-        ("def feed():\n    yield {'y': 1, 'z': 2}", r"nothing for input 'x' \(float\[batch, 3\]\); there are: y, z"),
+        ("def feed():\n    yield {'y': 1, 'z': 2}", r"no array for input 'x' \(float\[batch, 3\]\); there are: y, z"),
         ("def feed():\n    yield {'x': np.ones((1, 4))}", "but the data is 1x4"),
         (
             "def feed():\n    yield {'x': np.ones((2, 3))}, [1]",

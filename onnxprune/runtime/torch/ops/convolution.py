@@ -17,14 +17,18 @@ _TRANSPOSED: dict[int, Callable[..., Tensor]] = {
 }
 
 
-@torch_op("Conv")
-def convolution(op: TorchNode, x: Tensor, w: Tensor, bias: Tensor | None = None) -> Tensor:
-    """Of one, two or three spatial axes, grouped, strided, dilated, with any pads."""
+def _steps(op: TorchNode, x: Tensor) -> tuple[int, list[int], list[int]]:
+    """The number of spatial axes, strides and dilations. Raises ModelError where torch has no kernel."""
     count = x.ndim - 2
     if count not in _CONV:
         raise op.refuse(f"convolutions have one to three spatial axes, this one has {count}")
-    strides = op.attr("strides") or [1] * count
-    dilations = op.attr("dilations") or [1] * count
+    return count, op.attr("strides") or [1] * count, op.attr("dilations") or [1] * count
+
+
+@torch_op("Conv")
+def convolution(op: TorchNode, x: Tensor, w: Tensor, bias: Tensor | None = None) -> Tensor:
+    """Of one, two or three spatial axes, grouped, strided, dilated, with any pads."""
+    count, strides, dilations = _steps(op, x)
     pads = auto_pads(op, x.shape[2:], w.shape[2:], strides, dilations)
     same = pads[:count] == pads[count:] and min(pads, default=0) >= 0
     x = x if same else F.pad(x, torch_pads(pads))
@@ -34,11 +38,7 @@ def convolution(op: TorchNode, x: Tensor, w: Tensor, bias: Tensor | None = None)
 @torch_op("ConvTranspose")
 def transposed_convolution(op: TorchNode, x: Tensor, w: Tensor, bias: Tensor | None = None) -> Tensor:
     """The gradient of a convolution: computed in full, then cut to the output's size."""
-    count = x.ndim - 2
-    if count not in _TRANSPOSED:
-        raise op.refuse(f"convolutions have one to three spatial axes, this one has {count}")
-    strides = op.attr("strides") or [1] * count
-    dilations = op.attr("dilations") or [1] * count
+    count, strides, dilations = _steps(op, x)
     extra = op.attr("output_padding") or [0] * count
     full = _TRANSPOSED[count](x, w, None, strides, 0, 0, op.attr("group", 1), dilations)
     full = F.pad(full, [pad for size in reversed(extra) for pad in (0, size)]) if any(extra) else full
