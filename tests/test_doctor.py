@@ -1,4 +1,4 @@
-"""The doctor finds what is broken, and says what mends it."""
+"""The doctor finds what is broken, and says what repairs it."""
 
 from __future__ import annotations
 

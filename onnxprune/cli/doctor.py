@@ -1,4 +1,4 @@
-"""Is this installation in order? What is missing or broken is named with what mends it."""
+"""Is this installation in order? What is missing or broken is named with what repairs it."""
 
 from __future__ import annotations
 
@@ -202,7 +202,7 @@ def _self_test() -> Diagnosis:
         if output.shape != (2, 4) or not np.isfinite(output).all() or not after < before:
             return Diagnosis(name, BROKEN, f"{before} parameters became {after}, output {output.shape}", _REPORT)
     except Exception as error:  # that is what it is to find
-        return Diagnosis(name, BROKEN, f"{type(error).__name__}: {error}", "mend what is broken above, else " + _REPORT)
+        return Diagnosis(name, BROKEN, f"{type(error).__name__}: {error}", "repair what is broken above, or " + _REPORT)
     return Diagnosis(name, OK, f"built a model, pruned it from {before} to {after} parameters and ran it")
 
 

@@ -31,7 +31,7 @@ def _providers() -> list[str]:
 class MeasureOptions:
     """How a model is run and measured."""
 
-    seed: int = option(0, "Of everything random.", low=0)
+    seed: int = option(0, "Seed of everything random.", low=0)
     providers: tuple[str, ...] = option(
         ("cpu",),
         "Execution providers of ONNX Runtime, by preference: cuda,cpu.",
@@ -42,14 +42,18 @@ class MeasureOptions:
     )
     metric: str | None = option(
         None,
-        "What a drop or a training is measured in, see: onnxprune list metrics; accuracy with labels, else agreement "
+        "Metric of a drop or a training, see: onnxprune list metrics; by default accuracy with labels, else agreement "
         "or snr.",
         metavar="NAME",
         offers=_metrics,
         section=MEASURING,
     )
     threads: int = option(
-        1, "Of one operator, where latency is measured; 0: as ONNX Runtime likes.", low=0, high=1024, section=MEASURING
+        1,
+        "Threads of one operator where latency is measured; 0: as ONNX Runtime likes.",
+        low=0,
+        high=1024,
+        section=MEASURING,
     )
     latency_batch: int = option(1, "Samples at a time, where latency is measured.", low=1, section=MEASURING)
     input_shape: tuple[str, ...] = option(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from pathlib import Path
 
 import click
 import pytest
@@ -11,7 +12,7 @@ from click.testing import CliRunner
 
 from onnxprune.cli import main
 from onnxprune.cli.commands.list import FAMILIES, registry_of
-from tests.conftest import TORCH
+from tests.conftest import ROOT, TORCH
 from tests.test_imports import FILES, module_of
 
 # Tables of operators beside that of the rules.
@@ -74,6 +75,16 @@ def test_unknown_family_is_refused_with_what_there_is() -> None:
     result = CliRunner().invoke(main, ["list", "criterias"])
     assert result.exit_code == 2
     assert "metrics" in result.stderr
+
+
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+
+
+@pytest.mark.parametrize("path", PAGES, ids=lambda path: path.stem)
+def test_pages_and_help_send_to_families_that_there_are(path: Path) -> None:
+    """The help of every command is in docs/cli.md."""
+    named = set(re.findall(r"onnxprune\s+list\s+([a-z-]+)", path.read_text()))
+    assert named - {"onnxprune"} <= set(FAMILIES)  # in a list of examples the next one follows
 
 
 @pytest.mark.parametrize("name", main.list_commands(click.Context(main)))

@@ -15,6 +15,7 @@ from onnxprune.cli.options import fields
 from onnxprune.data.base import Data
 from onnxprune.data.options import DataOptions, data_from
 from onnxprune.errors import DataError, UsageError
+from onnxprune.evaluation.options import MeasureOptions
 from onnxprune.model.file import open_model
 from tests.conftest import Build
 from tests.data.harness import gathered, labels_of, sizes
@@ -33,9 +34,12 @@ def parse(model: Path, *args: str, seed: int = 0) -> tuple[Data | None, dict[str
 
     @click.command()
     @fields(DataOptions)
+    @fields(MeasureOptions, "input_shape")
     @click.option("--other")
-    def command(**options: Any) -> None:
-        found.append((data_from(options, open_model(model), seed), options))
+    def command(input_shape: tuple[str, ...], **options: Any) -> None:
+        opened = open_model(model)
+        sizes = MeasureOptions(input_shape=input_shape).sizes(opened)
+        found.append((data_from(options, opened, seed, sizes), options))
 
     result = CliRunner().invoke(command, args, standalone_mode=False)
     if result.exception:

@@ -13,7 +13,7 @@ from onnxprune.cli.base import JSON, VERBOSITY, examples, option_group, print_js
 def command(context: click.Context, as_json: bool, verbose: bool) -> None:  # noqa: ARG001 (the error handler reads it)
     """Look at versions, execution providers, extras and plug-ins, and prune a tiny model from file to file.
 
-    What is missing or broken is printed with the command that mends it. Ends with 1 where something is broken, with 0
+    What is missing or broken is printed with the command that repairs it. Ends with 1 where something is broken, with 0
     where only extras are missing.
     """
     from dataclasses import asdict

@@ -14,17 +14,17 @@ if TYPE_CHECKING:
 
 # Each family with its registry and where its names are used.
 FAMILIES = {
-    "budgets": ("onnxprune.evaluation.gate.budgets.base:BUDGETS", "what a model may have to keep: onnxprune gate"),
-    "clean-ups": ("onnxprune.passes.base:CLEAN_UPS", "what else can be done to the file: --clean"),
-    "criteria": ("onnxprune.steps.prune.criteria.base:criteria", "what a unit is scored by: --criterion"),
-    "data": ("onnxprune.data.base:SOURCES", "where samples come from: --data"),
-    "losses": ("onnxprune.runtime.torch.losses.base:LOSSES", "what gradients are of: --loss"),
-    "metrics": ("onnxprune.evaluation.metrics.base:METRICS", "how good a model is: --metric"),
-    "operators": ("onnxprune.ops.base:RULES", "operators with a rule, all others keep their sizes"),
-    "recovery": ("onnxprune.steps.recover.base:METHODS", "how accuracy is won back: --recover"),
-    "schedules": ("onnxprune.steps.prune.schedule:SCHEDULES", "how a cut is spread over steps: --schedule"),
-    "scopes": ("onnxprune.steps.prune.allocation.base:allocations", "how a cut is spread over groups: --scope"),
-    "steps": ("onnxprune.steps.base:steps", "what a recipe is made of: [[step]] tables"),
+    "budgets": ("onnxprune.evaluation.gate.budgets.base:BUDGETS", "limits that a model has to keep: onnxprune gate"),
+    "clean-ups": ("onnxprune.passes.base:CLEAN_UPS", "passes that leave the outputs as they are: --clean"),
+    "criteria": ("onnxprune.steps.prune.criteria.base:criteria", "scores of units: --criterion"),
+    "data": ("onnxprune.data.base:SOURCES", "sources of samples: --data"),
+    "losses": ("onnxprune.runtime.torch.losses.base:LOSSES", "functions that gradients are of: --loss"),
+    "metrics": ("onnxprune.evaluation.metrics.base:METRICS", "measures of how good a model is: --metric"),
+    "operators": ("onnxprune.ops.base:RULES", "operators with a rule; all others keep their sizes"),
+    "recovery": ("onnxprune.steps.recover.base:METHODS", "methods that win accuracy back: --recover"),
+    "schedules": ("onnxprune.steps.prune.schedule:SCHEDULES", "ways to spread a cut over rounds: --schedule"),
+    "scopes": ("onnxprune.steps.prune.allocation.base:allocations", "ways to spread a cut over groups: --scope"),
+    "steps": ("onnxprune.steps.base:steps", "parts of a recipe: [[step]] tables"),
     "torch-operators": ("onnxprune.runtime.torch.ops.base:TABLE", "operators that torch can compute"),
 }
 

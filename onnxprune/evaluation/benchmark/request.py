@@ -20,7 +20,7 @@ class BenchmarkRequest:
     """
 
     rounds: int | None = option(None, "Time each model so often, instead of for --seconds.", low=1, metavar="N")
-    seconds: float = option(3.0, "Of measuring per model and setting.", low=0, unit="seconds", metavar="SECONDS")
+    seconds: float = option(3.0, "Seconds per model and setting.", low=0, unit="seconds", metavar="SECONDS")
     warmup: int = option(5, "Untimed runs of a new session.", low=0, metavar="N")
     profile: bool = option(False, "Also show which nodes take the time.")
     providers: tuple[str, ...] = ("cpu",)

@@ -15,7 +15,7 @@ from onnxprune.support.files import staged_text
 from onnxprune.support.messages import one_line
 
 FORMAT: Literal[1] = 1
-_ADVICE = "mend it, or delete it and write it again with --update-baseline"
+_ADVICE = "repair it, or delete it and write it again with --update-baseline"
 
 Number = Annotated[StrictInt, Field(ge=0)]
 

@@ -49,7 +49,7 @@ class PruneOptions:
     )
     scope: str = option(
         "auto",
-        "How the cut is spread over the groups, see: onnxprune list allocations.",
+        "How the cut is spread over the groups, see: onnxprune list scopes.",
         choices=_scopes,
         metavar="NAME",
         section=_HOW_MUCH,

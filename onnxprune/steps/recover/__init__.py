@@ -1,1 +1,1 @@
-"""Walk through a pruned model beside its original and mend its layers, one after the other."""
+"""Walk through a pruned model beside its original and fit its layers, one after the other."""

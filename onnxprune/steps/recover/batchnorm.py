@@ -8,7 +8,7 @@ import numpy as np
 
 from onnxprune.steps.recover.base import recovery
 from onnxprune.steps.recover.evidence import Evidence
-from onnxprune.steps.recover.layerwise import Mend, Mending
+from onnxprune.steps.recover.layerwise import LayerFit, LayerwiseRecovery
 from onnxprune.steps.recover.least_squares import Matrix
 
 # A channel that has next to nothing left of its variance is not blown up by more than this.
@@ -17,7 +17,7 @@ _MAX_GAIN = 10.0
 
 @recovery("batchnorm")
 @dataclass(frozen=True)
-class RecalibrateBatchNorm(Mending):
+class RecalibrateBatchNorm(LayerwiseRecovery):
     """Scale and shift every output channel of every layer of a pruned model to the statistics of the original.
 
     Before:  x' ── Conv(w sliced) ── BatchNormalization ── y'     not normal: its statistics are of all channels of x
@@ -31,7 +31,7 @@ class RecalibrateBatchNorm(Mending):
     each layer is off, once it has run.
     """
 
-    def mend(self) -> Mend:
+    def fit(self) -> LayerFit:
         """What is done to each layer."""
         return rescaled
 

@@ -8,13 +8,13 @@ import numpy as np
 
 from onnxprune.steps.recover.base import recovery
 from onnxprune.steps.recover.evidence import Evidence
-from onnxprune.steps.recover.layerwise import Mend, Mending
+from onnxprune.steps.recover.layerwise import LayerFit, LayerwiseRecovery
 from onnxprune.steps.recover.least_squares import Matrix
 
 
 @recovery("bias")
 @dataclass(frozen=True)
-class CompensateBias(Mending):
+class CompensateBias(LayerwiseRecovery):
     """Shift the outputs of every layer of a pruned model to the means that they have in the original.
 
     Before:  x' ── Conv(w sliced) ── y'              mean y' is short of what the removed channels of x added on average
@@ -26,7 +26,7 @@ class CompensateBias(Mending):
     compensate the output of one layer alone. `errors` tells how far each layer is off, once it has run.
     """
 
-    def mend(self) -> Mend:
+    def fit(self) -> LayerFit:
         """What is done to each layer."""
         return shifted
 

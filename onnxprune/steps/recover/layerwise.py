@@ -1,8 +1,8 @@
-"""Layer after layer through a pruned model beside its original: gather what both compute, and mend the layer.
+"""Layer after layer through a pruned model beside its original: gather what both compute, and fit the layer.
 
-What a layer sees is computed with the layers before it already mended, so each one also makes up for what the others
-could not. A weight that several layers share is mended once, in front of the first of them, for all together; those
-that the first one feeds are taken to see what they see in the original, as if all in front of them were mended. The
+What a layer sees is computed with the layers before it already fitted, so each one also makes up for what the others
+could not. A weight that several layers share is fitted once, in front of the first of them, for all together; those
+that the first one feeds are taken to see what they see in the original, as if all in front of them were fitted. The
 biases follow one by one.
 """
 
@@ -28,7 +28,7 @@ from onnxprune.support.progress import Counted
 Progress = Callable[[str], None]
 
 
-Mend = Callable[[Evidence], tuple[Matrix, Matrix] | None]
+LayerFit = Callable[[Evidence], tuple[Matrix, Matrix] | None]
 
 
 @dataclass(frozen=True)
@@ -43,20 +43,20 @@ class LayerError:
 def walk(
     pairing: Pairing,
     feeds: Iterable[dict[str, Array]],
-    mend: Mend,
+    fit: LayerFit,
     *,
     rounds: int = 0,
     seed: int = 0,
     providers: Sequence[str] = CPU_ONLY,
     progress: Progress = lambda _: None,
 ) -> list[LayerError]:
-    """Mend every layer of `pairing.pruned`, in place.
+    """Fit every layer of `pairing.pruned`, in place.
 
     Args:
         pairing: the two models.
         feeds: the calibration batches; at least two, or the single one is cut in two.
-        mend: given the evidence of a layer, its new matrix and bias, or None to leave it.
-        rounds: how often layers in front of a Relu are mended again, with what is negative set free.
+        fit: given the evidence of a layer, its new matrix and bias, or None to leave it.
+        rounds: how often layers in front of a Relu are fitted again, with what is negative set free.
         seed: of the places that are drawn.
         providers: execution providers of ONNX Runtime.
         progress: told which layer is being worked on.
@@ -77,17 +77,17 @@ def walk(
             readers = [pair for pair in pairs if pair[0].weight == layer.weight]
             works = [Gathering(pairing, *each, samples, np.random.default_rng([seed, number])) for each in readers]
             shared[layer.weight] = works[0].matrix
-            _mend_together(works, mend, ahead, behind)
+            _fit_together(works, fit, ahead, behind)
         work = Gathering(pairing, layer, twin, samples, np.random.default_rng([seed, number]))
         if behind.would_run(work.skips) & {later.node for later, _ in pairs[number:]}:
             work.residual = None  # the other branch comes later: it is the one that makes up for this
         ahead.advance(work.theirs)
         behind.advance(work.ours)
         own = layer.weight not in shared
-        first, mended = _mend(work, mend if own else _shift, rounds if own else 0, ahead, behind)
-        if first is None or mended is None:
+        first, fitted = _fitted(work, fit if own else _shift, rounds if own else 0, ahead, behind)
+        if first is None or fitted is None:
             continue
-        matrix, bias = mended
+        matrix, bias = fitted
         if matrix is not first.matrix:
             set_matrix(pruned.model, layer, matrix, pruned)
         set_bias(pruned.model, layer, bias, pruned)
@@ -98,8 +98,8 @@ def walk(
     return errors
 
 
-def _mend(
-    work: Gathering, mend: Mend, rounds: int, ahead: Stepper, behind: Stepper
+def _fitted(
+    work: Gathering, fit: LayerFit, rounds: int, ahead: Stepper, behind: Stepper
 ) -> tuple[Evidence | None, tuple[Matrix, Matrix] | None]:
     """The evidence on a layer, and its new matrix and bias."""
 
@@ -107,26 +107,26 @@ def _mend(
         return _both(ahead.batches, work.theirs, behind.batches, work.ours)
 
     (first,) = gather_evidence([work], both())
-    mended = mend(first) if first else None
+    fitted = fit(first) if first else None
     for _ in range(rounds if work.is_rectified else 0):
-        (evidence,) = gather_evidence([work], both(), mended) if mended else (None,)
-        mended = mend(evidence) if evidence else mended
-    return first, mended
+        (evidence,) = gather_evidence([work], both(), fitted) if fitted else (None,)
+        fitted = fit(evidence) if evidence else fitted
+    return first, fitted
 
 
-def _mend_together(works: Sequence[Gathering], mend: Mend, ahead: Stepper, behind: Stepper) -> None:
+def _fit_together(works: Sequence[Gathering], fit: LayerFit, ahead: Stepper, behind: Stepper) -> None:
     """One matrix for all layers that share it."""
     first = works[0].layer.node
     for work in works:
-        work.residual = None  # what streams lack by now says nothing of what they will lack once this is mended
+        work.residual = None  # what streams lack by now says nothing of what they will lack once this is fitted
         work.in_advance = first in behind.would_run([work.layer.x]) and work.pairing.fits(work.layer.x)
     theirs = [name for work in works for name in work.theirs]
     ours = [name for work in works for name in work.ours]
     evidence = joint_evidence(gather_evidence(works, _both(ahead.peek, theirs, behind.peek, ours)))
-    mended = mend(evidence) if evidence else None
-    if mended is not None and evidence is not None and mended[0] is not evidence.matrix:
+    fitted = fit(evidence) if evidence else None
+    if fitted is not None and evidence is not None and fitted[0] is not evidence.matrix:
         pruned = works[0].pairing.pruned
-        set_matrix(pruned.model, works[0].layer, mended[0], pruned)
+        set_matrix(pruned.model, works[0].layer, fitted[0], pruned)
 
 
 Batches = Callable[..., Iterator[tuple[Array, ...]]]
@@ -164,10 +164,10 @@ def _samples(batch: dict[str, Array]) -> int:
 
 
 @dataclass(frozen=True)
-class Mending(ABC):
-    """A pass that mends a pruned model layer after layer, on what the layers in front of each now give.
+class LayerwiseRecovery(ABC):
+    """A pass that fits a pruned model layer after layer, on what the layers in front of each now give.
 
-    Layers in front of a Relu are mended `rounds` more times with negative targets set free. `errors` tells how far each
+    Layers in front of a Relu are fitted `rounds` more times with negative targets set free. `errors` tells how far each
     layer is off, before and after, once it has run.
     """
 
@@ -180,7 +180,7 @@ class Mending(ABC):
     rounds: int = 0
 
     @abstractmethod
-    def mend(self) -> Mend:
+    def fit(self) -> LayerFit:
         """What is done to each layer."""
 
     def __call__(self, model: ir.Model) -> PassResult:
@@ -191,7 +191,7 @@ class Mending(ABC):
         self.errors[:] = walk(
             self.pairing,
             self.feeds,
-            self.mend(),
+            self.fit(),
             rounds=self.rounds,
             seed=self.seed,
             providers=self.providers,

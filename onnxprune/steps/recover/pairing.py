@@ -50,8 +50,8 @@ class Pairing:
 
     def left(self) -> Counter[str]:
         """How many nodes that multiply with weights are no part of `pairs`, by operator."""
-        mended = {layer.node for layer, _ in self.pairs()}
-        nodes = (node for _, node in self.pruned.operators if node not in mended)
+        fitted = {layer.node for layer, _ in self.pairs()}
+        nodes = (node for _, node in self.pruned.operators if node not in fitted)
         return Counter(node.op_type for node in nodes if find_cost(key_of(node)) and self._has_weight(node))
 
     def _has_weight(self, node: ir.Node) -> bool:

@@ -8,19 +8,19 @@ import numpy as np
 
 from onnxprune.steps.recover.base import recovery
 from onnxprune.steps.recover.evidence import Evidence
-from onnxprune.steps.recover.layerwise import Mend, Mending
+from onnxprune.steps.recover.layerwise import LayerFit, LayerwiseRecovery
 from onnxprune.steps.recover.least_squares import Matrix, best_ridge
 
 
 @recovery("reconstruct")
 @dataclass(frozen=True)
-class Reconstruct(Mending):
+class Reconstruct(LayerwiseRecovery):
     """Fit weights and bias of every layer to the original's outputs, in topological order.
 
     Before:  x' ── Conv(w sliced, b) ── y'      y' is short of what the removed channels of x added
     After:   x' ── Conv(w new, b new) ── y      min |rows(x') w + b - y|^2 + ridge |w - w sliced|^2
 
-    x' comes from the pruned prefix as mended so far, y from the original. The ridge has the least error on held-out
+    x' comes from the pruned prefix as fitted so far, y from the original. The ridge has the least error on held-out
     samples, layer by layer; in front of a Relu negative targets are set free in `rounds` more fits. He et al. 2017,
     "Channel Pruning for Accelerating Very Deep Neural Networks", equation 1 (the reconstruction of the weights) and
     section 3.2 (residual targets). A weight that several layers share is fitted once, for all of them. Where there is
@@ -30,7 +30,7 @@ class Reconstruct(Mending):
 
     rounds: int = 2
 
-    def mend(self) -> Mend:
+    def fit(self) -> LayerFit:
         """What is done to each layer."""
         return BestFit()
 
