@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 
 import numpy as np
@@ -99,3 +100,29 @@ def test_static_batches_along_another_axis_are_not_cut() -> None:
     found = hold_out(Data("made", False, lambda: iter(whole)), [Port("x", "tensor(float)", ("time", 2, 3), 1)])
     assert [batch.feed["x"].shape for batch in found.measuring.batches()] == [(4, 2, 3)]
     assert found.samples == 2
+
+
+def test_so_many_are_enough() -> None:
+    """Beyond the region that they come from nothing is read to count, and everything may be fitted to."""
+    read = []
+    whole = data([5] * 20)
+
+    def counted():  # type: ignore[no-untyped-def]
+        for batch in whole.batches():
+            read.append(len(batch.feed["x"]))
+            yield batch
+
+    found = hold_out(Data("made", True, counted), [FREE], every=5, most=3)
+    assert sum(read) == 15
+    assert samples(found.measuring) == [4, 9, 14]
+    assert samples(found.fitting) == [n for n in range(100) if n not in (4, 9, 14)]
+    assert found.samples == 3
+
+
+def test_passes_over_single_samples_leave_out_what_is_kept_apart() -> None:
+    whole = data([1] * 13)
+    parted = Data("made", True, whole.start, lambda i, n: itertools.islice(whole.batches(), i, None, n))
+    fitting = hold_out(parted, [FREE]).fitting
+    assert fitting.part is not None
+    found = [int(batch.labels[0]) for i in range(2) for batch in fitting.part(i, 2) if batch.labels is not None]
+    assert sorted(found) == samples(fitting)
