@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from onnxprune.analysis.inspect import inspect
     from onnxprune.data.base import Data, load_data
     from onnxprune.errors import (
+        DamageError,
+        DamageWarning,
         DataError,
         MissingExtraError,
         ModelError,
@@ -34,12 +36,15 @@ if TYPE_CHECKING:
         WrongTypeError,
     )
     from onnxprune.evaluation.benchmark.suite import benchmark
+    from onnxprune.evaluation.quality import Quality
+    from onnxprune.pipeline.evaluate import evaluate
     from onnxprune.pipeline.recipe import Recipe
     from onnxprune.pipeline.result import Report, Result
     from onnxprune.pipeline.run import apply, compress, recover, score, sensitivity, train
     from onnxprune.steps.base import Context, Step
     from onnxprune.steps.checkpoint import Checkpoint
     from onnxprune.steps.clean import Clean
+    from onnxprune.steps.evaluate import Evaluate
     from onnxprune.steps.plan import Plan
     from onnxprune.steps.prune.step import Prune
     from onnxprune.steps.recover.step import Recover
@@ -58,6 +63,8 @@ _HOMES = {
     "analysis.inspect": ("inspect",),
     "data.base": ("Data", "load_data"),
     "errors": (
+        "DamageError",
+        "DamageWarning",
         "DataError",
         "MissingExtraError",
         "ModelError",
@@ -70,12 +77,15 @@ _HOMES = {
         "WrongTypeError",
     ),
     "evaluation.benchmark.suite": ("benchmark",),
+    "evaluation.quality": ("Quality",),
+    "pipeline.evaluate": ("evaluate",),
     "pipeline.recipe": ("Recipe",),
     "pipeline.result": ("Report", "Result"),
     "pipeline.run": ("apply", "compress", "recover", "score", "sensitivity", "train"),
     "steps.base": ("Context", "Step"),
     "steps.checkpoint": ("Checkpoint",),
     "steps.clean": ("Clean",),
+    "steps.evaluate": ("Evaluate",),
     "steps.plan": ("Plan",),
     "steps.prune.step": ("Prune",),
     "steps.recover.step": ("Recover",),
@@ -92,8 +102,11 @@ __all__ = [
     "Checkpoint",
     "Clean",
     "Context",
+    "DamageError",
+    "DamageWarning",
     "Data",
     "DataError",
+    "Evaluate",
     "Group",
     "MissingExtraError",
     "ModelError",
@@ -102,6 +115,7 @@ __all__ = [
     "Plan",
     "PlanError",
     "Prune",
+    "Quality",
     "Recipe",
     "Recover",
     "Reinitialize",
@@ -120,6 +134,7 @@ __all__ = [
     "apply",
     "benchmark",
     "compress",
+    "evaluate",
     "inspect",
     "load_data",
     "recover",

@@ -7,6 +7,7 @@ OnnxpruneError               one line for a person: what is wrong and what to do
 ├── DataError                calibration data that is missing, empty or does not fit the model
 ├── NothingToPruneError      no group is left to take units from
 ├── TargetError              no cut meets the targets
+├── DamageError              the result fell apart, and `strict` refuses that
 ├── PlanError                a plan that does not fit the model
 ├── MissingExtraError        a heavy dependency is not installed
 └── VerificationError        the result failed a check and was not written
@@ -45,6 +46,14 @@ class NothingToPruneError(OnnxpruneError):
 
 class TargetError(OnnxpruneError):
     """No cut of the model that may be made meets the targets that were asked for."""
+
+
+class DamageError(OnnxpruneError):
+    """The result gives other answers than the original, and `strict` was set. Nothing was written."""
+
+
+class DamageWarning(UserWarning):
+    """The result gives other answers than the original; see `evaluation.damage`."""
 
 
 class PlanError(OnnxpruneError):

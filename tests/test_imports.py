@@ -28,7 +28,7 @@ ROOMS = [
     ["statistics", "passes", "evaluation"],
     ["steps.plan"],
     ["steps.base", "steps.state"],
-    ["steps.recover", "steps.train", "steps.clean", "steps.checkpoint"],
+    ["steps.recover", "steps.train", "steps.clean", "steps.checkpoint", "steps.evaluate"],
     ["steps.rewind", "steps.reinitialize"],
     ["steps.prune"],
     ["steps.repeat"],

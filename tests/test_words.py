@@ -16,8 +16,8 @@ PACKAGE = Path(onnxprune.__file__).resolve().parent
 PLACES = (PACKAGE, PACKAGE.parent / "passes")
 BY_OPERATOR = {"ops"}
 BY_FORM = {"command", "main"}
-# The word that a user writes is the name of a member of a family, and of something public beside it.
-PUBLIC = {"sensitivity", "cosine"}
+# The word that a user writes is also the name of a member of a family, or of what it rests on: one metric of one model.
+PUBLIC = {"sensitivity", "cosine", "evaluate"}
 
 
 def public_names() -> dict[str, set[str]]:

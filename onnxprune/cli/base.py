@@ -17,6 +17,7 @@ import click
 from onnxprune.support.processes import is_first_process
 
 if TYPE_CHECKING:
+    from onnxprune.evaluation.quality import Quality
     from onnxprune.pipeline.result import Result
 
 VERBOSE = "onnxprune.verbose"
@@ -27,7 +28,10 @@ Command = TypeVar("Command", bound=Callable[..., Any])
 
 def _remember_verbose(ctx: click.Context, _: click.Parameter, value: bool) -> bool:
     """For the error handler: tracebacks, and what libraries have to say, are printed only on request."""
+    from onnxprune.errors import DamageWarning
+
     ctx.meta[VERBOSE] = value
+    warnings.simplefilter("ignore", DamageWarning)  # commands say it themselves
     if not value:
         warnings.simplefilter("ignore")
         logging.getLogger().addHandler(logging.NullHandler())
@@ -125,6 +129,13 @@ class Telling:
             terminal.show_result(result.report, model, output, verbose=verbose or self.verbose)
 
         self.tell(data.of_result(result, model, output), show)
+        tell_damage(result.report.quality)
+
+
+def tell_damage(quality: Quality | None) -> None:
+    """Say on standard error that a model fell apart, whatever else is printed."""
+    if quality is not None and quality.damage:
+        click.echo(f"onnxprune: warning: {quality.damage}; --allow-damage if this is meant", err=True)
 
 
 def telling(

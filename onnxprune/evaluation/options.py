@@ -42,8 +42,7 @@ class MeasureOptions:
     )
     metric: str | None = option(
         None,
-        "Metric of a drop or a training, see: onnxprune list metrics; by default accuracy with labels, else agreement "
-        "or snr.",
+        "Metric of quality, see: onnxprune list metrics; by default accuracy with labels, else agreement or snr.",
         metavar="NAME",
         offers=_metrics,
         section=MEASURING,

@@ -33,6 +33,7 @@ from typing import TYPE_CHECKING, Any, cast
 from onnxprune.errors import UsageError, WrongTypeError
 from onnxprune.steps.base import Context, Step, steps
 from onnxprune.steps.clean import Clean
+from onnxprune.steps.evaluate import Evaluate
 from onnxprune.steps.prune.step import WITH_LOSSLESS, Prune
 from onnxprune.steps.recover.step import Recover
 from onnxprune.steps.repeat import Repeat
@@ -45,7 +46,7 @@ if TYPE_CHECKING:
     from onnxprune.pipeline.result import Result
 
 # Whose options `compress` takes, in the order in which the steps run.
-KINDS: tuple[Any, ...] = (Prune, Rewind, Recover, Train, Repeat, Clean, Context)
+KINDS: tuple[Any, ...] = (Prune, Rewind, Recover, Train, Repeat, Clean, Evaluate, Context)
 
 
 @dataclass(frozen=True)
@@ -79,7 +80,8 @@ class Recipe:
         for name, value in options.items():
             kind, each = find_step(name)
             given[kind][each.name] = value
-        prune, clean = Prune(**given[Prune]), Clean(**given[Clean])
+        prune = Prune(**given[Prune])
+        last = (Clean(**given[Clean]), *([Evaluate(**given[Evaluate])] if given[Evaluate] else []))
         if prune.lossless:
             chosen = [
                 options_of(kind)[name] for kind in (Prune, Rewind, Recover, Train, Repeat) for name in given[kind]
@@ -88,7 +90,7 @@ class Recipe:
                 if each.name not in WITH_LOSSLESS:
                     flag = each.flag
                     raise UsageError(f"--{flag} has no effect with --lossless, which leaves no choice; drop one")
-            return Recipe((prune, clean), given[Context])
+            return Recipe((prune, *last), given[Context])
         training = (Train(**given[Train]),) if given[Train] else ()
         # Weights that are put back are no longer what the layers would be fitted from, unless that is asked for.
         rewinding = (Rewind(**given[Rewind]),) if given[Rewind] else ()
@@ -97,7 +99,7 @@ class Recipe:
         rounds = Repeat(**given[Repeat], steps=body)
         if rounds.times == 1 and "schedule" in given[Repeat]:
             raise UsageError("--schedule says how several rounds share the cut; add --steps, like --steps 4")
-        return Recipe((*((rounds,) if rounds.times > 1 else body), clean), given[Context])
+        return Recipe((*((rounds,) if rounds.times > 1 else body), *last), given[Context])
 
     @staticmethod
     def read(source: str | Path) -> Recipe:
@@ -130,11 +132,19 @@ class Recipe:
             if kind is Context:
                 recipe = replace(recipe, settings={**recipe.settings, each.name: value})
                 continue
+            if kind is Evaluate:
+                recipe = recipe.evaluated()
             if not any(isinstance(step, kind) for step in recipe.every()):
                 raise UsageError(f"--{each.flag} is an option of the step {kind.name}, which the recipe does not have")
             values = {each.name: value, **({"target": ()} if each.name == "ratio" else {})}
             recipe = replace(recipe, steps=tuple(_with(step, kind, values) for step in recipe.steps))
         return recipe
+
+    def evaluated(self) -> Recipe:
+        """The same, with the step `evaluate` at its end where it has none: what a cut costs is always said."""
+        if any(isinstance(each, Evaluate) for each in self.every()):
+            return self
+        return replace(self, steps=(*self.steps, Evaluate()))
 
     def every(self) -> Iterator[Step]:
         """All steps, those inside loops included."""

@@ -16,6 +16,7 @@ from onnxprune.analysis.cost import Cost
 from onnxprune.analysis.groups import Analysis
 from onnxprune.analysis.inspect import blaming
 from onnxprune.evaluation import verify
+from onnxprune.evaluation.quality import Quality
 from onnxprune.model.file import estimated_bytes, file_bytes, staged, to_proto
 from onnxprune.steps.plan import Plan
 from onnxprune.steps.recover.layerwise import LayerError
@@ -57,6 +58,7 @@ class Report:
         recovery: how the accuracy was recovered, "none" where it was not.
         errors: per layer that was recovered, its error before and after; in topological order.
         trainings: what each training did: `metric`, `start`, `best` and the rest, see `docs/json.md`.
+        quality: what the cut costs, metrics before and after; None where no step has measured it.
     """
 
     before: Cost
@@ -70,6 +72,12 @@ class Report:
     recovery: str = NONE
     errors: tuple[LayerError, ...] = ()
     trainings: tuple[Mapping[str, Any], ...] = ()
+    quality: Quality | None = None
+
+    def _scores(self) -> list[tuple[str, str, str, str]]:
+        """Metrics first: name, before, after, and on what."""
+        found = self.quality or Quality()
+        return [(each.metric, each.shown(each.before), each.shown(each.after), found.on) for each in found.scores]
 
     def _rows(self) -> list[tuple[str, int, int, str]]:
         rows = [
@@ -83,6 +91,8 @@ class Report:
         smaller = [group for group in self.groups if group.kept < group.units]
         removed = sum(group.units - group.kept for group in smaller)
         lines = [f"Report: {removed:,} units of {len(smaller)} groups removed"]
+        lines += [f"  {self.quality.damage}"] if self.quality is not None and self.quality.damage else []
+        lines += [f"  {name:<11}{old:>15} -> {new:>15}  on {on}" for name, old, new, on in self._scores()]
         lines += [f"  {name:<11}{old:>15,} -> {new:>15,}  {left:>7} left" for name, old, new, left in self._rows()]
         if self.errors:
             lines.append(f"  recovered by {self.recovery}, {len(self.errors)} layers")
@@ -91,7 +101,7 @@ class Report:
         return "\n".join(lines)
 
     def _repr_html_(self) -> str:
-        return html_table(("", "before", "after", "left"), self._rows())
+        return html_table(("", "before", "after", "left"), [*self._scores(), *self._rows()])
 
 
 @dataclass(repr=False)
@@ -138,6 +148,7 @@ class Result:
         first, batch = cost.before(before), cost.batch_size(before)
         recovered = [record for record in records if record.step == "recover"]
         notes = [note for record in records for note in record.notes]
+        evaluated = [record.numbers["quality"] for record in records if "quality" in record.numbers]
         if cut and not self.plan.removed_units:
             notes += _nothing_removed(self.recipe)
         return Report(
@@ -154,6 +165,7 @@ class Result:
             recovery=recovered[-1].numbers["method"] if recovered else NONE,
             errors=tuple(recovered[-1].numbers["errors"]) if recovered else (),
             trainings=tuple(record.numbers for record in records if record.step == "train"),
+            quality=evaluated[-1] if evaluated else None,
         )
 
     def save(

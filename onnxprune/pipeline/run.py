@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
@@ -10,7 +11,7 @@ from onnxprune.analysis.groups import Group
 from onnxprune.analysis.held import nothing_to_prune
 from onnxprune.analysis.inspect import blaming, inspect
 from onnxprune.analysis.select import select_groups
-from onnxprune.errors import NothingToPruneError, PlanError, UsageError
+from onnxprune.errors import DamageWarning, NothingToPruneError, PlanError, UsageError
 from onnxprune.model.file import name_of
 from onnxprune.pipeline.opening import Given, open_and_inspect
 from onnxprune.pipeline.recipe import Recipe
@@ -18,6 +19,7 @@ from onnxprune.pipeline.result import Result
 from onnxprune.pipeline.samples import Sources
 from onnxprune.steps.base import Context, Record, Step
 from onnxprune.steps.clean import Clean
+from onnxprune.steps.evaluate import Evaluate
 from onnxprune.steps.plan import Plan
 from onnxprune.steps.prune import sensitivity as measuring
 from onnxprune.steps.prune.criteria.base import Scores
@@ -48,10 +50,9 @@ def run(
     Args:
         recipe: the steps.
         model: a path, an `onnx.ModelProto` or an `onnx_ir.Model`; it is never changed.
-        data: samples, see `load_data`; where something is trained, or recovery is fitted and a drop is measured, some
-            are kept apart for that, see `pipeline.samples`.
+        data: samples, see `load_data`; some are kept apart to say what the cut costs, see `pipeline.samples`.
         calibration: other samples for criteria and recovery, beside `data` to train on.
-        evaluation: samples that trainings and drops are measured on, in place of some of `data`.
+        evaluation: samples that trainings, drops and the result are measured on, in place of some of `data`.
         progress: is called with what is being done.
         settings: of the context, like seed; they decide over those of the recipe.
 
@@ -63,11 +64,20 @@ def run(
     given = open_and_inspect(model, context, data)
     with blaming(model):
         context = Sources(given.data, calibration, evaluation).into(context, recipe, given.analysis.model, given.sizes)
-        for step in recipe.steps:
+        steps = recipe.evaluated().steps
+        for step in steps:
             step.needs(context)
         original = given.run(context)
-        state = run_steps(recipe.steps, State.of(given.analysis, given.source), context)
-    return Result(state, recipe.document(), original, given.analysis)
+        state = run_steps(steps, State.of(given.analysis, given.source), context)
+    return _told(Result(state, recipe.document(), original, given.analysis))
+
+
+def _told(result: Result) -> Result:
+    """The same, after a warning where the model fell apart: who never looks at the report has to know, too."""
+    quality = result.report.quality
+    if quality is not None and quality.damage:
+        warnings.warn(f"{quality.damage}; allow_damage=True if this is meant", DamageWarning, stacklevel=3)
+    return result
 
 
 def run_steps(steps: Sequence[Step], state: State, context: Context) -> State:
@@ -97,8 +107,8 @@ def compress(
         calibration: as for `run`.
         evaluation: as for `run`.
         progress: is called with what is being done.
-        options: those of the steps `Prune`, `Recover`, `Train`, `Repeat` (as `steps` and `schedule`) and `Clean`, and
-            of `Context`, by their names; `recover` is the method, `train` the epochs.
+        options: those of the steps `Prune`, `Recover`, `Train`, `Repeat` (as `steps` and `schedule`), `Clean` and
+            `Evaluate`, and of `Context`, by their names; `recover` is the method, `train` the epochs.
 
     Raises as `run`.
     """
@@ -197,7 +207,8 @@ def apply(
         progress("removing")
         state = State.of(given.analysis, given.source).cut(keep, fold=plan.folds)
         state = Clean(keep_metadata=keep_metadata)(state, context)
-    return Result(state, plan.recipe, original, given.analysis)
+        state = Evaluate()(state, context)
+    return _told(Result(state, plan.recipe, original, given.analysis))
 
 
 def recover(
@@ -232,12 +243,13 @@ def recover(
         plan = find_plan(whole.analysis, given.analysis) if plan is None else plan
         keep = plan.keep(whole.analysis)
         check_fit(whole.analysis, given.analysis, keep)
-        context = replace(context, data=given.data)
+        context = Sources(given.data).into(context, Recipe((step,)), given.analysis.model, given.sizes)
         started = given.run(context)
         current = Current(given.analysis.model, parts={}, analysis=given.analysis)
         state = step(State(whole.source, whole.analysis, current, keep), context)
         state = Clean(keep_metadata=True)(state, context)
-    return Result(state, Recipe((step,), settings).document(), started, given.analysis)
+        state = _compared(state, given, context)
+    return _told(Result(state, Recipe((step,), settings).document(), started, given.analysis))
 
 
 def train(
@@ -281,7 +293,15 @@ def train(
         recipe.steps[0].needs(context)
         original = small.run(context)
         state = run_steps((*recipe.steps, Clean(keep_metadata=True)), state, context)
-    return Result(state, recipe.document(), original, small.analysis)
+        state = _compared(state, small, context)
+    return _told(Result(state, recipe.document(), original, small.analysis))
+
+
+def _compared(state: State, before: Given, context: Context) -> State:
+    """The same with what it costs in quality that the model that was given became this one."""
+    step = Evaluate()
+    found = step.compare(state.source, before.source, state.model, state.original, context)
+    return state.noted(step.record({"quality": found}, found.notes))
 
 
 def _beside(small: Given, teacher: Any, plan: Plan | None, context: Context) -> State:

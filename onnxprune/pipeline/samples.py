@@ -1,8 +1,8 @@
 """Which samples are for what: calibration, training, evaluation. What is evaluated on, nothing is fitted to.
 
 given                     fitted to         trained on        evaluated on
-data                      the rest          the rest          a share of data, where something is trained or a drop is
-                                                              measured
+data                      the rest          the rest          a share of data: every fifth sample, up to 256; of its own
+                                                              where something is trained or a drop is measured
 data, evaluation          data              data              evaluation
 data, calibration         calibration       the rest          a share of data
 """
@@ -18,11 +18,12 @@ import onnx_ir as ir
 from onnxprune.data.base import NO_HINTS, Data, Hints
 from onnxprune.data.given import as_data
 from onnxprune.data.options import DataOptions
-from onnxprune.data.split import Split
+from onnxprune.data.split import Split, hold_out
 from onnxprune.errors import UsageError
 from onnxprune.model.signature import ports_of
 from onnxprune.pipeline.recipe import Recipe
 from onnxprune.steps.base import Context
+from onnxprune.steps.evaluate import EVERY, MOST
 from onnxprune.steps.prune.step import Prune
 from onnxprune.steps.recover.step import Recover, keep_apart
 from onnxprune.steps.train.decoding import decoded
@@ -87,6 +88,9 @@ class Sources:
             context = keep_apart(context, recover, ports_of(model))
         elif trainings:
             context = _for_training(context, model, max(step.holdout for step in trainings))
+        else:
+            apart = hold_out(data, ports_of(model), EVERY, MOST)
+            context = replace(context, data=apart.fitting, apart=apart)
         if calibration is None:
             return context
         return replace(context, data=calibration, training=context.data)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator, Mapping
 from typing import Any
 
 from onnxprune.report.charts import bar, pair, spread
 from onnxprune.report.flow import flow
 from onnxprune.report.page import Card, Cell, Chart, Number, Page, Section, Table, asked, count, counted, file_name
+from onnxprune.report.quality_page import quality_alert, quality_cards, quality_section
 from onnxprune.report.training_page import training_card, trainings
 from onnxprune.support.quantities import show_bytes, show_count
 
@@ -27,12 +29,13 @@ def cut_page(found: Document) -> Page:
         for key, label in (("parameters", "parameters"), ("macs", "MACs"))
         if before[key]
     ]
-    made = (_groups, _graph, _recovery, trainings, _scores, _frozen)
+    made = (_quality, _before_after, _groups, _graph, _recovery, trainings, _scores, _frozen)
     return Page(
         title=f"{name}, {_done(found)}",
         lead=f"{' and '.join(left) or 'no weights'} left; same inputs and outputs; {written}.",
-        cards=tuple(_cards(found)),
-        sections=(_before_after(found), *(section for make in made for section in make(found))),
+        cards=(*quality_cards(found["quality"]), *_cards(found)),
+        alert=quality_alert(found["quality"]),
+        sections=tuple(itertools.chain.from_iterable(make(found) for make in made)),
         notes=tuple(found["notes"]),
         request=_steps(found["recipe"]),
     )
@@ -88,7 +91,11 @@ def _times(old: float, new: float) -> str:
     return f"{old / new:.2f}x smaller" if new and old >= new else f"{new / old:.2f}x larger" if new and old else "-"
 
 
-def _before_after(found: Document) -> Section:
+def _quality(found: Document) -> Iterator[Section]:
+    return quality_section(found["quality"])
+
+
+def _before_after(found: Document) -> Iterator[Section]:
     at = ", ".join(f"{name}={size}" for name, size in found["macs_at"].items())
     names = {
         "parameters": "parameters",
@@ -103,7 +110,7 @@ def _before_after(found: Document) -> Section:
         rows.append((label, count(old), count(new), left))
     columns = ("", ">before", ">after", "~left")
     table = Table("What the model costs, as it was in the file and as it is now", columns, tuple(rows))
-    return Section("cost", "Before and after", tables=(table,))
+    yield Section("cost", "Before and after", tables=(table,))
 
 
 def _groups(found: Document) -> Iterator[Section]:

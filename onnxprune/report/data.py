@@ -19,6 +19,7 @@ from onnxprune.analysis import cost
 from onnxprune.analysis.dynamic_axes import symbol_of
 from onnxprune.analysis.groups import Analysis, Group
 from onnxprune.dims import Atom, describe
+from onnxprune.evaluation.quality import Quality, QualityScore
 from onnxprune.model.file import file_bytes
 from onnxprune.passes.strip_metadata import annotated
 from onnxprune.pipeline.result import Result
@@ -53,6 +54,7 @@ def of_result(result: Result, model: Path, output: Path | None) -> dict[str, Any
         "model": str(model),
         "output": None if output is None else str(output),
         "recipe": dict(result.recipe),
+        "quality": None if report.quality is None else of_quality(report.quality),
         "before": {**asdict(report.before), "file_bytes": sizes["before"]},
         "after": {**asdict(report.after), "file_bytes": sizes["after"]},
         "file_bytes_estimated": report.estimated,
@@ -65,6 +67,42 @@ def of_result(result: Result, model: Path, output: Path | None) -> dict[str, Any
         "stages": list(details.stages),
         "frozen": list(details.frozen),
         "notes": list(report.notes),
+    }
+
+
+def of_quality(quality: Quality) -> dict[str, Any]:
+    """Metrics before and after, on what they were measured, and whether the model fell apart."""
+    latency = quality.latency
+    found = {
+        "scores": [_score(each) for each in quality.scores],
+        "explained": quality.explained,
+        "samples": quality.samples,
+        "inputs": quality.inputs,
+        "on": quality.on,
+        "latency": None,
+        "damage": quality.damage or None,
+    }
+    if latency is not None:
+        times = {"before": latency.before, "after": latency.after, "words": latency.comparison.words}
+        found["latency"] = {**asdict(latency.comparison), **times}
+    plain: dict[str, Any] = _plain(found)
+    return plain
+
+
+def _score(score: QualityScore) -> dict[str, Any]:
+    """A metric, also as people read it."""
+    return {**asdict(score), "name": score.name, "shown": [score.shown(score.before), score.shown(score.after)]}
+
+
+def of_evaluation(quality: Quality, original: Path, model: Path | None) -> dict[str, Any]:
+    """What `evaluate` found; `model` is None where the original was looked at alone."""
+    return {
+        "format": FORMAT,
+        "kind": "evaluation",
+        "original": str(original),
+        "model": None if model is None else str(model),
+        "quality": of_quality(quality),
+        "notes": list(quality.notes),
     }
 
 

@@ -17,6 +17,7 @@ def markdown(document: Mapping[str, Any], origin: Origin) -> str:
     """The report of a document that a command prints with `--json`."""
     page = page_of(document)
     lines = [f"### {escape(page.title)}", "", escape(page.lead), ""]
+    lines += [f"**{escape(page.alert)}**", ""] if page.alert else []
     if page.cards:
         lines += ["| | | |", "|---|--:|---|"]
         lines += [f"| {escape(card.label)} | **{escape(card.value)}** | {escape(card.detail)} |" for card in page.cards]

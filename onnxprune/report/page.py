@@ -97,6 +97,7 @@ class Page:
         cards: the numbers that matter most.
         sections: in order.
         notes: what a person should know besides.
+        alert: what a person has to know first.
         request: options by name, as they were used.
     """
 
@@ -105,6 +106,7 @@ class Page:
     cards: tuple[Card, ...]
     sections: tuple[Section, ...]
     notes: tuple[str, ...] = ()
+    alert: str = ""
     request: dict[str, str] = field(default_factory=dict)
 
 

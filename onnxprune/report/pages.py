@@ -9,9 +9,11 @@ from typing import Any
 from onnxprune.report.cut_page import cut_page
 from onnxprune.report.measured_pages import alignment_page, benchmark_page, gate_page, sensitivity_page
 from onnxprune.report.page import Page
+from onnxprune.report.quality_page import evaluation_page
 
 _PAGES: dict[str, Callable[[Mapping[str, Any]], Page]] = {
     "result": cut_page,
+    "evaluation": evaluation_page,
     "benchmark": benchmark_page,
     "alignment": alignment_page,
     "sensitivity": sensitivity_page,

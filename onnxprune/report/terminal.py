@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +13,10 @@ from rich.table import Table
 from rich.text import Text
 
 from onnxprune.analysis.groups import Analysis
+from onnxprune.evaluation.quality import Quality
 from onnxprune.pipeline.result import GroupReport, Report
 from onnxprune.report import data
+from onnxprune.support.quantities import show_seconds
 
 # Where nobody sees line ends, names are worth more than narrow lines.
 _WIDTH_IN_FILES = 160
@@ -71,10 +73,34 @@ def _before_after(report: Report) -> Table:
         ("nodes", before.nodes, after.nodes, ""),
     ]
     table = table_of("", ">before", ">after", ">left", ">smaller", "")
+    for cells in _quality_rows(report.quality):
+        table.add_row(*cells[:3], "", "", cells[3])
     for name, old, new, remark in rows:
         left = f"{new / old:.1%}" if old else "-"
         table.add_row(name, f"{old:,}", f"{new:,}", left, f"{old / new:.2f}x" if new else "-", remark)
     return table
+
+
+def _quality_rows(quality: Quality | None) -> Iterator[tuple[str, str, str, str]]:
+    """Each metric before and after, and what it was measured on; then the time of a run."""
+    if quality is None:
+        return
+    for score in quality.scores:
+        yield score.name, score.shown(score.before), score.shown(score.after), f"on {quality.on}"
+    if quality.latency is not None:
+        times = [show_seconds(each) for each in (quality.latency.before, quality.latency.after)]
+        yield "latency", times[0], times[1], quality.latency.comparison.words
+
+
+def show_quality(quality: Quality, original: Path, model: Path | None) -> None:
+    """What a model costs beside the original, or the metric of the original alone."""
+    out = console()
+    table = table_of("", f">{original.name}", *([] if model is None else [f">{model.name}"]), "")
+    for name, before, after, remark in _quality_rows(quality):
+        table.add_row(name, before, *([] if model is None else [after]), remark)
+    out.print(table)
+    for note in quality.notes:
+        out.print(f"note: {note}", style="yellow", soft_wrap=True)
 
 
 def _at(sizes: Mapping[str, int]) -> str:

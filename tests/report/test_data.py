@@ -29,8 +29,8 @@ def test_result_document(digits: dict[str, Path], tmp_path: Path) -> None:
     document = data.of_result(result, digits["resnet"], tmp_path / "out.onnx")
     read = json.loads(json.dumps(document, allow_nan=False))
     assert list(read) == [
-        "format", "kind", "model", "output", "recipe", "before", "after", "file_bytes_estimated", "macs_at", "groups",
-        "unruled", "recovery", "trainings", "scores", "stages", "frozen", "notes",
+        "format", "kind", "model", "output", "recipe", "quality", "before", "after", "file_bytes_estimated", "macs_at",
+        "groups", "unruled", "recovery", "trainings", "scores", "stages", "frozen", "notes",
     ]  # fmt: skip
     assert read["format"] == 1
     assert read["before"]["file_bytes"] == digits["resnet"].stat().st_size

@@ -13,13 +13,14 @@ from onnxprune.data.options import DataOptions
 from onnxprune.errors import UsageError
 from onnxprune.steps.base import Context
 from onnxprune.steps.clean import Clean
+from onnxprune.steps.evaluate import Evaluate
 from onnxprune.steps.prune.step import Prune
 from onnxprune.steps.recover.step import Recover
 from onnxprune.steps.repeat import Repeat
 from onnxprune.steps.rewind import Rewind
 from onnxprune.steps.train.step import Train
 
-_KINDS = (Prune, Rewind, Recover, Train, Repeat, Clean, Context)
+_KINDS = (Prune, Rewind, Recover, Train, Repeat, Clean, Evaluate, Context)
 
 
 @click.command(
@@ -50,6 +51,7 @@ _KINDS = (Prune, Rewind, Recover, Train, Repeat, Clean, Context)
 @click.option("--dry-run", is_flag=True, help="Print the tables, write no model.")
 @fields(Context, "seed")
 @telling()
+@fields(Evaluate)
 @fields(Prune, "scope", "ratios", "max_ratio", "min_units", "round_to", "lossless")
 @fields(Repeat)
 @fields(Prune, "only", "skip")

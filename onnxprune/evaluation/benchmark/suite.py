@@ -41,7 +41,7 @@ class Measured:
 
 
 @dataclass(frozen=True)
-class Quality:
+class MetricValue:
     """The metric of one model on the data."""
 
     model: str
@@ -69,7 +69,7 @@ class BenchmarkResult:
     measured: tuple[tuple[Measured, ...], ...]
     drift: tuple[Drift, ...]
     drift_inputs: str
-    quality: tuple[Quality, ...]
+    quality: tuple[MetricValue, ...]
     profiles: tuple[Profile, ...]
     notes: tuple[str, ...]
 
@@ -172,7 +172,7 @@ def _remarks(setting: Setting, measured: tuple[Measured, ...]) -> Iterator[str]:
 
 def _quality(
     files: Sequence[Runnable], data: Data | None, name: str | None, provider: str, progress: Callable[[str], None]
-) -> Iterator[Quality]:
+) -> Iterator[MetricValue]:
     """The metric of every model; those that compare with the original take the first model for it."""
     if data is None or (name is None and not data.labelled):
         return
@@ -180,7 +180,7 @@ def _quality(
     reference = list(metrics.outputs_of(files[0], data)) if chosen.needs_reference else None
     for model in files:
         progress(f"{chosen.name} of {Path(name_of(model)).name}")
-        yield Quality(
+        yield MetricValue(
             name_of(model), chosen.name, metrics.evaluate(model, data, chosen, reference, providers=[provider])
         )
 

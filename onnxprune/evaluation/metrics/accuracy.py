@@ -16,7 +16,7 @@ Array = npt.NDArray[Any]
 _SCORES = ([6, 5, 4, 3, 2, 1], [1, 2, 3, 4, 5, 6])
 
 
-@register("accuracy", needs_labels=True, sample=MetricSample(_SCORES, labels=(0, 0), value=0.5))
+@register("accuracy", needs_labels=True, unit="%", sample=MetricSample(_SCORES, labels=(0, 0), value=0.5))
 def accuracy(answer: Answer) -> tuple[float, float]:
     """Share of the labels that the model gives."""
     assert answer.labels is not None
@@ -26,7 +26,7 @@ def accuracy(answer: Answer) -> tuple[float, float]:
     return _hits(answer, 1)
 
 
-@register("top5", needs_labels=True, sample=MetricSample(_SCORES, labels=(4, 1), value=1.0))
+@register("top5", needs_labels=True, unit="%", sample=MetricSample(_SCORES, labels=(4, 1), value=1.0))
 def top5(answer: Answer) -> tuple[float, float]:
     """Share of the labels that are among the model's first five."""
     return _hits(answer, 5)

@@ -9,7 +9,7 @@ from onnxprune.evaluation.metrics.base import Answer, MetricSample, classes_last
 _HALF = MetricSample([[1, 2], [3, 1]], reference=[[0, 5], [1, 2]], value=0.5)
 
 
-@register("agreement", needs_reference=True, perfect=1.0, sample=_HALF)
+@register("agreement", needs_reference=True, perfect=1.0, unit="%", sample=_HALF)
 def agreement(answer: Answer) -> tuple[float, float]:
     """Share of the samples with the same arg-max as the original; of outputs that are no floats, of equal entries.
 

@@ -27,7 +27,7 @@ from onnxprune.support.registry import Registry, imported_function, summary
 Array = npt.NDArray[Any]
 # Labels of this value are left out, as torch and the tools around it do.
 IGNORED = -100
-_FLOATS = ("tensor(float)", "tensor(float16)", "tensor(double)", "tensor(bfloat16)")
+FLOATS = ("tensor(float)", "tensor(float16)", "tensor(double)", "tensor(bfloat16)")
 
 
 class Runs(Protocol):
@@ -89,6 +89,7 @@ class Metric:
         perfect: the value of the original itself, where it does not depend on the data.
         finish: makes the value from both sums.
         all_outputs: looks at every output of the model rather than at one.
+        unit: "%" for a share, which people read as such, or "dB".
         sample: a case with a known value.
     """
 
@@ -100,6 +101,7 @@ class Metric:
     perfect: float | None = None
     finish: Callable[[float, float], float] = operator.truediv
     all_outputs: bool = False
+    unit: str = ""
     sample: MetricSample | None = None
 
     @property
@@ -137,7 +139,7 @@ def metric(name: str | None, labelled: bool, output: Port | None = None) -> Metr
     Raises UsageError for an unknown name, a function that is not there, and missing labels.
     """
     if name is None:
-        classifier = output is not None and output.type in _FLOATS and len(output.shape) == 2 and output.shape[1] != 1
+        classifier = output is not None and output.type in FLOATS and len(output.shape) == 2 and output.shape[1] != 1
         name = "accuracy" if labelled else "agreement" if classifier else "snr"
     if ":" in name:
         return Metric(name, _user_score(name, imported_function(name)), all_outputs=True)
@@ -178,10 +180,10 @@ def evaluate(
     originals = iter(reference) if reference is not None and metric.needs_reference else None
     numerator = denominator = 0.0
     for batch in data.batches():
-        outputs = _outputs(session, batch, None if metric.all_outputs else [name])
+        outputs = run_batch(session, batch, None if metric.all_outputs else [name])
         original = None if originals is None else next(originals, None)
         if originals is not None:
-            _check_reference(outputs[name], original, name)
+            check_reference(outputs[name], original, name)
         above, below = metric.score(Answer(outputs[name], batch.labels, original, outputs))
         numerator, denominator = numerator + above, denominator + below
     if metric.needs_labels and not denominator:
@@ -198,7 +200,7 @@ def outputs_of(
     """
     session = _session(model, providers)
     name = chosen_output(session.outputs, output).name
-    return (_outputs(session, batch, [name])[name] for batch in data.batches())
+    return (run_batch(session, batch, [name])[name] for batch in data.batches())
 
 
 def chosen_output(outputs: Sequence[Port], name: str | None = None) -> Port:
@@ -207,7 +209,7 @@ def chosen_output(outputs: Sequence[Port], name: str | None = None) -> Port:
     Raises UsageError for a name that is not there.
     """
     if name is None:
-        return next((port for port in outputs if port.type in _FLOATS), outputs[0])
+        return next((port for port in outputs if port.type in FLOATS), outputs[0])
     known = {port.name: port for port in outputs}
     if name not in known:
         raise UsageError(f"the model has no output '{name}'{did_you_mean(name, known)}")
@@ -220,7 +222,7 @@ def _session(model: Runnable | Runs, providers: Sequence[str]) -> Runs:
     return model
 
 
-def _outputs(session: Runs, batch: Batch, names: Sequence[str] | None) -> dict[str, Array]:
+def run_batch(session: Runs, batch: Batch, names: Sequence[str] | None) -> dict[str, Array]:
     """Outputs whose first axis enumerates the samples, whatever axis does so in the model."""
     outputs = session.run(batch.feed, names)
     for name, value in outputs.items():
@@ -233,7 +235,8 @@ def _outputs(session: Runs, batch: Batch, names: Sequence[str] | None) -> dict[s
     }
 
 
-def _check_reference(output: Array, original: Array | None, name: str) -> None:
+def check_reference(output: Array, original: Array | None, name: str) -> None:
+    """Raises DataError where an output and that of the original cannot be compared."""
     if original is None:
         raise DataError("the reference has fewer batches than the data: make it from the same data")
     if original.shape != output.shape:

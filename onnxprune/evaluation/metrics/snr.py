@@ -18,7 +18,7 @@ def _decibel(signal: float, noise: float) -> float:
 _ONE = MetricSample([[3, 3], [3, 4]], reference=[[3, 3], [3, 3]], value=10 * log10(36))
 
 
-@register("snr", needs_reference=True, perfect=float("inf"), finish=_decibel, sample=_ONE)
+@register("snr", needs_reference=True, perfect=float("inf"), unit="dB", finish=_decibel, sample=_ONE)
 def snr(answer: Answer) -> tuple[float, float]:
     """Signal to noise in dB: the original's power over that of the difference from it, of all samples together."""
     output, original = floats(answer)

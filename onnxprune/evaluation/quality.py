@@ -1,0 +1,219 @@
+"""What a change of a model costs: metrics of its outputs before and after, beside the outputs of the original."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from math import inf, isnan, nan
+
+import numpy as np
+
+from onnxprune.data.base import Data
+from onnxprune.data.base import length_of as samples_in
+from onnxprune.errors import DataError
+from onnxprune.evaluation.benchmark.comparison import Comparison
+from onnxprune.evaluation.metrics import METRICS, Answer, Array, Metric, chosen_output, metric
+from onnxprune.evaluation.metrics.base import FLOATS, Runs, check_reference, run_batch
+from onnxprune.model.signature import Port
+
+# Where samples come from, for people.
+APART, SEEN, GIVEN, MADE_UP = "samples kept apart", "samples that it was fitted to", "samples", "made-up inputs"
+# An output of which no more than this share of its power varies is a constant.
+_VARIES = 1e-9
+
+Outputs = Mapping[str, Array]
+
+
+@dataclass(frozen=True)
+class QualityScore:
+    """One metric of the model before and after; NaN where it could not be told.
+
+    Attributes:
+        metric: its name.
+        before, after: its values.
+        unit: "%" for shares, "dB", or nothing.
+        higher_is_better: whether more is better.
+        labels: it compares with labels, not with the original.
+        output: of the model, where it has several.
+    """
+
+    metric: str
+    before: float
+    after: float
+    unit: str = ""
+    higher_is_better: bool = True
+    labels: bool = False
+    output: str = ""
+
+    @property
+    def name(self) -> str:
+        """As people call it, with the output that it is of where there are several."""
+        name = {"agreement": "top-1 agreement", "snr": "SNR"}.get(self.metric, self.metric)
+        return f"{name} of {self.output}" if self.output else name
+
+    def shown(self, value: float) -> str:
+        """`98.7%`, `14.2 dB`, `0.0312`; a dash for the SNR of the original itself and for what could not be told."""
+        if isnan(value) or value == inf:
+            return "-"
+        return f"{value:.1%}" if self.unit == "%" else f"{value:.1f} dB" if self.unit == "dB" else f"{value:.4g}"
+
+
+@dataclass(frozen=True)
+class LatencyChange:
+    """Median seconds of a run before and after, measured in turns, and the comparison of both with its interval."""
+
+    before: float
+    after: float
+    comparison: Comparison
+
+
+@dataclass(frozen=True)
+class Quality:
+    """What a change of a model costs.
+
+    Attributes:
+        scores: metrics with labels first, then those against the original.
+        explained: share of the variance of the original's output that the model's output explains, 1 at most; a
+            constant explains 0. NaN where that could not be told.
+        samples: how many it was measured on.
+        inputs: where they come from: kept apart, fitted to as well, given for this, or made up.
+        latency: where it was asked for.
+        damage: says in one sentence that the model fell apart; empty where it did not.
+        notes: why something could not be measured.
+    """
+
+    scores: tuple[QualityScore, ...] = ()
+    explained: float = nan
+    samples: int = 0
+    inputs: str = MADE_UP
+    latency: LatencyChange | None = None
+    damage: str = ""
+    notes: tuple[str, ...] = ()
+
+    @property
+    def on(self) -> str:
+        """What it was measured on: `64 samples kept apart`, `1 made-up input`."""
+        inputs = self.inputs
+        if self.samples == 1:
+            inputs = inputs.replace("samples", "sample").replace("inputs", "input")
+        return f"{self.samples:,} {inputs}"
+
+
+def compare_quality(
+    original: Runs,
+    before: Runs,
+    after: Runs,
+    data: Data,
+    *,
+    inputs: str = GIVEN,
+    name: str | None = None,
+    most: int | None = None,
+) -> Quality:
+    """Metrics of a model before and after a change, in one pass over the data.
+
+    Args:
+        original: what outputs are compared with; it may be the same object as `before`.
+        before: the model before.
+        after: the model after.
+        data: samples.
+        inputs: where they come from, see `Quality`.
+        name: the metric that comes first (None: accuracy where there are labels).
+        most: no batch is begun after so many samples.
+
+    Raises DataError for outputs that do not fit each other, and for a metric that was asked for and does not fit;
+    ModelError when a model cannot be run.
+    """
+    columns = _columns(original.outputs, name, labelled=data.labelled)
+    variances = [_Variance(column.output) for column in columns if column.metric is METRICS["snr"]]
+    wanted, samples = list(dict.fromkeys(column.output for column in columns)), 0
+    for batch in data.batches():
+        due = run_batch(original, batch, wanted)
+        old = due if before is original else run_batch(before, batch, wanted)
+        new = run_batch(after, batch, wanted)
+        for output in wanted:
+            check_reference(old[output], due[output], output)
+            check_reference(new[output], due[output], output)
+        for column in columns:
+            column.add(old, new, due, batch.labels)
+        for variance in variances:
+            variance.add(new, due)
+        samples += samples_in(batch)
+        if most is not None and samples >= most:
+            break
+    explained = min((each.explained for each in variances if not isnan(each.explained)), default=nan)
+    notes = tuple(f"{column.metric.name} was not measured: {column.failed}" for column in columns if column.failed)
+    return Quality(_scores(columns), explained, samples, inputs, notes=notes)
+
+
+@dataclass
+class _Column:
+    """A metric of one output, summed up over the batches; `asked`: somebody named it, so it has to fit."""
+
+    metric: Metric
+    output: str
+    asked: bool = False
+    failed: str = ""
+    sums: Array = field(default_factory=lambda: np.zeros((2, 2)))
+
+    def add(self, old: Outputs, new: Outputs, due: Outputs, labels: Array | None) -> None:
+        for at, outputs in enumerate((old, new)):
+            try:
+                answer = Answer(outputs[self.output], labels, due[self.output], outputs)
+                self.sums[at] += self.metric.score(answer)
+            except DataError as error:
+                if self.asked:
+                    raise
+                self.failed = str(error)
+
+    def score(self, *, alone: bool) -> QualityScore:
+        """`alone`: the model has no other output that is looked at."""
+        before, after = (self._value(*pair) for pair in self.sums.tolist())
+        output = "" if alone else self.output
+        kind = self.metric
+        return QualityScore(kind.name, before, after, kind.unit, kind.higher_is_better, kind.needs_labels, output)
+
+    def _value(self, above: float, below: float) -> float:
+        try:
+            return self.metric.finish(above, below)
+        except ZeroDivisionError:
+            return nan
+
+
+class _Variance:
+    """How much of the variance of an output, over all of its entries and samples, the model explains."""
+
+    def __init__(self, output: str) -> None:
+        self._output = output
+        self._sums = np.zeros(4)
+
+    def add(self, new: Outputs, due: Outputs) -> None:
+        given, wanted = (outputs[self._output].astype(np.float64) for outputs in (new, due))
+        self._sums += wanted.size, wanted.sum(), np.square(wanted).sum(), np.square(given - wanted).sum()
+
+    @property
+    def explained(self) -> float:
+        """1 for the original, 0 for a constant; NaN where nothing varies."""
+        entries, total, power, noise = self._sums.tolist()
+        variance = power - total**2 / entries
+        if isnan(noise):
+            return -inf
+        return 1 - noise / variance if variance > _VARIES * power else nan
+
+
+def _columns(outputs: Sequence[Port], name: str | None, *, labelled: bool) -> list[_Column]:
+    """The metric that was asked for, or that for labels; that which fits the output; and the SNR of all outputs."""
+    first = chosen_output(outputs)
+    floats = [port.name for port in outputs if port.type in FLOATS]
+    found = [_Column(metric(name, labelled, first), first.name, name is not None)] if name or labelled else []
+    found.append(_Column(metric(None, False, first) if floats else METRICS["agreement"], first.name))
+    found += [_Column(METRICS["snr"], output) for output in floats]
+    return list({(column.metric.name, column.output): column for column in reversed(found)}.values())[::-1]
+
+
+def _scores(columns: Sequence[_Column]) -> tuple[QualityScore, ...]:
+    """Of several outputs, the SNR of that which is the worst afterwards."""
+    alone = len({column.output for column in columns}) == 1
+    scores = [column.score(alone=alone) for column in columns if not column.failed]
+    ratios = [score for score in scores if score.metric == "snr"]
+    worst = min(ratios, key=lambda score: (not isnan(score.after), score.after), default=None)
+    return tuple(score for score in scores if score.metric != "snr" or score is worst)
