@@ -17,11 +17,12 @@ import numpy as np
 import pytest
 
 import onnxprune
+from onnxprune.data.given import as_data
 from onnxprune.errors import MissingExtraError
 from onnxprune.model.file import check_model, save
 from onnxprune.model.signature import ports_of
 from onnxprune.pipeline.recipe import Recipe
-from onnxprune.pipeline.run import inspect, samples_of
+from onnxprune.pipeline.run import inspect
 from onnxprune.steps.base import Context, Step, steps
 from onnxprune.steps.state import State
 from onnxprune.support.options import options_of
@@ -45,7 +46,7 @@ def after(sample: tuple[Step, ...], path: Path, folder: Path) -> State:
     state = State.of(inspect(path), path)
     (group,) = state.original.groups
     state = state.cut({group.atom: np.arange(group.units) > 1})
-    context = Context(data=samples_of(pairs, state.model, seed=0))
+    context = Context(data=as_data(pairs, ports_of(state.model)))
     for at, each in enumerate(sample):
         before, kept = content(state, folder), state
         each.needs(context)
