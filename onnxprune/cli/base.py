@@ -40,7 +40,10 @@ def _remember_verbose(ctx: click.Context, _: click.Parameter, value: bool) -> bo
 
 MODEL = click.argument("model", type=click.Path(path_type=Path))
 OUTPUT = click.option(
-    "-o", "--output", type=click.Path(path_type=Path), help="Where to write; default: MODEL's name with .pruned.onnx."
+    "-o",
+    "--output",
+    type=click.Path(path_type=Path),
+    help="File or folder to write to; by default MODEL's name with .pruned.onnx.",
 )
 JSON = click.option("--json", "as_json", is_flag=True, help="One JSON document on standard output, no tables.")
 QUIET = click.option("-q", "--quiet", is_flag=True, help="Print nothing but errors.")

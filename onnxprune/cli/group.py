@@ -22,6 +22,7 @@ import click
 from onnxprune.cli import commands
 from onnxprune.cli.base import ARGUMENTS, VERBOSE, examples
 from onnxprune.errors import OnnxpruneError
+from onnxprune.support.messages import did_you_mean
 
 _HELP = ["-h", "--help"]
 
@@ -48,6 +49,15 @@ class _OneLineErrors(click.Group):
         # A command keeps the help option of the first context that asks for it: let that be one that knows -h.
         command.get_help_option(click.Context(command, help_option_names=_HELP))
         return command
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """The command that is named first. Raises click.UsageError with the nearest name for one that is not there."""
+        known = self.list_commands(ctx)
+        if args and not args[0].startswith("-") and args[0] not in known:
+            ctx.fail(f"there is no command '{args[0]}'{did_you_mean(args[0], known)}")
+        return super().resolve_command(ctx, args)
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         """Keep the command line as it was given, for reports."""
@@ -160,7 +170,7 @@ def _print_versions(ctx: click.Context, _: click.Parameter, value: bool) -> None
     name="onnxprune",
     cls=_OneLineErrors,
     context_settings={"help_option_names": _HELP},
-    epilog=examples("onnxprune inspect model.onnx", "onnxprune compress model.onnx --criterion l1 --ratio 0.5"),
+    epilog=examples("onnxprune inspect model.onnx", "onnxprune compress model.onnx small.onnx --data samples.npz"),
 )
 @click.option(
     "--version",

@@ -228,9 +228,12 @@ def _number(value: float | None) -> str:
     return "-" if value is None else f"{value:.4f}"
 
 
-def default_output(source: Path) -> Path:
-    """`model.onnx` becomes `model.pruned.onnx`, beside it."""
-    return source.parent / f"{source.stem}.pruned.onnx"
+def output_path(source: Path, asked: Path | None, done: str = "pruned") -> Path:
+    """Where a result goes: `model.onnx` becomes `model.pruned.onnx`, beside it or in the folder that was asked for."""
+    name = f"{source.stem}.{done}.onnx"
+    if asked is None:
+        return source.parent / name
+    return asked / name if asked.is_dir() else asked
 
 
 def _nothing_removed(recipe: Mapping[str, Any]) -> list[str]:

@@ -39,10 +39,10 @@ def command(
     """
     with told.progress() as progress:
         from onnxprune.pipeline import run as pipeline
-        from onnxprune.pipeline.result import default_output
+        from onnxprune.pipeline.result import output_path
         from onnxprune.steps.plan import Plan
 
-        target = output or default_output(model)
+        target = output_path(model, output)
         told.check([model, plan], target)
         settings = given(options, Context)
         tell_missing(settings)

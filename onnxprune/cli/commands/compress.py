@@ -28,7 +28,8 @@ _KINDS = (Prune, Rewind, Recover, Train, Repeat, Clean, Evaluate, Context)
     cls=SectionCommand,
     epilog=examples(
         "onnxprune compress model.onnx --data samples.npz --samples 500",
-        "onnxprune compress model.onnx --ratio 0.5",
+        "onnxprune compress model.onnx small.onnx --data samples.npz --measure",
+        "onnxprune compress model.onnx --ratio 0.5 --data samples.npz",
         "onnxprune compress model.onnx --only neurons --only 'layer3*' --dry-run -v",
         "onnxprune compress model.onnx -o small.onnx --round-to 8 --plan plan.json",
         "onnxprune compress model.onnx --target macs=0.4 --target size=5MB",
@@ -41,6 +42,7 @@ _KINDS = (Prune, Rewind, Recover, Train, Repeat, Clean, Evaluate, Context)
     ),
 )
 @MODEL
+@click.argument("small", type=click.Path(path_type=Path), required=False, metavar="[OUTPUT]")
 @OUTPUT
 @fields(DataOptions, "data")
 @fields(Prune, "ratio", "target", "criterion")
@@ -67,6 +69,7 @@ _KINDS = (Prune, Rewind, Recover, Train, Repeat, Clean, Evaluate, Context)
 @fields(Clean)
 def command(
     model: Path,
+    small: Path | None,
     output: Path | None,
     recipe: str | None,
     plan: Path | None,
@@ -82,12 +85,15 @@ def command(
     the same inputs and outputs. It is checked in ONNX Runtime before it takes its place; MODEL is never touched.
     """
     with told.progress() as progress:
-        from onnxprune.pipeline.result import default_output
+        from onnxprune.pipeline.result import output_path
         from onnxprune.pipeline.run import run
 
-        target = None if dry_run else output or default_output(model)
+        if output is not None and small is not None:
+            raise UsageError(f"-o {output} and {small} both say where to write; drop one of them")
+        target = None if dry_run else output_path(model, output or small)
         told.check([model], target, plan)
         steps = _recipe(recipe, given(options, *_KINDS))
+        _check_timed(steps)
         data = DataOptions.from_command(options)
         data.check_alone()
         tell_missing(steps.settings)
@@ -115,6 +121,22 @@ def _recipe(name: str | None, options: dict[str, Any]) -> Any:
     if "ratio" in options and "target" in options:
         raise UsageError("--ratio and --target both say how much to remove; drop one of them")
     return Recipe.of_options(options) if name is None else Recipe.read(name).changed(options)
+
+
+def _check_timed(recipe: Any) -> None:
+    """Raises UsageError for options that say how latency is measured, where nothing is timed."""
+    for name in ("threads", "latency_batch"):
+        if name in recipe.settings and not any(_is_timed(step) for step in recipe.every()):
+            raise UsageError(
+                f"--{name.replace('_', '-')} says how latency is measured, which nothing asks for; add --measure, "
+                "or --target latency=0.8"
+            )
+
+
+def _is_timed(step: Any) -> bool:
+    if isinstance(step, Evaluate):
+        return step.measure
+    return isinstance(step, Prune) and (step.scope == "latency" or any("latency" in each for each in step.target))
 
 
 def _here(settings: Any) -> dict[str, Any]:

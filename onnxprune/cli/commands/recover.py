@@ -62,12 +62,13 @@ def command(
     Without --data, inputs are made up from the model's signature, which is worth much less.
     """
     with told.progress() as progress:
+        from onnxprune.pipeline.result import output_path
         from onnxprune.pipeline.run import recover
         from onnxprune.steps.plan import Plan
         from onnxprune.steps.recover.step import Recover
         from onnxprune.support.files import check_targets
 
-        target = output or model.with_name(f"{model.stem}.recovered.onnx")
+        target = output_path(model, output, "recovered")
         check_targets([model, like, *filter(None, (plan,))], target)
         told.check([model, like], target)
         Recover(method)

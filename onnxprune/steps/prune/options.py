@@ -41,7 +41,14 @@ class PruneOptions:
         function=True,
         offers=_criteria,
     )
-    ratio: float = option(0.5, "Share of the units to remove, in [0, 1).", low=0, high=1, below=True, search=(0.0, 0.9))
+    ratio: float = option(
+        0.5,
+        "How small: as if every group had lost this share of its units, in [0, 1); scope uniform removes just that.",
+        low=0,
+        high=1,
+        below=True,
+        search=(0.0, 0.9),
+    )
     target: tuple[str, ...] = option(
         (),
         "Come down to this, in place of --ratio: params=0.5, macs=20M, size=5MB, latency=0.6, drop=0.01.",
