@@ -68,7 +68,7 @@ class _Removal:
         for ref in self.analysis.findings.size_refs:
             pending.setdefault((ref.node, ref.slot), []).append(ref)
         for (node, slot), refs in pending.items():
-            if self._is_computed(node, slot) or any(self._changed(ref.axis) for ref in refs):
+            if self._is_computed(node, slot) or any(self._is_due(ref) for ref in refs):
                 self._rewrite(node, slot, refs)
         for pinned in self.analysis.findings.pinned:
             if self._changed(pinned.axis):
@@ -81,6 +81,10 @@ class _Removal:
             return False
         value = node.inputs[slot]
         return value is not None and value.producer() is not None
+
+    def _is_due(self, ref: SizeRef) -> bool:
+        alone = not ref.singles or any(kept_size(dim, self.kept) == 1 for dim in ref.singles)
+        return alone and self._changed(ref.axis)
 
     def _changed(self, dim: Dim) -> bool:
         return kept_size(dim, self.kept) != dim.size

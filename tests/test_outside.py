@@ -11,6 +11,7 @@ import pytest
 from onnxprune.analysis.held import nothing_to_prune
 from onnxprune.errors import NothingToPruneError
 from onnxprune.pipeline.run import compress, inspect
+from onnxprune.runtime.session import Session
 from tests.conftest import Build
 from tests.test_traps import frozen, proved
 
@@ -193,6 +194,70 @@ def test_a_state_that_is_not_zero_stays(build: Build) -> None:
 
     found = proved(build(STACKED.replace("ZEROS", "ConstantOfShape(full)"), edit=fill))
     assert kinds(found.groups) == [8]
+
+
+UNSAID = """
+    net (float[n, 6, 1, 1] x) => (float[n, 5] y)
+    <float[12, 6, 1, 1] w, float[12, 5] v>
+    { h = Conv(x, w)  r = Relu(h)  s = Squeeze(r)  y = MatMul(s, v) }
+"""
+
+
+def test_axes_that_a_squeeze_drops_unsaid_are_those_of_the_original_at_every_batch(build: Build) -> None:
+    """A batch of 1 goes with them, and so it does in what is left."""
+    path = build(UNSAID)
+    assert kinds(proved(path, {"n": 3}).groups) == [12]
+    small = path.with_name("small.onnx")
+    compress(path, ratio=0.5).save(small)
+    for batch, shape in ((1, (5,)), (3, (3, 5))):
+        feed = {"x": np.ones((batch, 6, 1, 1), np.float32)}
+        assert Session(small).run(feed)["y"].shape == Session(path).run(feed)["y"].shape == shape
+
+
+SCRIPTED = """
+    net (float[n, SIZE, 6] x) => (float[n, 5] y)
+    <float[6, 12] w, float[12, 5] v, int64[1] axis = {1}, int64 at = {1}, int64 one = {1}>
+    {
+        h = MatMul(x, w)  r = Relu(h)  s = Shape(r)  d = Gather(s, at)  e = Equal(d, one)
+        q = If(e) <then_branch = yes () => (float[n, 12] a) { a = Squeeze(r, axis) },
+                   else_branch = no () => (float[n, SIZE, 12] c) { c = Identity(r) }>
+        y = MatMul(q, v)
+    }
+"""
+
+
+def test_branch_of_a_scripted_squeeze_is_taken_where_the_size_is_known(build: Build) -> None:
+    """torch.jit.script writes squeeze(1) as an If whose branches differ in rank."""
+    found = proved(build(SCRIPTED.replace("SIZE", "1")))
+    assert kinds(found.groups) == [12]
+    assert not any(node.op_type == "If" for node in found.pruned.graph.node)
+
+
+def test_branch_of_a_scripted_squeeze_is_left_to_the_run_where_the_size_is_dynamic(build: Build) -> None:
+    """The only legal size is 1, which the analysis need not have tried first."""
+    path = build(SCRIPTED.replace("SIZE", "m"))
+    written = path.with_name("lossless.onnx")
+    compress(path, lossless=True).save(written)
+    for size in (1, 3):
+        feed = {"x": np.random.default_rng(0).standard_normal((size, 1, 6)).astype(np.float32)}
+        np.testing.assert_allclose(Session(written).run(feed)["y"], Session(path).run(feed)["y"], rtol=1e-5, atol=1e-6)
+
+
+def test_branches_are_taken_one_inside_the_other_and_as_an_output_of_the_model(build: Build) -> None:
+    path = build("""
+        net (float[n, 4] x) => (float[n, 5] y)
+        <float[4, 12] w, float[12, 5] v, float[12, 5] u, bool yes = {1}, bool no = {0}>
+        {
+            h = MatMul(x, w)  r = Relu(h)
+            y = If(yes) <then_branch = t () => (float[n, 5] a)
+                { a = If(no) <then_branch = t2 () => (float[n, 5] b) { b = MatMul(r, u) },
+                              else_branch = e2 () => (float[n, 5] c) { c = MatMul(r, v) }> },
+                else_branch = e () => (float[n, 5] d) { d = MatMul(r, u) }>
+        }
+    """)
+    found = proved(path)
+    assert kinds(found.groups) == [12]
+    assert {node.op_type for node in found.pruned.graph.node} == {"MatMul", "Relu", "Identity"}
 
 
 # -- words

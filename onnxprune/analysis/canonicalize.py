@@ -12,6 +12,7 @@ from onnxprune.analysis.shape_inference import Shapes
 from onnxprune.analysis.shapes import Observe, infer
 from onnxprune.model.graph import subgraphs
 from onnxprune.ops.base import Array
+from onnxprune.ops.control_flow import branch_taken
 from onnxprune.ops.evaluate import constant_tensor, filler_of
 from onnxprune.ops.proof import moved_slots
 from onnxprune.ops.traits import states_from_zero
@@ -33,6 +34,8 @@ def canonicalize(model: ir.Model, observe: Observe | None = None, sizes: Mapping
     modified |= _open_bodies(model)
     modified |= _drop_zero_states(model)
     shapes = infer(model, observe, sizes)
+    while _take_branches(model, shapes):  # what is in them may say which branch comes next
+        modified, shapes = True, infer(model, observe, sizes)
     modified |= _fold(model, shapes)
     modified |= _split_fillers(model, shapes)
     return modified, shapes
@@ -74,6 +77,43 @@ def _is_zero(value: ir.Value) -> bool:
         return not filler.numpy().any()
     pieces = [node.inputs[slot] for slot in moved_slots(node)]
     return bool(pieces) and all(piece is not None and _is_zero(piece) for piece in pieces)
+
+
+def _take_branches(model: ir.Model, shapes: Shapes) -> bool:
+    """Put the branch in place of an If whose condition is known: a squeeze of an axis that has size 1, for example."""
+    taken = False
+    for node in list(ir.traversal.RecursiveGraphIterator(model.graph)):
+        condition = node.inputs[0] if node.inputs else None
+        known = None if condition is None else shapes.known.get(condition.name or "")
+        branch = None if known is None else branch_taken(node, bool(known.all()))
+        graph = node.graph
+        if branch is None or not isinstance(graph, ir.Graph):
+            continue
+        results = list(branch.outputs)
+        inner = list(branch)
+        branch.remove(inner)
+        for each in inner:  # names of values are unique, those of nodes in their body only
+            each.name = f"{node.name}/{each.outputs[0].name}"
+        graph.insert_before(node, inner)
+        for old, new in zip(node.outputs, results, strict=True):
+            if old.is_graph_output():
+                _rename_output(node, old, new)
+            else:
+                old.replace_all_uses_with(new)
+        graph.remove(node, safe=False)
+        taken = True
+    return taken
+
+
+def _rename_output(node: ir.Node, old: ir.Value, new: ir.Value) -> None:
+    """Hand a value out under the name that an output of the graph has."""
+    assert node.graph is not None
+    same = ir.node("Identity", [new], name=f"{node.name}/{old.name}")
+    made = same.outputs[0]
+    made.name, made.shape, made.type = old.name, old.shape, old.type
+    old.name = f"{old.name}/taken"
+    node.graph.insert_before(node, same)
+    old.replace_all_uses_with(made, replace_graph_outputs=True)
 
 
 def _fold(model: ir.Model, shapes: Shapes) -> bool:

@@ -26,6 +26,7 @@ def doubtful(model: ir.Model, passes: Sequence[Shapes]) -> tuple[set[str], set[t
     walk = _Walk(passes, dict(model.graph.opset_imports))
     for value in model.graph.initializers.values():
         walk.settle(value.name or "")
+    walk.doubt_inputs(model.graph.inputs)
     walk.visit(model.graph)
     values = {name for name, sure in walk.sure.items() if not sure.all()}
     return values, walk.sized
@@ -50,6 +51,13 @@ class _Walk:
         """The value is a constant of the file."""
         if name in self.passes[0].known:
             self.sure[name] = np.ones(self.passes[0].known[name].shape, np.bool_)
+
+    def doubt_inputs(self, inputs: Iterable[ir.Value]) -> None:
+        """Dynamic axes of inputs that had one size in all passes, for want of another that the model takes."""
+        for value in inputs:
+            for axis, size in enumerate(value.shape or ()):
+                if not isinstance(size, int) and self._agreed(value.name or "", axis):
+                    self.sized.add((value.name or "", axis))
 
     def visit(self, nodes: Iterable[ir.Node]) -> None:
         """Every node in order, the bodies inside one before it."""

@@ -52,6 +52,7 @@ class SizeRef:
 
     It is rewritten after removal when `axis`, the whole axis it speaks about, has changed. `dropping` names an
     attribute that makes way for an input created for this purpose. An `inferable` entry may be -1, once per node.
+    Where `singles` are given, it is rewritten only once one of them comes down to a single unit.
     """
 
     node: ir.Node
@@ -61,6 +62,7 @@ class SizeRef:
     axis: Dim
     dropping: str = ""
     inferable: bool = False
+    singles: tuple[Dim, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -236,10 +238,13 @@ class Op:
         *,
         dropping: str = "",
         inferable: bool = False,
+        singles: Sequence[Dim] = (),
     ) -> None:
         """Entry `index` of a constant (input or attribute) is the size of `dim`; see SizeRef."""
         whole = dim if axis is None else axis
-        self._findings.size_refs.append(SizeRef(self.node, self._place(slot), index, dim, whole, dropping, inferable))
+        self._findings.size_refs.append(
+            SizeRef(self.node, self._place(slot), index, dim, whole, dropping, inferable, tuple(singles))
+        )
 
     def pin(self, name: str, value: float, axis: Dim) -> None:
         """Attribute `name` is not given and means `value`, which was computed from the size of `axis`."""

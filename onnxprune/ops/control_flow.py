@@ -28,6 +28,13 @@ def choice(op: Op) -> None:
             op.same_all(y, chosen)
 
 
+def branch_taken(node: ir.Node, condition: bool) -> ir.Graph | None:
+    """The body that an If runs under a condition; None for any other node."""
+    if node.op_type != "If" or node.domain not in ("", "ai.onnx"):
+        return None
+    return node.attributes["then_branch" if condition else "else_branch"].as_graph()
+
+
 @dataclass(frozen=True)
 class Ports:
     """How a node that runs its body again and again is tied to it; all are positions.

@@ -50,11 +50,15 @@ def insert_or_drop_ones(op: Op) -> None:
 
 
 def _write_down(op: Op, axes: list[int]) -> None:
-    """Name the axes that a Squeeze drops unsaid: one that shrinks to a single unit must not go with them."""
+    """Name the axes that a Squeeze drops unsaid, once another shrinks to a single unit, which must not go with them.
+
+    Not before: a dynamic axis of size 1 goes too, in the original as in what is left of it.
+    """
     slot: int | str = 1 if op.opset >= 13 else "axes"
     whole = product(*op.x[0])
     for index, axis in enumerate(axes):
-        op.names(slot, index, Atom(axis, op.reason("the position of an axis")), whole)
+        position = Atom(axis, op.reason("the position of an axis"))
+        op.names(slot, index, position, whole, singles=[dim for i, dim in enumerate(op.x[0]) if i not in axes])
     if not axes:
         op.freeze(whole, "it would be dropped once a single unit is left")
 
