@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -11,12 +11,13 @@ from onnxprune.analysis.groups import Group
 from onnxprune.analysis.held import nothing_to_prune
 from onnxprune.analysis.inspect import blaming, inspect
 from onnxprune.analysis.select import select_groups
-from onnxprune.errors import DamageWarning, NothingToPruneError, PlanError, UsageError
+from onnxprune.errors import DamageWarning, DataError, ModelError, NothingToPruneError, PlanError, UsageError
 from onnxprune.model.file import name_of
 from onnxprune.pipeline.opening import Given, open_and_inspect
 from onnxprune.pipeline.recipe import Recipe
 from onnxprune.pipeline.result import Result
 from onnxprune.pipeline.samples import Sources
+from onnxprune.statistics.made_up import made_up_samples
 from onnxprune.steps.base import Context, Record, Step
 from onnxprune.steps.clean import Clean
 from onnxprune.steps.evaluate import Evaluate
@@ -68,7 +69,8 @@ def run(
         for step in steps:
             step.needs(context)
         original = given.run(context)
-        state = run_steps(steps, State.of(given.analysis, given.source), context)
+        state, context = _with_samples(State.of(given.analysis, given.source), recipe.every(), context, given.sizes)
+        state = run_steps(steps, state, context)
     return _told(Result(state, recipe.document(), original, given.analysis))
 
 
@@ -78,6 +80,20 @@ def _told(result: Result) -> Result:
     if quality is not None and quality.damage:
         warnings.warn(f"{quality.damage}; allow_damage=True if this is meant", DamageWarning, stacklevel=3)
     return result
+
+
+def _with_samples(
+    state: State, steps: Iterable[Step], context: Context, sizes: Mapping[str, int]
+) -> tuple[State, Context]:
+    """Made-up inputs where a step fits to samples and there are none; where none can be made, a note says why."""
+    if context.data is not None or not any(isinstance(step, Recover) and step.on_samples for step in steps):
+        return state, context
+    try:
+        made_up = made_up_samples(state.original, sizes, seed=context.seed, progress=context.progress)
+    except (DataError, ModelError) as error:
+        note = f"no inputs could be made up, so nothing was recovered: {error}"
+        return state.noted(Record("made-up inputs", notes=(note,))), context
+    return state, replace(context, made_up=made_up)
 
 
 def run_steps(steps: Sequence[Step], state: State, context: Context) -> State:

@@ -54,6 +54,7 @@ class Context(MeasureOptions):
     Attributes:
         data: samples that may be fitted to; None where there are none.
         training: samples to train on, where they are others than `data`.
+        made_up: made-up inputs in place of them.
         apart: samples that nothing is fitted to, where some were kept apart.
         progress: is called with what is being done.
         following: the steps of the recipe that come next, up to its end or that of a loop.
@@ -105,6 +106,7 @@ class Context(MeasureOptions):
     )
     data: Data | None = None
     training: Data | None = None
+    made_up: Data | None = None
     apart: Split | None = None
     progress: Progress = silent
     following: tuple[Step, ...] = ()
@@ -124,6 +126,11 @@ class Context(MeasureOptions):
         from onnxprune.runtime.latency import Setting
 
         return Setting(self.execution[0], self.latency_batch, self.threads)
+
+    @property
+    def samples(self) -> Data | None:
+        """What may be fitted to: the data, else made-up inputs."""
+        return self.made_up if self.data is None else self.data
 
     @property
     def measured(self) -> Data | None:

@@ -13,7 +13,8 @@ import pytest
 
 from onnxprune.data.base import Data, Hints, ImageStatistics
 from onnxprune.data.index_ranges import compared_values, index_ranges
-from onnxprune.data.sources.synthetic import SAMPLES, hints_of, match_batchnorm, natural_noise
+from onnxprune.data.natural_images import natural_noise
+from onnxprune.data.sources.synthetic import SAMPLES, hints_of, match_batchnorm
 from onnxprune.errors import DataError, ModelError
 from onnxprune.model.file import open_model
 from onnxprune.model.signature import IndexRange, Port, ports_of

@@ -12,6 +12,7 @@ import onnx_ir as ir
 
 from onnxprune.data.base import Array, Batch, Hints, ImageStatistics, SampleRequest, SourceSample, Start, source
 from onnxprune.data.index_ranges import SizeOf, constant_input, declared_size, index_ranges
+from onnxprune.data.natural_images import SLOPE, autocorrelation, natural_images
 from onnxprune.data.pixels import channel_axis
 from onnxprune.model.signature import Feed, Port, ports_of, synthetic_feed
 from onnxprune.ops.traits import convolves, repeats, runs_on_statistics, statistics
@@ -19,8 +20,8 @@ from onnxprune.ops.traits import convolves, repeats, runs_on_statistics, statist
 SAMPLES = 128
 # Sizes for dynamic axes that no one gave: height and width of images, anything else.
 _SIDE, _LENGTH = 224, 32
-# By which power the amplitude of natural images falls with frequency: on average, and what is tried.
-_SLOPE, _SLOPES = 1.2, tuple(step / 10 for step in range(8, 19))
+# By which power the amplitude of natural images falls with frequency: what is tried.
+_SLOPES = tuple(step / 10 for step in range(8, 19))
 # Red, green and blue of a natural image go together; this is what is taken where the model does not tell.
 _CHANNEL_CORRELATION = 0.9
 # The middle and a third of the range of a byte.
@@ -37,7 +38,7 @@ def _sample(_: Path) -> SourceSample:
 def open_synthetic(request: SampleRequest) -> Start:
     """Made-up inputs, 128 samples unless a number is asked for.
 
-    Images are `natural_noise`, with the channels' mean and covariance that `request.hints` has; other floats are
+    Images are `natural_images`, with the channels' mean and covariance that `request.hints` has; other floats are
     normal; integers lie within the table that they index where that is known; masks are all true, positions count up.
     Dynamic axes without a size get 224 (height and width) or 32.
     """
@@ -83,12 +84,12 @@ def _array(port: Port, sizes: Mapping[str, int], hints: Hints, rng: np.random.Ge
 
 
 def _images(plain: Array, axis: int, statistics: ImageStatistics | None, rng: np.random.Generator) -> Array:
-    """Noise of the shape and type of `plain`, whose channels lie on `axis`."""
+    """Images of the shape and type of `plain`, whose channels lie on `axis`."""
     shape = np.moveaxis(plain, axis, 1).shape
     due = statistics or _prior(shape[1])
     values, vectors = np.linalg.eigh(due.covariance)
-    noise = natural_noise(shape, rng, due.slope)
-    mixed = np.einsum("ij,njhw->nihw", vectors * np.sqrt(values.clip(0)), noise) + due.mean[:, None, None]
+    drawn = natural_images(shape, rng, due.slope)
+    mixed = np.einsum("ij,njhw->nihw", vectors * np.sqrt(values.clip(0)), drawn) + due.mean[:, None, None]
     if plain.dtype.kind != "f":
         info = np.iinfo(plain.dtype)
         mixed = np.clip(np.rint(mixed * _BYTE_STD + _BYTE_MEAN + min(info.min, 0)), info.min, info.max)
@@ -99,36 +100,7 @@ def _prior(channels: int) -> ImageStatistics:
     """Of normalized images: mean 0, variance 1."""
     correlation = np.full((channels, channels), _CHANNEL_CORRELATION)
     np.fill_diagonal(correlation, 1.0)
-    return ImageStatistics(np.zeros(channels), correlation, _SLOPE)
-
-
-# ---- noise like images --------------------------------------------------------------------------------------------
-
-
-def natural_noise(shape: tuple[int, ...], rng: np.random.Generator, slope: float = _SLOPE) -> Floats:
-    """Normal noise [..., height, width] of variance 1 whose amplitude falls with frequency as that of photographs does.
-
-    That it falls as about 1 / frequency: D. J. Field, "Relations between the statistics of natural images and the
-    response properties of cortical cells", JOSA A 4 (1987); slopes around 1.2: D. J. Tolhurst et al., "Amplitude
-    spectra of natural images", Ophthalmic Physiol. Opt. 12 (1992). That such noise is a better stand-in for images
-    than white noise: M. Baradad et al., "Learning to See by Looking at Noise", NeurIPS 2021, and
-    benchmarks/synthetic_data.py. It has no edges and no objects, and wraps around at the borders.
-    """
-    white = rng.standard_normal(shape)
-    amplitude = _amplitude(shape[-2], shape[-1], slope)[:, : shape[-1] // 2 + 1]
-    return np.fft.irfft2(np.fft.rfft2(white) * amplitude, s=shape[-2:])
-
-
-def _amplitude(height: int, width: int, slope: float) -> Floats:
-    """Of each frequency [height, width], with a mean square of 1; the mean gets that of the lowest frequency."""
-    frequency = np.hypot(np.fft.fftfreq(height)[:, None], np.fft.fftfreq(width)[None, :])
-    amplitude = np.maximum(frequency, 1 / max(height, width)) ** -slope
-    return np.asarray(amplitude / np.sqrt(np.mean(amplitude**2)))
-
-
-def _autocorrelation(height: int, width: int, slope: float) -> Floats:
-    """Of `natural_noise` by distance [height, width], modulo the size (Wiener-Khinchin)."""
-    return np.fft.ifft2(_amplitude(height, width, slope) ** 2).real
+    return ImageStatistics(np.zeros(channels), correlation, SLOPE)
 
 
 # ---- what the model tells -----------------------------------------------------------------------------------------
@@ -205,7 +177,7 @@ def _matched(value: ir.Value, port: Port, axis: int) -> ImageStatistics | None:
     for node, slot in _readers(value):
         own = _running(node) if slot == 0 else None
         if own is not None and len(own[0]) == channels:
-            return ImageStatistics(own[0], np.diag(own[1]), _SLOPE)
+            return ImageStatistics(own[0], np.diag(own[1]), SLOPE)
         if convolves(node) and slot == 0:
             stems += [stem for stem in _stems(node) if stem.weight.shape[1] == channels]
     if not stems:
@@ -213,8 +185,8 @@ def _matched(value: ir.Value, port: Port, axis: int) -> ImageStatistics | None:
     height, width = (
         size if isinstance(size, int) else _SIDE for place, size in enumerate(port.shape) if place not in (0, axis)
     )
-    fits = [_fit(stems, channels, _autocorrelation(height, width, slope), slope) for slope in _SLOPES]
-    return min(fits, key=lambda fit: (round(fit[0], 3), abs(fit[1].slope - _SLOPE)))[1]
+    fits = [_fit(stems, channels, autocorrelation(height, width, slope), slope) for slope in _SLOPES]
+    return min(fits, key=lambda fit: (round(fit[0], 3), abs(fit[1].slope - SLOPE)))[1]
 
 
 def _stems(conv: ir.Node) -> Iterator[_Stem]:

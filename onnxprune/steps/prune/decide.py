@@ -109,7 +109,7 @@ def decide(state: State, groups: Sequence[Group], options: PruneOptions, context
     candidates = Candidates(state, context, recover)
     now = state.now(groups)
     context.progress("scoring")
-    criterion = options.scored_by(data=context.data is not None)
+    criterion = options.scored_by(data=context.samples is not None)
     scores = score_with(context, state.analysis, list(now.values()), criterion)
     problem = _Problem(state, groups, now, {name: scores[group.id] for name, group in now.items()}, candidates)
     on_the_way = _on_the_way(options, context.loop, problem)
@@ -191,7 +191,7 @@ def _outcome(problem: _Problem, options: PruneOptions, context: Context, *, comp
         return 0.0, found
 
     if options.targets:
-        method = None if candidates.recover is None else candidates.recover.chosen(data=context.data is not None)
+        method = None if candidates.recover is None else candidates.recover.chosen(data=context.samples is not None)
         added = added_biases(problem.state.original, method)
         return decide_aligned(plans, options.targets, costly, context.progress, added)
     if seconds:

@@ -36,7 +36,7 @@ class PruneOptions:
 
     criterion: str | Callable[..., Any] | None = option(
         None,
-        "Score of a unit, see: onnxprune list criteria; obs with data, group-l2 without.",
+        "Score of a unit, see: onnxprune list criteria; obs, or group-l2 where inputs cannot be made up.",
         metavar="NAME",
         function=True,
         offers=_criteria,

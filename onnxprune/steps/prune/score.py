@@ -37,10 +37,10 @@ def score_with(
     Raises UsageError for an unknown criterion, and for one that needs data or labels that were not given.
     """
     found = resolve_criterion(criterion) if isinstance(criterion, str) else criterion
-    check_data(found, context.data)
+    check_data(found, context.samples)
     observed = None
-    if context.data is not None and found.needs_data:
-        observed = Activations(analysis, context.data, providers=context.execution, progress=context.progress)
+    if context.samples is not None and found.needs_data:
+        observed = Activations(analysis, context.samples, providers=context.execution, progress=context.progress)
     scoring = ScoringContext(analysis, WeightReader(analysis), context.seed, observed, context.loss, context.device)
     return {group.id: found(group, scoring) for group in groups}
 

@@ -10,12 +10,11 @@ import onnx_ir as ir
 
 from onnxprune.analysis.groups import Analysis
 from onnxprune.analysis.layers import Array, Layer, held_bias, layers
-from onnxprune.data.base import Data, load_data
-from onnxprune.data.sources.synthetic import hints_of
+from onnxprune.data.base import Data
 from onnxprune.dims import Atom, Dim, Mask
 from onnxprune.errors import UsageError
-from onnxprune.model.signature import ports_of
 from onnxprune.runtime.providers import CPU_ONLY
+from onnxprune.statistics.made_up import made_up_samples
 from onnxprune.steps.recover.base import METHODS
 from onnxprune.steps.recover.layerwise import LayerError, Progress
 from onnxprune.steps.recover.pairing import Pairing
@@ -24,7 +23,6 @@ from onnxprune.steps.recover.step import NONE
 # Of the calibration data, this much is used at most: more says little more and takes its time.
 MAX_SAMPLES = 1024
 MAX_BYTES = 1 << 30
-_SYNTHETIC_SAMPLES = 256
 
 
 @dataclass(frozen=True)
@@ -91,7 +89,7 @@ def recover_layers(
         pruned: the analysis of the pruned model, which is changed in place.
         keep: the units that stay, by the original's atoms.
         method: one of METHODS.
-        data: calibration data, no labels needed; None: inputs are made up from the model's signature.
+        data: calibration data, no labels needed; None: inputs are made up, see `made_up_samples`.
         seed: of everything random.
         providers: execution providers of ONNX Runtime.
         progress: told which layer is being worked on.
@@ -105,9 +103,7 @@ def recover_layers(
         made = METHODS[method].make(Pairing(original, pruned, keep))
         return Recovery(method, (), tuple(made(pruned.model).notes))
     if data is None:
-        hints = hints_of(original.model)
-        data = load_data("synthetic", ports_of(original.model), samples=_SYNTHETIC_SAMPLES, seed=seed, hints=hints)
-        notes.append("recovered on made-up inputs: with --data, a few hundred real samples, it does much better")
+        data = made_up_samples(original, seed=seed, progress=progress)
     feeds, complete = _some(batch.feed for batch in data.batches())
     if not complete:
         notes.append(f"recovered on the first {_samples(feeds)} samples of {data.source}")
