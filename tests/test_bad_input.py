@@ -349,7 +349,7 @@ def test_disk_full(fails: Fails, model: Path, monkeypatch: pytest.MonkeyPatch, e
 
     if existing:
         model.with_name("model.pruned.onnx").write_text("an earlier result")
-    monkeypatch.setattr("onnxprune.model.protobuf.write", full)
+    monkeypatch.setattr("onnxprune.model.protobuf.write_model", full)
     plan = model.with_name("plan.json")
     fails(1, "compress", model, "--plan", plan, says=("No space left on device", "free some space"))
 

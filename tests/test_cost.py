@@ -100,7 +100,7 @@ def test_dynamic_batch_is_counted_as_one_sample(build: Build) -> None:
 def test_the_batch_is_looked_for_once(digits: dict[str, Path], monkeypatch: pytest.MonkeyPatch) -> None:
     analysis = inspect(digits["resnet"])
     batch = cost.batch_size(analysis)
-    monkeypatch.setattr(cost, "measure", None)
+    monkeypatch.setattr(cost, "cost_of", None)
     assert cost.batch_size(analysis) == batch > 1
 
 

@@ -45,7 +45,7 @@ def slower(monkeypatch: pytest.MonkeyPatch, ratio: dict[int, float]) -> None:
         seconds = [next(time for least, time in sorted(ratio.items()) if share <= least) for share in shares]
         return [SimpleNamespace(seconds=(time,) * 3, processor_seconds=()) for time in seconds]
 
-    monkeypatch.setattr(candidates, "measure", measure)
+    monkeypatch.setattr(candidates, "measure_latency", measure)
 
 
 def test_a_drop_is_that_of_the_model_that_comes_out(digits: dict[str, Path], data: Data, tmp_path: Path) -> None:
@@ -78,7 +78,7 @@ def test_a_drop_is_measured_on_what_recovery_has_not_seen(
         measured.append([x.tobytes() for batch in shown.batches() for x in batch.feed["input"]])
         return value(model, shown, *args, **options)
 
-    monkeypatch.setattr(recovering, "recover", watching)
+    monkeypatch.setattr(recovering, "recover_layers", watching)
     monkeypatch.setattr(candidates, "evaluate", evaluating)
     result = compress(digits["resnet"], criterion="l1", target=["drop=0.05"], data=data)
     assert {len(each) for each in seen} == {134}
