@@ -27,7 +27,7 @@ def attention(op: Op) -> None:
     op.same(keys, served)
     op.same(values, served)
     op.same(size, key_size)
-    op.contract(0, len(q) - 1)
+    op.contract(0, len(q) - 1, over=size)
     op.free(k[-1], v[-1], y[-1])
     op.same(y[0], q[0])
     if wide:

@@ -80,12 +80,20 @@ class Contraction:
     """A sum over `dim` inside a node; `operand` is the (input index, axis) of one of its factors.
 
     `zero` is the input that says which value of the operand counts as zero (the zero point of integers; None: 0).
+    `over` is the factor of `dim` that is summed over, where the others come out again (the outer groups of a grouped
+    convolution, the heads of queries); None: all of it.
     """
 
     node: ir.Node
     operand: tuple[int, int]
     dim: Dim
     zero: int | None = None
+    over: Dim | None = None
+
+    @property
+    def summed(self) -> Dim:
+        """What is summed over."""
+        return self.dim if self.over is None else self.over
 
 
 @dataclass(frozen=True)
@@ -210,15 +218,15 @@ class Op:
         for one, other in zip(a, b, strict=True):
             self.same(one, other)
 
-    def contract(self, i: int, axis: int, other: Dim | None = None) -> None:
-        """The node sums over axis `axis` of input `i`, which is the same dimension as `other`."""
+    def contract(self, i: int, axis: int, other: Dim | None = None, *, over: Dim | None = None) -> None:
+        """The node sums over axis `axis` of input `i`, which is the same dimension as `other`, or its factor `over`."""
         dim = self.x[i][axis]
         self.free(dim)
         if other is not None:
             self.same(dim, other)
         place = self._places[i]
         position = next(at for at, given in enumerate(self._given[place]) if given is dim)
-        self._findings.contractions.append(Contraction(self.node, (place, position), dim, self.zeros.get(place)))
+        self._findings.contractions.append(Contraction(self.node, (place, position), dim, self.zeros.get(place), over))
 
     def free(self, *dims: Dim) -> None:
         """The node does not care about the size of these."""

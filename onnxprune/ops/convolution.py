@@ -35,7 +35,7 @@ def _channels(op: Op, w: list[Atom], y: list[Atom]) -> None:
     op.free(w[1])
     op.names("group", None, outer)
     if w[1].size > 1:
-        op.contract(0, 1)
+        op.contract(0, 1, over=w[1])
 
 
 @rule("ConvTranspose")
@@ -54,7 +54,7 @@ def conv_transpose(op: Op) -> None:
         op.free(w[1])
         op.names("group", None, outer)
         if inner.size > 1:
-            op.contract(0, 1)
+            op.contract(0, 1, over=inner)
     _finish(op)
 
 

@@ -15,7 +15,6 @@ import numpy.typing as npt
 from onnxprune.analysis.groups import Analysis, Group
 from onnxprune.analysis.layers import Layer, layers
 from onnxprune.data.base import Batch, Data
-from onnxprune.dims import atoms
 from onnxprune.model.graph import with_outputs
 from onnxprune.runtime.providers import CPU_ONLY
 from onnxprune.runtime.session import Session
@@ -68,11 +67,12 @@ class Activations:
         self._memory = memory
         self._collected: dict[str, Any] = {}
         self._batches = 0
-        self._places = list(find_sites(analysis))
+        self._sites = find_sites(analysis)
+        self._places = list(self._sites)
 
     def places(self, group: Group) -> list[SitePlace]:
         """The activations whose entries belong to the units of a group: what sums over the units read."""
-        return [place for place in self._places if group.atom in set(atoms(place.dim))]
+        return [place for place, reads in self._sites.items() if any(read.sums(group.atom) for read in reads)]
 
     def per_place(self, kind: str, make: Callable[[SitePlace], A]) -> dict[SitePlace, A]:
         """An accumulator for each place, filled; made in the first call that asks for this `kind`."""

@@ -1,7 +1,8 @@
 """Statistics of gradients: what a loss does when units, or weights, are taken away a little.
 
-Two kinds. What a unit contributes: imagine all that it gives to its readers multiplied by a gate of 1. The derivative
-of a sample's loss by the gate is the sum, over all that is read, of activation times gradient. What a weight
+Two kinds. What a unit contributes: imagine all its terms in the sums over it multiplied by a gate of 1. The derivative
+of a sample's loss by the gate is the sum, over all that is read, of activation times gradient; where both factors of a
+product are activations (queries and keys), over one of them. What a weight
 contributes: weight times gradient and the like, summed up over all axes but those that units lie along, for scores that
 are sums over weights.
 """
@@ -20,16 +21,17 @@ import torch
 from torch import Tensor
 
 from onnxprune.analysis.groups import Analysis, Group
-from onnxprune.analysis.owned import Axes, owned_axes
+from onnxprune.analysis.owned import Axes, owned_axes, sum_owned
 from onnxprune.data.base import Batch, Data, length_of
-from onnxprune.dims import Atom, atoms
+from onnxprune.dims import Atom
 from onnxprune.errors import ModelError, UsageError
 from onnxprune.model.signature import ports_of, synthetic_feed
 from onnxprune.ops.traits import normalizes
 from onnxprune.runtime.torch.losses import make_loss
+from onnxprune.runtime.torch.losses.probe import CurvatureProbe
 from onnxprune.runtime.torch.module import TorchModel
 from onnxprune.statistics.accumulators import unit_maps
-from onnxprune.statistics.sites import SitePlace, find_sites
+from onnxprune.statistics.sites import SitePlace, SiteRead, find_sites
 from onnxprune.support.messages import one_line
 
 Sums = npt.NDArray[np.float64]
@@ -39,7 +41,7 @@ T = TypeVar("T")
 
 @dataclass
 class Contributions:
-    """Derivatives of the losses of samples by the gates of a group's units.
+    """Numbers per sample and unit of a group, added up over samples.
 
     Attributes:
         samples: how many there were.
@@ -54,11 +56,20 @@ class Contributions:
     def __post_init__(self) -> None:
         self.sizes, self.squares = np.zeros(self.units), np.zeros(self.units)
 
-    def add(self, derivatives: Sums) -> None:
+    def add(self, each: Sums) -> None:
         """Those of further samples: [samples, units]."""
-        self.samples += len(derivatives)
-        self.sizes += np.abs(derivatives).sum(axis=0)
-        self.squares += np.square(derivatives).sum(axis=0)
+        self.samples += len(each)
+        self.sizes += np.abs(each).sum(axis=0)
+        self.squares += np.square(each).sum(axis=0)
+
+
+@dataclass(frozen=True)
+class _Copy:
+    """What one reader sees of a place, as a value of its own."""
+
+    name: str
+    place: SitePlace
+    read: SiteRead
 
 
 @dataclass(frozen=True)
@@ -68,14 +79,14 @@ class _Step:
     batch: Batch
     values: Mapping[str, Tensor]
     outputs: Mapping[str, Tensor]
-    loss: Tensor
+    scalar: Tensor
 
 
 class Gradients:
     """Gradients of an analysed model on calibration data. Each statistic is computed once, for all groups together.
 
-    Labels are used where the data has them. Where it has none, and for what is an expectation under the model's own
-    predictions (Fisher, Gauss-Newton), they are drawn; see runtime.torch_loss.
+    Labels are used where the data has them, else drawn from the model's predictions. What is an expectation under those
+    (Fisher, Gauss-Newton) takes a probe in place of labels; see runtime.torch.losses.probe.
 
     Args:
         analysis: the model.
@@ -106,30 +117,37 @@ class Gradients:
         self._progress = progress
         self._found: dict[str, Any] = {}
         with _reads_apart(analysis) as reads:
-            self._reads: dict[SitePlace, list[str]] = reads
+            self._copies: list[_Copy] = reads
             self._model = _moved(TorchModel(analysis.model), device)
         self._axes = owned_axes(analysis.groups)
 
-    def contributions(self, group: Group, *, drawn: bool) -> Contributions | None:
-        """What the units of a group contribute to the loss; None where nothing reads them.
+    def contributions(self, group: Group) -> Contributions | None:
+        """Derivatives of samples' losses by the gates of a group's units; None where nothing reads them."""
+        return self._once("contributions", lambda: self._added(self._derivatives(probe=False))).get(group.atom)
 
-        Args:
-            group: one of the model's.
-            drawn: labels are drawn even if the data has them.
-        """
-        return self._once(f"contributions {drawn}", lambda: self._contributions(drawn)).get(group.atom)
+    def probes(self, group: Group) -> Contributions | None:
+        """As `contributions`, of a probe: the mean square is the diagonal of the Fisher information, in expectation."""
+        return self._once("probes", lambda: self._added(self._derivatives(probe=True))).get(group.atom)
 
     def changes(self, group: Group) -> Contributions | None:
         """By how much the losses of samples change, to second order, when a unit goes; else as `contributions`.
 
-        That is h / 2 - d with the derivative d by the gate, and the second derivative h of the Gauss-Newton matrix: the
-        squared derivative at a label that is drawn, in expectation.
+        That is h / 2 - d with the derivative d of a sample's loss by the gate, and the second derivative h of the
+        Gauss-Newton matrix, which `probes` estimates: the mean over all samples, for that of one is noise.
         """
         return self._once("changes", self._changes).get(group.atom)
 
     def sensitivity(self) -> AxisSums:
         """Size of weight * gradient, the mean over batches, summed as `analysis.owned.sum_owned` asks."""
         return self._once("sensitivity", lambda: self._summed(self._sensitivities()))
+
+    def squared_sensitivity(self) -> AxisSums:
+        """Squared weight * gradient, the mean over batches, summed likewise."""
+        return self._once("squared sensitivity", lambda: self._summed(self._squared_sensitivities()))
+
+    def sums(self, group: Group) -> Contributions | None:
+        """The sum of weight * gradient over all that belongs to each unit, batch by batch in place of samples."""
+        return self._once("sums", self._sums).get(group.atom)
 
     def gradient_flow(self) -> AxisSums:
         """Product of weight and Hessian * gradient, the mean over batches, summed likewise."""
@@ -148,55 +166,59 @@ class Gradients:
             self._found[kind] = compute()
         return self._found[kind]  # type: ignore[no-any-return]
 
-    def _steps(self, *, drawn: bool, reduction: str, keep: Collection[str] = (), seed: int = 0) -> Iterator[_Step]:
-        """The model and its loss on every batch. Raises UsageError where there is no data."""
+    def _steps(self, *, probe: bool, reduction: str, keep: Collection[str] = ()) -> Iterator[_Step]:
+        """The model and its loss, or a probe, on every batch. Raises UsageError where there is no data."""
         if self._data is None:
             raise UsageError("the criterion needs gradients: give --data (an .npz, a folder, or synthetic)")
-        loss = make_loss("auto" if drawn else self._loss, self._model.outputs, self._seed + seed, reduction)
+        loss = make_loss(self._loss, self._model.outputs, self._seed, reduction)
+        curvature = CurvatureProbe(self._model.outputs, self._seed)
         for count, batch in enumerate(self._data.batches(), 1):
             self._progress(f"taking gradients, batch {count}")
             values = self._model(batch.feed, keep)
             outputs = {name: _finite(values[name]) for name in self._model.outputs}
-            labels = None if drawn or batch.labels is None else torch.as_tensor(batch.labels)
-            yield _Step(batch, values, outputs, loss(outputs, labels))
+            labels = None if batch.labels is None else torch.as_tensor(batch.labels)
+            yield _Step(batch, values, outputs, curvature(outputs) if probe else loss(outputs, labels))
 
     # -- units
 
-    def _contributions(self, drawn: bool) -> dict[Atom, Contributions]:
+    def _added(self, each: Iterator[dict[Atom, Sums]]) -> dict[Atom, Contributions]:
         found: dict[Atom, Contributions] = {}
-        for derivatives in self._derivatives(drawn=drawn):
-            for atom, each in derivatives.items():
-                found.setdefault(atom, Contributions(atom.size)).add(each)
+        for derivatives in each:
+            for atom, numbers in derivatives.items():
+                found.setdefault(atom, Contributions(atom.size)).add(numbers)
         return found
 
     def _changes(self) -> dict[Atom, Contributions]:
-        found: dict[Atom, Contributions] = {}
-        slopes, others = self._derivatives(drawn=False), self._derivatives(drawn=True, seed=1)
-        for slope, other in zip(slopes, others, strict=True):
-            for atom in slope:
-                found.setdefault(atom, Contributions(atom.size)).add(np.square(other[atom]) / 2 - slope[atom])
-        return found
+        probes = self._once("probes", lambda: self._added(self._derivatives(probe=True)))
+        halves = {atom: found.squares / (2 * found.samples) for atom, found in probes.items()}
+        slopes = self._derivatives(probe=False)
+        return self._added({atom: halves[atom] - slope for atom, slope in batch.items()} for batch in slopes)
 
-    def _derivatives(self, *, drawn: bool, seed: int = 0) -> Iterator[dict[Atom, Sums]]:
+    def _derivatives(self, *, probe: bool) -> Iterator[dict[Atom, Sums]]:
         """For each batch the derivatives of its samples' losses by the gates of every group: [samples, units]."""
-        groups = {group.atom: self._places(group) for group in self.analysis.groups}
-        names = [name for each in self._reads.values() for name in each]
-        for step in self._steps(drawn=drawn, reduction="sum", keep=names, seed=seed):
-            reads = {name: step.values[name] for name in names}
-            slopes = dict(zip(names, _gradients([step.loss], list(reads.values())), strict=True))
+        groups = {group.atom: self._gated(group) for group in self.analysis.groups}
+        names = [copy.name for copy in self._copies]
+        for step in self._steps(probe=probe, reduction="sum", keep=names):
+            reads = [step.values[name] for name in names]
+            slopes = _gradients([step.scalar], reads)
             effects = {
-                place: _finite(torch.stack([reads[name] * slopes[name] for name in each]).sum(0)).detach().cpu().numpy()
-                for place, each in self._reads.items()
+                name: _finite(read * slope).detach().cpu().numpy()
+                for name, read, slope in zip(names, reads, slopes, strict=True)
             }
             samples = length_of(step.batch)
             yield {
-                atom: np.sum([_by_sample(effects[place], place, atom, samples) for place in places], axis=0)
-                for atom, places in groups.items()
-                if places
+                atom: np.sum([_by_sample(effects[copy.name], copy.place, atom, samples) for copy in copies], axis=0)
+                for atom, copies in groups.items()
+                if copies
             }
 
-    def _places(self, group: Group) -> list[SitePlace]:
-        return [place for place in self._reads if group.atom in set(atoms(place.dim))]
+    def _gated(self, group: Group) -> list[_Copy]:
+        """The reads that gates of the units hang at: of both factors of a product one."""
+        found: dict[ir.Node, _Copy] = {}
+        for copy in self._copies:
+            if copy.read.sums(group.atom):
+                found.setdefault(copy.read.node, copy)
+        return list(found.values())
 
     # -- weights: each yields the samples of a batch, and scores to add for every weight
 
@@ -204,36 +226,52 @@ class Gradients:
         return {name: weight for name, weight in self._model.weights.items() if name in self._axes}
 
     def _sensitivities(self) -> Iterator[tuple[int, dict[str, Tensor]]]:
+        for samples, products in self._products():
+            yield samples, {name: product.abs() * samples for name, product in products.items()}
+
+    def _products(self) -> Iterator[tuple[int, dict[str, Tensor]]]:
+        """Weight * gradient of a batch's mean loss, with the samples of the batch."""
         weights = self._weights()
-        for step in self._steps(drawn=False, reduction="mean"):
-            slopes = _gradients([step.loss], list(weights.values()))
-            samples = length_of(step.batch)
-            yield samples, _each(weights, slopes, lambda weight, slope: (weight * slope).abs(), samples)
+        for step in self._steps(probe=False, reduction="mean"):
+            slopes = _gradients([step.scalar], list(weights.values()))
+            yield length_of(step.batch), _each(weights, slopes, torch.mul)
+
+    def _squared_sensitivities(self) -> Iterator[tuple[int, dict[str, Tensor]]]:
+        for samples, products in self._products():
+            yield samples, {name: product.square() * samples for name, product in products.items()}
+
+    def _sums(self) -> dict[Atom, Contributions]:
+        found: dict[Atom, Contributions] = {}
+        for _, products in self._products():
+            sums = self._summed([(1, products)])
+            for group in self.analysis.groups:
+                places = [place for place in group.occurrences if place.tensor in products]
+                if places:
+                    each = sum_owned(group, lambda tensor, axes, sums=sums: sums[tensor, axes], places)  # type: ignore[misc]
+                    found.setdefault(group.atom, Contributions(group.units)).add(each[None])
+        return found
 
     def _gradient_flows(self) -> Iterator[tuple[int, dict[str, Tensor]]]:
+        """The gradient is that of all weights: what has no prunable axis shares in the flow that is to be kept."""
         weights = self._weights()
-        for step in self._steps(drawn=False, reduction="mean"):
-            slopes = _gradients([step.loss], list(weights.values()), again=True)
+        every = [weight for weight in self._model.weights.values() if weight.numel() > 1]
+        for step in self._steps(probe=False, reduction="mean"):
+            slopes = _gradients([step.scalar], every, again=True)
             square = torch.stack([(slope * slope.detach()).sum() for slope in slopes]).sum()
             changes = _gradients([square], list(weights.values()))
             samples = length_of(step.batch)
             yield samples, _each(weights, changes, torch.mul, samples)
 
     def _curvatures(self) -> Iterator[tuple[int, dict[str, Tensor]]]:
-        """Squared gradients of samples with drawn labels are the diagonal of the Gauss-Newton matrix in expectation.
+        """Squared gradients of a probe are the diagonal of the Gauss-Newton matrix in expectation.
 
-        The gradients of a batch's samples are added up with random signs before they are squared, which in expectation
-        gives the sum of their squares: one backward pass per batch, not one per sample.
+        The signs of a probe differ from sample to sample, so the square of a batch's gradient is in expectation the
+        sum of the squares of its samples': one backward pass per batch, not one per sample.
         """
         weights = self._weights()
-        generator = torch.Generator().manual_seed(self._seed)
-        for step in self._steps(drawn=True, reduction="sum"):
-            samples = length_of(step.batch)
-            outputs = [value for value in step.outputs.values() if value.requires_grad]
-            signs = torch.randint(0, 2, (samples,), generator=generator) * 2 - 1
-            slopes = [_signed(slope, signs) for slope in _gradients([step.loss], outputs)]
-            slopes = _gradients(outputs, list(weights.values()), slopes)
-            yield samples, _each(weights, slopes, lambda weight, slope: (weight * slope).square())
+        for step in self._steps(probe=True, reduction="sum"):
+            slopes = _gradients([step.scalar], list(weights.values()))
+            yield length_of(step.batch), _each(weights, slopes, lambda weight, slope: (weight * slope).square())
 
     def _synaptic_flow(self) -> AxisSums:
         """Tanaka et al. take the absolute values of everything stored, running statistics included."""
@@ -325,38 +363,31 @@ def _finite(value: Tensor) -> Tensor:
     return torch.nan_to_num(value) if isinstance(value, Tensor) and value.is_floating_point() else value
 
 
-def _signed(slope: Tensor, signs: Tensor) -> Tensor:
-    """Rows of a sample multiplied by its sign; the samples are the outermost part of the first axis."""
-    if not slope.ndim or len(slope) % len(signs):
-        return slope
-    rows = signs.to(slope).repeat_interleave(len(slope) // len(signs))
-    return slope * rows.reshape(-1, *[1] * (slope.ndim - 1))
-
-
 @contextlib.contextmanager
-def _reads_apart(analysis: Analysis) -> Iterator[dict[SitePlace, list[str]]]:
-    """Give everyone that reads a place a value of its own: by place the names, for the length of a block.
+def _reads_apart(analysis: Analysis) -> Iterator[list[_Copy]]:
+    """Give everyone that reads a place a value of its own, for the length of a block.
 
     It comes from a Transpose that changes nothing, which is a tensor of its own in torch; an Identity is not.
     """
     graph = analysis.model.graph
-    names: dict[SitePlace, list[str]] = {}
+    copies: list[_Copy] = []
     undo: list[Callable[[], object]] = []
-    for place, uses in find_sites(analysis).items():
+    for place, reads in find_sites(analysis).items():
         if not analysis.shapes.dtypes[place.value].is_floating_point():
             continue
-        for node, slot in uses:
+        for read in reads:
+            node, slot = read.node, read.slot
             value = node.inputs[slot]
             order = ir.AttrInt64s("perm", range(len(analysis.shapes.shapes[place.value])))
             copy = ir.Node("", "Transpose", [value], [order])
             copy.outputs[0].name = name = f"{place.value}:read by {node.outputs[0].name}:{slot}"
             graph.insert_before(node, copy)
             node.replace_input_with(slot, copy.outputs[0])
-            names.setdefault(place, []).append(name)
+            copies.append(_Copy(name, place, read))
             undo.append(lambda node=node, slot=slot, value=value: node.replace_input_with(slot, value))  # type: ignore[misc]
             undo.append(lambda copy=copy: graph.remove(copy, safe=True))  # type: ignore[misc]
     try:
-        yield names
+        yield copies
     finally:
         for step in undo:
             step()

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import onnx_ir as ir
 
 from onnxprune.analysis.groups import Analysis
-from onnxprune.dims import Dim, atoms
+from onnxprune.dims import Atom, Dim, atoms
 from onnxprune.model.signature import ports_of
 from onnxprune.ops.base import Contraction
 
@@ -28,17 +28,32 @@ class SitePlace:
     zero: float = 0.0
 
 
-def find_sites(analysis: Analysis) -> dict[SitePlace, list[tuple[ir.Node, int]]]:
+@dataclass(frozen=True)
+class SiteRead:
+    """A node that reads a place at input `slot`, and what of the place's dimension it sums over."""
+
+    node: ir.Node
+    slot: int
+    summed: Dim
+
+    def sums(self, atom: Atom) -> bool:
+        """Does it sum over the units of an atom?"""
+        return atom in set(atoms(self.summed))
+
+
+def find_sites(analysis: Analysis) -> dict[SitePlace, list[SiteRead]]:
     """The activations that sums over prunable units read, each axis once, in topological order; who reads them where.
 
     Values inside the bodies of control flow are left out.
     """
     places: dict[tuple[str, int], SitePlace] = {}
-    found: dict[SitePlace, list[tuple[ir.Node, int]]] = {}
+    found: dict[SitePlace, list[SiteRead]] = {}
     for name, contraction in _contractions(analysis):
         slot, axis = contraction.operand
         place = SitePlace(name, axis, analysis.dims[name][axis], _sample_axis(analysis, name), _zero(contraction))
-        found.setdefault(places.setdefault((name, axis), place), []).append((contraction.node, slot))
+        found.setdefault(places.setdefault((name, axis), place), []).append(
+            SiteRead(contraction.node, slot, contraction.summed)
+        )
     return found
 
 
@@ -46,11 +61,10 @@ def _contractions(analysis: Analysis) -> Iterator[tuple[str, Contraction]]:
     """The sums over prunable units of an activation, with its name."""
     prunable = {group.atom for group in analysis.groups}
     for contraction in analysis.findings.contractions:
-        slot, axis = contraction.operand
-        value = contraction.node.inputs[slot]
+        value = contraction.node.inputs[contraction.operand[0]]
         if value is None or contraction.node.graph is not analysis.model.graph:
             continue
-        if value.name in analysis.activations and prunable.intersection(atoms(analysis.dims[value.name][axis])):
+        if value.name in analysis.activations and prunable.intersection(atoms(contraction.summed)):
             yield value.name or "", contraction
 
 

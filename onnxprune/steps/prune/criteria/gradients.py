@@ -36,9 +36,9 @@ def taylor1(group: Group, context: ScoringContext) -> Scores:
     """Mean over samples of the absolute change of the loss, to first order.
 
     |sum of activation * gradient| over everything that reads the unit. Molchanov et al. 2019 square the same quantity;
-    `fisher` is its mean square.
+    `empirical-fisher` is half its mean square.
     """
-    found = context.gradients.contributions(group, drawn=False)
+    found = context.gradients.contributions(group)
     return weight_sizes(group, context) if found is None else found.sizes / found.samples
 
 
@@ -54,11 +54,43 @@ def taylor2(group: Group, context: ScoringContext) -> Scores:
     """Mean over samples of the absolute change of the loss, to second order.
 
     |h / 2 - d| with the derivative d of a sample's loss by the unit's gate and the second derivative h of the
-    Gauss-Newton matrix, of the unit alone. For h stands the squared derivative at a label drawn from the model's
-    predictions, which it is in expectation.
+    Gauss-Newton matrix, of the unit alone. h is estimated as for `fisher` and averaged over all samples before the
+    absolute value is taken: that of a noisy number is too high.
     """
     found = context.gradients.changes(group)
     return weight_sizes(group, context) if found is None else found.sizes / found.samples
+
+
+@criterion(
+    "taylor-weights",
+    needs=("gradients",),
+    cost=_ONE_PASS,
+    source='Molchanov et al. 2019, "Importance Estimation for Neural Network Pruning", equation 8',
+    comparable=True,
+)
+def taylor_weights(group: Group, context: ScoringContext) -> Scores:
+    """Sum of (weight * gradient)^2 over the weights of a unit, the mean over batches.
+
+    The gradient is that of a batch's mean loss, so the score depends on the batch size.
+    """
+    return _sum(group, context, context.gradients.squared_sensitivity())
+
+
+@criterion(
+    "taylor-group",
+    needs=("gradients",),
+    cost=_ONE_PASS,
+    source='Molchanov et al. 2019, "Importance Estimation for Neural Network Pruning", section 3.2, as the square of '
+    "the sum over all weights that go",
+    comparable=True,
+)
+def taylor_group(group: Group, context: ScoringContext) -> Scores:
+    """Squared sum of weight * gradient over the weights of a unit, the mean over batches.
+
+    As `taylor-weights`, with the weights counted together: what they do to the loss may cancel.
+    """
+    found = context.gradients.sums(group)
+    return weight_sizes(group, context) if found is None else found.squares / found.samples
 
 
 @criterion(
@@ -72,9 +104,27 @@ def taylor2(group: Group, context: ScoringContext) -> Scores:
 def fisher(group: Group, context: ScoringContext) -> Scores:
     """Half the mean squared derivative of a sample's loss by the unit's gate: the diagonal of the Fisher information.
 
-    It is the true Fisher information: labels are drawn from the model's predictions even where the data has some.
+    It is the true Fisher information, the expectation over the model's predictions, and never looks at labels;
+    `empirical-fisher` does. It is estimated with one random probe for each sample: without bias. On 256
+    samples of the digits networks the ranks of two seeds correlate by .6 to 1.0 within a group.
     """
-    found = context.gradients.contributions(group, drawn=True)
+    found = context.gradients.probes(group)
+    return weight_sizes(group, context) if found is None else found.squares / (2 * found.samples)
+
+
+@criterion(
+    "empirical-fisher",
+    needs=("gradients", "labels"),
+    cost=_ONE_PASS,
+    source='Theis et al. 2018, "Faster Gaze Prediction with Dense Networks and Fisher Pruning", section 2, equation 9',
+    comparable=True,
+)
+def empirical_fisher(group: Group, context: ScoringContext) -> Scores:
+    """Half the mean squared derivative of a sample's loss by the unit's gate, at the labels of the data.
+
+    As Theis et al. compute it. It has no noise of its own, but is small where the model is right and sure.
+    """
+    found = context.gradients.contributions(group)
     return weight_sizes(group, context) if found is None else found.squares / (2 * found.samples)
 
 
@@ -104,7 +154,8 @@ def grasp(group: Group, context: ScoringContext) -> Scores:
     """Sum of weight * (Hessian * gradient) over the weights of a unit: how much of the gradient flow rests on it.
 
     The published score with its sign turned, since that removes the highest. It may be negative. Meant for networks
-    before training; after it the gradient that is preserved is small and its direction chance.
+    before training; after it the gradient that is preserved is small and its direction chance. The gradient is that of
+    all weights, those included that nothing can be pruned of.
     """
     return _sum(group, context, context.gradients.gradient_flow())
 
@@ -137,8 +188,9 @@ def obd(group: Group, context: ScoringContext) -> Scores:
     """Sum of h * weight^2 / 2 over the weights of a unit, with the diagonal h of the Hessian.
 
     As Le Cun et al. take it: off-diagonal entries are left out, also between the weights of one unit, and h is that of
-    the Gauss-Newton matrix, so never negative (for ReLU networks they are the same). It is estimated from gradients at
-    labels drawn from the model's predictions: without bias, with some noise.
+    the Gauss-Newton matrix, so never negative (for ReLU networks they are the same). It is estimated with one random
+    probe for each batch: without bias, but on 256 samples of the digits network the ranks of two seeds correlate by .4
+    to .6 only; take more and smaller batches where it matters.
     """
     return _sum(group, context, context.gradients.curvature()) / 2
 
