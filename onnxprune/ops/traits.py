@@ -34,6 +34,13 @@ _LOOK_UPS: dict[Key, list[tuple[int, int]]] = {
     (MICROSOFT, "EmbedLayerNormalization"): [(0, 2), (1, 4)],
 }
 _STATES: dict[Key, tuple[int, ...]] = {("", "LSTM"): (5, 6), ("", "GRU"): (5,), ("", "RNN"): (5,)}
+_ONE_PER_UNIT: dict[Key, tuple[int, ...]] = {
+    ("", "Add"): (0, 1),
+    ("", "LSTM"): (3, 7),
+    ("", "GRU"): (3,),
+    ("", "RNN"): (3,),
+    (MICROSOFT, "DynamicQuantizeLSTM"): (3, 7),
+}
 _PARAMETERS = _keys("Conv", "ConvTranspose", "Gemm")
 _TURNED = _keys("MatMul")
 
@@ -117,6 +124,12 @@ def is_parameter(value: ir.Value) -> bool:
 def runs_on_statistics(node: ir.Node) -> bool:
     """Has it running statistics, and are they what it normalizes with?"""
     return bool(statistics(node)) and not attribute(node, "training_mode", 0)
+
+
+def is_one_per_unit(value: ir.Value) -> bool:
+    """Is a weight added to units, or multiplied with them one by one, whatever its axes: a bias, a peephole?"""
+    uses = list(value.uses())
+    return bool(uses) and all(slot in _ONE_PER_UNIT.get(key_of(node), ()) for node, slot in uses)
 
 
 def is_merged(node: ir.Node) -> bool:

@@ -20,8 +20,9 @@ from onnxprune.data.base import Batch, Data
 from onnxprune.errors import MissingExtraError, UsageError
 from onnxprune.pipeline.run import inspect
 from onnxprune.runtime.torch.losses import make_loss
-from onnxprune.steps.prune.criteria.base import Scores, criteria
-from onnxprune.steps.prune.score import score_model
+from onnxprune.steps.base import Context
+from onnxprune.steps.prune.criteria.base import Scores, ScoringContext, WeightReader, criteria, weight_sizes
+from onnxprune.steps.prune.score import score_model, score_units
 from tests.conftest import Build
 from tests.criteria.test_activations import SIZES, Array, inputs, only_scores
 
@@ -496,6 +497,27 @@ def test_units_that_are_never_read_score_finite(build: Build, name: str) -> None
     for values in score_model(analysis, analysis.groups, name, data).values():
         assert np.isfinite(values).all()
         assert np.ptp(values) > 0
+
+
+def test_groups_that_are_never_read_are_said_and_share_the_scale_of_the_others(build: Build) -> None:
+    """Sizes of weights beside changes of a loss: a global ranking would never cut them."""
+    path = build(FUSED, opsets={"com.microsoft": 1})
+    analysis = inspect(path)
+    x = np.random.default_rng(0).standard_normal((6, 5, 6)).astype(np.float32)
+    context = Context(data=Data("made up", False, lambda: iter([Batch({"x": x})])))
+    found = score_units(context, analysis, analysis.groups, "taylor1")
+    assert 0 < len(found.unseen) < len(analysis.groups)
+    seen = np.concatenate([values for name, values in found.scores.items() if name not in found.unseen])
+    scoring = ScoringContext(analysis, WeightReader(analysis))
+    for group in analysis.groups:
+        if group.id in found.unseen:
+            sizes = weight_sizes(group, scoring)
+            np.testing.assert_allclose(found.scores[group.id], sizes / sizes.mean() * seen.mean(), rtol=1e-6)
+    alone = score_units(context, analysis, [g for g in analysis.groups if g.id in found.unseen], "taylor1")
+    for name, values in alone.scores.items():
+        np.testing.assert_allclose(values, found.scores[name], rtol=1e-6)
+    (remark,) = found.remarks("taylor1")
+    assert remark.startswith(f"criterion 'taylor1' cannot see {found.unseen[0]}")
 
 
 def test_the_model_is_left_as_it_was(build: Build) -> None:

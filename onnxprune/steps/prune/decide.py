@@ -32,7 +32,7 @@ from onnxprune.steps.prune.budget_search import decide_aligned, never_slower
 from onnxprune.steps.prune.candidates import Candidates
 from onnxprune.steps.prune.options import PruneOptions
 from onnxprune.steps.prune.planner import NOTHING, planner
-from onnxprune.steps.prune.score import score_with
+from onnxprune.steps.prune.score import score_units
 from onnxprune.steps.prune.sensitivity import measure_sensitivity as measure_sensitivity
 from onnxprune.steps.prune.targets import Outcome
 from onnxprune.steps.recover.methods import added_biases
@@ -110,7 +110,8 @@ def decide(state: State, groups: Sequence[Group], options: PruneOptions, context
     now = state.now(groups)
     context.progress("scoring")
     criterion = options.scored_by(data=context.samples is not None)
-    scores = score_with(context, state.analysis, list(now.values()), criterion)
+    scored = score_units(context, state.analysis, list(now.values()), criterion)
+    scores = scored.scores
     problem = _Problem(state, groups, now, {name: scores[group.id] for name, group in now.items()}, candidates)
     on_the_way = _on_the_way(options, context.loop, problem)
     try:
@@ -121,6 +122,7 @@ def decide(state: State, groups: Sequence[Group], options: PruneOptions, context
         outcome = _outcome(problem, options, context, comparable=criterion.comparable)
     if any(target.kind == "drop" for target in on_the_way.targets):
         outcome = replace(outcome, remarks=(*outcome.remarks, *candidates.notes))
+    outcome = replace(outcome, remarks=(*outcome.remarks, *scored.remarks(criterion.name)))
     left = _masks(problem)(outcome.lost)
     return Decision(left, outcome, problem.scores, problem.removed, candidates.known(left))
 

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
+
+import numpy as np
 
 from onnxprune.analysis.groups import Analysis, Group
 from onnxprune.data.base import Data
@@ -23,10 +26,40 @@ def check_data(criterion: Criterion, data: Data | None) -> None:
         raise UsageError(f"criterion '{criterion.name}' needs labels, and {data.source} has none: give --labels")
 
 
+@dataclass(frozen=True)
+class UnitScores:
+    """What a criterion says of some groups.
+
+    Attributes:
+        scores: per group id float64, shape [units]; the higher, the more a unit matters.
+        unseen: ids of the groups among them that the criterion cannot see, scored by the size of their weights.
+    """
+
+    scores: dict[str, Scores]
+    unseen: tuple[str, ...] = ()
+
+    def remarks(self, criterion: str) -> tuple[str, ...]:
+        """What a person should know, in a line."""
+        if not self.unseen:
+            return ()
+        named = ", ".join(self.unseen[:3]) + (f" and {len(self.unseen) - 3} more" if len(self.unseen) > 3 else "")
+        return (f"criterion '{criterion}' cannot see {named}: scored by the size of the weights",)
+
+
 def score_with(
     context: Context, analysis: Analysis, groups: Sequence[Group], criterion: str | Criterion
 ) -> dict[str, Scores]:
-    """Score the units of groups: per group id float64, shape [units]; the higher, the more a unit matters.
+    """The scores of `score_units`."""
+    return score_units(context, analysis, groups, criterion).scores
+
+
+def score_units(
+    context: Context, analysis: Analysis, groups: Sequence[Group], criterion: str | Criterion
+) -> UnitScores:
+    """Score the units of groups.
+
+    Groups that the criterion cannot see are scored by the size of their weights. Where scores are comparable between
+    groups, those get the mean that all units have which it sees.
 
     Args:
         context: data for criteria on activations or gradients, providers, loss, device and seed.
@@ -42,7 +75,15 @@ def score_with(
     if context.samples is not None and found.needs_data:
         observed = Activations(analysis, context.samples, providers=context.execution, progress=context.progress)
     scoring = ScoringContext(analysis, WeightReader(analysis), context.seed, observed, context.loss, context.device)
-    return {group.id: found(group, scoring) for group in groups}
+    scores = {group.id: found(group, scoring) for group in groups}
+    unseen = tuple(group.id for group in groups if group.id in scoring.unseen)
+    if unseen and found.comparable:
+        every = {**{group.id: found(group, scoring) for group in analysis.groups if group.id not in scores}, **scores}
+        seen = [values for name, values in every.items() if name not in scoring.unseen]
+        mean = float(np.abs(np.concatenate(seen)).mean()) if seen else 1.0
+        for name in unseen:
+            scores[name] = scores[name] * (mean / (float(scores[name].mean()) or 1.0))
+    return UnitScores(scores, unseen)
 
 
 def score_model(

@@ -12,7 +12,7 @@ import numpy as np
 
 from onnxprune.analysis.groups import Group
 from onnxprune.statistics.accumulators import Covariance, units
-from onnxprune.steps.prune.criteria.base import Scores, ScoringContext, criterion, one_by_one, weight_sizes
+from onnxprune.steps.prune.criteria.base import Scores, ScoringContext, by_size, criterion, one_by_one
 
 _COST = "one pass over the data, units squared times values; memory of units squared per group"
 
@@ -53,7 +53,7 @@ def _redundancy(group: Group, context: ScoringContext, products: Callable[[Covar
     found = context.activations.per_group("covariances", lambda each, place: Covariance(units(place, each.atom)))
     places = context.activations.places(group)
     if not places:
-        return weight_sizes(group, context)
+        return by_size(group, context)
     total = np.zeros((group.units, group.units))
     for place in places:
         here = products(found[group.id, place])

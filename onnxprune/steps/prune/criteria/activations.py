@@ -15,7 +15,7 @@ from onnxprune.analysis.layers import Layer, read
 from onnxprune.dims import atoms, project
 from onnxprune.statistics.accumulators import Histogram, Ranks, Summary, axis_columns, layer_rows, pooled_by_sample
 from onnxprune.statistics.sites import SitePlace
-from onnxprune.steps.prune.criteria.base import Scores, ScoringContext, criterion, weight_sizes
+from onnxprune.steps.prune.criteria.base import Scores, ScoringContext, by_size, criterion
 
 _ONE_PASS = "one pass over the data"
 _BINS = 32
@@ -25,7 +25,7 @@ def _over_places(group: Group, context: ScoringContext, score: Callable[[SitePla
     """The mean of what the places of a group give its units; the sizes of its weights where there is none."""
     places = context.activations.places(group)
     if not places:
-        return weight_sizes(group, context)
+        return by_size(group, context)
     mean: Scores = np.mean([score(place) for place in places], axis=0)
     return np.nan_to_num(mean)
 

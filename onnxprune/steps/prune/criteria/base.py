@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from math import prod
 from typing import TYPE_CHECKING, Any
@@ -21,7 +21,7 @@ from onnxprune.dims import Atom, units_of
 from onnxprune.errors import MissingExtraError, UsageError
 from onnxprune.model.weights import reading
 from onnxprune.ops.dequantize import entries_each, is_scale, real_weights
-from onnxprune.ops.traits import is_parameter
+from onnxprune.ops.traits import is_one_per_unit, is_parameter
 from onnxprune.statistics.activations import Activations
 from onnxprune.support.registry import Registry, summary
 
@@ -80,11 +80,17 @@ class WeightReader:
     def filters(self, group: Group) -> list[Occurrence]:
         """The weights that make the units: those whose axis comes out of an operator, of two axes or more.
 
-        Biases and normalizations, one number per unit, are left out: they would weigh nothing beside the filters, or
-        everything beside small ones. A group that no such weight makes has those that read it, else all it has.
+        Biases (of both directions of an LSTM too) and normalizations, one number per unit, are left out: they would
+        weigh nothing beside the filters, or everything beside small ones. A group that no such weight makes has those
+        that read it, else all it has.
         """
         weights = self.parameters(group)
-        matrices = [place for place in weights if sum(size > 1 for size in self._shape(place.tensor)) > 1]
+        matrices = [
+            place
+            for place in weights
+            if sum(size > 1 for size in self._shape(place.tensor)) > 1
+            and not is_one_per_unit(self._initializers[place.tensor])
+        ]
         made = [place for place in matrices if (place.tensor, place.axis) in self._producing]
         return made or matrices or weights
 
@@ -173,6 +179,7 @@ class ScoringContext:
         observed: the model on calibration data, where some was given.
         loss: what gradients are taken of, see `runtime.torch_loss.make_loss`.
         device: where torch computes.
+        unseen: ids of the groups that the criterion could not see, so that `by_size` scored them.
     """
 
     analysis: Analysis
@@ -181,6 +188,7 @@ class ScoringContext:
     observed: Activations | None = None
     loss: str = "auto"
     device: str = "cpu"
+    unseen: set[str] = field(default_factory=set)
 
     @property
     def activations(self) -> Activations:
@@ -295,8 +303,17 @@ def one_by_one(similar: Scores, sizes: Scores) -> Scores:
     return result
 
 
+def by_size(group: Group, context: ScoringContext) -> Scores:
+    """What a criterion on data scores a group by that it cannot see: `weight_sizes`, with a note in `unseen`.
+
+    Where scores of different groups are on one scale these are brought to it afterwards.
+    """
+    context.unseen.add(group.id)
+    return weight_sizes(group, context)
+
+
 def weight_sizes(group: Group, context: ScoringContext) -> Scores:
-    """Root of the summed squares of a unit's weights: what criteria on data score a group by that no data reaches."""
+    """Root of the summed squares of a unit's weights."""
     weights = context.weights
     total = sum_owned(group, lambda tensor, axes: weights.axis_sums(tensor, axes, 2), weights.parameters(group))
     return np.sqrt(np.nan_to_num(total, posinf=np.finfo(np.float64).max))

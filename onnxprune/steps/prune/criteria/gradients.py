@@ -16,7 +16,7 @@ import numpy as np
 
 from onnxprune.analysis.groups import Group
 from onnxprune.analysis.owned import sum_owned
-from onnxprune.steps.prune.criteria.base import Scores, ScoringContext, criterion, weight_sizes
+from onnxprune.steps.prune.criteria.base import Scores, ScoringContext, by_size, criterion
 
 if TYPE_CHECKING:
     from onnxprune.statistics.gradients import AxisSums
@@ -39,7 +39,7 @@ def taylor1(group: Group, context: ScoringContext) -> Scores:
     `empirical-fisher` is half its mean square.
     """
     found = context.gradients.contributions(group)
-    return weight_sizes(group, context) if found is None else found.sizes / found.samples
+    return by_size(group, context) if found is None else found.sizes / found.samples
 
 
 @criterion(
@@ -58,7 +58,7 @@ def taylor2(group: Group, context: ScoringContext) -> Scores:
     absolute value is taken: that of a noisy number is too high.
     """
     found = context.gradients.changes(group)
-    return weight_sizes(group, context) if found is None else found.sizes / found.samples
+    return by_size(group, context) if found is None else found.sizes / found.samples
 
 
 @criterion(
@@ -90,7 +90,7 @@ def taylor_group(group: Group, context: ScoringContext) -> Scores:
     As `taylor-weights`, with the weights counted together: what they do to the loss may cancel.
     """
     found = context.gradients.sums(group)
-    return weight_sizes(group, context) if found is None else found.squares / found.samples
+    return by_size(group, context) if found is None else found.squares / found.samples
 
 
 @criterion(
@@ -109,7 +109,7 @@ def fisher(group: Group, context: ScoringContext) -> Scores:
     samples of the digits networks the ranks of two seeds correlate by .6 to 1.0 within a group.
     """
     found = context.gradients.probes(group)
-    return weight_sizes(group, context) if found is None else found.squares / (2 * found.samples)
+    return by_size(group, context) if found is None else found.squares / (2 * found.samples)
 
 
 @criterion(
@@ -125,7 +125,7 @@ def empirical_fisher(group: Group, context: ScoringContext) -> Scores:
     As Theis et al. compute it. It has no noise of its own, but is small where the model is right and sure.
     """
     found = context.gradients.contributions(group)
-    return weight_sizes(group, context) if found is None else found.squares / (2 * found.samples)
+    return by_size(group, context) if found is None else found.squares / (2 * found.samples)
 
 
 @criterion(
@@ -199,5 +199,5 @@ def _sum(group: Group, context: ScoringContext, sums: AxisSums) -> Scores:
     """Of a score per weight, over all weights that belong to a unit; their sizes where none can be differentiated."""
     places = [place for place in group.occurrences if (place.tensor, (place.axis,)) in sums]
     if not places:
-        return weight_sizes(group, context)
+        return by_size(group, context)
     return np.nan_to_num(sum_owned(group, lambda tensor, axes: sums[tensor, axes], places))

@@ -7,7 +7,7 @@ import numpy as np
 from onnxprune.analysis.groups import Group
 from onnxprune.errors import UsageError
 from onnxprune.statistics.accumulators import Classes, pooled_by_sample
-from onnxprune.steps.prune.criteria.base import Scores, ScoringContext, criterion, weight_sizes
+from onnxprune.steps.prune.criteria.base import Scores, ScoringContext, by_size, criterion
 
 
 @criterion(
@@ -26,7 +26,7 @@ def lda(group: Group, context: ScoringContext) -> Scores:
     """
     places = context.activations.places(group)
     if not places:
-        return weight_sizes(group, context)
+        return by_size(group, context)
     _check_labels(context)
     found = context.activations.per_group("classes", lambda each, place: Classes(pooled_by_sample(place, each.atom)))
     shares = []

@@ -1,10 +1,11 @@
 """Criteria on weights alone: the size of a unit's filter, or of everything that belongs to the unit.
 
-`l1` and `l2` look at the filter that makes a unit, as their papers do. The others but `entropy` look at all that would
-go with the unit: the filter, the columns that read it, its bias, its normalization's scale and shift. Tensors differ in
-size and in the scale of their entries, so the aggregate is a mean over entries, not over tensors: every parameter
-counts once. Running means and variances are no parameters. The two rank differently: at the same cut of the networks in
-benchmarks/results/criteria.md, `group-l2` leaves 5.9 points more of accuracy than `l2`, so it is the default.
+`l1` and `l2` look at the filter that makes a unit, as their papers do; so do `entropy` and `information`. The others
+look at all that would go with the unit: the filter, the columns that read it, its bias, its normalization's scale and
+shift. Tensors differ in size and in the scale of their entries, so the aggregate is a mean over entries, not over
+tensors: every parameter counts once. Running means and variances are no parameters. The two rank differently: at the
+same cut of the networks in benchmarks/results/criteria.md, `group-l2` leaves 5.9 points more of accuracy than `l2`, so
+it is the default.
 """
 
 from __future__ import annotations
@@ -92,7 +93,9 @@ def lamp(group: Group, context: ScoringContext) -> Scores:
     """Squared weights of a unit over those of all units of its group that are at least as large.
 
     Within a group it ranks as l2. Between groups it says how much of what would be left goes, so a global ranking takes
-    it as it is; the largest unit of every group has 1. Lee et al. score single weights, we score units.
+    it as it is; the largest unit of every group has 1. Lee et al. score single weights, we score units. Where
+    units are equal, Lee et al. let the order of sorting decide; here each is rated against all of them, so that equal
+    units have equal scores (four of them a quarter each, where nothing is larger).
     """
     squares = _power_mean(group, context, 2)
     squares /= squares.max() or 1.0
@@ -139,13 +142,28 @@ def _scales(analysis: Analysis) -> dict[tuple[str, int], tuple[Group, Occurrence
 @criterion(
     "entropy",
     cost=_TWO_READS,
-    source='Tang et al. 2023, "Filter Pruning based on Information Capacity and Independence", section on capacity',
+    source='He and Xiao 2023, "Structured Pruning for Deep Convolutional Neural Networks: A Survey", section on '
+    "information entropy",
 )
 def entropy(group: Group, context: ScoringContext) -> Scores:
-    """Entropy of the distribution of a unit's filter weights, in nats.
+    """Highest possible entropy minus that of a unit's filter weights: unpredictable filters go, predictable ones stay.
 
-    The histogram has 32 bins over the range of each weight tensor, the same for all units, so that a filter with
-    weights close to each other has little entropy. Where several weights make a unit, their histograms are added.
+    The opposite of `information`, with the same histogram; in [0, log 32].
+    """
+    return np.asarray(np.log(_BINS) - information(group, context))
+
+
+@criterion(
+    "information",
+    cost=_TWO_READS,
+    source='Tang et al. 2023, "Filter Pruning based on Information Capacity and Independence", section on capacity',
+)
+def information(group: Group, context: ScoringContext) -> Scores:
+    """Entropy of the distribution of a unit's filter weights, in nats: a filter of little information is redundant.
+
+    `entropy` is the opposite view. The histogram has 32 bins over the range of each weight tensor, the same for all
+    units, so that a filter with weights close to each other has little entropy. Where several weights make a unit,
+    their histograms are added.
     """
     counts = np.zeros((group.units, _BINS))
     offsets = _BINS * np.arange(group.units)[:, None]
