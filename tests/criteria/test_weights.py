@@ -169,7 +169,7 @@ def test_indices_do_not_count(build: Build) -> None:
     """)
     w = weights(path)
     found = score(path, "group-l1")
-    expected = [mean_absolute([w["w"][:, i], w["v"][(i + 4) % 8]]) for i in range(8)]
+    expected = [mean_absolute([w["w"][:, (i + 4) % 8], w["v"][i]]) for i in range(8)]
     np.testing.assert_allclose(found["w"], expected, rtol=1e-6)
 
 
