@@ -24,6 +24,8 @@ Vector = npt.NDArray[np.float64]
 
 # What is added to the diagonal of the kernel, as a share of its mean.
 _RIDGE = 1e-3
+# The cosine from which on two units are taken for multiples of each other: what float32 leaves of one.
+_SAME = 1 - 1e-10
 
 
 @recovery("fold", on_data=False)
@@ -38,7 +40,8 @@ class FoldUnits:
     front saw white noise: then the product of two units has the mean |v||v'| (sin t + (pi - t) cos t) / 2 pi, where
     v and v' are their weights with bias and t is the angle between those (Cho & Saul 2009, "Kernel Methods for Deep
     Learning", equation 6). With one k per r this is the merging of Chen et al. 2023, "Going Beyond Neural Network
-    Feature Similarity" (IFM); with all of them it is nearer. What comes out is weaker than it was, so every output
+    Feature Similarity" (IFM); with all of them it is nearer. A unit that gives a multiple of another's output is taken
+    over by that one, exactly. What comes out is weaker than it was, so every output
     is scaled to the mean square that it had (Jordan et al. 2023, "REPAIR", by the same model instead of data).
     Behind a BatchNormalization the statistics in the file give each unit its true spread.
 
@@ -104,6 +107,9 @@ class _Reader:
         stay, go = np.flatnonzero(keep), np.flatnonzero(~keep)
         system = kernel[np.ix_(stay, stay)] + _RIDGE * np.trace(kernel) / len(kernel) * np.eye(len(stay))
         coefficients = np.linalg.solve(system, kernel[np.ix_(stay, go)])
+        copies, originals, factors = _multiples(self.maker, stay, go)
+        coefficients[:, copies] = 0.0
+        coefficients[originals, copies] = factors
         weights = matrix[0, self.members]
         folded = weights[stay] + np.einsum("sg,gfo->sfo", coefficients, weights[go])
         before, after = self._power(kernel, weights), self._power(kernel[np.ix_(stay, stay)], folded)
@@ -159,6 +165,21 @@ def _vectors(layer: Layer) -> Matrix:
         length = np.linalg.norm(weights, axis=1)
         weights = weights * (np.abs(spread) / np.maximum(length, 1e-30))[:, None]
     return np.hstack([weights, bias[:, None]])
+
+
+def _multiples(
+    layer: Layer, stay: npt.NDArray[np.intp], go: npt.NDArray[np.intp]
+) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.intp], Vector]:
+    """Which of the units that go give a positive multiple of one that stays, which one's, and the factor: exact."""
+    weights = matrix_of(layer)[0].T
+    vectors = np.hstack([weights, bias_of(layer, len(weights))[:, None]])
+    length = np.maximum(np.linalg.norm(vectors, axis=1), 1e-30)
+    units = vectors / length[:, None]
+    cosine = units[go] @ units[stay].T
+    nearest = cosine.argmax(axis=1)
+    copies = np.flatnonzero(cosine[np.arange(len(go)), nearest] > _SAME)
+    originals = nearest[copies]
+    return copies, originals, length[go[copies]] / length[stay[originals]]
 
 
 def _kernel(vectors: Matrix, *, rectified: bool) -> Matrix:
