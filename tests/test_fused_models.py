@@ -173,8 +173,11 @@ def test_hand_built(build: Any, kinds: dict[str, int], tmp_path: Path) -> None:
     assert verdict.difference < 1e-4
     assert verdict.effect > 1e-2
     report = compress(path).save(tmp_path / "half.onnx")
-    assert report.after.parameters < 0.6 * report.before.parameters
-    assert 0 < report.after.macs < 0.6 * report.before.macs
+    left = (
+        0.8 if build is four_bits else 0.6
+    )  # its 3 and 2 rows of blocks are nested: half of them rounds down to a third
+    assert report.after.parameters < left * report.before.parameters
+    assert 0 < report.after.macs < left * report.before.macs
 
 
 def _attention(length: int, heads: int, size: int, value_size: int) -> int:

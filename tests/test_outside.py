@@ -196,6 +196,22 @@ def test_a_state_that_is_not_zero_stays(build: Build) -> None:
     assert kinds(found.groups) == [8]
 
 
+def test_padding_to_whole_windows_leaves_the_features_alone(build: Build) -> None:
+    """Swin at any size: how much is padded is computed for one axis and zero for the others."""
+    path = build("""
+        net (float[b, s, 6] x) => (float[b, s2, 5] y)
+        <float[6, 12] w, float[12, 10] u, float[10, 5] v, int64 one = {1}, int64 eight = {8}, int64[2] none2 = {0, 0},
+         int64[1] none = {0}, int64[1] a1 = {1}, int64[4] windows = {0, -1, 8, 12}, int64[3] back = {0, -1, 10}>
+        {
+            h = MatMul(x, w)  sh = Shape(h)  n = Gather(sh, one)  m = Mod(n, eight)  d = Sub(eight, m)
+            k = Mod(d, eight)  k1 = Unsqueeze(k, none)  pads = Concat<axis = 0>(none, none, none2, k1, none)
+            p = Pad(h, pads)  q = Reshape(p, windows)  r = MatMul(q, u)  t = Relu(r)  f = Reshape(t, back)
+            n1 = Unsqueeze(n, none)  c = Slice(f, none, n1, a1)  y = MatMul(c, v)
+        }
+    """)
+    assert kinds(proved(path, {"b": 2, "s": 8}, {"b": 1, "s": 1}, {"b": 3, "s": 13}).groups) == [10, 12]
+
+
 UNSAID = """
     net (float[n, 6, 1, 1] x) => (float[n, 5] y)
     <float[12, 6, 1, 1] w, float[12, 5] v>

@@ -195,6 +195,19 @@ class Op:
             return self._known[given.name or ""]
         return given.const_value.numpy() if given.const_value is not None else None
 
+    def entries(self, i: int) -> list[int | None]:
+        """The numbers in input `i`, a vector, one by one; None for those of a concatenation that vary."""
+        known = self.const(i)
+        if known is not None:
+            return [int(entry) for entry in known.ravel()]
+        maker = self.node.inputs[self._places[i]].producer() if self.has(i) else None  # type: ignore[union-attr]
+        found: list[int | None] = []
+        for piece in maker.inputs if maker is not None and maker.op_type == "Concat" else ():
+            array = self._known.get("" if piece is None else piece.name or "")
+            dims = self.dims_of(piece)
+            found += [None] * (dims[0].size if dims else 0) if array is None else [int(each) for each in array.ravel()]
+        return found
+
     def slot(self, i: int, name: str) -> int | str:
         """Where this opset keeps an argument: input `i`, or the attribute `name` of older opsets."""
         return name if name in self.node.attributes else i

@@ -103,8 +103,11 @@ def pad(op: Op) -> None:
         slot = "paddings"
     pads = op.const(slot)
     if pads is None or (op.has(3) and op.const(3) is None):
-        for dim, padded in zip(x, y, strict=True):
-            if dim.size == padded.size:
+        amounts = op.entries(1) if slot == 1 and not op.has(3) else []
+        for axis, (dim, padded) in enumerate(zip(x, y, strict=True)):
+            if len(amounts) == 2 * len(x) and amounts[axis] == amounts[axis + len(x)] == 0:
+                op.same(dim, padded)
+            elif dim.size == padded.size:
                 op.freeze(dim, "padded by an amount computed at run time")
         return
     given = op.const(3)
