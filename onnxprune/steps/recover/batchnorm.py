@@ -29,6 +29,11 @@ class RecalibrateBatchNorm(LayerwiseRecovery):
     alike (Jordan et al. 2023, "REPAIR"). The original's statistics are those on the same data, so errors of
     a small sample cancel. Layer after layer, each on what the ones in front of it now give. `errors` tells how far
     each layer is off, once it has run.
+
+    A layer whose output is added to a stream gets the mean and the deviation of what the stream still lacks: the
+    original's sum less the stream as it is now. So the sum behind it has the mean of the original, but not in general
+    its deviation: the layer is scaled, not turned towards its target, and the two parts of the sum vary together in
+    another way than they did.
     """
 
     def fit(self) -> LayerFit:

@@ -4,8 +4,8 @@ Some look at units, through the derivative of each sample's loss by a gate on al
 operator (the recurrence of an LSTM, fused attention) have no gate. The others add up what the weights of a unit
 contribute, all that belong to it: what makes it, what reads it, its bias, its normalization.
 
-Without labels they are drawn from the model's own predictions. The mean gradient is zero then, so nothing here rests on
-the mean gradient over all data. A group that nothing reads is scored by the sizes of its weights.
+Without labels they are drawn from the model's own predictions, one for each sample, with the seed: another seed gives
+other scores. The mean gradient is zero then, so nothing here rests on the mean gradient over all data. A group that nothing reads is scored by the sizes of its weights.
 """
 
 from __future__ import annotations
