@@ -3,11 +3,12 @@
     python benchmarks/train.py                                   # all that is not measured yet, and the table
     python benchmarks/train.py --only 'resnet20 *' --seeds 0     # part of it
 
-A model is pruned and recovered as `recovery.py` does it, with 500 training images drawn by the seed, and then trained.
+One call of `compress` prunes, recovers and trains. Criteria and recovery see 500 training images drawn by the seed, or
+all of the digits but those that are kept apart to evaluate on, which nothing is fitted to.
 CIFAR-10: accuracy on all 10,000 test images in ONNX Runtime; augmentation is crop and flip. The same cut of
-torch-pruning trained in plain torch for as many steps stands beside it (`train_peers.py`). Seconds are
-those of the processor, one thread. Every finished measurement is a line of `train.jsonl` beside the table and not
-measured again.
+torch-pruning trained in plain torch for as many steps stands beside it (`train_peers.py`). Seconds are those of the
+processor, one thread, for the whole call. Every finished measurement is a line of `train.jsonl` beside the table and
+not measured again.
 """
 
 from __future__ import annotations
@@ -22,7 +23,8 @@ from typing import Any
 
 import click
 import numpy as np
-from recovery_common import BATCH, CIFAR, IMAGES, ROOT, Cache, Row, accuracy, calibration, data_of, loader, train_pixels
+from recovery_common import BATCH, CIFAR, IMAGES, ROOT, Cache, Row, accuracy, data_of, loader, train_pixels
+from recovery_common import calibration as calibration_images
 from train_table import to_markdown
 
 SEEDS = (0, 1, 2)
@@ -50,12 +52,12 @@ class Task:
 
 
 CIFAR_OPTIONS: dict[str, Any] = {"augment": AUGMENT, "evaluations": 2, "holdout": 0.02}
-FEW: dict[str, Any] = {"augment": AUGMENT, "holdout": 0.1, "evaluations": 5, "epochs": 600.0, "minutes": 14.0}
-DIGITS: dict[str, Any] = {"batch_size": 64, "epochs": 60.0}
+FEW: dict[str, Any] = {"augment": AUGMENT, "holdout": 0.1, "evaluations": 5, "train": 600.0, "minutes": 14.0}
+DIGITS: dict[str, Any] = {"batch_size": 64, "train": 60.0}
 TASKS = (
     Task("resnet20", 2.11, "distilled, 1 epoch", options=CIFAR_OPTIONS),
     Task("resnet20", 2.11, "distilled and labels, 1 epoch", labelled=True, options=CIFAR_OPTIONS),
-    Task("resnet20", 2.11, "distilled, 2 epochs", options={**CIFAR_OPTIONS, "epochs": 2.0}),
+    Task("resnet20", 2.11, "distilled, 2 epochs", options={**CIFAR_OPTIONS, "train": 2.0}),
     Task(
         "resnet20",
         2.11,
@@ -64,28 +66,33 @@ TASKS = (
     ),
     Task("resnet20", 2.11, "distilled, 500 images, 15 minutes", images=IMAGES, options=FEW),
     Task("resnet56", 2.57, "distilled, 1 epoch", options=CIFAR_OPTIONS),
-    Task("digits_transformer", 2.0, "distilled", options=DIGITS),
-    Task("digits_transformer", 2.0, "distilled and labels", labelled=True, options=DIGITS),
-    Task("digits_lstm", 3.0, "distilled", options=DIGITS),
-    Task("digits_resnet", 3.0, "distilled", options=DIGITS),
+    Task("digits_transformer", 2.0, "distilled", 512, options=DIGITS),
+    Task("digits_transformer", 2.0, "distilled and labels", 512, labelled=True, options=DIGITS),
+    Task("digits_lstm", 3.0, "distilled", 512, options=DIGITS),
+    Task("digits_resnet", 3.0, "distilled", 512, options=DIGITS),
 )
 
 
-def pruned(model: str, ratio: float, seed: int, folder: Path) -> tuple[Any, Any, Any]:
-    """The pruned and recovered model, its teacher, and the file of the original."""
-    from onnxprune.model.file import open_model
-    from onnxprune.pipeline import run as pipeline
-    from onnxprune.steps.train.distil import teacher_of
+def pruned(task: Task, seed: int, **training: Any) -> Any:
+    """The result of `compress`: pruned and recovered, and trained where something is said of that."""
+    import onnxprune as op
 
-    path = original(model)
-    data = data_of(calibration(seed, IMAGES)) if model.startswith("resnet") else digits(seed)
-    only = ["heads", "neurons"] if model == "digits_transformer" else []
-    result = pipeline.compress(path, data=data, target=(f"macs={1 / ratio}",), only=only)
-    target = folder / f"{model}.{seed}.onnx"
-    if not target.exists():
-        result.save(target)
-    dense = pipeline.inspect(path)
-    return open_model(target), teacher_of(dense, result.plan.keep(dense)), result.report
+    images = task.model.startswith("resnet")
+    if not images:
+        data, calibration = digits(seed, labelled=task.labelled), None
+    elif training:
+        data, calibration = cifar(task, seed), data_of(calibration_images(seed, IMAGES))
+    else:
+        data, calibration = data_of(calibration_images(seed, IMAGES)), None
+    return op.compress(
+        original(task.model),
+        data=data,
+        calibration=calibration,
+        target=(f"macs={1 / task.ratio}",),
+        only=["heads", "neurons"] if task.model == "digits_transformer" else [],
+        seed=seed,
+        **training,
+    )
 
 
 def original(model: str) -> Path:
@@ -112,7 +119,7 @@ def cifar(task: Task, seed: int) -> Any:
 
     pixels, labels = train_pixels(), loader()["images"]("train", 1)[1]
     if task.images < len(pixels):
-        return data_of(calibration(seed, task.images))
+        return data_of(calibration_images(seed, task.images))
     if task.labelled:
         labels = np.load(CIFAR / "train.npz")["labels"].astype(np.int64)
     normalise: Callable[[Any], Any] = loader()["normalise"]
@@ -127,24 +134,18 @@ def cifar(task: Task, seed: int) -> Any:
 
 def measure(task: Task, seed: int, folder: Path, cache: Cache) -> None:
     """Prune, train, and note the accuracy before and after."""
-    from onnxprune.model.file import save
-    from onnxprune.steps.train.loop import train_model
-    from onnxprune.steps.train.options import TrainOptions
-    from onnxprune.steps.train.setup import Running
-
-    model, teacher, report = pruned(task.model, task.ratio, seed, folder)
-    reached = report.before.macs / report.after.macs
+    target = folder / "model.onnx"
     if not cache.has(task.model, "recovered", task.ratio, seed, IMAGES):
-        found = accuracy_of(task.model, folder / f"{task.model}.{seed}.onnx")
+        report = pruned(task, seed).save(target)
+        found, reached = accuracy_of(task.model, target), report.before.macs / report.after.macs
         cache.add(Row(task.model, "recovered", task.ratio, seed, IMAGES, found, reached))
-    data = cifar(task, seed) if task.model.startswith("resnet") else digits(seed, labelled=task.labelled)
     wall, cpu = time.perf_counter(), time.process_time()
-    trained = train_model(model, data, TrainOptions(**task.options), teacher=teacher, running=Running(seed=seed))
+    result = pruned(task, seed, **{"train": 1.0, **task.options})
     wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
-    target = folder / "trained.onnx"
-    save(trained.model, target)
-    note = f"{trained.steps} steps, best at {trained.best.step}"
-    found = accuracy_of(task.model, target)
+    report = result.save(target)
+    found, reached = accuracy_of(task.model, target), report.before.macs / report.after.macs
+    (training,) = report.trainings
+    note = f"{training['updates']} updates, best at {training['best']['update']}; pruning and recovery included"
     cache.add(Row(task.model, task.method, task.ratio, seed, task.images, found, reached, wall, cpu, note))
 
 
