@@ -5,13 +5,13 @@ from __future__ import annotations
 import onnx_ir as ir
 
 from onnxprune.analysis.groups import Analysis
-from onnxprune.data.index_ranges import SizeOf, index_ranges
-from onnxprune.model.signature import IndexRange
+from onnxprune.data.index_ranges import SizeOf, index_ranges, known_categories
+from onnxprune.model.signature import Values
 
 
-def ranges_of(analysis: Analysis) -> dict[str, IndexRange]:
-    """What each integer input may hold that chooses entries of tables; see `index_ranges`."""
-    return index_ranges(analysis.model, size_of(analysis))
+def values_of(analysis: Analysis) -> Values:
+    """What each input may hold that chooses entries of tables, or is encoded; see `index_ranges`."""
+    return {**known_categories(analysis.model), **index_ranges(analysis.model, size_of(analysis))}
 
 
 def size_of(analysis: Analysis) -> SizeOf:

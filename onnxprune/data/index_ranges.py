@@ -1,13 +1,14 @@
-"""What integer inputs may hold, told from the graph: positions in tables, and values that it compares them with."""
+"""What inputs may hold, told from the graph: positions in tables, categories, values that it compares them with."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import onnx_ir as ir
 
 from onnxprune.model.signature import IndexRange
-from onnxprune.ops.traits import compares, gives_part, positions, repeats, retypes, shift_sign
+from onnxprune.ops.traits import compares, gives_part, known_entries, positions, repeats, retypes, shift_sign
 
 SizeOf = Callable[[ir.Value, int], int | str | None]
 
@@ -39,6 +40,18 @@ def index_ranges(model: ir.Model, size_of: SizeOf = declared_size) -> dict[str, 
         ]
         if ranges:
             found[value.name or ""] = _within_all(ranges)
+    return found
+
+
+def known_categories(model: ir.Model) -> dict[str, tuple[Any, ...]]:
+    """For each input of texts or whole numbers that is encoded: the entries that its first encoder knows."""
+    found: dict[str, tuple[Any, ...]] = {}
+    for value in (each for each in model.graph.inputs if each.dtype is not None):
+        kinds = (entries for node, slot, _ in _readers(value) if slot == 0 and (entries := known_entries(node)))
+        wanted = str if value.dtype == ir.DataType.STRING else int
+        first = next((entries for entries in kinds if isinstance(entries[0], wanted)), None)
+        if first is not None:
+            found[value.name or ""] = tuple(first)
     return found
 
 

@@ -7,8 +7,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from onnxprune.analysis.groups import Analysis
-from onnxprune.analysis.input_values import ranges_of
-from onnxprune.data.base import Data
+from onnxprune.analysis.input_values import values_of
+from onnxprune.data.base import Array, Data
 from onnxprune.data.index_ranges import compared_values
 from onnxprune.model.signature import Feed, IndexRange, Values, ports_of, sizes_of, synthetic_feed
 
@@ -49,7 +49,7 @@ class TrialMaker:
         self._given = given
         self._seed = seed
         self._ports = ports_of(analysis.model)
-        self._values = ranges_of(analysis)
+        self._values = values_of(analysis)
 
     def first(self) -> Iterator[TrialInputs]:
         """What the original is tried on until it runs, the likeliest first."""
@@ -67,11 +67,7 @@ class TrialMaker:
     def others(self, feed: Feed) -> Iterator[TrialInputs]:
         """The same inputs with other sizes of dynamic axes: one, three, and one more than there are."""
         sizes = sizes_of(feed, self._ports)
-        values = {
-            port.name: IndexRange(int(feed[port.name].min()), int(feed[port.name].max()) + 1)
-            for port in self._ports
-            if feed[port.name].dtype.kind in "iu" and feed[port.name].size
-        }
+        values = {name: _held(array) for name, array in feed.items() if array.dtype.kind in "iuO" and array.size}
         batch = self._batch()
         rest = [symbol for symbol in sizes if symbol not in batch]
         changes = [dict.fromkeys(batch, size) for size in (1, 3) if batch]
@@ -120,3 +116,10 @@ class TrialMaker:
             chosen = {name: IndexRange(number, number + 1) for name, number in zip(compared, numbers, strict=True)}
             yield {**self._values, **chosen}
         yield dict.fromkeys((port.name for port in self._ports), _ZEROS)
+
+
+def _held(array: Array) -> IndexRange | tuple[str, ...]:
+    """What is in an array, so that others like it can be made."""
+    if array.dtype.kind == "O":
+        return tuple(dict.fromkeys(array.ravel().tolist()))
+    return IndexRange(int(array.min()), int(array.max()) + 1)

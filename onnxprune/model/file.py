@@ -4,7 +4,8 @@ Weights are memory-mapped on first use, whether they lie in the .onnx file or in
 tensor by tensor, so neither direction holds more than one of them.
 
 What is known of where a model comes from is in its `meta`: `files`, which are never written to, `from_file`, whether
-they are the model as a whole, `bytes`, its size, and `external`, whether its weights lay in a file of their own.
+they are the model as a whole, `bytes`, its size, `external`, whether its weights lay in a file of their own, and
+`notes`, what a person should know of it.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ import onnx_ir as ir
 from onnxprune.errors import ModelError, WrongTypeError
 from onnxprune.model import protobuf as wire
 from onnxprune.model.tensors import check_tensors
+from onnxprune.model.unsupported import TYPES, made_dense, put_back, taken_out
 from onnxprune.model.weights import write_raw
 from onnxprune.support.files import check_target, moved_into_place
 from onnxprune.support.messages import one_line
@@ -133,6 +135,8 @@ def _cloned(given: ir.Model) -> ir.Model:
     except Exception as error:
         raise ModelError(f"{what} is not well formed: {one_line(error)}") from error
     _open_negative_sizes(model)
+    for key in (TYPES, "notes"):
+        model.meta[key] = given.meta.get(key, {} if key == TYPES else [])
     external = given.meta.get("external", bool(files))
     model.meta.update(files=tuple(sorted(files)), from_file=False, bytes=estimated_bytes(model), external=external)
     return model
@@ -155,6 +159,7 @@ def _built(
     what: str,
 ) -> ir.Model:
     """The model of a proto; `weight` makes the tensors whose bytes lie elsewhere, at the offset and length given."""
+    dense, types = made_dense(proto, what), taken_out(proto)
     try:
         model = ir.from_proto(proto)
         for name, (offset, length) in ranges.items():
@@ -171,8 +176,15 @@ def _built(
         raise ModelError(
             f"{what} is not a well-formed ONNX model, export or download it again: {one_line(error)}"
         ) from error
+    model.meta[TYPES] = types
+    model.meta["notes"] = [_said_dense(dense)] if dense else []
     _open_negative_sizes(model)
     return model
+
+
+def _said_dense(names: list[str]) -> str:
+    shown = ", ".join(names[:3]) + (", ..." if len(names) > 3 else "")
+    return f"sparse weights are written as dense ones, with their zeros ({shown}): nothing runs them faster"
 
 
 def _open_negative_sizes(model: ir.Model) -> None:
@@ -250,6 +262,7 @@ def skeleton(model: ir.Model) -> onnx.ModelProto:
     finally:
         for value in values:
             model.graph.register_initializer(value)
+    put_back(proto, model.meta.get(TYPES, {}))
     if not all(value.is_graph_input() for value in values):
         proto.ir_version = max(proto.ir_version, _CONSTANTS_NEED_NO_INPUT)
     return proto

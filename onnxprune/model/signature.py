@@ -54,7 +54,8 @@ class IndexRange:
         return self.first, max(end, self.first + 1)
 
 
-Values = Mapping[str, IndexRange]
+# What inputs may hold, by their names: a range, or one of some numbers or texts.
+Values = Mapping[str, "IndexRange | Sequence[Any]"]
 
 
 @dataclass(frozen=True)
@@ -206,7 +207,7 @@ def synthetic_feed(
 
 
 def _make(
-    port: Port, sizes: Mapping[str, int], allowed: IndexRange | None, rng: np.random.Generator
+    port: Port, sizes: Mapping[str, int], allowed: IndexRange | Sequence[Any] | None, rng: np.random.Generator
 ) -> npt.NDArray[Any]:
     dtype = port.dtype
     shape = [size if isinstance(size, int) else 1 for size in port.bound(sizes).shape]
@@ -216,7 +217,9 @@ def _make(
         return np.asarray(rng.standard_normal(shape)).astype(dtype)
     if dtype.kind == "b":
         return np.ones(shape, dtype=dtype)
-    if dtype.kind == "U":
-        return np.full(shape, "a", dtype=object)
+    if dtype.kind == "U" or not isinstance(allowed, IndexRange | None):
+        choices = ["a"] if isinstance(allowed, IndexRange | None) else list(allowed)
+        drawn = np.asarray(choices, object)[rng.integers(0, len(choices), shape)]
+        return np.asarray(drawn, object if dtype.kind == "U" else dtype)
     low, high = (0, 2) if allowed is None else allowed.bounds(sizes)
     return np.asarray(rng.integers(low, high, shape)).astype(dtype)

@@ -179,3 +179,12 @@ def compares(node: ir.Node) -> bool:
 def shift_sign(node: ir.Node) -> int:
     """1 where it adds its second input to the first, -1 where it subtracts it, 0 for any other operator."""
     return _SHIFTS.get(key_of(node), 0)
+
+
+def known_entries(node: ir.Node) -> tuple[str, ...] | tuple[int, ...]:
+    """The entries that an encoder of categories was fitted to; it may refuse all others."""
+    for name in ("cats_strings", "keys_strings", "cats_int64s", "keys_int64s"):
+        found = attribute(node, name)
+        if found:
+            return tuple(found)
+    return ()

@@ -147,7 +147,7 @@ class Result:
         kept = {atom: int(mask.sum()) for atom, mask in self.state.left.items()} if cut else {}
         first, batch = cost.before(before), cost.batch_size(before)
         recovered = [record for record in records if record.step == "recover"]
-        notes = [note for record in records for note in record.notes]
+        notes = [*before.model.meta.get("notes", ()), *(note for record in records for note in record.notes)]
         evaluated = [record.numbers["quality"] for record in records if "quality" in record.numbers]
         if cut and not self.plan.removed_units:
             notes += _nothing_removed(self.recipe)

@@ -11,10 +11,10 @@ import numpy.typing as npt
 import onnx_ir as ir
 
 from onnxprune.data.base import Array, Batch, Hints, ImageStatistics, SampleRequest, SourceSample, Start, source
-from onnxprune.data.index_ranges import SizeOf, constant_input, declared_size, index_ranges
+from onnxprune.data.index_ranges import SizeOf, constant_input, declared_size, index_ranges, known_categories
 from onnxprune.data.natural_images import SLOPE, autocorrelation, natural_images
 from onnxprune.data.pixels import channel_axis
-from onnxprune.model.signature import Feed, Port, ports_of, synthetic_feed
+from onnxprune.model.signature import Feed, IndexRange, Port, ports_of, synthetic_feed
 from onnxprune.ops.traits import convolves, repeats, runs_on_statistics, statistics
 
 SAMPLES = 128
@@ -76,8 +76,9 @@ def _array(port: Port, sizes: Mapping[str, int], hints: Hints, rng: np.random.Ge
     axis = channel_axis(port)
     if axis is not None and (kind == "f" or plain.dtype.itemsize == 1):
         return _images(plain, axis, hints.images.get(port.name), rng)
-    if kind in "iu" and port.name in hints.values and "position" in name:
-        low, high = hints.values[port.name].bounds(sizes)
+    allowed = hints.values.get(port.name)
+    if kind in "iu" and isinstance(allowed, IndexRange) and "position" in name:
+        low, high = allowed.bounds(sizes)
         counting = low + np.arange(plain.shape[-1]) % (high - low)
         return np.broadcast_to(counting, plain.shape).astype(plain.dtype)
     return plain
@@ -113,7 +114,7 @@ def hints_of(model: ir.Model, size_of: SizeOf = declared_size) -> Hints:
         model: it is left as it is.
         size_of: see `index_ranges`.
     """
-    return Hints(index_ranges(model, size_of), match_batchnorm(model))
+    return Hints({**known_categories(model), **index_ranges(model, size_of)}, match_batchnorm(model))
 
 
 def _fed(model: ir.Model) -> list[ir.Value]:
