@@ -17,7 +17,9 @@ from onnxprune.analysis.inspect import inspect
 from onnxprune.analysis.shapes import forward
 from onnxprune.cli import main
 from onnxprune.errors import ModelError
+from onnxprune.evaluation.benchmark.suite import BenchmarkRequest, Inputs, benchmark, sizes_for
 from onnxprune.model.file import open_model
+from onnxprune.model.signature import ports_of
 from onnxprune.runtime.session import Session
 from tests.conftest import Build
 
@@ -249,3 +251,38 @@ def test_a_batch_that_has_to_be_one_is_found(build: Build) -> None:
     """)
     assert inspect(path).shapes.bindings == {"n": 1}
     op.compress(path).save(path.with_name("small.onnx"))
+
+
+GRAPH_NETWORK = """
+    net (float[nodes, 5] x, int64[2, edges] ends) => (float[edges, 3] y)
+    <float[5, 16] w, float[16, 3] v, int64 zero = {0}>
+    { h = MatMul(x, w)  r = Relu(h)  start = Gather(ends, zero)  m = Gather(r, start)  y = MatMul(m, v) }
+"""
+
+
+def test_benchmark_draws_positions_inside_of_their_table(build: Build) -> None:
+    """The ends of edges are nodes, all of which can come up; there are as many as the analysis took."""
+    path = build(GRAPH_NETWORK)
+    ports = ports_of(open_model(path))
+    sizes, values, _ = sizes_for(path, ports, (), None)
+    ends = Inputs(tuple(ports), {**sizes, "edges": 400}, None, 0, values).feed(1)["ends"]
+    assert set(ends.ravel().tolist()) == set(range(sizes["nodes"]))
+    found = benchmark([path], BenchmarkRequest(rounds=1))
+    assert dict(found.measured[0][0].latency.sizes) == sizes
+    report = op.compress(path, target="latency=100ms").report
+    assert report.sizes == sizes
+
+
+def test_a_model_that_takes_one_sample_at_a_time(build: Build, tmp_path: Path) -> None:
+    """Declared for batches, but a matrix product within the sample is written for one; found out by a trial."""
+    path = build("""
+        net (float[n, 4, 3] x) => (float[n, 4, 5] y)
+        <int64[2] flat = {4, 3}, int64[3] back = {1, 4, 5}, float[3, 16] w, float[16, 5] v>
+        { f = Reshape(x, flat)  h = MatMul(f, w)  r = Relu(h)  z = MatMul(r, v)  y = Reshape(z, back) }
+    """)
+    samples = np.random.default_rng(0).standard_normal((40, 4, 3)).astype(np.float32)
+    result = op.compress(path, data={"x": samples})
+    assert result.original.one_by_one
+    assert any("takes one sample at a time" in note for note in result.report.notes)
+    assert result.report.recovery == "reconstruct"
+    result.save(tmp_path / "small.onnx")

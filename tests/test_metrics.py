@@ -10,9 +10,11 @@ from typing import Any
 import numpy as np
 import pytest
 
+import onnxprune as op
 from onnxprune.data.base import Batch, Data, load_data
 from onnxprune.errors import DataError, UsageError
-from onnxprune.evaluation.metrics import METRICS, chosen_output, evaluate, metric, outputs_of, register
+from onnxprune.evaluation.metrics import METRICS, chosen_output, evaluate, is_probability, metric, outputs_of, register
+from onnxprune.model.file import open_model
 from onnxprune.model.signature import Port
 from onnxprune.runtime.session import Session
 from tests.conftest import Build
@@ -186,7 +188,10 @@ def test_name_that_is_taken_is_refused() -> None:
 @pytest.mark.parametrize("name", [name for name in METRICS if METRICS[name].needs_reference])
 def test_the_original_is_perfect_and_nothing_is_better(name: str) -> None:
     found = METRICS[name]
-    best, other = value(name, ORIGINAL, original=ORIGINAL), value(name, LOGITS, original=ORIGINAL)
+    sample = found.sample
+    assert sample is not None
+    original, answer = (np.asarray(each, np.float32) for each in (sample.reference, sample.output))
+    best, other = value(name, original, original=original), value(name, answer, original=original)
     assert found.perfect is None or best == pytest.approx(found.perfect)
     assert (best > other) == found.higher_is_better
 
@@ -347,3 +352,55 @@ def test_samples_along_another_axis(build: Build) -> None:
     flat = [np.moveaxis(each, 1, 0).reshape(7, -1) for each in (scores, other_scores)]
     cosines = [float(a @ b / np.linalg.norm(a) / np.linalg.norm(b)) for a, b in zip(*flat, strict=True)]
     assert evaluate(path, data, metric("cosine", True), original) == pytest.approx(np.mean(cosines), rel=1e-5)
+
+
+# -- one probability, numbers, sequences, boxes
+
+
+def test_auc_is_the_share_of_pairs_in_order() -> None:
+    rng = np.random.default_rng(0)
+    scores, labels = rng.random((50, 1)).round(1).astype(np.float32), rng.integers(0, 2, 50)
+    ones, zeros = scores[labels == 1][:, None], scores[labels == 0]
+    pairs = np.where(ones[:, None] > zeros, 1, np.where(ones[:, None] == zeros, 0.5, 0))
+    assert value("auc", scores, labels=labels) == pytest.approx(pairs.mean(), rel=1e-6)
+    assert value("auc", labels[:, None].astype(np.float32), labels=labels) == 1
+    with pytest.raises(DataError, match="all labels are the same"):
+        value("auc", scores, labels=np.ones(50))
+
+
+def test_labels_that_are_not_binary() -> None:
+    with pytest.raises(DataError, match="labels are not 0 and 1: use accuracy for classes, or mae"):
+        value("binary-accuracy", np.zeros((2, 1), np.float32), labels=np.array([0, 2]))
+    with pytest.raises(DataError, match="use another metric, binary-accuracy or mae"):
+        value("accuracy", np.zeros((2, 1), np.float32), labels=np.array([0, 1]))
+
+
+def test_boxes_have_one_partner_each() -> None:
+    """Two boxes over one of the original are one hit and one miss; the order of boxes does not matter."""
+    box, other = [0, 0, 4, 4], [10, 10, 12, 13]
+    original = np.array([[box, other]], np.float32)
+    assert value("box-f1", np.array([[other, box]], np.float32), original=original) == 1
+    assert value("box-f1", np.array([[box, box]], np.float32), original=original) == 0.5
+    half = np.array([[[0, 0, 4, 2], other]], np.float32)  # IoU 0.5 counts, below it does not
+    assert value("box-f1", half, original=original) == 1
+    assert value("box-f1", np.array([[[0, 0, 4, 1.9], other]], np.float32), original=original) == 0.5
+
+
+SIGMOID = """
+    net (float[n, 6] x) => (float[n, 1] y, float[n, 8] state)
+    <float[6, 8] w, float[8, 1] v>
+    { h = MatMul(x, w)  state = Relu(h)  s = MatMul(state, v)  y = Sigmoid(s) }
+"""
+
+
+def test_a_drop_of_one_probability(build: Build) -> None:
+    """Agreement on the side of 0.5, without labels too; before, snr was taken, which is infinite for the original."""
+    path = build(SIGMOID.replace(", float[n, 8] state", ""))
+    x = np.random.default_rng(0).standard_normal((60, 6)).astype(np.float32)
+    report = op.compress(path, data={"x": x}, target="drop=0.2").report
+    assert any("the drop is of binary-agreement" in note for note in report.notes)
+    model = open_model(path)
+    assert is_probability(model, Port("y", "tensor(float)", ("n", 1)))
+    assert not is_probability(
+        open_model(build(SIGMOID.replace("Sigmoid", "Tanh"))), Port("y", "tensor(float)", ("n", 1))
+    )

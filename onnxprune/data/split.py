@@ -106,3 +106,16 @@ def _without(data: Data, held: Mask) -> Callable[[int, int], Iterator[Batch]] | 
                 yield batch
 
     return part
+
+
+def single_samples(data: Data) -> Data:
+    """The same samples, each a batch of its own, for a model that takes no more at a time."""
+
+    def batches() -> Iterator[Batch]:
+        for batch in data.batches():
+            if not batch.cuttable:
+                yield batch
+                continue
+            yield from (batch.take(slice(at, at + 1)) for at in range(length_of(batch)))
+
+    return Data(data.source, data.labelled, batches)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from onnxprune.analysis.groups import Analysis
 from onnxprune.analysis.input_values import values_of
-from onnxprune.data.base import Array, Data
+from onnxprune.data.base import Array, Batch, Data, length_of
 from onnxprune.data.index_ranges import compared_values
 from onnxprune.model.signature import Feed, IndexRange, Values, ports_of, sizes_of, synthetic_feed
 
@@ -76,11 +76,21 @@ class TrialMaker:
             if any(sizes[symbol] != size for symbol, size in change.items()):
                 yield self._made({**sizes, **change}, values)
 
+    def whole_batch(self) -> TrialInputs | None:
+        """The first batch of the data, where it has several samples and one of them is tried first."""
+        batch = None if self._data is None else next(self._data.batches())
+        if batch is None or length_of(batch) < 2 or not self._cuttable(batch):
+            return None
+        return self._told("samples", batch.feed)
+
+    def _cuttable(self, batch: Batch) -> bool:
+        return batch.cuttable and not any(isinstance(port.batch_size, int) for port in self._ports)
+
     def _samples(self, data: Data) -> Iterator[TrialInputs]:
         """One sample, then the batch that it is in."""
         batch = next(data.batches())
         said = "made-up samples" if data.source == "synthetic" else f"samples of {data.source}"
-        if batch.cuttable and not any(isinstance(port.batch_size, int) for port in self._ports):
+        if self._cuttable(batch):
             yield self._told(said, batch.take(slice(1)).feed)
         yield self._told(said, batch.feed)
 

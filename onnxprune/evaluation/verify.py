@@ -44,6 +44,7 @@ class Original:
         trials: the first on the inputs that are likeliest to be meant, the others at other sizes of dynamic axes.
         providers: execution providers of ONNX Runtime that it ran on.
         unverified: why it does not run here; then there are no trials. Empty where it does.
+        one_by_one: it takes one sample of the data, but not the batch that this is in.
     """
 
     model: Runnable
@@ -52,6 +53,7 @@ class Original:
     trials: tuple[Trial, ...] = ()
     providers: Sequence[str] = CPU_ONLY
     unverified: str = ""
+    one_by_one: bool = False
 
 
 def run_original(model: Runnable, maker: TrialMaker, providers: Sequence[str] = CPU_ONLY) -> Original:
@@ -68,7 +70,10 @@ def run_original(model: Runnable, maker: TrialMaker, providers: Sequence[str] = 
         raise ModelError(f"{_said(refused)}; {_WAY_OUT}") from refused
     first = _first(session, maker.first())
     others = [run for run in (_run(session, inputs) for inputs in maker.others(first.feed)) if run is not None]
-    return Original(model, tuple(session.inputs), tuple(session.outputs), (first, *others), tuple(providers))
+    whole = maker.whole_batch()
+    single = whole is not None and _run(session, whole) is None
+    ports = tuple(session.inputs), tuple(session.outputs)
+    return Original(model, *ports, (first, *others), tuple(providers), one_by_one=single)
 
 
 _WAY_OUT = "a result is checked by running both: make the model run here, or write with --unverified"

@@ -156,6 +156,7 @@ def turned_weight(node: ir.Node) -> int | None:
 _ALONG_AXIS = _keys("Gather", "GatherElements", "Scatter", "ScatterElements")
 _PARTS = _keys("Gather", "Slice", "Split")
 _COMPARES = _keys("Equal", "Less", "LessOrEqual", "Greater", "GreaterOrEqual")
+_SQUASHES = _keys("Sigmoid", "HardSigmoid")
 _SHIFTS = {("", "Add"): 1, ("", "Sub"): -1}
 
 
@@ -188,3 +189,8 @@ def known_entries(node: ir.Node) -> tuple[str, ...] | tuple[int, ...]:
         if found:
             return tuple(found)
     return ()
+
+
+def squashes(node: ir.Node) -> bool:
+    """Does it give numbers between 0 and 1, entry by entry?"""
+    return key_of(node) in _SQUASHES

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ from onnxprune.analysis.inspect import analyze_model, blaming, opened
 from onnxprune.data.base import Data
 from onnxprune.data.options import DataOptions
 from onnxprune.data.sources.synthetic import hints_of
+from onnxprune.data.split import single_samples
 from onnxprune.errors import ModelError
 from onnxprune.evaluation import verify
 from onnxprune.evaluation.trial_inputs import TrialMaker
@@ -41,19 +42,26 @@ class Given:
     data: Data | None = None
     sizes: Mapping[str, int] = field(default_factory=dict)
 
-    def run(self, context: Context) -> verify.Original:
-        """The original on inputs that it takes, see `verify.run_original`.
+    def started(self, context: Context) -> tuple[verify.Original, Given]:
+        """The original on inputs that it takes, see `verify.run_original`; and the same with data that it takes.
 
         Raises ModelError where it does not run, unless the context allows results that were not run.
         """
         context.progress("running the original")
         maker = TrialMaker(self.analysis, self.data, self.sizes, context.seed)
         try:
-            return verify.run_original(self.source, maker, context.execution)
+            original = verify.run_original(self.source, maker, context.execution)
         except ModelError as refused:
             if not context.unverified:
                 raise
-            return verify.Original(self.source, unverified=str(refused.__cause__ or refused))
+            return verify.Original(self.source, unverified=str(refused.__cause__ or refused)), self
+        if not original.one_by_one or self.data is None:
+            return original, self
+        self.analysis.model.meta["notes"] = [*self.analysis.model.meta.get("notes", ()), _ONE_BY_ONE]
+        return original, replace(self, data=single_samples(self.data))
+
+
+_ONE_BY_ONE = "the model declares batches of any size but takes one sample at a time, so it was given one at a time"
 
 
 def open_and_inspect(model: Any, context: Context, data: Any = None) -> Given:

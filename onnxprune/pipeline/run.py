@@ -64,11 +64,11 @@ def run(
     context = Context(**recipe.settings, progress=progress)
     given = open_and_inspect(model, context, data)
     with blaming(model):
+        original, given = given.started(context)
         context = Sources(given.data, calibration, evaluation).into(context, recipe, given.analysis.model, given.sizes)
         steps = recipe.evaluated().steps
         for step in steps:
             step.needs(context)
-        original = given.run(context)
         state, context = _with_samples(State.of(given.analysis, given.source), recipe.every(), context, given.sizes)
         state = run_steps(steps, state, context)
     return _told(Result(state, recipe.document(), original, given.analysis))
@@ -219,7 +219,7 @@ def apply(
     with blaming(model):
         given = open_and_inspect(model, context)
         keep = plan.keep(given.analysis)
-        original = given.run(context)
+        original, _ = given.started(context)
         progress("removing")
         state = State.of(given.analysis, given.source).cut(keep, fold=plan.folds)
         state = Clean(keep_metadata=keep_metadata)(state, context)
@@ -259,8 +259,8 @@ def recover(
         plan = find_plan(whole.analysis, given.analysis) if plan is None else plan
         keep = plan.keep(whole.analysis)
         check_fit(whole.analysis, given.analysis, keep)
+        started, given = given.started(context)
         context = Sources(given.data).into(context, Recipe((step,)), given.analysis.model, given.sizes)
-        started = given.run(context)
         current = Current(given.analysis.model, parts={}, analysis=given.analysis)
         state = step(State(whole.source, whole.analysis, current, keep), context)
         state = Clean(keep_metadata=True)(state, context)
@@ -303,11 +303,11 @@ def train(
     context = Context(**recipe.settings, progress=progress)
     small = open_and_inspect(model, context, data)
     with blaming(model):
+        original, small = small.started(context)
         state = _beside(small, teacher, plan, context)
         sources = Sources(small.data, evaluation=evaluation)
         context = sources.into(context, recipe, small.analysis.model, small.sizes)
         recipe.steps[0].needs(context)
-        original = small.run(context)
         state = run_steps((*recipe.steps, Clean(keep_metadata=True)), state, context)
         state = _compared(state, small, context)
     return _told(Result(state, recipe.document(), original, small.analysis))

@@ -27,7 +27,7 @@ import numpy as np
 
 from onnxprune.errors import ModelError, UsageError
 from onnxprune.model.file import name_of
-from onnxprune.model.signature import Feed, Port, synthetic_feed
+from onnxprune.model.signature import Feed, Port, Values, synthetic_feed
 from onnxprune.runtime.providers import CPU
 from onnxprune.runtime.session import Runnable, load, reason, session_options, session_ports
 from onnxprune.support.garbage import no_garbage_collection
@@ -45,6 +45,7 @@ _MOST_THREADS = 1024
 _DEVICES = {"CUDAExecutionProvider": "cuda", "TensorrtExecutionProvider": "cuda"}
 
 _NO_SIZES: Mapping[str, int] = MappingProxyType({})
+_NO_VALUES: Values = MappingProxyType({})
 
 
 @dataclass(frozen=True)
@@ -116,6 +117,7 @@ def measure_latency(
     feed: Feed | None = None,
     seed: int = 0,
     sizes: Mapping[str, int] = _NO_SIZES,
+    values: Values = _NO_VALUES,
     progress: Callable[[str], None] = lambda _: None,
 ) -> list[Latency]:
     """Time models side by side; entry i of the `seconds` of two of them was measured within one round.
@@ -131,6 +133,7 @@ def measure_latency(
         feed: inputs by name (None: made from the signature of the first model).
         seed: of the order within a round, and of made inputs.
         sizes: of symbolic axes by name or `input[axis]`; 1 where nothing is said.
+        values: what inputs may hold that are made up, by their names.
         progress: is told which session is being timed.
 
     Raises UsageError for inputs that do not fit or numbers that make no sense, ModelError when a model does not run.
@@ -144,7 +147,7 @@ def measure_latency(
         for turn in rng.sample(turns, len(turns)):
             turn.load(setting)
         if feed is None:
-            feed = made_inputs(turns[0].inputs, setting.batch, sizes, seed)
+            feed = made_inputs(turns[0].inputs, setting.batch, sizes, seed, values)
         for turn in turns:
             _check_inputs(turn, turns[0], feed)
         with no_garbage_collection():
@@ -188,13 +191,21 @@ def _rounds(count: int | None, seconds: float) -> Iterator[None]:
         yield
 
 
-def made_inputs(ports: Sequence[Port], batch: int, sizes: Mapping[str, int] = _NO_SIZES, seed: int = 0) -> Feed:
+def made_inputs(
+    ports: Sequence[Port],
+    batch: int,
+    sizes: Mapping[str, int] = _NO_SIZES,
+    seed: int = 0,
+    values: Values = _NO_VALUES,
+) -> Feed:
     """Inputs from the signature, with a dynamic batch axis of that size unless `sizes` says something else.
+
+    What they hold is in `values`, see `synthetic_feed`.
 
     Raises UsageError where the batch is asked for and no input has such an axis.
     """
     symbols = [port.batch_symbol for port in ports if port.batch_symbol is not None]
-    feed = synthetic_feed(ports, {**dict.fromkeys(symbols, batch), **sizes}, seed)
+    feed = synthetic_feed(ports, {**dict.fromkeys(symbols, batch), **sizes}, seed, values)
     if batch > 1 and batch not in _batch_sizes(ports, feed):
         shapes = ", ".join(f"'{port.name}' {port}" for port in ports)
         raise UsageError(f"batch {batch} cannot be run: the model's inputs have fixed sizes ({shapes}); leave it out")

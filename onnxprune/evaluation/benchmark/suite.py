@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 
+from onnxprune.analysis.input_values import values_of
 from onnxprune.analysis.inspect import inspect
 from onnxprune.data.base import Data
 from onnxprune.errors import UsageError
@@ -19,7 +20,7 @@ from onnxprune.evaluation.benchmark.memory import PeakMemory, peak_memory
 from onnxprune.evaluation.benchmark.profile import Profile, profile
 from onnxprune.evaluation.benchmark.request import BenchmarkRequest as BenchmarkRequest
 from onnxprune.model.file import Given, file_bytes, name_of, open_model, runnable
-from onnxprune.model.signature import Feed, Port, given_sizes, ports_of
+from onnxprune.model.signature import Feed, Port, Values, given_sizes, ports_of
 from onnxprune.runtime.latency import Latency, Setting, made_inputs, measure_latency
 from onnxprune.runtime.providers import choose_providers, short
 from onnxprune.runtime.session import Runnable
@@ -29,6 +30,7 @@ from onnxprune.support.progress import within
 _MADE = 16
 # Above this, wall-clock figures of one thread say more of the other programs than of the model.
 _BUSY = 1.2
+_FLOATS = ("tensor(float)", "tensor(float16)", "tensor(double)")
 
 
 @dataclass(frozen=True)
@@ -101,8 +103,8 @@ def benchmark(
     providers, notes = choose_providers(request.providers)
     opened = [open_model(model) if isinstance(model, Path) else model for model in files]
     ports = ports_of(opened[0])
-    sizes, chosen = sizes_for(files[0], ports, request.input_shapes, data)
-    inputs = Inputs(tuple(ports), sizes, data, request.seed)
+    sizes, values, chosen = sizes_for(files[0], ports, request.input_shapes, data)
+    inputs = Inputs(tuple(ports), sizes, data, request.seed, values)
     settings = [
         Setting(provider, batch, threads, request.warmup)
         for provider, batch, threads in itertools.product(providers, request.batches, request.threads)
@@ -187,8 +189,11 @@ def _quality(
 
 def sizes_for(
     model: Runnable, ports: Sequence[Port], shapes: Sequence[str], data: Data | None
-) -> tuple[dict[str, int], list[str]]:
-    """Sizes of dynamic axes but the batch: as given, as in the data, else such that the model runs, with a word."""
+) -> tuple[dict[str, int], Values, list[str]]:
+    """Sizes of dynamic axes but the batch: as given, as in the data, else such that the model runs.
+
+    Returns them, what inputs may hold at those sizes, and a word on what was chosen.
+    """
     given = given_sizes(shapes, ports)
     open_axes = {
         port.symbol(axis)
@@ -196,12 +201,17 @@ def sizes_for(
         for axis, size in enumerate(port.shape)
         if axis != port.batch_axis and not isinstance(size, int) and port.symbol(axis) not in given
     }
-    if not open_axes or data is not None:
-        return given, []
-    found = inspect(model).shapes.bindings
+    indexed = any(port.type not in _FLOATS for port in ports)
+    if data is not None or not (open_axes or indexed):
+        return given, {}, []
+    analysis = inspect(model, given)
+    found, values = analysis.shapes.bindings, values_of(analysis)
+    if not open_axes:
+        return given, values, []
     chosen = {name: found[name] for name in sorted(open_axes & found.keys())}
     listed = ", ".join(f"{name}={size}" for name, size in chosen.items())
-    return {**chosen, **given}, [f"dynamic axes were given sizes that run ({listed}); choose them with --input-shape"]
+    said = f"dynamic axes were given sizes that run ({listed}); choose them with --input-shape"
+    return {**chosen, **given}, values, [said]
 
 
 @dataclass(frozen=True)
@@ -212,6 +222,7 @@ class Inputs:
     sizes: Mapping[str, int]
     data: Data | None
     seed: int
+    values: Values = field(default_factory=dict)
 
     @property
     def source(self) -> str:
@@ -220,7 +231,7 @@ class Inputs:
 
     def feed(self, batch: int) -> Feed:
         """One batch to be timed on; samples of the data are repeated where there are fewer."""
-        made = made_inputs(self.ports, batch, self.sizes, self.seed)
+        made = made_inputs(self.ports, batch, self.sizes, self.seed, self.values)
         if self.data is None:
             return made
         samples = next(self.data.batches())
@@ -234,4 +245,4 @@ class Inputs:
         """What outputs are compared on."""
         if self.data is not None:
             return (each.feed for each in self.data.batches())
-        return (made_inputs(self.ports, batch, self.sizes, self.seed + turn) for turn in range(_MADE))
+        return (made_inputs(self.ports, batch, self.sizes, self.seed + turn, self.values) for turn in range(_MADE))

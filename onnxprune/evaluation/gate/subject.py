@@ -16,6 +16,7 @@ from onnxprune.analysis.inspect import inspect
 from onnxprune.data.base import Data
 from onnxprune.errors import DataError, ModelError, UsageError
 from onnxprune.evaluation import metrics
+from onnxprune.evaluation.benchmark.suite import sizes_for
 from onnxprune.evaluation.gate.baseline import BaselineEntry, LatencyEntry, MetricEntry
 from onnxprune.evaluation.gate.request import GateRequest
 from onnxprune.evaluation.metrics import METRICS, Metric
@@ -121,13 +122,15 @@ class Subject:
         if isinstance(self.baseline, Subject) and "max-latency-ratio" in self.request.budgets:
             paths.append(self.baseline.path)
         (provider,) = _providers(self.request.providers[:1])
+        sizes, values, _ = sizes_for(self.path, ports_of(self.model), self.request.input_shape, None)
         setting = Setting(provider, batch=self.request.latency_batch, threads=self.request.threads)
         return measure_latency(
             paths,
             setting,
             seconds=self.request.latency_seconds,
             seed=self.request.seed,
-            sizes=self.request.sizes(self.model),
+            sizes=sizes,
+            values=values,
             progress=lambda said: self._progress(within(self.path.name, said)),
         )
 
@@ -143,7 +146,8 @@ class Subject:
     def metric(self) -> Metric:
         """The one that was asked for, or the default."""
         output = metrics.chosen_output(self.session.outputs, self.request.output_name)
-        return metrics.metric(self.request.metric, self.data.labelled, output)
+        binary = metrics.is_probability(self.model, output)
+        return metrics.metric(self.request.metric, self.data.labelled, output, binary=binary)
 
     @cached_property
     def session(self) -> Session:

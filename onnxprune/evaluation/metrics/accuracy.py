@@ -37,7 +37,8 @@ def _hits(answer: Answer, places: int) -> tuple[float, float]:
     scores, labels = _scores_and_labels(answer)
     classes = scores.shape[-1]
     if classes <= places:
-        raise DataError(f"an output of {classes} classes is always right within {places}: use another metric")
+        hint = "binary-accuracy or mae" if classes == 1 else "accuracy"
+        raise DataError(f"an output of {classes} classes is always right within {places}: use another metric, {hint}")
     counted = labels != IGNORED
     scores, labels = scores[counted], labels[counted]
     if labels.size and (labels.min() < 0 or labels.max() >= classes):

@@ -19,6 +19,7 @@ import onnx_ir as ir
 from onnxprune.data.base import Batch, Data
 from onnxprune.errors import DataError, UsageError
 from onnxprune.model.signature import Port
+from onnxprune.ops.traits import repeats, squashes
 from onnxprune.runtime.providers import CPU_ONLY
 from onnxprune.runtime.session import Runnable, Session
 from onnxprune.support.messages import did_you_mean, one_line
@@ -90,6 +91,7 @@ class Metric:
         finish: makes the value from both sums.
         all_outputs: looks at every output of the model rather than at one.
         unit: "%" for a share, which people read as such, or "dB".
+        together: scores all samples at once, since no sums over batches give its value.
         sample: a case with a known value.
     """
 
@@ -102,6 +104,7 @@ class Metric:
     finish: Callable[[float, float], float] = operator.truediv
     all_outputs: bool = False
     unit: str = ""
+    together: bool = False
     sample: MetricSample | None = None
 
     @property
@@ -126,11 +129,12 @@ def register(name: str, **properties: Any) -> Callable[[Score], Score]:
     return add
 
 
-def metric(name: str | None, labelled: bool, output: Port | None = None) -> Metric:
+def metric(name: str | None, labelled: bool, output: Port | None = None, *, binary: bool = False) -> Metric:
     """The metric of that name, or `module:function`.
 
     Without a name: accuracy where the data has labels, else agreement where `output` is that of a classifier (two
-    axes of floats), else snr.
+    axes of floats), else snr. Where the output is one probability (`binary`, see `is_probability`), binary-accuracy and
+    binary-agreement.
 
     A function of the user is called with the outputs of a batch, by name, their samples along axis 0, and its labels or
     None. It returns one score
@@ -140,7 +144,8 @@ def metric(name: str | None, labelled: bool, output: Port | None = None) -> Metr
     """
     if name is None:
         classifier = output is not None and output.type in FLOATS and len(output.shape) == 2 and output.shape[1] != 1
-        name = "accuracy" if labelled else "agreement" if classifier else "snr"
+        name = "accuracy" if labelled else "agreement" if classifier or binary else "snr"
+        name = f"binary-{name}" if binary else name
     if ":" in name:
         return Metric(name, _user_score(name, imported_function(name)), all_outputs=True)
     found = METRICS.get(name)
@@ -178,17 +183,37 @@ def evaluate(
     session = _session(model, providers)
     name = chosen_output(session.outputs, output).name
     originals = iter(reference) if reference is not None and metric.needs_reference else None
+    answers = _answers(session, data, metric, name, originals)
     numerator = denominator = 0.0
+    for answer in [_joined(list(answers))] if metric.together else answers:
+        above, below = metric.score(answer)
+        numerator, denominator = numerator + above, denominator + below
+    if metric.needs_labels and not denominator:
+        raise DataError(f"{data.source}: every label is {IGNORED}, which means to ignore it")
+    return metric.finish(numerator, denominator)
+
+
+def _answers(
+    session: Runs, data: Data, metric: Metric, name: str, originals: Iterator[Array] | None
+) -> Iterator[Answer]:
+    """What a model says to each batch, with what the original says."""
     for batch in data.batches():
         outputs = run_batch(session, batch, None if metric.all_outputs else [name])
         original = None if originals is None else next(originals, None)
         if originals is not None:
             check_reference(outputs[name], original, name)
-        above, below = metric.score(Answer(outputs[name], batch.labels, original, outputs))
-        numerator, denominator = numerator + above, denominator + below
-    if metric.needs_labels and not denominator:
-        raise DataError(f"{data.source}: every label is {IGNORED}, which means to ignore it")
-    return metric.finish(numerator, denominator)
+        yield Answer(outputs[name], batch.labels, original, outputs)
+
+
+def _joined(answers: Sequence[Answer]) -> Answer:
+    """One answer to all batches."""
+    labels = [answer.labels for answer in answers if answer.labels is not None]
+    originals = [answer.reference for answer in answers if answer.reference is not None]
+    return Answer(
+        np.concatenate([answer.output for answer in answers]),
+        np.concatenate(labels) if labels else None,
+        np.concatenate(originals) if originals else None,
+    )
 
 
 def outputs_of(
@@ -214,6 +239,16 @@ def chosen_output(outputs: Sequence[Port], name: str | None = None) -> Port:
     if name not in known:
         raise UsageError(f"the model has no output '{name}'{did_you_mean(name, known)}")
     return known[name]
+
+
+def is_probability(model: ir.Model, output: Port) -> bool:
+    """Is an output one number for each sample, between 0 and 1?"""
+    value = next((each for each in model.graph.outputs if each.name == output.name), None)
+    producer = None if value is None else value.producer()
+    while producer is not None and repeats(producer) and producer.inputs[0] is not None:
+        producer = producer.inputs[0].producer()
+    one = len(output.shape) == 1 or (len(output.shape) == 2 and output.shape[1] == 1)
+    return one and producer is not None and squashes(producer)
 
 
 def _session(model: Runnable | Runs, providers: Sequence[str]) -> Runs:

@@ -76,8 +76,8 @@ def alignment(path: Path, request: BenchmarkRequest, progress: Callable[[str], N
     (provider, *_), _ = choose_providers(request.providers)
     setting = Setting(provider, request.batches[0], request.threads[0], request.warmup)
     ports = ports_of(open_model(path))
-    sizes, _ = sizes_for(path, ports, request.input_shapes, None)
-    feed = Inputs(tuple(ports), sizes, None, request.seed).feed(setting.batch)
+    sizes, values, _ = sizes_for(path, ports, request.input_shapes, None)
+    feed = Inputs(tuple(ports), sizes, None, request.seed, values).feed(setting.batch)
     with tempfile.TemporaryDirectory() as folder:
         files, parameters = _pruned(path, Path(folder), progress)
         if len(files) == 1:

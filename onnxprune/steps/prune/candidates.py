@@ -7,14 +7,17 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from math import inf, isnan
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx_ir as ir
 
 from onnxprune.analysis.groups import Group
+from onnxprune.analysis.input_values import values_of
 from onnxprune.dims import Atom, Mask
 from onnxprune.errors import DataError, UsageError
-from onnxprune.evaluation.metrics import Array, Metric, chosen_output, evaluate, metric, outputs_of
+from onnxprune.evaluation.metrics import Array, Metric, chosen_output, evaluate, is_probability, metric, outputs_of
+from onnxprune.model.signature import ports_of
 from onnxprune.runtime.latency import Latency, measure_latency
 from onnxprune.runtime.session import Session
 from onnxprune.steps.base import Context
@@ -59,8 +62,17 @@ class Candidates:
         return self._compare(self.state.model)[0]
 
     def _compare(self, model: ir.Model) -> tuple[float, float]:
-        before, after = measure_latency([self.state.source, model], self.context.setting, seconds=_SECONDS)
+        models = [self.state.source, model]
+        before, after = measure_latency(models, self.context.setting, seconds=_SECONDS, **self._inputs)
         return float(np.median(_seconds(before))), float(np.median(_seconds(after)))
+
+    @cached_property
+    def _inputs(self) -> dict[str, Any]:
+        """Sizes and values of the inputs that time is measured on: those of the analysis, but for the batch."""
+        original = self.state.original
+        batch = {port.batch_symbol for port in ports_of(original.model)}
+        sizes = {symbol: size for symbol, size in original.shapes.bindings.items() if symbol not in batch}
+        return {"sizes": sizes, "values": values_of(original)}
 
     def seconds_saved(self, groups: Mapping[str, Group], scores: Mapping[str, Scores]) -> dict[str, Curve]:
         """What losing units of each group alone saves, at kept counts that hardware likes, measured side by side.
@@ -75,7 +87,9 @@ class Candidates:
             self.context.progress(Counted(said, number - 1, len(groups)))
             counts = sorted({group.units - kept for kept in _kept_counts(group.units)})
             cuts = [here.cut({group.atom: weakest(scores[name], lost)}).model for lost in counts]
-            whole, *times = measure_latency([here.model, *cuts], self.context.setting, seconds=_SECONDS_OF_LEVEL)
+            whole, *times = measure_latency(
+                [here.model, *cuts], self.context.setting, seconds=_SECONDS_OF_LEVEL, **self._inputs
+            )
             saved = [float(np.median(np.subtract(_seconds(whole), _seconds(time)))) for time in times]
             curves[name] = Curve((0, *counts), (0.0, *saved))
         return curves
@@ -133,7 +147,8 @@ class Candidates:
         data = self.context.measured
         assert data is not None
         output = chosen_output(Session(self.state.source, self.context.execution).outputs)
-        found = metric(self.context.metric, data.labelled, output)
+        binary = is_probability(self.state.original.model, output)
+        found = metric(self.context.metric, data.labelled, output, binary=binary)
         if found.perfect == float("inf"):
             raise UsageError(f"metric '{found.name}' of the original is infinite, so nothing can be a drop from it")
         return found
