@@ -288,7 +288,10 @@ def test_wrong_options(fails: Fails, model: Path, options: list[str], says: str)
 @pytest.mark.parametrize(
     ("args", "says"),
     [
-        (["compres", "model.onnx"], ("No such command 'compres'", "see: onnxprune --help")),
+        (
+            ["compres", "model.onnx"],
+            ("there is no command 'compres'; did you mean 'compress'?", "see: onnxprune --help"),
+        ),
         (["--frobnicate"], ("--frobnicate", "see: onnxprune --help")),
         (["compress"], ("Missing argument 'MODEL'", "see: onnxprune compress --help")),
         (["apply", "model.onnx"], ("Missing argument 'PLAN'", "see: onnxprune apply --help")),

@@ -19,7 +19,8 @@ NET = """
 """
 ON_DATA = ("--data", "samples.npz")
 COMMANDS = {
-    "compress, apply, recover": ("compress", "model.onnx", "--dry-run", *ON_DATA),
+    "compress, apply, recover, train": ("compress", "model.onnx", "--dry-run", *ON_DATA),
+    "evaluate": ("evaluate", "model.onnx", "model.onnx"),
     "inspect": ("inspect", "model.onnx"),
     "score": ("score", "model.onnx"),
     "sensitivity": ("sensitivity", "model.onnx", "--ratios", "0.5", "--metric", "snr", "--cache", "cache", *ON_DATA),
