@@ -34,12 +34,14 @@ class Data:
         start: starts a pass.
         part: given i and n, starts a pass over single samples, those with the numbers i, i + n, i + 2n and so on; None
             where reading a part takes as long as reading all. So several processes can share the decoding.
+        states: outputs that go into inputs of the next call, by the names of those: the samples are a sequence.
     """
 
     source: str
     labelled: bool
     start: Callable[[], Iterator[Batch]]
     part: Callable[[int, int], Iterator[Batch]] | None = None
+    states: Mapping[str, str] = field(default_factory=dict)
 
     def batches(self) -> Iterator[Batch]:
         """A pass over the data from its beginning. Raises DataError where the data does not fit the model."""

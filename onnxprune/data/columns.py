@@ -78,8 +78,14 @@ def inputs_of(columns: Mapping[str, C], request: SampleRequest, what: str = "") 
     for port in request.ports:
         if port.name not in found:
             known = did_you_mean(port.name, found)
-            raise DataError(f"{what or request.spec} has no array for input '{port.name}' ({port}){known}")
+            raise DataError(f"{what or request.spec} has no array for input '{port.name}' ({port}){known}{_hint(port, request)}")
     return {port.name: found[port.name] for port in request.ports}
+
+
+def _hint(port: Port, request: SampleRequest) -> str:
+    """States that a model gives back need no data, where samples are a sequence."""
+    several = len(request.ports) > 1
+    return f"; a state that the model gives back is carried with --carry {port.name}=OUTPUT" if several else ""
 
 
 def label_column(columns: Mapping[str, C], request: SampleRequest) -> C | None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, MutableMapping
+from collections.abc import Callable, Collection, Mapping, MutableMapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -82,7 +82,12 @@ class DataOptions:
         return self.data == "synthetic"
 
     def open(
-        self, model: Callable[[], ir.Model], seed: int, sizes: Mapping[str, int] = {}, hints: Hints | None = None
+        self,
+        model: Callable[[], ir.Model],
+        seed: int,
+        sizes: Mapping[str, int] = {},
+        hints: Hints | None = None,
+        without: Collection[str] = (),
     ) -> Data | None:
         """The samples; None where none are named.
 
@@ -91,6 +96,7 @@ class DataOptions:
             seed: of everything random.
             sizes: of dynamic axes, by name or `input[axis]`.
             hints: what made-up samples may know of the model; None: what its file says.
+            without: inputs that the samples do not have.
 
         Raises UsageError for options that say something about data where there is none, DataError for data that does
         not fit the model.
@@ -108,7 +114,7 @@ class DataOptions:
             hints = hints_of(opened) if self.made_up else NO_HINTS
         return load_data(
             self.data,
-            ports_of(opened),
+            [port for port in ports_of(opened) if port.name not in without],
             labels=self.labels,
             samples=self.samples,
             batch=self.batch or BATCH,

@@ -66,7 +66,10 @@ def hold_out(data: Data, ports: Sequence[Port], every: int = EVERY, most: int | 
         return Split(data, data, sum(lengths), apart=False)
     last = total if enough is None or not cuttable else min(total, enough)
     numbers = np.split(np.arange(total), np.cumsum(parts)[:-1])
-    held = [(number % every == min(every, total) - 1) & (number < last) for number in numbers]
+    if data.states:  # a sequence is kept in one piece: its end
+        held = [number >= total - max(1, total // every) for number in numbers]
+    else:
+        held = [(number % every == min(every, total) - 1) & (number < last) for number in numbers]
     samples = sum(
         int(mask.sum()) if cuttable else length * bool(mask) for mask, length in zip(held, lengths, strict=True)
     )
@@ -80,8 +83,14 @@ def hold_out(data: Data, ports: Sequence[Port], every: int = EVERY, most: int | 
             yield from _taken(batch, mask)
 
     return Split(
-        Data(data.source, data.labelled, fitting, _without(data, np.concatenate(held)) if cuttable else None),
-        Data(data.source, data.labelled, measuring),
+        Data(
+            data.source,
+            data.labelled,
+            fitting,
+            _without(data, np.concatenate(held)) if cuttable else None,
+            states=data.states,
+        ),
+        Data(data.source, data.labelled, measuring, states=data.states),
         samples,
     )
 
@@ -118,4 +127,4 @@ def single_samples(data: Data) -> Data:
                 continue
             yield from (batch.take(slice(at, at + 1)) for at in range(length_of(batch)))
 
-    return Data(data.source, data.labelled, batches)
+    return Data(data.source, data.labelled, batches, states=data.states)

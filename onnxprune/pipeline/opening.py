@@ -75,12 +75,13 @@ def open_and_inspect(model: Any, context: Context, data: Any = None) -> Given:
     context.progress("analysing")
     use_libraries(context.custom_ops)
     source = runnable(model)
+    file = source if isinstance(source, Path) else None
     with blaming(source):
         found = opened(source)
         ports = ports_of(found)
         sizes = given_sizes(context.input_shape, ports)
         made_up = data == "synthetic" if isinstance(data, str) else isinstance(data, DataOptions) and data.made_up
-        samples = None if made_up else samples_of(data, found, context, sizes)
+        samples = None if made_up else samples_of(data, found, context, sizes, source=file)
         measured = {} if samples is None else sizes_of(next(samples.batches()).feed, ports)
         batch = {port.batch_symbol for port in ports}  # samples in a batch say nothing of the model
         wanted = {**{name: size for name, size in measured.items() if name not in batch}, **sizes}
@@ -88,5 +89,5 @@ def open_and_inspect(model: Any, context: Context, data: Any = None) -> Given:
         analysis = analyze_model(found)
         if made_up:
             hints = hints_of(analysis.model, size_of(analysis))
-            samples = samples_of(data, analysis.model, context, sizes, hints)
+            samples = samples_of(data, analysis.model, context, sizes, hints, file)
     return Given(source, analysis, samples, sizes)

@@ -11,17 +11,20 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import onnx_ir as ir
 
 from onnxprune.data.base import NO_HINTS, Data, Hints
+from onnxprune.data.carry import carried_states, in_sequence
 from onnxprune.data.given import as_data
 from onnxprune.data.options import DataOptions
 from onnxprune.data.split import Split, hold_out
 from onnxprune.errors import UsageError
 from onnxprune.model.signature import ports_of
 from onnxprune.pipeline.recipe import Recipe
+from onnxprune.runtime.session import Session
 from onnxprune.steps.base import Context
 from onnxprune.steps.evaluate import EVERY, MOST
 from onnxprune.steps.prune.step import Prune
@@ -32,7 +35,12 @@ from onnxprune.steps.train.step import Train
 
 
 def samples_of(
-    data: Any, model: ir.Model, context: Context, sizes: Mapping[str, int] = {}, hints: Hints | None = None
+    data: Any,
+    model: ir.Model,
+    context: Context,
+    sizes: Mapping[str, int] = {},
+    hints: Hints | None = None,
+    source: Path | None = None,
 ) -> Data | None:
     """Samples as they were given, checked against the inputs of the model; see `load_data`.
 
@@ -42,12 +50,21 @@ def samples_of(
         context: its seed.
         sizes: of dynamic axes, by name or `input[axis]`.
         hints: what made-up samples may know of the model; None: what its file says.
+        source: the file of the model, which takes less memory to run.
     """
     if data is None or isinstance(data, Data):
         return data
+    ports, outputs = ports_of(model), [value.name or "" for value in model.graph.outputs]
+    states = carried_states(context.carry, ports, outputs)
     if isinstance(data, DataOptions):
-        return data.open(lambda: model, context.seed, sizes, hints)
-    return as_data(data, ports_of(model), seed=context.seed, sizes=sizes, hints=hints or NO_HINTS)
+        found = data.open(lambda: model, context.seed, sizes, hints, without=states)
+    else:
+        fed = [port for port in ports if port.name not in states]
+        found = as_data(data, fed, seed=context.seed, sizes=sizes, hints=hints or NO_HINTS)
+    if not states or found is None:
+        return found
+    original = Session(source if source is not None else model, context.execution, optimized=True)
+    return in_sequence(found, original.run, ports, states)
 
 
 @dataclass(frozen=True)

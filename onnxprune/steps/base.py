@@ -98,6 +98,12 @@ class Context(MeasureOptions):
         metavar="NAME",
         section=MEASURING,
     )
+    carry: tuple[str, ...] = option(
+        (),
+        "The samples are a sequence: this input takes what that output gave in the call before, like h=hn.",
+        metavar="INPUT=OUTPUT",
+        section=RUNNING,
+    )
     unverified: bool = option(
         False,
         "Write also where the original does not run here: the result is then checked without running it.",

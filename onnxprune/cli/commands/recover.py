@@ -46,7 +46,7 @@ from onnxprune.steps.base import Context
 @fields(Context, "seed")
 @telling()
 @fields(DataOptions, but=("data",))
-@fields(Context, "input_shape", "providers", "custom_ops", "unverified")
+@fields(Context, "input_shape", "carry", "providers", "custom_ops", "unverified")
 def command(
     model: Path,
     like: Path,

@@ -180,7 +180,7 @@ def evaluate(
     """
     if metric.needs_reference and reference is None:
         raise UsageError(f"metric '{metric.name}' compares with the original, so the original has to be given too")
-    session = _session(model, providers)
+    session = _session(model, providers, data)
     name = chosen_output(session.outputs, output).name
     originals = iter(reference) if reference is not None and metric.needs_reference else None
     answers = _answers(session, data, metric, name, originals)
@@ -223,7 +223,7 @@ def outputs_of(
 
     Args and errors as for `evaluate`.
     """
-    session = _session(model, providers)
+    session = _session(model, providers, data)
     name = chosen_output(session.outputs, output).name
     return (run_batch(session, batch, [name])[name] for batch in data.batches())
 
@@ -251,10 +251,27 @@ def is_probability(model: ir.Model, output: Port) -> bool:
     return one and producer is not None and squashes(producer)
 
 
-def _session(model: Runnable | Runs, providers: Sequence[str]) -> Runs:
-    if isinstance(model, str | os.PathLike | ir.Model):
-        return Session(model, providers, optimized=True)
-    return model
+def _session(model: Runnable | Runs, providers: Sequence[str], data: Data) -> Runs:
+    is_loaded = not isinstance(model, str | os.PathLike | ir.Model)
+    loaded: Any = model if is_loaded else Session(model, providers, optimized=True)
+    return _Carrying(loaded, data.states) if data.states else loaded
+
+
+class _Carrying:
+    """A model that goes on from its own states, as it does where it is used."""
+
+    def __init__(self, session: Runs, states: Mapping[str, str]) -> None:
+        self._session = session
+        self._states = states
+        self._held: dict[str, Any] = {}
+        self.outputs = session.outputs
+
+    def run(self, feed: Mapping[str, Array], names: Sequence[str] | None = None) -> dict[str, Any]:
+        """Outputs by name; the first call begins with the states of the data."""
+        wanted = [port.name for port in self.outputs] if names is None else list(names)
+        found = self._session.run({**feed, **self._held}, list(dict.fromkeys([*wanted, *self._states.values()])))
+        self._held = {state: found[output] for state, output in self._states.items()}
+        return {name: found[name] for name in wanted}
 
 
 def run_batch(session: Runs, batch: Batch, names: Sequence[str] | None) -> dict[str, Array]:
