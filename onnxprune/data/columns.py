@@ -78,7 +78,9 @@ def inputs_of(columns: Mapping[str, C], request: SampleRequest, what: str = "") 
     for port in request.ports:
         if port.name not in found:
             known = did_you_mean(port.name, found)
-            raise DataError(f"{what or request.spec} has no array for input '{port.name}' ({port}){known}{_hint(port, request)}")
+            raise DataError(
+                f"{what or request.spec} has no array for input '{port.name}' ({port}){known}{_hint(port, request)}"
+            )
     return {port.name: found[port.name] for port in request.ports}
 
 

@@ -64,7 +64,17 @@ _KINDS = (Prune, Rewind, Recover, Train, Repeat, Clean, Evaluate, Context)
 @EVALUATION
 @CALIBRATION
 @fields(
-    Context, "input_shape", "carry", "providers", "custom_ops", "device", "jobs", "cache", "resume", "save_every", "unverified"
+    Context,
+    "input_shape",
+    "carry",
+    "providers",
+    "custom_ops",
+    "device",
+    "jobs",
+    "cache",
+    "resume",
+    "save_every",
+    "unverified",
 )
 @fields(Clean)
 def command(

@@ -47,7 +47,9 @@ _FIRST = ("epochs", "learning_rate", "batch_size")
 @fields(DataOptions, but=("data", "labels", "batch"))
 @EVALUATION
 @fields(Context, "loss", "metric")
-@fields(Context, "input_shape", "carry", "providers", "custom_ops", "unverified", "device", "jobs", "resume", "save_every")
+@fields(
+    Context, "input_shape", "carry", "providers", "custom_ops", "unverified", "device", "jobs", "resume", "save_every"
+)
 def command(
     model: Path,
     teacher: Path | None,

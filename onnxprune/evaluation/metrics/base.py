@@ -252,8 +252,9 @@ def is_probability(model: ir.Model, output: Port) -> bool:
 
 
 def _session(model: Runnable | Runs, providers: Sequence[str], data: Data) -> Runs:
-    is_loaded = not isinstance(model, str | os.PathLike | ir.Model)
-    loaded: Any = model if is_loaded else Session(model, providers, optimized=True)
+    given: Any = model
+    is_file_or_model = isinstance(model, str | os.PathLike | ir.Model)
+    loaded: Any = Session(given, providers, optimized=True) if is_file_or_model else model
     return _Carrying(loaded, data.states) if data.states else loaded
 
 
