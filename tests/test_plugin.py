@@ -140,7 +140,7 @@ def test_example_counts_its_cost(installed: None, build: Build) -> None:
     assert cost.node_macs(node, cost.shapes_after(analysis, {})) == batch * 6 * 9
 
 
-def test_file_that_onnx_runtime_cannot_run_is_written_only_unverified(installed: None, build: Build, tmp_path: Path) -> None:
+def test_file_that_nothing_can_run_is_written_only_unverified(installed: None, build: Build, tmp_path: Path) -> None:
     """The promise is that a written file was run beside the original: that takes a runtime that knows the operator."""
     with pytest.raises(ModelError, match=r"com\.example:ScaledRelu.*--unverified"):
         compress(build(NET, opsets=DOMAINS), ratio=0.5)
