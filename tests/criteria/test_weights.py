@@ -274,16 +274,15 @@ def test_weights_that_are_all_alike_have_no_information(build: Build) -> None:
 
 def test_biases_of_both_directions_are_no_filters(build: Build) -> None:
     path = build("""
-        net (float[5, batch, 3] x) => (float[5, 2, batch, 4] y)
-        <float[2, 16, 3] w, float[2, 16, 4] r, float[2, 32] b>
-        { y = LSTM<hidden_size = 4, direction = "bidirectional">(x, w, r, b) }
+        net (float[5, batch, 3] x) => (float[5, 2, batch, 3] y)
+        <float[2, 16, 3] w, float[2, 16, 4] r, float[2, 32] b, float[4, 3] v>
+        { h = LSTM<hidden_size = 4, direction = "bidirectional">(x, w, r, b)  y = MatMul(h, v) }
     """)
     w = weights(path)
     made = np.concatenate([w["w"].reshape(2, 4, 4, 3), w["r"].reshape(2, 4, 4, 4)], axis=3)
     filters = made.transpose(2, 0, 1, 3).reshape(4, -1).astype(np.float64)
-    found = score(path, "l2")
-    if found:
-        np.testing.assert_allclose(found.popitem()[1], np.linalg.norm(filters, axis=1), rtol=1e-6)
+    (found,) = score(path, "l2").values()
+    np.testing.assert_allclose(found, np.linalg.norm(filters, axis=1), rtol=1e-6)
 
 
 NORMALIZED = """
