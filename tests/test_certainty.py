@@ -94,6 +94,7 @@ PROVEN = {
     "static size beside a dynamic one": ("k = Gather(s, one)", 8),
     "quotient as floats": ("t = Mul(b, c16)  f = Cast<to = 1>(t)  g = Cast<to = 1>(b)  q = Div(f, g)  n = Floor(q)"
                            "k = Cast<to = 7>(n)", 16),
+    "part of a split shape": ("a, c = Split<axis = 0>(s)  k = Squeeze(c, axis)", 8),
     "entry of a choice": ("e = Equal(s, c16v)  t = Where(e, c16v, s)  k = Gather(t, one)", 8),
 }  # fmt: skip
 

@@ -26,7 +26,8 @@ _TABLE = {
     Proof.SUM: ("Add", "Sub", "Mul", "Sum", "Neg"),
     Proof.REDUCED: ("ReduceSum", "ReduceProd"),
     Proof.MOVED: (
-        *("Concat", "Expand", "Gather", "Identity", "Reshape", "Slice", "Squeeze", "Transpose", "Unsqueeze"),
+        *("Concat", "Expand", "Gather", "Identity", "Reshape", "Slice", "Split", "Squeeze", "Transpose"),
+        "Unsqueeze",
     ),
     Proof.RETYPED: ("Cast",),
     Proof.WHOLE: ("Ceil", "Floor", "Round"),
@@ -54,7 +55,7 @@ def moved_inputs(node: ir.Node) -> int:
 
 def moved_slots(node: ir.Node) -> range:
     """Slots of the inputs whose entries, and nothing else, are those of the output; none where it computes."""
-    moves = proof_of(node) in (Proof.MOVED, Proof.RETYPED) or key_of(node) in (("", "Tile"), ("", "Split"))
+    moves = proof_of(node) in (Proof.MOVED, Proof.RETYPED) or key_of(node) == ("", "Tile")
     return range(moved_inputs(node) if moves else 0)
 
 
