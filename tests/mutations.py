@@ -381,7 +381,7 @@ def outcome(path: Path, target: Path) -> str:
     with contextlib.suppress(OnnxpruneError):
         inspect(path)
     try:
-        compress(path, ratio=0.5).save(target)
+        compress(path, ratio=0.5, recover="none").save(target)
         said = "written"
     except OnnxpruneError as error:
         said = f"refused: {error}"

@@ -140,7 +140,7 @@ def test_damaged_bytes_give_a_model_or_one_line(digits: dict[str, Path], tmp_pat
         data[rng.randrange(reach)] = rng.randrange(256)
     path = tmp_path / "model.onnx"
     path.write_bytes(data)
-    result = CliRunner().invoke(main, ["compress", str(path)])
+    result = CliRunner().invoke(main, ["compress", str(path), "--recover", "none", "--ratio", "0.5"])
     assert path.read_bytes() == data
     if result.exit_code == 0:
         assert len(list(tmp_path.iterdir())) == 2
@@ -363,7 +363,7 @@ def test_file_size_limit(model: Path, tmp_path: Path) -> None:
     def limit() -> None:
         resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))
 
-    command = [sys.executable, "-m", "onnxprune", "compress", str(model)]
+    command = [sys.executable, "-m", "onnxprune", "compress", str(model), "--recover", "none", "--ratio", "0.5"]
     before = snapshot(tmp_path)
     done = subprocess.run(command, capture_output=True, text=True, preexec_fn=limit)
     assert (done.returncode, done.stdout) == (1, "")
@@ -413,12 +413,12 @@ def test_not_a_plan(fails: Fails, model: Path, tmp_path: Path, content: bytes | 
 
 
 def test_plan_is_never_the_output(fails: Fails, model: Path, tmp_path: Path) -> None:
-    pipeline.compress(model).plan.save(tmp_path / "plan.json")
+    pipeline.compress(model, ratio=0.5, recover="none").plan.save(tmp_path / "plan.json")
     fails(2, "apply", model, tmp_path / "plan.json", "-o", tmp_path / "plan.json", says="belongs to the input")
 
 
 def test_plan_of_another_model(fails: Fails, model: Path, digits: dict[str, Path], tmp_path: Path) -> None:
-    pipeline.compress(digits["lstm"]).plan.save(tmp_path / "plan.json")
+    pipeline.compress(digits["lstm"], ratio=0.5, recover="none").plan.save(tmp_path / "plan.json")
     fails(1, "apply", model, tmp_path / "plan.json", says=("this model does not have", "is it for another"))
 
 
@@ -432,7 +432,7 @@ def test_plan_of_another_model(fails: Fails, model: Path, digits: dict[str, Path
     ],
 )
 def test_plan_that_does_not_fit(fails: Fails, model: Path, tmp_path: Path, change: dict[str, Any], says: str) -> None:
-    data = json.loads(pipeline.compress(model).plan.to_json())
+    data = json.loads(pipeline.compress(model, ratio=0.5, recover="none").plan.to_json())
     data["groups"][0].update(change)
     (tmp_path / "plan.json").write_text(json.dumps(data))
     fails(1, "apply", model, tmp_path / "plan.json", says=says)
@@ -511,7 +511,7 @@ def test_a_bug_is_one_line_and_a_traceback_on_request(
 
     monkeypatch.setattr("onnxprune.steps.prune.decide.decide", broken)
     fails(1, "compress", model, says=("unexpected ZeroDivisionError: two lines", "please report it", "-v"))
-    verbose = CliRunner().invoke(main, ["compress", str(model), "-v"])
+    verbose = CliRunner().invoke(main, ["compress", str(model), "--recover", "none", "--ratio", "0.5", "-v"])
     assert "Traceback" in verbose.stderr
     assert verbose.exit_code == 1
 

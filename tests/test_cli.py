@@ -73,7 +73,16 @@ def test_version() -> None:
     assert found["python"] == platform.python_version()
 
 
-@pytest.mark.parametrize("args", [["--help"], ["--version"], ["compress", "--help"], ["compres"], ["compress", "--x"]])
+@pytest.mark.parametrize(
+    "args",
+    [
+        ["--help"],
+        ["--version"],
+        ["compress", "--help"],
+        ["compres"],
+        ["compress", "--x", "--recover", "none", "--ratio", "0.5"],
+    ],
+)
 def test_help_is_instant(args: list[str]) -> None:
     code = f"from onnxprune.cli import main\ntry: main({args!r})\nexcept SystemExit: pass"
     assert not modules_after(code) & set(HEAVY)
@@ -83,7 +92,7 @@ def test_help_is_instant(args: list[str]) -> None:
 
 
 def test_compress_writes_beside_the_model_and_says_so(model: Path) -> None:
-    out = run("compress", model).stdout
+    out = run("compress", model, "--recover", "none", "--ratio", "0.5").stdout
     written = model.with_name("model.pruned.onnx")
     assert sorted(path.name for path in model.parent.iterdir()) == ["model.onnx", "model.pruned.onnx"]
     assert f"wrote {written}" in out
@@ -95,26 +104,29 @@ def test_compress_writes_beside_the_model_and_says_so(model: Path) -> None:
 
 def test_compress_to_another_place(model: Path, tmp_path: Path) -> None:
     (tmp_path / "else").mkdir()
-    run("compress", model, "-o", tmp_path / "else" / "small.onnx")
+    run("compress", model, "--recover", "none", "--ratio", "0.5", "-o", tmp_path / "else" / "small.onnx")
     assert [path.name for path in (tmp_path / "else").iterdir()] == ["small.onnx"]
     assert not model.with_name("model.pruned.onnx").exists()
 
 
 def test_verbose_lists_every_group_and_quiet_nothing(model: Path) -> None:
-    groups = document("compress", model)["groups"]
-    verbose = run("compress", model, "-v").stdout
+    groups = document("compress", model, "--recover", "none", "--ratio", "0.5")["groups"]
+    verbose = run("compress", model, "--recover", "none", "--ratio", "0.5", "-v").stdout
     for group in groups:
         assert re.search(rf"{re.escape(group['id'])} +{group['kind']} +{group['units']} +{group['kept']} ", verbose)
-    quiet = run("compress", model, "-q")
+    quiet = run("compress", model, "--recover", "none", "--ratio", "0.5", "-q")
     assert quiet.stdout == ""
 
 
 def test_dry_run_writes_nothing_and_says_that_bytes_are_estimated(model: Path) -> None:
-    out = run("compress", model, "--dry-run").stdout
+    out = run("compress", model, "--recover", "none", "--ratio", "0.5", "--dry-run").stdout
     assert [path.name for path in model.parent.iterdir()] == ["model.onnx"]
     assert "estimated" in out
     assert "dry run" in out
-    dry, wet = document("compress", model, "--dry-run"), document("compress", model)
+    dry, wet = (
+        document("compress", model, "--recover", "none", "--ratio", "0.5", "--dry-run"),
+        document("compress", model, "--recover", "none", "--ratio", "0.5"),
+    )
     assert (dry["output"], dry["file_bytes_estimated"], wet["file_bytes_estimated"]) == (None, True, False)
     assert dry["after"]["file_bytes"] == pytest.approx(wet["after"]["file_bytes"], rel=0.02)
     assert dry["after"]["parameters"] == wet["after"]["parameters"]
@@ -122,19 +134,31 @@ def test_dry_run_writes_nothing_and_says_that_bytes_are_estimated(model: Path) -
 
 def test_options_reach_the_pipeline(model: Path) -> None:
     chosen = document(
-        "compress", model, "--only", "stages.0*", "--skip", "stages.0.bn2*", "--ratio", "0.25", "--dry-run"
+        "compress",
+        model,
+        "--recover",
+        "none",
+        "--only",
+        "stages.0*",
+        "--skip",
+        "stages.0.bn2*",
+        "--ratio",
+        "0.25",
+        "--dry-run",
     )
     assert chosen["recipe"]["step"][0]["only"] == ["stages.0*"]
     assert {(g["units"], g["kept"]) for g in chosen["groups"]} == {(16, 12), (16, 16), (32, 32), (64, 64)}
     assert sum(g["kept"] < g["units"] for g in chosen["groups"]) == 1
-    rounded = document("compress", model, "--ratio", "0.3", "--round-to", "8", "--dry-run")
+    rounded = document("compress", model, "--recover", "none", "--ratio", "0.3", "--round-to", "8", "--dry-run")
     assert all(group["kept"] % 8 == 0 for group in rounded["groups"])
-    uneven = document("compress", model, "--scope", "global", "--criterion", "l2", "--dry-run")
+    uneven = document(
+        "compress", model, "--recover", "none", "--ratio", "0.5", "--scope", "global", "--criterion", "l2", "--dry-run"
+    )
     assert len({group["kept"] / group["units"] for group in uneven["groups"]}) > 1
 
 
 def test_note_when_the_ratio_is_too_small_to_remove_anything(model: Path) -> None:
-    assert "nothing was removed" in run("compress", model, "--ratio", "0.001").stdout
+    assert "nothing was removed" in run("compress", model, "--recover", "none", "--ratio", "0.001").stdout
 
 
 @pytest.mark.parametrize("name", ["resnet", "transformer", "lstm"])
@@ -151,7 +175,19 @@ def test_twice_the_same(digits: dict[str, Path], tmp_path: Path, name: str, opti
 def test_seed_changes_what_is_removed_at_random(model: Path, tmp_path: Path) -> None:
     for seed in (1, 2):
         run(
-            "compress", model, "--criterion", "random", "--seed", seed, "--plan", tmp_path / f"{seed}.json", "--dry-run"
+            "compress",
+            model,
+            "--recover",
+            "none",
+            "--ratio",
+            "0.5",
+            "--criterion",
+            "random",
+            "--seed",
+            seed,
+            "--plan",
+            tmp_path / f"{seed}.json",
+            "--dry-run",
         )
     assert (tmp_path / "1.json").read_text() != (tmp_path / "2.json").read_text()
 
@@ -164,7 +200,7 @@ def test_names_that_look_like_markup_are_printed_as_they_are(build: Build) -> No
     proto = onnx.load(path)
     proto.graph.initializer[0].name = proto.graph.node[0].input[1] = "[bold]:smile:"
     onnx.save(proto, path)
-    assert "[bold]:smile: " in run("compress", path, "-v").stdout
+    assert "[bold]:smile: " in run("compress", path, "--recover", "none", "--ratio", "0.5", "-v").stdout
     assert "[bold]:smile:[1]" in run("inspect", path).stdout
 
 
@@ -185,7 +221,7 @@ def test_apply_repeats_compress_byte_for_byte(
 
 
 def test_apply_prints_the_same_tables(model: Path, tmp_path: Path) -> None:
-    first = run("compress", model, "--plan", tmp_path / "plan.json").stdout
+    first = run("compress", model, "--recover", "none", "--ratio", "0.5", "--plan", tmp_path / "plan.json").stdout
     assert run("apply", model, tmp_path / "plan.json").stdout == first
 
 
@@ -206,10 +242,10 @@ def test_inspect_mentions_metadata_and_compress_drops_it(annotated: Path) -> Non
     assert "--keep-metadata" in out
     assert document("inspect", annotated)["metadata"] == {"items": 1, "local_paths": True}
     output = annotated.with_name("model.pruned.onnx")
-    run("compress", annotated)
+    run("compress", annotated, "--recover", "none", "--ratio", "0.5")
     assert b"/home/ann" not in output.read_bytes()
     assert "metadata of the exporter" not in run("inspect", output).stdout
-    run("compress", annotated, "--keep-metadata")
+    run("compress", annotated, "--recover", "none", "--ratio", "0.5", "--keep-metadata")
     assert b"/home/ann" in output.read_bytes()
 
 

@@ -167,7 +167,14 @@ def test_importing_the_package_loads_nothing_heavy() -> None:
 
 
 COMMANDS = sorted(path.stem for path in (PACKAGE / "cli" / "commands").glob("[!_]*.py"))
-QUICK = [["--help"], ["--version"], ["--halp"], ["compess"], ["compress", "--retio", "1", "model.onnx"], ["compress"]]
+QUICK = [
+    ["--help"],
+    ["--version"],
+    ["--halp"],
+    ["compess"],
+    ["compress", "--retio", "1", "model.onnx"],
+    ["compress"],
+]
 
 
 @pytest.mark.parametrize("arguments", [*QUICK, *([command, "--help"] for command in COMMANDS)], ids=" ".join)

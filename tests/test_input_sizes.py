@@ -79,7 +79,7 @@ def test_sizes_are_what_the_graph_demands(build: Build, graph: str, fits: Callab
     assert not list(unmet(analysis.model, analysis.shapes))
     assert analysis.groups or graph is STATES
     if analysis.groups:
-        op.compress(path).save(path.with_name("small.onnx"))
+        op.compress(path, ratio=0.5, recover="none").save(path.with_name("small.onnx"))
 
 
 # One operator each, with sizes at which it runs and others at which ONNX Runtime refuses it.
@@ -190,7 +190,7 @@ def detector() -> onnx.ModelProto:
 def test_values_that_steer_a_graph_are_tried(tmp_path: Path) -> None:
     path = tmp_path / "detector.onnx"
     onnx.save(detector(), path)
-    result = op.compress(path)
+    result = op.compress(path, ratio=0.5, recover="none")
     trial = result.original.trials[0]
     assert trial.feed["rate"] in (16000, 8000)
     assert trial.feed["x"].shape[1] // {16000: 512, 8000: 256}[int(trial.feed["rate"])] == 1
@@ -210,15 +210,15 @@ HIDDEN_IDS = OFFSET_IDS.replace(
 
 def test_ids_that_begin_elsewhere(build: Build) -> None:
     path = build(OFFSET_IDS)
-    op.compress(path).save(path.with_name("small.onnx"))
-    op.compress(path, data="synthetic").save(path.with_name("fitted.onnx"))
+    op.compress(path, ratio=0.5, recover="none").save(path.with_name("small.onnx"))
+    op.compress(path, data="synthetic", ratio=0.5).save(path.with_name("fitted.onnx"))
 
 
 def test_samples_are_tried_first(build: Build) -> None:
     path = build(HIDDEN_IDS)
     with pytest.raises(ModelError, match=r"refuses all inputs that were tried; give samples with --data.*ids 1x11"):
-        op.compress(path)
-    result = op.compress(path, data={"ids": np.full((6, 9), 100, np.int64)})
+        op.compress(path, ratio=0.5, recover="none")
+    result = op.compress(path, data={"ids": np.full((6, 9), 100, np.int64)}, ratio=0.5)
     assert [trial.feed["ids"].shape for trial in result.original.trials] == [(1, 9), (3, 9), (1, 10), (1, 1)]
     result.save(path.with_name("small.onnx"))
 
@@ -226,8 +226,13 @@ def test_samples_are_tried_first(build: Build) -> None:
 def test_macs_are_counted_at_the_sizes_of_the_data(build: Build) -> None:
     path = build(ADDED)
     samples = {"a": np.zeros((3, 9, 8), np.float32), "b": np.zeros((3, 9, 6), np.float32)}
-    assert op.compress(path, data=samples, recover="none").report.sizes == {"n1": 1, "t1": 9, "n2": 1, "t2": 9}
-    wanted = op.compress(path, input_shape=("a:1x21x8", "b:1x21x6"))
+    assert op.compress(path, data=samples, recover="none", ratio=0.5).report.sizes == {
+        "n1": 1,
+        "t1": 9,
+        "n2": 1,
+        "t2": 9,
+    }
+    wanted = op.compress(path, input_shape=("a:1x21x8", "b:1x21x6"), ratio=0.5, recover="none")
     assert wanted.report.before.macs == 21 * (8 * 16 + 6 * 16 + 16 * 4)
 
 
@@ -250,7 +255,7 @@ def test_a_batch_that_has_to_be_one_is_found(build: Build) -> None:
         { h = MatMul(x, w)  a = Relu(h)  r = Reshape(a, row)  y = MatMul(r, v) }
     """)
     assert inspect(path).shapes.bindings == {"n": 1}
-    op.compress(path).save(path.with_name("small.onnx"))
+    op.compress(path, ratio=0.5, recover="none").save(path.with_name("small.onnx"))
 
 
 GRAPH_NETWORK = """
@@ -269,7 +274,7 @@ def test_benchmark_draws_positions_inside_of_their_table(build: Build) -> None:
     assert set(ends.ravel().tolist()) == set(range(sizes["nodes"]))
     found = benchmark([path], BenchmarkRequest(rounds=1))
     assert dict(found.measured[0][0].latency.sizes) == sizes
-    report = op.compress(path, target="latency=100ms").report
+    report = op.compress(path, target="latency=100ms", recover="none").report
     assert report.sizes == sizes
 
 
@@ -281,7 +286,7 @@ def test_a_model_that_takes_one_sample_at_a_time(build: Build, tmp_path: Path) -
         { f = Reshape(x, flat)  h = MatMul(f, w)  r = Relu(h)  z = MatMul(r, v)  y = Reshape(z, back) }
     """)
     samples = np.random.default_rng(0).standard_normal((40, 4, 3)).astype(np.float32)
-    result = op.compress(path, data={"x": samples})
+    result = op.compress(path, data={"x": samples}, ratio=0.5)
     assert result.original.one_by_one
     assert any("takes one sample at a time" in note for note in result.report.notes)
     assert result.report.recovery == "reconstruct"

@@ -303,7 +303,7 @@ def test_a_size_of_minus_one_is_one_that_varies(build: Build, tmp_path: Path) ->
     path = build(SMALL, edit=write_it_so)
     model = open_model(path)
     assert not isinstance(model.graph.inputs[0].shape[0], int)  # type: ignore[index]
-    result = compress(path, criterion="l1", ratio=0.5)
+    result = compress(path, criterion="l1", ratio=0.5, recover="none")
     result.save(tmp_path / "small.onnx")
     assert result.plan.removed_units > 0
     for batch in (1, 3):

@@ -224,7 +224,7 @@ def test_axes_that_a_squeeze_drops_unsaid_are_those_of_the_original_at_every_bat
     path = build(UNSAID)
     assert kinds(proved(path, {"n": 3}).groups) == [12]
     small = path.with_name("small.onnx")
-    compress(path, ratio=0.5).save(small)
+    compress(path, ratio=0.5, recover="none").save(small)
     for batch, shape in ((1, (5,)), (3, (3, 5))):
         feed = {"x": np.ones((batch, 6, 1, 1), np.float32)}
         assert Session(small).run(feed)["y"].shape == Session(path).run(feed)["y"].shape == shape
@@ -281,7 +281,7 @@ def test_branches_are_taken_one_inside_the_other_and_as_an_output_of_the_model(b
 
 def refusal(path: Path) -> str:
     with pytest.raises(NothingToPruneError) as error:
-        compress(path, ratio=0.5)
+        compress(path, ratio=0.5, recover="none")
     return str(error.value)
 
 
@@ -340,12 +340,12 @@ NESTED = """
 def test_shares_of_nested_groups_do_not_multiply(ratio: float, build: Build) -> None:
     """Eight channels in each of eight groups, or sixteen in each of four: a half of them is 32."""
     path = build(NESTED, opset=21)
-    small = compress(path, ratio=ratio, scope="uniform").proto()
+    small = compress(path, ratio=ratio, scope="uniform", recover="none").proto()
     shapes = {tensor.name: list(tensor.dims) for tensor in small.graph.initializer}
     assert shapes["a"][0] == shapes["b"][0] == round(64 * (1 - ratio))
 
 
 def test_nested_groups_go_one_after_the_other_down_to_single_units(build: Build) -> None:
-    small = compress(build(NESTED, opset=21), ratio=0.99, scope="uniform").proto()
+    small = compress(build(NESTED, opset=21), ratio=0.99, scope="uniform", recover="none").proto()
     shapes = {tensor.name: list(tensor.dims) for tensor in small.graph.initializer}
     assert shapes["a"][0] < 8

@@ -81,7 +81,10 @@ def check(path: Path, plain: Path, images: npt.NDArray[Any], folder: Path, exact
         verdict = judge(path, every_other_unit(analysis), {name: images[:5]}, folder)
         assert verdict.difference < 1e-4
         assert verdict.effect > 1e-2
-    report, before = compress(path).save(folder / "half.onnx"), compress(plain).report
+    report, before = (
+        compress(path, ratio=0.5, recover="none").save(folder / "half.onnx"),
+        compress(plain, ratio=0.5, recover="none").report,
+    )
     assert (
         report.after.parameters / report.before.parameters < before.after.parameters / before.before.parameters + 0.02
     )
@@ -142,14 +145,14 @@ def test_four_bit_weights(
     verdict = judge(path, every_other_unit(analysis), {model.graph.input[0].name: images[:5]}, tmp_path)
     assert verdict.difference < 1e-4
     assert verdict.effect > 1e-2
-    report = compress(path).save(tmp_path / "half.onnx")
+    report = compress(path, ratio=0.5, recover="none").save(tmp_path / "half.onnx")
     assert report.after.parameters < 0.4 * report.before.parameters
 
 
 def test_everything_of_a_channel_goes(prepared: dict[str, Path], images: npt.NDArray[Any], tmp_path: Path) -> None:
     """Weight, scale, zero point, and the bias of int32 with its own scale and zero point, lose the same channels."""
     path = quantized(prepared["resnet"], tmp_path / "quantized.onnx", "qdq-per-channel", images)
-    compress(path, scope="uniform").save(tmp_path / "half.onnx")
+    compress(path, scope="uniform", ratio=0.5, recover="none").save(tmp_path / "half.onnx")
     graph = onnx.load(tmp_path / "half.onnx").graph
     shapes = {tensor.name: list(tensor.dims) for tensor in graph.initializer}
     made = {name: node for node in graph.node for name in node.output}
@@ -167,7 +170,7 @@ def test_everything_of_a_channel_goes(prepared: dict[str, Path], images: npt.NDA
 def test_weights_stay_quantized(prepared: dict[str, Path], images: npt.NDArray[Any], tmp_path: Path) -> None:
     """Small weights under a DequantizeLinear are not folded into floats on the way."""
     path = quantized(prepared["resnet"], tmp_path / "quantized.onnx", "qdq", images)
-    compress(path, scope="uniform").save(tmp_path / "half.onnx")
+    compress(path, scope="uniform", ratio=0.5, recover="none").save(tmp_path / "half.onnx")
 
     def kinds(file: Path) -> dict[str, int]:
         return {tensor.name: tensor.data_type for tensor in onnx.load(file).graph.initializer}

@@ -45,7 +45,7 @@ def test_a_ratio_of_a_half_with_data_keeps_the_accuracy(
 ) -> None:
     """Measured: 98.9% and 94.4%; without data, what L1 leaves of the ResNet gets 10%."""
     target = tmp_path / "small.onnx"
-    result = pipeline.compress(digits[name], data=data_for(digits[name], samples=192))
+    result = pipeline.compress(digits[name], data=data_for(digits[name], samples=192), ratio=0.5)
     result.save(target)
     assert result.report.after.parameters < 0.3 * result.report.before.parameters
     assert accuracy(target) >= at_least
@@ -64,23 +64,35 @@ def test_recovery_is_in_the_report_and_can_be_turned_off(digits: dict[str, Path]
 
 
 def test_without_data_nothing_is_made_up_unless_asked_for(digits: dict[str, Path]) -> None:
-    plain = pipeline.compress(digits["lstm"])
+    plain = pipeline.compress(digits["lstm"], ratio=0.5, recover="none")
     assert plain.report.recovery == "none"
-    asked = pipeline.compress(digits["lstm"], recover="reconstruct")
+    asked = pipeline.compress(digits["lstm"], recover="reconstruct", ratio=0.5)
     assert asked.report.errors
     assert any("made-up inputs" in note for note in asked.report.notes)
 
 
 def test_the_same_twice_gives_the_same_bytes(digits: dict[str, Path], tmp_path: Path) -> None:
     for name in ("a", "b"):
-        result = run("compress", digits["lstm"], "--data", CALIBRATION, "--samples", 64, "-o", tmp_path / name, "-q")
+        result = run(
+            "compress",
+            digits["lstm"],
+            "--ratio",
+            "0.5",
+            "--data",
+            CALIBRATION,
+            "--samples",
+            64,
+            "-o",
+            tmp_path / name,
+            "-q",
+        )
         assert result.exit_code == 0, result.stderr
     assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
 
 
 def test_unknown_methods_are_refused_before_any_work(digits: dict[str, Path]) -> None:
     with pytest.raises(UsageError, match="unknown recovery 'reconstrct'; did you mean 'reconstruct'"):
-        pipeline.compress(digits["resnet"].with_name("no such file"), recover="reconstrct")
+        pipeline.compress(digits["resnet"].with_name("no such file"), recover="reconstrct", ratio=0.5)
 
 
 @pytest.mark.parametrize("method", [name for name in METHODS if METHODS[name].on_data])
@@ -94,7 +106,7 @@ def test_every_method_lowers_the_error_of_layers(digits: dict[str, Path], method
 
 
 def test_a_criterion_that_needs_data_says_so(digits: dict[str, Path]) -> None:
-    result = run("compress", digits["resnet"], "--criterion", "obs", "--dry-run")
+    result = run("compress", digits["resnet"], "--recover", "none", "--ratio", "0.5", "--criterion", "obs", "--dry-run")
     assert result.exit_code == 2
     assert "give --data" in result.stderr
 
@@ -115,7 +127,8 @@ def test_clean_ups_leave_the_outputs(build: Build, tmp_path: Path) -> None:
     np.testing.assert_allclose(both, plain, rtol=1e-4, atol=1e-5)
     assert len(onnx.load(tmp_path / "1.onnx").graph.node) == len(onnx.load(tmp_path / "0.onnx").graph.node) - 1
     assert (
-        "unknown clean-up 'equalise'; did you mean 'equalize'?" in run("compress", model, "--clean", "equalise").stderr
+        "unknown clean-up 'equalise'; did you mean 'equalize'?"
+        in run("compress", model, "--recover", "none", "--ratio", "0.5", "--clean", "equalise").stderr
     )
 
 

@@ -39,7 +39,9 @@ def test_modules_by_the_names_of_nodes(node: str, module: str) -> None:
 def test_parameters_are_those_of_the_network(digits: dict[str, Path], name: str) -> None:
     """Every name is in the state of the module that the file was exported from, and has the shape that is told."""
     state = _state(name)
-    document = to_document(inspect(digits[name]), compress(digits[name], scope="uniform").plan)
+    document = to_document(
+        inspect(digits[name]), compress(digits[name], scope="uniform", ratio=0.5, recover="none").plan
+    )
     assert document["unmapped"] == []
     for parameter, entry in document["parameters"].items():
         assert tuple(state[parameter].shape) == tuple(entry["shape"]), parameter
@@ -78,7 +80,7 @@ def test_transposed_weights_are_told_as_torch_has_them(build: Build) -> None:
         """,
         edit=named,
     )
-    plan = compress(path, ratio=0.5).plan
+    plan = compress(path, ratio=0.5, recover="none").plan
     found = {cut.name: cut for cut in cuts(inspect(path), plan)}
     assert set(found) == {"fc1.weight", "fc1.bias", "head.fc2.weight"}
     kept = np.setdiff1d(np.arange(8), plan.removals[0].remove).tolist()
@@ -87,6 +89,6 @@ def test_transposed_weights_are_told_as_torch_has_them(build: Build) -> None:
 
 
 def test_what_cannot_be_traced_is_listed(digits: dict[str, Path]) -> None:
-    document = to_document(inspect(digits["lstm"]), compress(digits["lstm"]).plan)
+    document = to_document(inspect(digits["lstm"]), compress(digits["lstm"], ratio=0.5, recover="none").plan)
     assert set(document["parameters"]) == {"head.weight"}
     assert {entry["onnx"].rpartition("::")[0] for entry in document["unmapped"]} == {"onnx"}

@@ -48,7 +48,7 @@ def test_sparse_weights_are_made_dense(build: Build, edit: Callable[[onnx.ModelP
     result.save(tmp_path / "same.onnx")
     answers = [Session(each).run({"x": x})["y"] for each in (path, tmp_path / "same.onnx")]
     assert np.allclose(*answers, atol=1e-5)
-    assert op.compress(path).save(tmp_path / "half.onnx").after.macs == 132  # of 264
+    assert op.compress(path, ratio=0.5, recover="none").save(tmp_path / "half.onnx").after.macs == 132  # of 264
 
 
 def test_damaged_sparse_weight(build: Build) -> None:
@@ -57,7 +57,7 @@ def test_damaged_sparse_weight(build: Build) -> None:
         model.graph.sparse_initializer[0].dims[:] = [2, 2]
 
     with pytest.raises(ModelError, match="its sparse tensor 'w' cannot be read"):
-        op.compress(build(NET, edit=beyond))
+        op.compress(build(NET, edit=beyond), ratio=0.5, recover="none")
 
 
 def zip_map(path: Path) -> None:
@@ -85,12 +85,14 @@ def zip_map(path: Path) -> None:
 def test_types_with_maps_are_carried(tmp_path: Path) -> None:
     path, small = tmp_path / "classifier.onnx", tmp_path / "small.onnx"
     zip_map(path)
-    report = op.compress(path).save(small)
+    report = op.compress(path, ratio=0.5, recover="none").save(small)
     assert report.after.macs == report.before.macs // 2
     assert onnx.load(small).graph.output[0].type == onnx.load(path).graph.output[0].type
     answer = Session(small).run({"x": np.zeros((2, 6), np.float32)})["z"]
     assert [sorted(sample) for sample in answer] == [[0, 1, 2], [0, 1, 2]]
-    again = op.compress(op.compress(path).model)  # from memory, too
+    again = op.compress(
+        op.compress(path, ratio=0.5, recover="none").model, ratio=0.5, recover="none"
+    )  # from memory, too
     assert again.save(tmp_path / "quarter.onnx").after.macs == report.before.macs // 4
 
 
@@ -98,10 +100,10 @@ def test_only_errors_about_the_file_blame_the_file(build: Build) -> None:
     """The checker refuses the declared output, but ONNX Runtime runs the file and nothing that follows is due to it."""
     path = build(NET.replace("float[n, 3] y", "float[n, 4] y"))
     with pytest.raises(TargetError) as unmet:
-        op.compress(path, target="params=0.0001")
+        op.compress(path, target="params=0.0001", recover="none")
     assert "not a valid ONNX model" not in str(unmet.value)
     with pytest.raises(NothingToPruneError, match="excluded"):
-        op.compress(path, skip="neurons")
+        op.compress(path, skip="neurons", ratio=0.5, recover="none")
 
 
 TEXTS = """
@@ -118,7 +120,7 @@ TEXTS = """
 
 def test_categories_that_an_encoder_knows_are_tried(build: Build, tmp_path: Path) -> None:
     path = build(TEXTS, opsets={"ai.onnx.ml": 3})
-    result = op.compress(path)
+    result = op.compress(path, ratio=0.5, recover="none")
     trial = result.original.trials[0].feed
     assert trial["color"].item() in ("red", "green", "blue")
     assert trial["size"].item() in (38, 40)

@@ -120,8 +120,8 @@ SECRET = """
 def test_what_does_not_run_here_is_written_on_request(build: Build, tmp_path: Path) -> None:
     path = build(SECRET, opsets={"acme": 1})
     with pytest.raises(ModelError, match="--unverified"):
-        op.compress(path)
-    result = op.compress(path, unverified=True)
+        op.compress(path, ratio=0.5, recover="none")
+    result = op.compress(path, unverified=True, ratio=0.5, recover="none")
     report = result.save(tmp_path / "small.onnx")
     assert report.after.parameters < report.before.parameters
     assert any("written without being run" in note and "acme:Secret" in note for note in report.notes)
@@ -130,8 +130,8 @@ def test_what_does_not_run_here_is_written_on_request(build: Build, tmp_path: Pa
 def test_library_of_operators(build: Build, tmp_path: Path) -> None:
     path = build(MODEL)
     with pytest.raises(UsageError, match="does not exist; check the path of --custom-ops"):
-        op.compress(path, custom_ops=tmp_path / "nowhere.so")
+        op.compress(path, custom_ops=tmp_path / "nowhere.so", ratio=0.5, recover="none")
     (tmp_path / "text.so").write_text("no library")
     with mock.patch.dict(os.environ), pytest.raises(ModelError, match=r"cannot load the operators in .*text\.so"):
-        op.compress(path, custom_ops=tmp_path / "text.so")
+        op.compress(path, custom_ops=tmp_path / "text.so", ratio=0.5, recover="none")
     inspect(path)

@@ -45,6 +45,8 @@ from onnxprune.support.options import Option, changed, options_of, taken
 if TYPE_CHECKING:
     from onnxprune.pipeline.result import Result
 
+# What a cut may do where nobody says how much to remove, see `Candidates.damage`.
+LITTLE_DAMAGE = "damage=0.05"
 # Whose options `compress` takes, in the order in which the steps run.
 KINDS: tuple[Any, ...] = (Prune, Rewind, Recover, Train, Repeat, Clean, Evaluate, Context)
 
@@ -80,7 +82,7 @@ class Recipe:
         for name, value in options.items():
             kind, each = find_step(name)
             given[kind][each.name] = value
-        prune = Prune(**given[Prune])
+        prune = Prune(**{**_how_much(given), **given[Prune]})
         last = (Clean(**given[Clean]), *([Evaluate(**given[Evaluate])] if given[Evaluate] else []))
         if prune.lossless:
             chosen = [
@@ -152,6 +154,12 @@ class Recipe:
             yield each
             if isinstance(each, Repeat):
                 yield from each.steps
+
+
+def _how_much(given: Mapping[Any, Mapping[str, Any]]) -> dict[str, Any]:
+    """Where nothing says how much to remove: as much as does little damage. Rounds and training keep their ratio."""
+    said = {"ratio", "target", "ratios", "lossless"} & set(given[Prune]) or given[Prune].get("scope") == "latency"
+    return {} if said or given[Repeat] or given[Train] or given[Rewind] else {"target": (LITTLE_DAMAGE,)}
 
 
 def find_step(name: str) -> tuple[Any, Option]:

@@ -11,8 +11,10 @@ from onnxprune.analysis.groups import Group
 from onnxprune.analysis.held import nothing_to_prune
 from onnxprune.analysis.inspect import blaming, inspect
 from onnxprune.analysis.select import select_groups
+from onnxprune.data.split import hold_out
 from onnxprune.errors import DamageWarning, DataError, ModelError, NothingToPruneError, PlanError, UsageError
 from onnxprune.model.file import name_of
+from onnxprune.model.signature import ports_of
 from onnxprune.pipeline.opening import Given, open_and_inspect
 from onnxprune.pipeline.recipe import Recipe
 from onnxprune.pipeline.result import Result
@@ -86,14 +88,23 @@ def _with_samples(
     state: State, steps: Iterable[Step], context: Context, sizes: Mapping[str, int]
 ) -> tuple[State, Context]:
     """Made-up inputs where a step fits to samples and there are none; where none can be made, a note says why."""
-    if context.data is not None or not any(isinstance(step, Recover) and step.on_samples for step in steps):
+    found = list(steps)
+    measured = any(target.kind == "damage" for step in found if isinstance(step, Prune) for target in step.targets)
+    fitted = any(isinstance(step, Recover) and step.on_samples for step in found)
+    if context.data is not None or not (fitted or measured):
         return state, context
     try:
         made_up = made_up_samples(state.original, sizes, seed=context.seed, progress=context.progress)
     except (DataError, ModelError) as error:
+        if measured:
+            raise DataError(
+                f"no inputs could be made up to see what a cut does ({error}); give --data, or say how much to remove, "
+                "like --ratio 0.2"
+            ) from error
         note = f"no inputs could be made up, so nothing was recovered: {error}"
         return state.noted(Record("made-up inputs", notes=(note,))), context
-    return state, replace(context, made_up=made_up)
+    apart = hold_out(made_up, ports_of(state.original.model)) if measured else None
+    return state, replace(context, made_up=apart.fitting if apart else made_up, apart=apart)
 
 
 def run_steps(steps: Sequence[Step], state: State, context: Context) -> State:

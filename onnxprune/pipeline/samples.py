@@ -28,6 +28,7 @@ from onnxprune.runtime.session import Session
 from onnxprune.steps.base import Context
 from onnxprune.steps.evaluate import EVERY, MOST
 from onnxprune.steps.prune.step import Prune
+from onnxprune.steps.prune.targets import HARM
 from onnxprune.steps.recover.step import Recover, keep_apart
 from onnxprune.steps.train.decoding import decoded
 from onnxprune.steps.train.samples import hold_apart
@@ -100,7 +101,7 @@ class Sources:
         context = replace(context, data=data)
         if evaluation is not None:
             context = replace(context, apart=Split(data, evaluation))
-        elif any(target.kind == "drop" for step in steps if isinstance(step, Prune) for target in step.targets):
+        elif any(target.kind in HARM for step in steps if isinstance(step, Prune) for target in step.targets):
             recover = next((step for step in steps if isinstance(step, Recover)), None)
             context = keep_apart(context, recover, ports_of(model))
         elif trainings:

@@ -19,7 +19,19 @@ def run(*args: object) -> tuple[int, str, str]:
 @pytest.fixture(scope="module")
 def ruined(digits: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("ruined") / "small.onnx"
-    command = ["compress", str(digits["resnet"]), "--criterion", "l1", "--ratio", "0.5", "-o", str(path), "--json"]
+    command = [
+        "compress",
+        str(digits["resnet"]),
+        "--recover",
+        "none",
+        "--criterion",
+        "l1",
+        "--ratio",
+        "0.5",
+        "-o",
+        str(path),
+        "--json",
+    ]
     result = CliRunner().invoke(main, command)
     assert result.exit_code == 0
     assert "warning: the model fell apart" in result.stderr
@@ -53,7 +65,9 @@ def test_one_model_alone(digits: dict[str, Path]) -> None:
 
 def test_strict_writes_nothing(digits: dict[str, Path], tmp_path: Path) -> None:
     out = tmp_path / "out.onnx"
-    code, _, error = run("compress", digits["resnet"], "--criterion", "l1", "--ratio", "0.5", "-o", out, "--strict")
+    code, _, error = run(
+        "compress", digits["resnet"], "--recover", "none", "--criterion", "l1", "--ratio", "0.5", "-o", out, "--strict"
+    )
     assert (code, out.exists(), list(tmp_path.iterdir())) == (1, False, [])
     assert len(error.strip().splitlines()) == 1
     assert "give samples to fit it to (--data)" in error
@@ -62,7 +76,7 @@ def test_strict_writes_nothing(digits: dict[str, Path], tmp_path: Path) -> None:
 def test_quality_leads_every_report(digits: dict[str, Path], tmp_path: Path) -> None:
     pytest.importorskip("jinja2", reason="writes HTML")
     page, notes = tmp_path / "r.html", tmp_path / "r.md"
-    command = ["compress", digits["resnet"], "--criterion", "l1", "--ratio", "0.5", "--dry-run"]
+    command = ["compress", digits["resnet"], "--recover", "none", "--criterion", "l1", "--ratio", "0.5", "--dry-run"]
     code, out, _ = run(*command, "--report", page, "--markdown", notes)
     assert code == 0
     assert [line.split("  ")[0] for line in out.splitlines()[1:4]] == ["top-1 agreement", "SNR", "parameters"]

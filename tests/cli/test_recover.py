@@ -21,7 +21,9 @@ from onnxprune.runtime.session import Session
 def folder(digits: dict[str, Path], tmp_path: Path) -> Path:
     """whole.onnx, half.onnx cut from it by plan.json, and samples.npz."""
     (tmp_path / "whole.onnx").write_bytes(digits["resnet"].read_bytes())
-    compress(tmp_path / "whole.onnx", ratio=0.3).save(tmp_path / "half.onnx", plan=tmp_path / "plan.json")
+    compress(tmp_path / "whole.onnx", ratio=0.3, recover="none").save(
+        tmp_path / "half.onnx", plan=tmp_path / "plan.json"
+    )
     with np.load(digits["resnet"].parent / "digits_calibration.npz") as stored:
         np.savez(tmp_path / "samples.npz", input=stored["input"][:128])
     return tmp_path

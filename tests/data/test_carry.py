@@ -90,7 +90,7 @@ def test_compress_with_states(build: Build, tmp_path: Path) -> None:
     assert result.report.recovery == "reconstruct"
     result.save(tmp_path / "small.onnx")
     with pytest.raises(DataError, match="--carry h=OUTPUT"):
-        op.compress(path, data={"x": X})
+        op.compress(path, data={"x": X}, ratio=0.5)
 
 
 @pytest.mark.parametrize(
@@ -99,4 +99,4 @@ def test_compress_with_states(build: Build, tmp_path: Path) -> None:
 )
 def test_states_that_do_not_fit(build: Build, text: str, says: str) -> None:
     with pytest.raises(UsageError, match=says):
-        op.compress(build(STEP), data={"x": X}, carry=text)
+        op.compress(build(STEP), data={"x": X}, carry=text, ratio=0.5)

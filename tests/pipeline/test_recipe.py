@@ -163,21 +163,21 @@ def test_groups_lose_just_what_is_said_and_the_last_word_counts(digits: dict[str
     groups = inspect(digits["transformer"]).groups
     first = next(group for group in groups if group.kind == "neurons")
     ratios = [("neurons", 0.25), (first.id, 0.75), ("heads", 0.0)]
-    report = compress(digits["transformer"], ratio=0.5, scope="uniform", ratios=ratios).report
+    report = compress(digits["transformer"], ratio=0.5, scope="uniform", ratios=ratios, recover="none").report
     for group in report.groups:
         due = {"neurons": 0.25, "heads": 0.0}.get(group.kind, 0.5) if group.id != first.id else 0.75
         assert group.kept == group.units - int(due * group.units)
 
 
 def test_a_target_is_met_around_what_is_said(digits: dict[str, Path]) -> None:
-    result = compress(digits["transformer"], target=["params=0.5"], ratios=[("hidden", 0.125)])
+    result = compress(digits["transformer"], target=["params=0.5"], ratios=[("hidden", 0.125)], recover="none")
     assert result.report.after.parameters <= 0.5 * result.report.before.parameters
     assert next(group.kept for group in result.report.groups if group.kind == "hidden") == 56
 
 
 def test_a_pattern_that_matches_nothing_is_refused(digits: dict[str, Path]) -> None:
     with pytest.raises(UsageError, match="nothing in this model matches 'neuron'"):
-        compress(digits["transformer"], ratios=[("neuron", 0.5)])
+        compress(digits["transformer"], ratios=[("neuron", 0.5)], recover="none")
 
 
 def test_the_command_line_has_the_last_word(digits: dict[str, Path], tmp_path: Path) -> None:
@@ -221,12 +221,12 @@ def test_the_recorded_recipe_gives_the_same_bytes(digits: dict[str, Path], tmp_p
 
 
 def test_a_ratio_and_a_target_are_one_too_many(digits: dict[str, Path]) -> None:
-    done = run("compress", digits["resnet"], "--ratio", "0.5", "--target", "macs=0.5", "--dry-run")
+    done = run("compress", digits["resnet"], "--recover", "none", "--ratio", "0.5", "--target", "macs=0.5", "--dry-run")
     assert done.exit_code == 2
     assert "--ratio and --target both say how much to remove" in done.output
 
 
 def test_a_target_that_cannot_be_met_ends_with_1(digits: dict[str, Path]) -> None:
-    done = run("compress", digits["resnet"], "--target", "params=10", "--dry-run")
+    done = run("compress", digits["resnet"], "--recover", "none", "--target", "params=10", "--dry-run")
     assert done.exit_code == 1
     assert "params=10 cannot be met: with everything gone that may go" in done.output

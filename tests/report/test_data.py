@@ -24,7 +24,7 @@ def plain(document: dict[str, Any]) -> dict[str, Any]:
 
 
 def test_result_document(digits: dict[str, Path], tmp_path: Path) -> None:
-    result = pipeline.compress(digits["resnet"], scope="uniform")
+    result = pipeline.compress(digits["resnet"], scope="uniform", ratio=0.5, recover="none")
     result.save(tmp_path / "out.onnx")
     document = data.of_result(result, digits["resnet"], tmp_path / "out.onnx")
     read = json.loads(json.dumps(document, allow_nan=False))

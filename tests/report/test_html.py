@@ -133,7 +133,18 @@ def test_without_jinja2(monkeypatch: pytest.MonkeyPatch, digits: dict[str, Path]
     with pytest.raises(MissingExtraError, match=r"onnxprune\[report\]"):
         check_installed()
     out = tmp_path / "out.onnx"
-    command = ["compress", str(digits["resnet"]), "-o", str(out), "--report", str(tmp_path / "report.html")]
+    command = [
+        "compress",
+        str(digits["resnet"]),
+        "--recover",
+        "none",
+        "--ratio",
+        "0.5",
+        "-o",
+        str(out),
+        "--report",
+        str(tmp_path / "report.html"),
+    ]
     result = CliRunner().invoke(main, command)
     assert result.exit_code == 1
     assert not out.exists()  # told before the work
@@ -162,7 +173,7 @@ def test_commands_write_reports(digits: dict[str, Path], tmp_path: Path) -> None
 
 
 def test_markdown_on_standard_output(digits: dict[str, Path]) -> None:
-    command = ["compress", str(digits["lstm"]), "--dry-run", "--markdown", "-"]
+    command = ["compress", str(digits["lstm"]), "--recover", "none", "--ratio", "0.5", "--dry-run", "--markdown", "-"]
     result = CliRunner().invoke(main, command)
     assert result.stdout.startswith("### digits\\_lstm.onnx, pruned")
     assert "dry run:" not in result.stdout  # no tables beside it
@@ -175,7 +186,9 @@ def test_markdown_on_standard_output(digits: dict[str, Path]) -> None:
 def test_a_report_never_takes_the_place_of_the_model(digits: dict[str, Path], tmp_path: Path, option: str) -> None:
     model = tmp_path / "model.onnx"
     model.write_bytes(digits["lstm"].read_bytes())
-    result = CliRunner().invoke(main, ["compress", str(model), option, str(model)])
+    result = CliRunner().invoke(
+        main, ["compress", str(model), "--recover", "none", "--ratio", "0.5", option, str(model)]
+    )
     assert result.exit_code == 2
     assert model.read_bytes() == digits["lstm"].read_bytes()
 

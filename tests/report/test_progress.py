@@ -25,7 +25,19 @@ def test_nothing_where_standard_error_is_no_terminal(capsys: pytest.CaptureFixtu
 
 @pytest.mark.parametrize("quiet", [False, True])
 def test_steps_at_a_terminal(digits: dict[str, Path], tmp_path: Path, quiet: bool) -> None:
-    command = [sys.executable, "-m", "onnxprune", "compress", str(digits["resnet"]), "-o", str(tmp_path / "out.onnx")]
+    command = [
+        sys.executable,
+        "-m",
+        "onnxprune",
+        "compress",
+        str(digits["resnet"]),
+        "--recover",
+        "none",
+        "--ratio",
+        "0.5",
+        "-o",
+        str(tmp_path / "out.onnx"),
+    ]
     ours, theirs = pty.openpty()
     run = subprocess.run([*command, *(["-q"] if quiet else [])], stdout=subprocess.PIPE, stderr=theirs, check=True)
     os.write(theirs, b"end")

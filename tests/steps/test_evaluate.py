@@ -74,14 +74,14 @@ def test_one_sample_serves_for_both_and_is_said_to(digits: dict[str, Path]) -> N
 
 def test_a_model_that_fell_apart_is_called_that(digits: dict[str, Path]) -> None:
     with pytest.warns(op.DamageWarning, match=r"the model fell apart: its output explains .* allow_damage=True"):
-        result = op.compress(digits["resnet"], criterion="l1", ratio=0.5)
+        result = op.compress(digits["resnet"], criterion="l1", ratio=0.5, recover="none")
     assert "the model fell apart" in repr(result)
     assert not quality_of(digits, ratio=0.5, allow_damage=True).damage
     with pytest.raises(op.DamageError, match=r"the model fell apart: .*; nothing was written"):
-        op.compress(digits["resnet"], criterion="l1", ratio=0.5, strict=True)
-    op.compress(digits["resnet"], criterion="l1", ratio=0.05, strict=True)
+        op.compress(digits["resnet"], criterion="l1", ratio=0.5, strict=True, recover="none")
+    op.compress(digits["resnet"], criterion="l1", ratio=0.05, strict=True, recover="none")
     with pytest.raises(op.UsageError, match="--strict refuses what --allow-damage accepts"):
-        op.compress(digits["resnet"], strict=True, allow_damage=True)
+        op.compress(digits["resnet"], strict=True, allow_damage=True, ratio=0.5, recover="none")
 
 
 def test_every_way_to_a_result_tells_its_quality(digits: dict[str, Path]) -> None:
@@ -109,5 +109,5 @@ def test_latency_is_measured_where_it_is_asked_for(digits: dict[str, Path], monk
 
 def test_a_metric_is_refused_before_any_work(digits: dict[str, Path]) -> None:
     with pytest.raises(op.UsageError, match="metric 'accuracy' needs labels"):
-        op.compress(digits["resnet"], metric="accuracy")
+        op.compress(digits["resnet"], metric="accuracy", ratio=0.5, recover="none")
     assert quality_of(digits, ratio=0.05, metric="cosine").scores[0].metric == "cosine"

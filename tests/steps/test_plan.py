@@ -152,7 +152,7 @@ def test_replay_gives_the_same_bytes(digits: dict[str, Path], tmp_path: Path, op
 @pytest.mark.parametrize("name", ["resnet", "transformer", "lstm"])
 def test_the_same_request_gives_the_same_bytes(digits: dict[str, Path], tmp_path: Path, name: str) -> None:
     for file in ("one", "two"):
-        compress(digits[name], criterion="random", seed=5).save(
+        compress(digits[name], criterion="random", seed=5, ratio=0.5, recover="none").save(
             tmp_path / f"{file}.onnx", plan=tmp_path / f"{file}.json"
         )
     assert (tmp_path / "one.onnx").read_bytes() == (tmp_path / "two.onnx").read_bytes()
@@ -160,7 +160,7 @@ def test_the_same_request_gives_the_same_bytes(digits: dict[str, Path], tmp_path
 
 
 def test_the_recipe_is_written_down_and_not_read_on_replay(path: Path) -> None:
-    result = compress(path, criterion="l2", ratio=0.25, skip=["w3"], seed=3)
+    result = compress(path, criterion="l2", ratio=0.25, skip=["w3"], seed=3, recover="none")
     written = json.loads(result.plan.to_json())["recipe"]
     prune = {"step": "prune", "criterion": "l2", "ratio": 0.25, "skip": ["w3"]}
     assert written == {"seed": 3, "step": [prune, {"step": "recover"}, {"step": "clean"}]}
@@ -180,7 +180,7 @@ def test_plans_fit_the_published_schema(digits: dict[str, Path]) -> None:
     jsonschema = pytest.importorskip("jsonschema")
     schema = json.loads((Path(__file__).parents[2] / "docs" / "plan.schema.json").read_text())
     jsonschema.Draft202012Validator.check_schema(schema)
-    for plan in (PLAN, Plan(), compress(digits["transformer"]).plan):
+    for plan in (PLAN, Plan(), compress(digits["transformer"], ratio=0.5, recover="none").plan):
         jsonschema.validate(json.loads(plan.to_json()), schema)
     with pytest.raises(jsonschema.ValidationError):
         jsonschema.validate({"format": 1, "groups": [{"group": "a"}]}, schema)
@@ -189,7 +189,7 @@ def test_plans_fit_the_published_schema(digits: dict[str, Path]) -> None:
 def test_the_schema_names_what_plans_have(digits: dict[str, Path]) -> None:
     """Checked by hand where jsonschema is not installed."""
     schema = json.loads((Path(__file__).parents[2] / "docs" / "plan.schema.json").read_text())
-    written = json.loads(compress(digits["transformer"]).plan.to_json())
+    written = json.loads(compress(digits["transformer"], ratio=0.5, recover="none").plan.to_json())
     assert set(written) == set(schema["properties"]) - {"request"}
     assert set(written["groups"][0]) == set(schema["properties"]["groups"]["items"]["properties"])
     assert schema["properties"]["format"]["const"] == written["format"]
@@ -248,16 +248,16 @@ def test_a_plan_of_a_recovered_model_goes_with_the_one_before(digits: dict[str, 
     data = load_data(str(path.with_name("digits_calibration.npz")), ports_of(open_model(path)), samples=32)
     first = compress(path, criterion="l1", ratio=0.3, data=data)
     first.save(tmp_path / "first.onnx")
-    then = compress(tmp_path / "first.onnx", criterion="l1", ratio=0.3)
+    then = compress(tmp_path / "first.onnx", criterion="l1", ratio=0.3, recover="none")
     assert {removal.group for removal in then.plan.removals} <= {group.id for group in inspect(path).groups}
     together = compose(first.plan, then.plan)
     assert apply(path, together).report.after.macs == then.report.after.macs
 
 
 def test_composed_plans_give_the_model_of_both(digits: dict[str, Path], tmp_path: Path) -> None:
-    first = compress(digits["resnet"], ratio=0.3)
+    first = compress(digits["resnet"], ratio=0.3, recover="none")
     first.save(tmp_path / "first.onnx")
-    then = compress(tmp_path / "first.onnx", ratio=0.3)
+    then = compress(tmp_path / "first.onnx", ratio=0.3, recover="none")
     then.save(tmp_path / "both.onnx")
     together = apply(digits["resnet"], compose(first.plan, then.plan))
     assert together.report.after == then.report.after
@@ -265,9 +265,9 @@ def test_composed_plans_give_the_model_of_both(digits: dict[str, Path], tmp_path
 
 
 def test_plans_in_the_wrong_order_are_refused(digits: dict[str, Path], tmp_path: Path) -> None:
-    first = compress(digits["resnet"], ratio=0.3)
+    first = compress(digits["resnet"], ratio=0.3, recover="none")
     first.save(tmp_path / "first.onnx")
-    then = compress(tmp_path / "first.onnx", ratio=0.5)
+    then = compress(tmp_path / "first.onnx", ratio=0.5, recover="none")
     with pytest.raises(PlanError, match="the first leaves"):
         compose(then.plan, first.plan)
 
@@ -280,7 +280,7 @@ def test_a_plan_fits_a_model_that_was_trained_again(build: Build) -> None:
         {{ h = MatMul(x, {0}1)  r = Relu(h)  k = MatMul(r, {0}2)  s = Relu(k)  y = MatMul(s, {0}3) }}
     """
     old, new, other = (build(graph.format(*names), name=names[0]) for names in (("w", 6), ("v", 6), ("u", 7)))
-    plan = Plan.from_json(compress(old, ratio=0.5, scope="uniform").plan.to_json())
+    plan = Plan.from_json(compress(old, ratio=0.5, scope="uniform", recover="none").plan.to_json())
     result = apply(new, plan)
     assert [(group.id, group.kept) for group in result.report.groups] == [("v1", 4), ("v2", 3)]
     with pytest.raises(PlanError, match="which this model does not have"):

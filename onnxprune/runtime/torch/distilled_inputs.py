@@ -12,8 +12,14 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 import onnx_ir as ir
-import torch
-from torch import Tensor
+
+from onnxprune.errors import MissingExtraError
+
+try:
+    import torch
+    from torch import Tensor
+except ImportError:
+    raise MissingExtraError("torch", "torch") from None
 
 from onnxprune.model.signature import Feed
 from onnxprune.ops.traits import runs_on_statistics, statistics

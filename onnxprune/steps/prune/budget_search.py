@@ -15,14 +15,14 @@ from onnxprune.model.file import file_bytes
 from onnxprune.model.weights import is_weight
 from onnxprune.steps.prune.allocation.base import AllocationProblem, Lost
 from onnxprune.steps.prune.planner import Planner
-from onnxprune.steps.prune.targets import CHEAP, Met, Outcome, Target, format_quantity
+from onnxprune.steps.prune.targets import CHEAP, HARM, Met, Outcome, Target, format_quantity
 from onnxprune.support.progress import Progress, silent
 
 # Kernels work on blocks of channels; for other machines see: onnxprune benchmark --alignment, and --round-to.
 _KERNELS_LIKE = 8
 # What a new bias takes in a file beside its entries: an Add and three names, where there was none.
 _ADDED_BYTES = 256
-# Of a cut, for "latency" and "drop": what the original has, and what the cut has, by building it.
+# Of a cut, for "latency" and harm: what the original has, and what the cut has, by building it.
 Costly = Callable[[Lost, str], tuple[float, float]]
 
 
@@ -38,7 +38,7 @@ def search_budget(
     Args:
         planner: the family of cuts to search in.
         targets: one or more.
-        costly: of a cut, for "latency" and "drop": what the original has, and what the cut has, by building it.
+        costly: of a cut, for "latency" and harm: what the original has, and what the cut has, by building it.
         progress: told what is being tried.
         added: what recovery will put into what is left, see `recover.added_biases`.
 
@@ -169,6 +169,8 @@ _STEPS = 20
 
 
 _COSTLY_STEPS = 7
+# Damage changes smoothly with strength, and the default looks for it: fewer cuts will do.
+_DAMAGE_STEPS = 5
 
 
 def _is_safe(met: Met) -> bool:
@@ -186,7 +188,7 @@ class Search:
         lost: the family: what every group loses at strength t.
         before: what the original has of the CHEAP kinds.
         cheap: what a cut leaves of them, computed.
-        costly: for "latency" and "drop", what the original has, and what a cut has, by building it; 0 for a drop.
+        costly: for "latency" and harm, what the original has, and what a cut has, by building it; 0 for harm.
         frozen: says in words what stands in the way, for the message of a failure.
         progress: told what is being tried.
     """
@@ -200,25 +202,25 @@ class Search:
     _known: dict[tuple[object, ...], tuple[float, float]] = field(default_factory=dict)
 
     def meet(self, targets: Sequence[Target]) -> Outcome:
-        """The least cut that meets all targets, or the largest within `drop` where that is all that is asked for.
+        """The least cut that meets all targets, or the largest within harm where that is all that is asked for.
 
         Raises TargetError, saying how far it gets and what is frozen, where there is none.
         """
         cheap = [target for target in targets if target.kind in CHEAP]
         latency = [target for target in targets if target.kind == "latency"]
-        drop = [target for target in targets if target.kind == "drop"]
+        harm = [target for target in targets if target.kind in HARM]
         t = self._least(cheap, 0.0, _STEPS) if cheap else 0.0
         if latency:
             t = self._confirmed(latency, self._least(latency, t, _COSTLY_STEPS))
-        if drop and not cheap and not latency:
-            t = self._most(drop)
+        if harm and not cheap and not latency:
+            t = self._most(harm)
         lost = self.lost(t)
         met = tuple(self.met(target, lost) for target in targets)
         for each in met:
             if not each.holds:
                 raise TargetError(
                     f"{each}: the cut that meets the other targets does more damage than that; recover with --data, "
-                    "allow a larger drop, or ask for less"
+                    "allow more harm, or ask for less"
                 )
         return Outcome(lost, t, met)
 
@@ -280,7 +282,8 @@ class Search:
     def _most(self, targets: Sequence[Target]) -> float:
         """The largest strength at which the targets hold; 0 always does."""
         low, high = 0.0, 1.0
-        for _ in range(_COSTLY_STEPS):
+        steps = _DAMAGE_STEPS if all(target.kind == "damage" for target in targets) else _COSTLY_STEPS
+        for _ in range(steps):
             middle = (low + high) / 2
             if self._hold(targets, middle):
                 low = middle

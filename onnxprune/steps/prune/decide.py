@@ -34,7 +34,7 @@ from onnxprune.steps.prune.options import PruneOptions
 from onnxprune.steps.prune.planner import NOTHING, planner
 from onnxprune.steps.prune.score import score_units
 from onnxprune.steps.prune.sensitivity import measure_sensitivity as measure_sensitivity
-from onnxprune.steps.prune.targets import Outcome
+from onnxprune.steps.prune.targets import HARM, Outcome
 from onnxprune.steps.recover.methods import added_biases
 from onnxprune.steps.recover.step import Recover
 from onnxprune.steps.state import State
@@ -120,8 +120,9 @@ def decide(state: State, groups: Sequence[Group], options: PruneOptions, context
         if on_the_way is options:
             raise
         outcome = _outcome(problem, options, context, comparable=criterion.comparable)
-    if any(target.kind == "drop" for target in on_the_way.targets):
-        outcome = replace(outcome, remarks=(*outcome.remarks, *candidates.notes))
+    for target in on_the_way.targets:
+        if target.kind in HARM:
+            outcome = replace(outcome, remarks=(*outcome.remarks, *candidates.notes(target.kind)))
     outcome = replace(outcome, remarks=(*outcome.remarks, *scored.remarks(criterion.name)))
     left = _masks(problem)(outcome.lost)
     return Decision(left, outcome, problem.scores, problem.removed, candidates.known(left))
@@ -184,11 +185,11 @@ def _outcome(problem: _Problem, options: PruneOptions, context: Context, *, comp
     )
 
     def costly(lost: Lost, kind: str) -> tuple[float, float]:
-        """What the original has and what a cut has: seconds for "latency"; for "drop" 0 and the drop."""
+        """What the original has and what a cut has: seconds for "latency"; for harm 0 and the harm."""
         if kind == "latency":
             return candidates.latency(masks(lost))
-        found = candidates.drop(masks(lost))
-        if all(found <= target.limit for target in options.targets if target.kind == "drop"):
+        found = (candidates.drop if kind == "drop" else candidates.damage)(masks(lost))
+        if all(found <= target.limit for target in options.targets if target.kind in HARM):
             candidates.keep(masks(lost))
         return 0.0, found
 

@@ -43,7 +43,8 @@ class PruneOptions:
     )
     ratio: float = option(
         0.5,
-        "How small: as if every group had lost this share of its units, in [0, 1); scope uniform removes just that.",
+        "How small: as if every group had lost this share of its units, in [0, 1); scope uniform removes just that. "
+        "Where nothing says how much, compress takes --target damage=0.05.",
         low=0,
         high=1,
         below=True,
@@ -51,7 +52,8 @@ class PruneOptions:
     )
     target: tuple[str, ...] = option(
         (),
-        "Come down to this, in place of --ratio: params=0.5, macs=20M, size=5MB, latency=0.6, drop=0.01.",
+        "Come down to this, in place of --ratio: params=0.5, macs=20M, size=5MB, latency=0.6, drop=0.01, "
+        "or damage=0.05: as deep as the output keeps 95% of its variance.",
         metavar="WHAT=LIMIT",
     )
     scope: str = option(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 
 from onnxprune.errors import UsageError
-from onnxprune.steps.prune.targets import Target
+from onnxprune.steps.prune.targets import HARM, Target
 from onnxprune.support.registry import Registry
 
 # Far beyond what helps; a mistyped number would run for days.
@@ -31,7 +31,7 @@ def check_schedule(steps: int, schedule: str) -> None:
 
 def check_schedule_targets(targets: Sequence[Target]) -> None:
     """Raises UsageError for targets that say nothing about how large the steps are."""
-    if targets and all(target.kind == "drop" for target in targets):
+    if targets and all(target.kind in HARM for target in targets):
         raise UsageError(
             f"target '{targets[0].text}' alone does not say how far the steps go: give another one beside it, like "
             "macs=0.5, or leave out --steps"
@@ -56,7 +56,7 @@ def on_the_way(targets: Sequence[Target], original: Mapping[str, float], done: f
         return [target.text for target in targets]
     found = []
     for target in targets:
-        if target.kind != "drop":
+        if target.kind not in HARM:
             end = target.limit if target.relative else min(1.0, target.limit / original[target.kind])
             found.append(f"{target.kind}={SCHEDULES[schedule](end, done)!r}")
     return found

@@ -1,9 +1,9 @@
 """What a model has to come down to: parameters, MACs, size, latency, loss of a metric; and the cut that does it.
 
-`params=0.5`, `macs=20M`, `size=5MB`, `latency=2ms` and `drop=0.01` are limits on what comes out. The first four ask for
-less of something, and the least cut that meets them is searched by bisection over the strength of the allocation, on
-exact costs and on models that were really built and timed. `drop` is a limit on the damage: alone it asks for the
-largest cut within it, beside others it has to hold for the cut that they need.
+`params=0.5`, `macs=20M`, `size=5MB`, `latency=2ms`, `drop=0.01` and `damage=0.05` are limits on what comes out. The
+first four ask for less of something, and the least cut that meets them is searched by bisection over the strength of
+the allocation, on exact costs and on models that were really built and timed. `drop` and `damage` limit the harm: alone
+they ask for the largest cut within them, beside others they have to hold for the cut that those need.
 """
 
 from __future__ import annotations
@@ -16,7 +16,9 @@ from onnxprune.errors import UsageError
 from onnxprune.support.messages import did_you_mean
 from onnxprune.support.quantities import BYTES, COUNTS, SECONDS, show_bytes, show_count, show_seconds, split_quantity
 
-KINDS = ("params", "macs", "size", "latency", "drop")
+KINDS = ("params", "macs", "size", "latency", "drop", "damage")
+# Limits on harm, which is measured on samples.
+HARM = ("drop", "damage")
 CHEAP = ("params", "macs", "size")
 
 _UNITS = {"params": COUNTS, "macs": COUNTS, "size": BYTES, "latency": SECONDS}
@@ -26,8 +28,9 @@ _SHOW: Mapping[str, Callable[[float], str]] = {
     "size": show_bytes,
     "latency": lambda seconds: show_seconds(seconds, digits=4),
     "drop": "{:.4f}".format,
+    "damage": "{:.4f}".format,
 }
-_EXAMPLES = "params=0.5, macs=20M, size=5MB, latency=0.6, latency=2ms or drop=0.01"
+_EXAMPLES = "params=0.5, macs=20M, size=5MB, latency=0.6, latency=2ms, drop=0.01 or damage=0.05"
 
 
 @dataclass(frozen=True)
@@ -36,7 +39,8 @@ class Target:
 
     Attributes:
         kind: one of KINDS.
-        limit: a share of the original's, or in parameters, MACs, bytes, seconds; for drop a difference of the metric.
+        limit: a share of the original's, or in parameters, MACs, bytes, seconds; for drop a difference of the metric,
+            for damage a share of the variance of the output, see `Candidates.damage`.
         relative: it is a share.
         text: as it was given.
     """
@@ -64,7 +68,7 @@ class Met:
     def __str__(self) -> str:
         """`macs=0.4: 15.9M of 16.4M allowed (0.389 of the original)`."""
         kind = self.target.kind
-        share = "" if kind == "drop" or not self.before else f" ({self.reached / self.before:.3f} of the original)"
+        share = "" if kind in HARM or not self.before else f" ({self.reached / self.before:.3f} of the original)"
         reached, limit = format_quantity(kind, self.reached), format_quantity(kind, self.limit)
         return f"{self.target.text}: {reached} of {limit} allowed{share}"
 
@@ -96,9 +100,10 @@ def parse_target(text: str) -> Target:
         raise UsageError(f"target '{text}': '{value}' is no amount; write {_EXAMPLES}") from None
     if unit == "%":
         number, unit = number / 100, ""
-    if kind == "drop":
+    if kind in HARM:
         if unit or number >= 1:
-            raise UsageError(f"target '{text}': a drop is a difference of the metric, like 0.01 or 1%")
+            what = "a drop is a difference of the metric" if kind == "drop" else "damage is a share of a variance"
+            raise UsageError(f"target '{text}': {what}, like 0.01 or 1%")
         return Target(kind, float(number), False, text.strip())
     relative = not unit and (number <= 1 or "%" in value or kind == "latency")
     if number <= 0 or (relative and number > 1):
