@@ -95,7 +95,7 @@ def test_what_lies_behind_it_is_pruned_where_the_file_declares_shapes(build: Bui
 
 
 def test_report_counts_and_names_it(build: Build) -> None:
-    result = compress(build(NET, opsets=DOMAINS), ratio=0.5, unverified=True)
+    result = compress(build(NET, opsets=DOMAINS), ratio=0.5, unverified=True, recover="none")
     assert result.report.unruled == {"com.example.ScaledRelu": 1}
     assert [removal.group for removal in result.plan.removals] == ["a"]
 
@@ -125,7 +125,7 @@ def test_example_is_found_through_its_entry_point(installed: None, build: Build)
 
 
 def test_example_is_pruned_through(installed: None, build: Build, tmp_path: Path) -> None:
-    result = compress(build(NET, opsets=DOMAINS), ratio=0.5, unverified=True)
+    result = compress(build(NET, opsets=DOMAINS), ratio=0.5, unverified=True, recover="none")
     save(result.model, tmp_path / "pruned.onnx")
     pruned = onnx.load(tmp_path / "pruned.onnx").graph
     shapes = {tensor.name: list(tensor.dims) for tensor in pruned.initializer}
@@ -143,8 +143,8 @@ def test_example_counts_its_cost(installed: None, build: Build) -> None:
 def test_file_that_nothing_can_run_is_written_only_unverified(installed: None, build: Build, tmp_path: Path) -> None:
     """The promise is that a written file was run beside the original: that takes a runtime that knows the operator."""
     with pytest.raises(ModelError, match=r"com\.example:ScaledRelu.*--unverified"):
-        compress(build(NET, opsets=DOMAINS), ratio=0.5)
-    compress(build(NET, opsets=DOMAINS), ratio=0.5, unverified=True).save(tmp_path / "out.onnx")
+        compress(build(NET, opsets=DOMAINS), ratio=0.5, recover="none")
+    compress(build(NET, opsets=DOMAINS), ratio=0.5, unverified=True, recover="none").save(tmp_path / "out.onnx")
     assert (tmp_path / "out.onnx").exists()
 
 
@@ -163,7 +163,7 @@ def test_operator_with_a_body_of_its_own_needs_no_rule(build: Build, tmp_path: P
     feed = {"x": np.random.default_rng(0).standard_normal((3, 4, 9), np.float32)}
     verdict = judge(path, every_other_unit(analysis), feed, tmp_path)
     assert verdict.difference < 1e-4 < verdict.effect
-    compress(path, ratio=0.5).save(tmp_path / "out.onnx")
+    compress(path, ratio=0.5, recover="none").save(tmp_path / "out.onnx")
 
 
 # -- a rule for an operator that ONNX Runtime can run
@@ -194,7 +194,7 @@ def test_new_rule_is_exact_in_onnx_runtime(tables: None, build: Build, tmp_path:
     feed = {"x": rng.standard_normal((3, 4), np.float32), "z": rng.standard_normal((2, 4), np.float32)}
     verdict = judge(path, every_other_unit(analysis), feed, tmp_path)
     assert verdict.difference < 1e-4 < verdict.effect
-    compress(path, ratio=0.5).save(tmp_path / "out.onnx")
+    compress(path, ratio=0.5, recover="none").save(tmp_path / "out.onnx")
 
 
 # -- plug-ins that do not work

@@ -78,7 +78,7 @@ COMPUTED = [name for name in allocations.names() if not allocations[name].needs]
 
 
 def lost(path: Path, **options: object) -> dict[str, int]:
-    plan = compress(path, criterion="l1", **options).plan  # type: ignore[arg-type]
+    plan = compress(path, criterion="l1", recover="none", **options).plan  # type: ignore[arg-type]
     return {removal.group: len(removal.remove) for removal in plan.removals}
 
 
@@ -103,7 +103,7 @@ def test_steps_end_at_the_size_of_one(digits: dict[str, Path], name: str, scope:
     """The size is the mean of the shares of parameters and MACs; no more is left than uniform leaves in one step."""
 
     def size(**options: object) -> float:
-        report = compress(digits[name], criterion="l1", ratio=0.45, **options).report  # type: ignore[arg-type]
+        report = compress(digits[name], criterion="l1", ratio=0.45, recover="none", **options).report  # type: ignore[arg-type]
         before, after = report.before, report.after
         return (after.parameters / before.parameters + after.macs / before.macs) / 2
 

@@ -55,10 +55,10 @@ def some(samples: int = 64) -> DataOptions:
 @pytest.mark.parametrize(
     ("options", "with_data", "most"),
     [
-        ({}, False, 1),
-        ({"target": "macs=0.5"}, False, 1),
-        ({"steps": 3}, False, 3),
-        ({}, True, 2),
+        ({"ratio": 0.5, "recover": "none"}, False, 1),
+        ({"target": "macs=0.5", "recover": "none"}, False, 1),
+        ({"steps": 3, "recover": "none"}, False, 3),
+        ({"ratio": 0.5}, True, 2),
         ({"steps": 3}, True, 4),
         ({"lossless": True}, False, 1),
     ],
