@@ -17,6 +17,8 @@ Document = Mapping[str, Any]
 
 _AXES_SHOWN = 40
 _NO_CHANGE = 0.005
+# A layer is well recovered where the error is no more than this share of the variance.
+_SMALL_ERROR = 0.1
 
 
 def cut_page(found: Document) -> Page:
@@ -80,7 +82,7 @@ def _cards(found: Document) -> Iterator[Card]:
     if layers:
         old, new = (sum(layer[when] for layer in layers) / len(layers) for when in ("before", "after"))
         detail = f"mean of a layer, {old:.3f} before recovery"
-        yield Card("error left", f"{new:.3f}", detail, "good" if new < old else "")
+        yield Card("error left", f"{new:.3f}", detail, "good" if new < _SMALL_ERROR else "")
     if found["trainings"]:
         yield training_card(found["trainings"][-1])
 
@@ -117,14 +119,13 @@ def _groups(found: Document) -> Iterator[Section]:
     groups = found["groups"]
     if not groups:
         return
-    largest = max(group["units"] for group in groups)
     rows = tuple(
         (
             group["id"],
             group["kind"] + (" *" if group["statistics"] else ""),
             Number(f"{group['units']:,} → {group['kept']:,}", group["units"]),
             Chart(
-                bar(group["units"], group["kept"], largest),
+                bar(1, group["kept"] / group["units"], 1),
                 f"{group['kept'] / group['units']:.0%}",
                 group["kept"] / group["units"],
             ),

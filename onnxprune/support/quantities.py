@@ -52,6 +52,6 @@ def show_share(value: float | None) -> str:
 def _shown(value: float, units: Sequence[tuple[float, str]], digits: int) -> str:
     """In the largest unit of which there is one or more, once rounded; else in the last."""
     one = 1 - 0.5 * 10.0**-digits
-    factor, unit = next((each for each in units if value >= one * each[0]), units[-1])
+    factor, unit = next((each for each in units if abs(value) >= one * each[0]), units[-1])
     number = value / factor
-    return f"{number:,.0f}{unit}" if number >= 10**digits else f"{number:.{digits}g}{unit}"
+    return f"{number:,.0f}{unit}" if abs(number) >= 10**digits else f"{number:.{digits}g}{unit}"
