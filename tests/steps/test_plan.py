@@ -165,7 +165,7 @@ def test_the_recipe_is_written_down_and_not_read_on_replay(path: Path) -> None:
     result = compress(path, criterion="l2", ratio=0.25, skip=["w3"], seed=3, recover="none")
     written = json.loads(result.plan.to_json())["recipe"]
     prune = {"step": "prune", "criterion": "l2", "ratio": 0.25, "skip": ["w3"]}
-    assert written == {"seed": 3, "step": [prune, {"step": "recover"}, {"step": "clean"}]}
+    assert written == {"seed": 3, "step": [prune, {"step": "recover", "method": "none"}, {"step": "clean"}]}
     assert apply(path, Plan(result.plan.removals)).report.after == result.report.after
 
 
