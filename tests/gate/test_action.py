@@ -59,7 +59,7 @@ def job(folder: Path) -> tuple[Path, Path]:
     checkout.mkdir()
     for name in ("onnxprune", "passes", "recipes"):
         shutil.copytree(ROOT / name, checkout / name, symlinks=True, ignore=shutil.ignore_patterns("__pycache__"))
-    for name in ("pyproject.toml", "README.md", "action.yml"):
+    for name in ("pyproject.toml", "setup.py", "LICENSE", "README.md", "action.yml"):
         shutil.copy(ROOT / name, checkout)
     venv.create(folder / "venv", symlinks=True)
     packages = sysconfig.get_path("purelib", vars={"base": str(folder / "venv")})
