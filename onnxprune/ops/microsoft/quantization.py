@@ -82,6 +82,9 @@ def windowed(name: str, standard: str, *, last: bool | None = None) -> None:
     def pool(op: Op) -> None:
         at_end = op.attr("channels_last", 0) if last is None else last
         x, y = op.x[0], op.y[0]
+        channels = len(x) - 1 if at_end else 1
+        for axis in {*range(1, len(x))} - {channels}:
+            op.freeze(x[axis], "a spatial axis of integers")
         op.like(standard, (0,), x={0: _channels_first(x)} if at_end else None, y=_channels_first(y) if at_end else None)
 
     @shape_rule(name, domain=MICROSOFT)
