@@ -276,7 +276,7 @@ def test_everything_is_excluded(fails: Fails, model: Path) -> None:
         (["--only", "layer9.*"], "nothing in this model matches 'layer9.*'; for all names: onnxprune inspect"),
         (["--skip", "layer9.*"], "nothing in this model matches 'layer9.*'"),
         (["--ration", "0.5"], "--ration"),
-        (["another.onnx"], "unexpected extra argument"),
+        (["another.onnx", "third.onnx"], "unexpected extra argument"),
         (["-o"], "'-o' requires an argument"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
@@ -312,7 +312,6 @@ def test_wrong_command_lines(fails: Fails, args: list[str], says: tuple[str, ...
         ("model.onnx", "belongs to the input, which is never modified"),
         ("hard.onnx", "belongs to the input"),
         ("soft.onnx", "belongs to the input"),
-        ("folder", "is a folder; name a file inside it"),
         ("nowhere/out", "does not exist; create it first"),
         ("model.onnx/out", "does not exist; create it first"),
         ("/dev/null", "is not a file that can be replaced"),
@@ -322,8 +321,11 @@ def test_wrong_command_lines(fails: Fails, args: list[str], says: tuple[str, ...
 def test_bad_places(fails: Fails, model: Path, tmp_path: Path, option: str, place: str, says: str) -> None:
     (tmp_path / "hard.onnx").hardlink_to(model)
     (tmp_path / "soft.onnx").symlink_to(model)
-    (tmp_path / "folder").mkdir()
     fails(2, "compress", model, option, tmp_path / place, says=says)
+
+
+def test_a_folder_for_a_plan(fails: Fails, model: Path, tmp_path: Path) -> None:
+    fails(2, "compress", model, "--plan", tmp_path, says="is a folder; name a file inside it")
 
 
 def test_two_outputs_in_one_place(fails: Fails, model: Path, tmp_path: Path) -> None:

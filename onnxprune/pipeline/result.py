@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -233,7 +234,8 @@ def output_path(source: Path, asked: Path | None, done: str = "pruned") -> Path:
     name = f"{source.stem}.{done}.onnx"
     if asked is None:
         return source.parent / name
-    return asked / name if asked.is_dir() else asked
+    # Unlike Path.is_dir it does not raise for a name that is too long; that is told when the file is written.
+    return asked / name if os.path.isdir(asked) else asked
 
 
 def _nothing_removed(recipe: Mapping[str, Any]) -> list[str]:

@@ -22,12 +22,15 @@ from onnxprune.errors import UsageError
 from onnxprune.evaluation.metrics import evaluate, metric, outputs_of
 from onnxprune.model.file import save
 from onnxprune.pipeline import run as pipeline
+from onnxprune.pipeline.run import open_and_inspect
 from onnxprune.report.curves import to_svg
+from onnxprune.steps.base import Context
 from onnxprune.steps.plan import Plan, Removal
 from onnxprune.steps.prune import sensitivity
 from onnxprune.steps.prune.allocation.base import Curve
 from onnxprune.steps.prune.sensitivity import Sensitivity
-from onnxprune.steps.state import State
+from onnxprune.steps.recover.step import Recover
+from onnxprune.steps.state import Current, State
 from onnxprune.support.cache import default_cache
 from tests.conftest import Build
 
@@ -179,7 +182,11 @@ def test_with_recovery_every_cut_is_mended_first_and_measured_on_other_samples(
     scores = pipeline.score(path)["w1"]
     plan = Plan((Removal("w1", "neurons", 8, tuple(sorted(int(unit) for unit in np.argsort(scores)[:4]))),))
     save(pipeline.apply(path, plan).model, tmp_path / "cut.onnx")
-    save(pipeline.recover(tmp_path / "cut.onnx", path, plan=plan, data=seen).model, tmp_path / "mended.onnx")
+    context = Context(data=seen)
+    original, cut = open_and_inspect(path, context), open_and_inspect(tmp_path / "cut.onnx", context)
+    current = Current(cut.analysis.model, parts={}, analysis=cut.analysis)
+    state = State(original.source, original.analysis, current, plan.keep(original.analysis))
+    save(Recover("reconstruct")(state, context).model, tmp_path / "mended.onnx")
     due = evaluate(tmp_path / "mended.onnx", others, metric("snr", False), outputs_of(path, others))
     assert found.curves["w1"].values[2] == pytest.approx(due, rel=1e-3)
 
