@@ -100,7 +100,7 @@ def test_compress_rewinds_in_every_round_and_recovers_only_when_asked_to(build: 
     given = {"rewind_to": str(tmp_path / "early.onnx"), "train": 1, "ratio": 0.25, "steps": 2}
     found = op.compress(path, data=blobs(96), **given)
     assert [each["step"] for each in found.recipe["step"][0]["steps"]] == ["prune", "rewind", "train"]
-    assert [record.step for record in found.state.records] == ["prune", "rewind", "train"] * 2 + ["clean"]
+    assert [record.step for record in found.state.records] == ["prune", "rewind", "train"] * 2 + ["clean", "evaluate"]
     both = op.Recipe.of_options({**given, "recover": "bias"}).document()
     assert [each["step"] for each in both["step"][0]["steps"]] == ["prune", "rewind", "recover", "train"]
 
