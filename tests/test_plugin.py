@@ -233,7 +233,19 @@ def test_installed_with_pip_it_is_seen_by_the_command_line(build: Build, tmp_pat
     assert "com.example.ScaledRelu" in said[0]
     assert "com.example.ScaledRelu" not in said[1]
     assert "b" in said[1]
-    _run({**os.environ, "PYTHONPATH": str(site)}, "compress", model, "--criterion", "peak", "--dry-run", "--unverified")
+    _run(
+        {**os.environ, "PYTHONPATH": str(site)},
+        "compress",
+        model,
+        "--criterion",
+        "peak",
+        "--ratio",
+        "0.5",
+        "--recover",
+        "none",
+        "--dry-run",
+        "--unverified",
+    )
 
 
 def _run(environment: dict[str, str], *args: object) -> str:

@@ -14,7 +14,7 @@ def peak(group: Group, context: ScoringContext) -> Scores:
     """The largest sum of absolute weights among the slices of a unit."""
     largest = np.zeros(group.units)
     for place in group.occurrences:
-        if context.weights.is_weight(place.tensor):
+        if context.weights.is_parameter(place.tensor):
             sums = context.weights.axis_sums(place.tensor, place.axis, 1)
             largest = np.maximum(largest, project(place.dim, sums)[group.atom])
     return largest

@@ -114,13 +114,20 @@ def load(model: Runnable, options: Any, providers: Sequence[str], *, lean: bool 
             path = Path(model)
             name = path.name
         with returned(path.parent) if lean else contextlib.nullcontext():
-            session = onnxruntime.InferenceSession(str(path), options, providers=list(providers))
+            session = onnxruntime.InferenceSession(
+                str(path), options, providers=list(providers), **_falling_back(providers)
+            )
     except ModelError:
         raise
     except Exception as error:
         raise ModelError(f"ONNX Runtime cannot load {name}: {reason(error)}") from error
     setattr(session, _KEPT, kept)  # the file is mapped as long as the session lives
     return session
+
+
+def _falling_back(providers: Sequence[str]) -> dict[str, Any]:
+    """Options of a session: where the processor alone was asked for, a failure is not printed and tried once again."""
+    return {"enable_fallback": int(tuple(providers) != CPU_ONLY)}
 
 
 def load_parts(
@@ -151,7 +158,9 @@ def load_parts(
                 names.append(name)
                 values.append(onnxruntime.OrtValue.ortvalue_from_numpy(array))
         options.add_external_initializers(names, values)
-        return onnxruntime.InferenceSession(proto.SerializeToString(), options, providers=list(providers))
+        return onnxruntime.InferenceSession(
+            proto.SerializeToString(), options, providers=list(providers), **_falling_back(providers)
+        )
 
 
 def _weights(model: ir.Model) -> Iterator[tuple[str, ir.TensorProtocol | None]]:
