@@ -15,6 +15,6 @@ def peak(group: Group, context: ScoringContext) -> Scores:
     largest = np.zeros(group.units)
     for place in group.occurrences:
         if context.weights.is_parameter(place.tensor):
-            sums = context.weights.axis_sums(place.tensor, place.axis, 1)
+            sums = context.weights.axis_sums(place.tensor, (place.axis,), 1)
             largest = np.maximum(largest, project(place.dim, sums)[group.atom])
     return largest
