@@ -208,7 +208,14 @@ def test_names_that_look_like_markup_are_printed_as_they_are(build: Build) -> No
 
 
 @pytest.mark.parametrize("name", ["resnet", "transformer", "lstm"])
-@pytest.mark.parametrize("options", [[], ["--scope", "global", "--round-to", "4"], ["--keep-metadata", "--ratio", "0"]])
+@pytest.mark.parametrize(
+    "options",
+    [
+        ["--ratio", "0.5", "--recover", "none"],
+        ["--ratio", "0.5", "--recover", "none", "--scope", "global", "--round-to", "4"],
+        ["--keep-metadata", "--ratio", "0"],
+    ],
+)
 def test_apply_repeats_compress_byte_for_byte(
     digits: dict[str, Path], tmp_path: Path, name: str, options: list[str]
 ) -> None:

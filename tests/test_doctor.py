@@ -145,6 +145,6 @@ def test_a_self_test_that_fails(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_a_self_test_that_prunes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     compress = pipeline.compress
-    monkeypatch.setattr(pipeline, "compress", lambda path, ratio: compress(path, ratio=0.0, recover="none"))
+    monkeypatch.setattr(pipeline, "compress", lambda path, **_: compress(path, ratio=0.0, recover="none"))
     check = doctor._self_test()
     assert (check.state, check.found) == (BROKEN, "256 parameters became 256, output (2, 4)")
