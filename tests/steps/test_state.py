@@ -196,7 +196,7 @@ def test_a_recipe_ends_where_its_steps_end(digits: dict[str, Path]) -> None:
     samples = some().open(lambda: analysis.model, 0)
     assert samples is not None
     context = Context(data=samples)
-    by_hand = Recover()(Prune()(State.of(analysis), context), context)
+    by_hand = Recover()(Prune(ratio=0.5)(State.of(analysis), context), context)
     for one, other in zip(
         outputs(by_hand.model, samples),
         outputs(compress(digits["lstm"], data=some(), ratio=0.5).model, samples),
