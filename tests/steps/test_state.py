@@ -16,12 +16,15 @@ from onnxprune.analysis.groups import Analysis
 from onnxprune.analysis.inspect import analyze_model, inspect
 from onnxprune.data.base import Data
 from onnxprune.data.options import DataOptions
+from onnxprune.data.split import hold_out
 from onnxprune.dims import atoms, units_of
 from onnxprune.model import file as files
+from onnxprune.model.signature import ports_of
 from onnxprune.pipeline.run import compress
 from onnxprune.runtime.session import Session
 from onnxprune.steps import state as states
 from onnxprune.steps.base import Context
+from onnxprune.steps.evaluate import EVERY, MOST
 from onnxprune.steps.prune.step import Prune
 from onnxprune.steps.recover.step import Recover
 from onnxprune.steps.state import State
@@ -195,7 +198,8 @@ def test_a_recipe_ends_where_its_steps_end(digits: dict[str, Path]) -> None:
     analysis = inspect(digits["lstm"])
     samples = some().open(lambda: analysis.model, 0)
     assert samples is not None
-    context = Context(data=samples)
+    apart = hold_out(samples, ports_of(analysis.model), EVERY, MOST)  # what the quality is measured on
+    context = Context(data=apart.fitting, apart=apart)
     by_hand = Recover()(Prune(ratio=0.5)(State.of(analysis), context), context)
     for one, other in zip(
         outputs(by_hand.model, samples),
