@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 from pathlib import Path
 from unittest import mock
 
@@ -10,6 +12,7 @@ import onnx_ir as ir
 import pytest
 
 import onnxprune as op
+from onnxprune.analysis import cost
 from onnxprune.analysis.inspect import inspect
 from onnxprune.errors import ModelError, UsageError, VerificationError
 from onnxprune.evaluation.trial_inputs import TrialMaker
@@ -135,3 +138,37 @@ def test_library_of_operators(build: Build, tmp_path: Path) -> None:
     with mock.patch.dict(os.environ), pytest.raises(ModelError, match=r"cannot load the operators in .*text\.so"):
         op.compress(path, custom_ops=tmp_path / "text.so", ratio=0.5, recover="none")
     inspect(path)
+
+
+EXTENDED = """
+    net (float[n, 6] x) => (float[n, 3] y) <float[6, 8] w, float[8, 4] v, float[4, 3] u>
+    { h = MatMul(x, w)  a = Relu(h)  b = MatMul(a, v)  c, d = ai.onnx.contrib.NegPos(b)  s = Sub(c, d)
+      y = MatMul(s, u) }
+"""
+
+
+def compress_with_extensions(path: Path, *folders: Path) -> subprocess.CompletedProcess[str]:
+    """On the command line, where packages are found in `folders` too."""
+    places = os.pathsep.join([*map(str, folders), *sys.path])
+    options = ["--ratio", "0.5", "--recover", "none", "--custom-ops", "onnxruntime_extensions"]
+    command = [sys.executable, "-m", "onnxprune", "compress", path, "-o", path.with_name("small.onnx"), *options]
+    return subprocess.run(
+        command, capture_output=True, text=True, env={**os.environ, "PYTHONPATH": places}, check=False
+    )
+
+
+def test_library_of_operators_by_the_name_of_its_package(build: Build, tmp_path: Path) -> None:
+    package = tmp_path / "packages" / "onnxruntime_extensions"
+    package.mkdir(parents=True)
+    (package / "__init__.py").write_text("def get_library_path():\n    return '/nowhere/extensions.so'\n")
+    run = compress_with_extensions(build(EXTENDED, opsets={"ai.onnx.contrib": 1}), package.parent)
+    assert run.returncode == 1
+    assert "ONNX Runtime cannot load the operators in /nowhere/extensions.so" in run.stderr
+
+
+def test_operators_of_onnx_runtime_extensions(build: Build) -> None:
+    pytest.importorskip("onnxruntime_extensions", reason="needs pip install onnxruntime-extensions")
+    path = build(EXTENDED, opsets={"ai.onnx.contrib": 1})
+    run = compress_with_extensions(path)
+    assert run.returncode == 0, run.stderr
+    assert cost.before(inspect(path.with_name("small.onnx"))).parameters < cost.before(inspect(path)).parameters

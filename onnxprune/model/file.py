@@ -72,26 +72,34 @@ def open_model(path: str | os.PathLike[str]) -> ir.Model:
     path = Path(path)
     proto, ranges = _read_proto(path)
     _check_proto(proto, str(path))
-    data_files = check_tensors(proto, str(path), path.parent)
-
-    def mapped(tensor: ir.TensorProtocol, offset: int, length: int) -> ir.TensorProtocol:
-        shape = ir.Shape(tensor.shape.numpy())
-        return ir.ExternalTensor(
-            path.absolute(),
-            offset,
-            length,
-            tensor.dtype,
-            shape=shape,
-            name=tensor.name or "",
-            doc_string=tensor.doc_string,
-        )
-
-    model = _built(proto, ranges, mapped, str(path))
-    ir.external_data.set_base_dir(model.graph, path.parent)
+    data_files = check_tensors(proto, str(path), path.parent, path.resolve().parent)
+    model = _built(proto, ranges, lambda *place: _mapped(path, *place), str(path))
+    _locate(model, path.parent)
     files = (path.absolute(), *sorted(data_files))
     size = sum(file.stat().st_size for file in files)
     model.meta.update(files=files, from_file=True, bytes=size, external=bool(data_files))
     return model
+
+
+def _mapped(path: Path, tensor: ir.TensorProtocol, offset: int, length: int) -> ir.ExternalTensor:
+    """A tensor whose bytes lie in a file, at an offset."""
+    shape, name = ir.Shape(tensor.shape.numpy()), tensor.name or ""
+    return ir.ExternalTensor(
+        path.absolute(), offset, length, tensor.dtype, shape=shape, name=name, doc_string=tensor.doc_string
+    )
+
+
+def _locate(model: ir.Model, folder: Path) -> None:
+    """Let external data be found from any folder.
+
+    onnx-ir refuses files with several hard links where it knows a base folder; `check_tensors` has seen to it that they
+    lie where they may.
+    """
+    ir.external_data.set_base_dir(model.graph, folder)
+    for value in (value for graph in model.graphs() for value in graph.initializers.values()):
+        tensor = value.const_value
+        if isinstance(tensor, ir.ExternalTensor):
+            value.const_value = _mapped(folder / tensor.location, tensor, tensor.offset or 0, tensor.nbytes)
 
 
 def _parsed(content: bytes, what: str) -> ir.Model:
@@ -101,7 +109,7 @@ def _parsed(content: bytes, what: str) -> ir.Model:
     except wire.WireError:
         raise ModelError(f"{what} is not an ONNX model, or is truncated; export it again") from None
     _check_proto(proto, what)
-    check_tensors(proto, what, None)
+    check_tensors(proto, what)
 
     def viewed(tensor: ir.TensorProtocol, offset: int, length: int) -> ir.TensorProtocol:
         raw, shape = np.frombuffer(content, np.uint8, length, offset), tensor.shape.numpy()
@@ -373,10 +381,19 @@ def check_references(given: Given) -> None:
 def check_model(given: Given) -> None:
     """The onnx checker with strict shape inference. Raises ModelError with its first line."""
     try:
-        with on_disk(given) as path:
+        with on_disk(_without_links(given)) as path:
             onnx.checker.check_model(str(path), full_check=True)
     except Exception as error:
         raise ModelError(f"{_short(given)}: {one_line(error)}") from error
+
+
+def _without_links(given: Given) -> Given:
+    """What the checker is given: it refuses data files that are links or have several, as caches of downloads have."""
+    if not isinstance(given, str | os.PathLike):
+        return given
+    model, folder = open_model(given), Path(given).parent.resolve()
+    data = [file for file in model.meta["files"][1:] if file.stat().st_nlink > 1 or file.parent != folder]
+    return model if data else given
 
 
 def _short(given: Given) -> str:

@@ -13,36 +13,37 @@ from onnxprune.errors import ModelError
 from onnxprune.support.messages import one_line
 
 
-def check_tensors(proto: onnx.ModelProto, what: str, folder: Path | None) -> set[Path]:
+def check_tensors(proto: onnx.ModelProto, what: str, *folders: Path) -> set[Path]:
     """The files that hold external data of a model.
 
     Args:
         proto: the model.
         what: how messages call it.
-        folder: that of the model's file, in which external data has to lie; None: there is no such file.
+        folders: that of the model's file, and that of the file it is a link to, as in caches of downloads; external
+            data has to lie in one of them. None are given where there is no such file.
 
-    Raises ModelError for a tensor whose bytes are not all there, and for external data that is not in `folder`.
+    Raises ModelError for a tensor whose bytes are not all there, and for external data that is in none of `folders`.
     """
     found: set[Path] = set()
     for tensor in _tensors(proto):
         if tensor.data_location != onnx.TensorProto.EXTERNAL:
             _check_raw_data(tensor, what)
-        elif folder is None:
+        elif not folders:
             raise ModelError(
                 f"{what} keeps weight '{tensor.name}' in a file beside it, and nothing says in which folder; give the "
                 "path of the .onnx file instead"
             )
         else:
-            found.add(_external_file(tensor, folder.resolve(), what))
+            found.add(_external_file(tensor, [folder.resolve() for folder in folders], what))
     return found
 
 
-def _external_file(tensor: onnx.TensorProto, folder: Path, what: str) -> Path:
+def _external_file(tensor: onnx.TensorProto, folders: list[Path], what: str) -> Path:
     """Where the data of a tensor is. Raises ModelError for a file that is missing, too short or out of bounds."""
     entries: dict[str, str] = {entry.key: entry.value for entry in tensor.external_data}
     location = entries.get("location", "")
     try:
-        target = (folder / location).resolve()
+        target = (folders[0] / location).resolve()
         target.stat()
     except FileNotFoundError:
         pass
@@ -51,7 +52,7 @@ def _external_file(tensor: onnx.TensorProto, folder: Path, what: str) -> Path:
             f"{what}: the external data file of weight '{tensor.name}' cannot be read: {one_line(error)[:200]}; "
             "export the model again"
         ) from None
-    if not location or not target.is_relative_to(folder):
+    if not location or not any(map(target.is_relative_to, folders)):
         raise ModelError(
             f"{what}: weight '{tensor.name}' lies outside the model's folder ({location!r}), which is refused; "
             "copy the data file beside the model"
