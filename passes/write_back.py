@@ -9,9 +9,21 @@ import numpy.typing as npt
 import onnx_ir as ir
 
 from onnxprune.analysis.groups import Analysis
-from onnxprune.analysis.layers import Layer, bias_of, constant_of, norm_deviation, norm_scale, read
+from onnxprune.analysis.layers import (
+    Layer,
+    bias_of,
+    bias_scale,
+    constant_of,
+    held_bias,
+    norm_deviation,
+    norm_scale,
+    read,
+)
 from onnxprune.dims import Atom, concat, handle
 from onnxprune.ops.base import Dims
+from onnxprune.ops.dequantize import scale_slot
+from onnxprune.ops.requantize import requantized_vector
+from onnxprune.ops.weight_paths import constant, weight_path
 
 
 def set_matrix(model: ir.Model, layer: Layer, matrix: npt.NDArray[Any], analysis: Analysis | None = None) -> None:
@@ -19,15 +31,21 @@ def set_matrix(model: ir.Model, layer: Layer, matrix: npt.NDArray[Any], analysis
 
     An analysis of the model, if given, takes in what is new.
     """
-    value = model.graph.initializers[layer.weight]
-    assert value.const_value is not None
     if layer.norm is not None:
         scale = norm_scale(layer.norm)
         if not scale.all():  # a channel that was switched off has to let something through
             scale = np.where(scale == 0, 1.0, scale)
             _note(analysis, layer, _set_input(model, layer.norm, 1, scale * norm_deviation(layer.norm)))
         matrix = matrix / scale.reshape(len(matrix), 1, -1)
-    _assign(value, layer.form.weight(matrix), value.const_value.dtype)
+    bias = bias_of(layer, matrix.shape[0] * matrix.shape[2]) if layer.path.quantized else None
+    array, changes = layer.path.back(layer.form.weight(matrix))
+    for node, slot, other in changes:
+        _replace(model, node, slot, other, analysis)
+    dtype = layer.stored.dtype
+    assert dtype is not None
+    _assign(layer.stored, array, dtype)
+    if bias is not None and layer.norm is None and bias_scale(layer) is not None and held_bias(layer) is not None:
+        set_bias(model, layer, bias, analysis)  # its unit has changed
 
 
 def set_bias(model: ir.Model, layer: Layer, bias: npt.NDArray[Any], analysis: Analysis | None = None) -> None:
@@ -40,20 +58,88 @@ def set_bias(model: ir.Model, layer: Layer, bias: npt.NDArray[Any], analysis: An
         shift = read(layer.norm.inputs[2]).astype(np.float64)
         _note(analysis, layer, _set_input(model, layer.norm, 2, shift + bias - bias_of(layer, len(bias))))
         return
+    unit = bias_scale(layer) if layer.add is None else None
+    if unit is not None:
+        _set_integers(model, layer, bias, unit, analysis)
+        return
+    if layer.add is not None and _set_quantized(model, *layer.add, bias, analysis):
+        return
     node, slot = layer.add or (layer.node, layer.form.bias)
     if slot is None:
         node, slot = _insert_add(model, layer.node), 1
         if analysis is not None:
             analysis.note_like(layer.node.outputs[0].name or "", layer.y)
     if layer.form.bias_parts == 2:
-        ours = bias.reshape(len(read(layer.stored)), -1)  # per direction; what the state adds comes behind
+        ours = bias.reshape(len(layer.path.read()), -1)  # per direction; what the state adds comes behind
         held = len(node.inputs) > slot and node.inputs[slot] is not None
-        bias = np.hstack([ours, np.split(read(node.inputs[slot]), 2, axis=1)[1] if held else np.zeros_like(ours)])
+        bias = np.hstack([ours, np.split(constant(node.inputs[slot]), 2, axis=1)[1] if held else np.zeros_like(ours)])
     elif layer.form.stack is not None:
         bias = bias.reshape(layer.form.groups, 1, -1)
     else:
         node.attributes.pop(layer.form.bias_factor, None)
-    _note(analysis, layer, _set_input(model, node, slot, bias, like=layer.stored))
+    _note(analysis, layer, _set_input(model, node, slot, bias, _seen_type(layer)))
+
+
+def _seen_type(layer: Layer) -> ir.DataType:
+    """The type of the real numbers that the node of a layer computes with."""
+    dtype = layer.operand.dtype if layer.path.links else layer.stored.dtype
+    if dtype is None or not dtype.is_floating_point():
+        return ir.DataType.from_numpy(layer.path.read().dtype)
+    return dtype
+
+
+def _set_integers(
+    model: ir.Model, layer: Layer, bias: npt.NDArray[Any], unit: npt.NDArray[Any], analysis: Analysis | None
+) -> None:
+    """Store a bias as integers of 32 bits that count the unit of the layer's products."""
+    slot = layer.form.bias
+    assert slot is not None
+    ends = np.iinfo(np.int32)
+    stored = np.clip(np.rint(bias / unit.astype(np.float64)), ends.min, ends.max).astype(np.int32)
+    node = layer.node
+    held = node.inputs[slot] if slot < len(node.inputs) else None
+    if layer.path.quantized is None or layer.path.quantized.node is node:  # the node reads the integers themselves
+        _note(analysis, layer, _set_input(model, node, slot, stored, ir.DataType.INT32))
+        return
+    real = None if held is None else held.producer()
+    if real is None or scale_slot(real, 0) is None or len(list(held.uses())) > 1:  # type: ignore[union-attr]
+        real = ir.node("DequantizeLinear", [None, None], {"axis": 0}, name=_free_name(model, f"{node.name}/bias"))
+        real.outputs[0].name = _free_name(model, f"{node.name}/bias")
+        real.outputs[0].dtype, real.outputs[0].shape = ir.DataType.FLOAT, ir.Shape(stored.shape)
+        model.graph.insert_before(node, real)
+        node.resize_inputs(max(len(node.inputs), slot + 1))
+        node.replace_input_with(slot, real.outputs[0])
+    _note(analysis, layer, _set_input(model, real, 0, stored, ir.DataType.INT32))
+    scale = _set_input(model, real, 1, unit, ir.DataType.FLOAT)
+    if analysis is not None and scale.name not in analysis.dims:
+        analysis.note(scale, _dims_of_bias(layer, analysis) if unit.ndim else [])
+    if analysis is not None and real.outputs[0].name not in analysis.dims:
+        given = real.inputs[0]
+        assert given is not None
+        analysis.note_like(real.outputs[0].name or "", given.name or "")
+        analysis.shapes.dtypes[real.outputs[0].name or ""] = ir.DataType.FLOAT
+
+
+def _set_quantized(
+    model: ir.Model, node: ir.Node, slot: int, array: npt.NDArray[Any], analysis: Analysis | None
+) -> bool:
+    """Store a vector in the few bits that a DequantizeLinear of its own has it in; False where there is none."""
+    path = weight_path(node.inputs[slot])
+    link = None if path is None else path.quantized
+    if path is None or link is None or len(path.links) > 1 or len(list(link.node.outputs[0].uses())) > 1:
+        return False
+    for at, other in requantized_vector(link.node, array.reshape(path.read().shape)).items():
+        _replace(model, link.node, at, other, analysis)
+    return True
+
+
+def _replace(model: ir.Model, node: ir.Node, slot: int, array: npt.NDArray[Any], analysis: Analysis | None) -> None:
+    """Give a node a constant of its own, of the shape of the one that it had."""
+    old = node.inputs[slot]
+    dims = None if analysis is None or old is None else analysis.dims.get(old.name or "")
+    value = _set_input(model, node, slot, array)
+    if analysis is not None and dims is not None and value.name not in analysis.dims:
+        analysis.note(value, list(dims))
 
 
 def _note(analysis: Analysis | None, layer: Layer, value: ir.Value) -> None:
@@ -66,9 +152,7 @@ def _dims_of_bias(layer: Layer, analysis: Analysis) -> Dims:
     """The dimensions of a bias as `set_bias` stores it, and of the scale of a norm."""
     form, dims = layer.form, analysis.dims[layer.y]
     if form.hidden is not None:
-        weight = layer.node.inputs[1]
-        assert weight is not None
-        of_weight = analysis.dims[weight.name or ""]
+        of_weight = analysis.dims[layer.operand.name or ""]
         return [of_weight[0], handle(concat(*[of_weight[form.hidden]] * form.bias_parts))]
     if form.stack is not None:
         return [dims[form.stack], Atom(1), dims[form.out_axis]]
@@ -76,16 +160,16 @@ def _dims_of_bias(layer: Layer, analysis: Analysis) -> Dims:
 
 
 def _set_input(
-    model: ir.Model, node: ir.Node, slot: int, array: npt.NDArray[Any], like: ir.Value | None = None
+    model: ir.Model, node: ir.Node, slot: int, array: npt.NDArray[Any], dtype: ir.DataType | None = None
 ) -> ir.Value:
-    """Give a node a constant of its own in place of what it read; of the type of that, or of another value.
+    """Give a node a constant of its own in place of what it read; of the type of that, or of another.
 
     It takes over the name, too, where nothing else reads that.
     """
     old = node.inputs[slot] if slot < len(node.inputs) else None
-    tensor = constant_of(like or old)
-    assert tensor is not None
-    dtype = tensor.dtype
+    tensor = constant_of(old)
+    dtype = dtype or (None if tensor is None else tensor.dtype)
+    assert dtype is not None
     value = ir.Value(name=_free_name(model, f"{node.name or node.op_type}/recovered"))
     if slot >= len(node.inputs):
         node.resize_inputs(slot + 1)

@@ -23,6 +23,7 @@ from onnxprune.analysis.names import distinct, layer_name
 from onnxprune.model import graph as graphs
 from onnxprune.ops import find_form
 from onnxprune.ops.base import Array, attribute, key_of
+from onnxprune.ops.dequantize import activation_scale, behind_rounding, clips_below_zero, constant_input, scale_slot
 from onnxprune.ops.matmul_view import (
     Form,
     Positions,
@@ -30,12 +31,11 @@ from onnxprune.ops.matmul_view import (
     by_sample,
     constant_of,
     read,
-    readers_of,
-    stored_weight,
-    turned,
+    weight_slot,
 )
 from onnxprune.ops.normalization import is_batch_norm, norm_deviation, norm_scale
 from onnxprune.ops.traits import adds, rectifies
+from onnxprune.ops.weight_paths import WeightPath, constant, integers, readers_of, weight_path
 
 
 @dataclass(frozen=True)
@@ -49,6 +49,7 @@ class Layer:
         x: name of the activation that it reads.
         y: name of the value that holds the result, behind the bias.
         weight: name of the initializer.
+        path: how the node comes by its weight from the initializer.
         add: the Add behind the node that holds the bias, with the slot of the bias; None where the node holds it or
             there is none.
         norm: the BatchNormalization that alone reads the result. It scales and shifts each output, so it belongs to
@@ -62,6 +63,7 @@ class Layer:
     x: str
     y: str
     weight: str
+    path: WeightPath
     add: tuple[ir.Node, int] | None = None
     norm: ir.Node | None = None
     readers: int = 1
@@ -69,9 +71,14 @@ class Layer:
     @property
     def stored(self) -> ir.Value:
         """The initializer that the weight is stored as."""
-        weight = self.node.inputs[1]
+        return self.path.value
+
+    @property
+    def operand(self) -> ir.Value:
+        """The weight as the node reads it."""
+        weight = self.node.inputs[weight_slot(self.node)]
         assert weight is not None
-        return stored_weight(weight)[0]
+        return weight
 
     @property
     def last(self) -> ir.Node:
@@ -96,6 +103,9 @@ class Layer:
         return np.repeat(by_group, self.form.taps, axis=1)
 
 
+ShapeOf = Callable[[ir.Value], tuple[int, ...] | None]
+
+
 def layers(analysis: Analysis, *, hidden: bool = False) -> Iterator[Layer]:
     """The affine layers of an analysed model with weights that only layers read, in topological order.
 
@@ -103,17 +113,21 @@ def layers(analysis: Analysis, *, hidden: bool = False) -> Iterator[Layer]:
     """
     nodes = ((name, node) for name, node in analysis.operators if node.graph is analysis.model.graph)
     taken: set[str] = set()
-    for layer in _layers(nodes, lambda value: analysis.shapes.shapes.get(value.name or ""), hidden=hidden):
-        if layer.x in analysis.activations:
+    for layer in _layers(nodes, lambda value: analysis.shapes.shapes.get(value.name or "")):
+        if layer.x in analysis.activations and (hidden or layer.form.hidden is None):
             name = layer_name(layer.node, analysis.activations) or layer.name
             yield replace(layer, name=distinct(name, taken))
 
 
 def layers_of(model: ir.Model) -> Iterator[Layer]:
-    """Those with weights of their own, of a model that was not analysed, as far as the ranks that it declares allow."""
+    """Those with weights of their own, of a model that was not analysed, as far as the ranks that it declares allow.
+
+    Weights that are stored in another form than the node reads them are left out.
+    """
     constants = set(model.graph.initializers)
     for layer in _layers(((name, node) for node, name in graphs.operator_names(model)), _declared_shape):
-        if layer.x not in constants and layer.readers == 1:
+        exact = layer.path.is_exact and layer.form.hidden is None
+        if layer.x not in constants and layer.readers == 1 and exact:
             yield layer
 
 
@@ -121,84 +135,74 @@ def _declared_shape(value: ir.Value) -> tuple[int, ...] | None:
     """The shape that stands in the file, with 0 for what is dynamic; empty where there is none."""
     if value.const_value is not None:
         return tuple(value.const_value.shape.numpy())
+    path = weight_path(value)
+    if path is not None and path.is_exact and path.links:
+        return tuple(path.read().shape)
     return () if value.shape is None else tuple(size if isinstance(size, int) else 0 for size in value.shape)
 
 
-def _layers(
-    nodes: Iterable[tuple[str, ir.Node]],
-    shape_of: Callable[[ir.Value], tuple[int, ...] | None],
-    *,
-    hidden: bool = False,
-) -> Iterator[Layer]:
-    found = list(_candidates(nodes, shape_of, hidden=hidden))
+def _layers(nodes: Iterable[tuple[str, ir.Node]], shape_of: ShapeOf) -> Iterator[Layer]:
+    found = list(_candidates(nodes, shape_of))
     together = Counter(layer.stored for layer in found)
     for layer in found:
         if together[layer.stored] == layer.readers:  # nobody else reads the weight
             yield layer
 
 
-def _candidates(
-    nodes: Iterable[tuple[str, ir.Node]],
-    shape_of: Callable[[ir.Value], tuple[int, ...] | None],
-    *,
-    hidden: bool,
-) -> Iterator[Layer]:
+def _candidates(nodes: Iterable[tuple[str, ir.Node]], shape_of: ShapeOf) -> Iterator[Layer]:
     norms: set[ir.Node] = set()
     for name, node in nodes:
         make = find_form(key_of(node))
-        if make is None or len(node.inputs) < 2 or node in norms:
+        if make is None or len(node.inputs) <= weight_slot(node) or node in norms:
             continue
-        x, weight = node.inputs[0], node.inputs[1]
-        kept = None if x is None or weight is None else _changeable(weight)
-        if x is None or weight is None or kept is None:
+        x, weight = node.inputs[0], node.inputs[weight_slot(node)]
+        path = None if x is None or weight is None else _changeable(node, weight, shape_of)
+        if x is None or weight is None or path is None:
             continue
-        value, order, sizes = kept
-        x_shape = shape_of(x)
-        if x_shape is None or shape_of(node.outputs[0]) is None:
+        x_shape, w_shape = shape_of(x), shape_of(weight)
+        if x_shape is None or w_shape is None or shape_of(node.outputs[0]) is None:
             continue
-        form = make(node, x_shape, tuple(sizes[axis] for axis in order))
-        if form is None or (form.hidden is not None and not hidden):
+        form = make(node, x_shape, w_shape)
+        if form is None or (form.bias is not None and not _may_have_bias(node, form.bias)):
             continue
-        if form.bias is not None and not _may_have_bias(node, form.bias):
-            continue
-        count = len(readers_of(value))
+        count = sum(1 for _ in readers_of(path.value, shape_of))
         add = _bias_behind(node, 1 if form.stack is None else form.groups) if form.bias is None else None
         end = node if add is None else add[0]
         norm = _norm_behind(end) if form.out_axis == 1 and form.hidden is None and count == 1 else None
         norms.update(() if norm is None else (norm,))
         y = (norm or end).outputs[0]
-        form = form if order == sorted(order) else turned(form, order)
-        yield Layer(node, name, form, x.name or "", y.name or "", value.name or "", add, norm, count)
+        yield Layer(node, name, form, x.name or "", y.name or "", path.value.name or "", path, add, norm, count)
 
 
-def _changeable(weight: ir.Value) -> tuple[ir.Value, list[int], tuple[int, ...]] | None:
-    """The floating-point initializer that a weight is stored as, the order of its axes, and its shape as stored."""
-    try:
-        value, order = stored_weight(weight)
-    except ValueError:
+def _changeable(node: ir.Node, weight: ir.Value, shape_of: ShapeOf) -> WeightPath | None:
+    """How a weight is stored, in numbers that can be chosen anew: real ones, or integers with a scale of their own."""
+    path = weight_path(weight, shape_of)
+    const = None if path is None else path.value.const_value
+    if path is None or const is None or path.value.is_graph_output():
         return None
-    const = value.const_value
-    if const is None or not const.dtype.is_floating_point() or value.is_graph_output():
-        return None
-    return value, order, tuple(const.shape.numpy())
+    if const.dtype.is_floating_point():
+        return path
+    direct = None if path.quantized else integers(node, weight_slot(node))
+    path = replace(path, links=(*path.links, direct)) if direct else path
+    shared = len(list(path.value.uses())) > 1  # scales of several readers
+    return path if path.quantized and not shared else None
 
 
 def _may_have_bias(node: ir.Node, slot: int) -> bool:
     """Is the bias absent, or a constant?"""
     value = node.inputs[slot] if slot < len(node.inputs) else None
-    return value is None or constant_of(value) is not None
+    return value is None or weight_path(value) is not None
 
 
 def _bias_behind(node: ir.Node, products: int) -> tuple[ir.Node, int] | None:
     """The Add of a constant vector, or of one for each of several products, that alone reads the node's output."""
-    output = node.outputs[0]
+    output = behind_rounding(node.outputs[0])
     uses = list(output.uses())
     if len(uses) != 1 or output.is_graph_output() or not adds(uses[0][0]):
         return None
     add, slot = uses[0]
-    other = add.inputs[1 - slot]
-    const = constant_of(other)
-    shape = () if const is None else const.shape.numpy()
+    path = weight_path(add.inputs[1 - slot])
+    shape = () if path is None else path.read().shape
     vectors = (shape and prod(shape) == shape[-1]) or (
         shape[-3:-1] == (products, 1) and prod(shape) == products * shape[-1]
     )
@@ -229,7 +233,7 @@ class Residual:
 
 def residual(layer: Layer, analysis: Analysis) -> Residual | None:
     """The Add that alone reads the layer's output, if its other operand is an activation of the same shape."""
-    output = layer.last.outputs[0]
+    output = behind_rounding(layer.last.outputs[0])
     uses = [] if layer.form.hidden is not None else list(output.uses())
     if len(uses) != 1 or output.is_graph_output() or not adds(uses[0][0]):
         return None
@@ -245,39 +249,63 @@ def is_rectified(layer: Layer, behind: Residual | None) -> bool:
     """Is the layer's output, with what it is added to, read by a Relu alone? Then what is negative does not matter."""
     if layer.form.hidden is not None:
         return layer.form.rectified
-    output = (behind.add if behind else layer.last).outputs[0]
+    made = (behind.add if behind else layer.last).outputs[0]
+    output = behind_rounding(made)
     uses = list(output.uses())
-    return len(uses) == 1 and not output.is_graph_output() and rectifies(uses[0][0])
+    return clips_below_zero(made) or (len(uses) == 1 and not output.is_graph_output() and rectifies(uses[0][0]))
+
+
+def plain_matrix(layer: Layer) -> npt.NDArray[np.float64]:
+    """The matrix of a layer's node, without a norm behind it: float64, shape [groups, features, outputs]."""
+    return layer.form.matrix(layer.path.read()).astype(np.float64)
 
 
 def matrix_of(layer: Layer) -> npt.NDArray[np.float64]:
     """The matrix of a layer: float64, shape [groups, features, outputs]."""
-    matrix = layer.form.matrix(read(layer.stored)).astype(np.float64)
+    matrix = plain_matrix(layer)
     if layer.norm is not None:
         matrix = matrix * norm_scale(layer.norm).reshape(len(matrix), 1, -1)
     return matrix
 
 
+def _bias_input(layer: Layer) -> ir.Value | None:
+    node, slot = layer.add or (layer.node, layer.form.bias)
+    return node.inputs[slot] if slot is not None and slot < len(node.inputs) else None
+
+
 def held_bias(layer: Layer) -> ir.Value | None:
     """The initializer that is the bias, or holds it; None where there is none."""
-    node, slot = (layer.norm, 2) if layer.norm is not None else layer.add or (layer.node, layer.form.bias)
-    value = node.inputs[slot] if slot is not None and slot < len(node.inputs) else None
-    return None if value is None else stored_weight(value)[0]
+    value = _bias_input(layer) if layer.norm is None else layer.norm.inputs[2]
+    path = weight_path(value)
+    return None if path is None else path.value
 
 
 def bias_of(layer: Layer, outputs: int) -> npt.NDArray[np.float64]:
     """The bias of a layer: float64, shape [groups * outputs]; zeros where there is none."""
-    node, slot = layer.add or (layer.node, layer.form.bias)
-    bias = np.zeros(outputs)
-    if slot is not None and slot < len(node.inputs) and node.inputs[slot] is not None:
-        scale = float(attribute(node, layer.form.bias_factor, 1.0))
-        array = read(node.inputs[slot]).astype(np.float64)
+    value, bias = _bias_input(layer), np.zeros(outputs)
+    if value is not None:
+        scale = float(attribute(layer.node, layer.form.bias_factor, 1.0)) if layer.add is None else 1.0
+        array = constant(value).astype(np.float64)
+        unit = bias_scale(layer) if value.dtype == ir.DataType.INT32 else None
+        array = array if unit is None else array * unit
         own = np.split(array, layer.form.bias_parts, axis=-1)[0] if layer.add is None else array
         bias = np.resize(scale * own, outputs)
     if layer.norm is not None:
         shift, mean = (read(value).astype(np.float64) for value in layer.norm.inputs[2:4])
         bias = (bias - mean) * norm_scale(layer.norm) + shift
     return bias
+
+
+def bias_scale(layer: Layer) -> Array | None:
+    """The unit of a bias of 32 bits, that of input times weight, float32: [] or [outputs]; None where it has none."""
+    link = layer.path.quantized
+    if link is None or layer.form.bias is None:
+        return None
+    weights = constant_input(link.node, scale_slot(link.node, link.slot))
+    inputs = constant_input(layer.node, 1) if link.node is layer.node else activation_scale(layer.node.inputs[0])
+    if weights is None or inputs is None or inputs.size != 1 or weights.ndim > 1:
+        return None
+    return np.asarray(inputs.astype(np.float32).reshape(()) * weights.astype(np.float32))
 
 
 def choose_positions(places: int, limit: int, rng: np.random.Generator) -> Positions | None:
@@ -292,6 +320,7 @@ __all__ = [
     "Positions",
     "Residual",
     "bias_of",
+    "bias_scale",
     "choose_positions",
     "constant_of",
     "held_bias",
@@ -301,6 +330,7 @@ __all__ = [
     "matrix_of",
     "norm_deviation",
     "norm_scale",
+    "plain_matrix",
     "read",
     "residual",
 ]

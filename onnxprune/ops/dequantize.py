@@ -71,11 +71,42 @@ integer_weights("GatherBlockQuantized", domain=MICROSOFT)(
 )
 
 
+_QUANTIZES = {("", "QuantizeLinear"), (MICROSOFT, "QuantizeLinear")}
+_REALS = {("", "DequantizeLinear"), (MICROSOFT, "DequantizeLinear")}
+
+
+def behind_rounding(value: ir.Value) -> ir.Value:
+    """The same value behind the pairs of QuantizeLinear and DequantizeLinear that alone read it: rounded, no more."""
+    node = _only_reader(value)
+    pair = None if node is None or key_of(node) not in _QUANTIZES else _only_reader(node.outputs[0])
+    return value if pair is None or key_of(pair) not in _REALS else behind_rounding(pair.outputs[0])
+
+
+def clips_below_zero(value: ir.Value) -> bool:
+    """Is a value only read by a QuantizeLinear that has no integers below zero? Then it does what a Relu does."""
+    node = _only_reader(value)
+    if node is None or key_of(node) not in _QUANTIZES:
+        return False
+    zero = constant_input(node, 2)
+    return bool(zero is not None and zero.dtype.kind in "iu" and (zero == np.iinfo(zero.dtype).min).all())
+
+
+def activation_scale(value: ir.Value | None) -> Array | None:
+    """The scale of a value that a DequantizeLinear makes; None where it makes it not, or with none that is constant."""
+    node = None if value is None else value.producer()
+    return constant_input(node, 1) if node is not None and key_of(node) in _REALS else None
+
+
+def _only_reader(value: ir.Value) -> ir.Node | None:
+    uses = list(value.uses())
+    return uses[0][0] if len(uses) == 1 and uses[0][1] == 0 and not value.is_graph_output() else None
+
+
 def is_scale(value: ir.Value) -> bool:
     """Does a weight only say how others are stored?"""
     uses = list(value.uses())
     return bool(uses) and all(
-        any(slot in (each.scale, each.zero) for each in _layout(node).values()) for node, slot in uses
+        any(slot in (each.scale, each.zero) for each in layout_of(node).values()) for node, slot in uses
     )
 
 
@@ -90,7 +121,7 @@ def real_weights(value: ir.Value, array: Array) -> Array | None:
 
 def dequantized(node: ir.Node, slot: int, array: Array) -> Array | None:
     """The same for the integers `array` at input `slot` of a node, with the scales and zero points that it has."""
-    layout = _layout(node).get(slot)
+    layout = layout_of(node).get(slot)
     try:
         return None if layout is None else _dequantized(node, layout, array)
     except ValueError:  # a form that was not foreseen: scales of another shape
@@ -99,41 +130,57 @@ def dequantized(node: ir.Node, slot: int, array: Array) -> Array | None:
 
 def entries_each(value: ir.Value) -> int:
     """How many weights a byte of an initializer holds: 1 where none are packed."""
-    layouts = (_layout(node).get(slot) for node, slot in value.uses())
+    layouts = (layout_of(node).get(slot) for node, slot in value.uses())
     packed = [layout.bits for layout in layouts if layout is not None and layout.bits]
     return 8 // packed[0] if packed and value.dtype == ir.DataType.UINT8 else 1
 
 
-def _layout(node: ir.Node) -> Mapping[int, Stored]:
+def layout_of(node: ir.Node) -> Mapping[int, Stored]:
+    """The inputs of a node that may hold quantized weights, by slot."""
     layout = _LAYOUTS.get(key_of(node))
     return {} if layout is None else layout(node)
 
 
+def scale_slot(node: ir.Node, slot: int) -> int | None:
+    """The input with the scale of the integers at input `slot`; None where that holds no integers, or there is none."""
+    layout, value = layout_of(node).get(slot), node.inputs[slot] if slot < len(node.inputs) else None
+    known = value is not None and value.dtype is not None and value.dtype.is_integer()
+    return layout.scale if known and layout is not None and constant_input(node, layout.scale) is not None else None
+
+
 def _dequantized(node: ir.Node, layout: Stored, array: Array) -> Array:
-    scale, zero = _constant(node, layout.scale), _constant(node, layout.zero)
+    scale, zero = constant_input(node, layout.scale), constant_input(node, layout.zero)
     if layout.bits and array.dtype == np.uint8 and scale is not None:
         return _unpacked_blocks(array, scale, zero, layout.bits)
-    shift = np.float32(0) if zero is None else _aligned(zero, array, layout)
-    factor = np.float32(1) if scale is None else _aligned(scale, array, layout)
+    shift = np.float32(0) if zero is None else aligned(zero, array, layout)
+    factor = np.float32(1) if scale is None else aligned(scale, array, layout)
     return np.asarray((array.astype(np.float32) - shift) * factor, np.float32)
 
 
 def _unpacked_blocks(array: Array, scale: Array, zero: Array | None, bits: int) -> Array:
     """Blocks of bytes, one after the other, with a scale each; rows of packed zero points start with a new byte."""
-    entries = _unpacked(array.ravel(), bits).reshape(scale.size, -1).astype(np.float32)
-    if zero is not None and zero.dtype == np.uint8:
-        rows = _unpacked(zero.reshape(len(array), -1), bits).reshape(len(array), -1)
-        zero = rows[:, : scale.size // len(array)]
-    shift = np.float32(1 << (bits - 1)) if zero is None else zero.astype(np.float32).reshape(-1, 1)
+    entries = unpacked(array.ravel(), bits).reshape(scale.size, -1).astype(np.float32)
+    shift = zero_of_blocks(array, scale, zero, bits)
     return np.asarray((entries - shift) * scale.astype(np.float32).reshape(-1, 1)).reshape(*array.shape, -1)
 
 
-def _constant(node: ir.Node, slot: int | None) -> Array | None:
+def zero_of_blocks(array: Array, scale: Array, zero: Array | None, bits: int) -> Array:
+    """The zero point of each block: float32, [blocks, 1]; the middle of the range where none is given."""
+    if zero is None:
+        return np.full((1, 1), 1 << (bits - 1), np.float32)
+    if zero.dtype == np.uint8:
+        rows = unpacked(zero.reshape(len(array), -1), bits).reshape(len(array), -1)
+        zero = rows[:, : scale.size // len(array)]
+    return np.asarray(zero.astype(np.float32).reshape(-1, 1))
+
+
+def constant_input(node: ir.Node, slot: int | None) -> Array | None:
+    """The array of an input, None where there is none or it is no constant."""
     value = node.inputs[slot] if slot is not None and slot < len(node.inputs) else None
     return value.const_value.numpy() if value is not None and value.const_value is not None else None
 
 
-def _aligned(given: Array, array: Array, layout: Stored) -> Array:
+def aligned(given: Array, array: Array, layout: Stored) -> Array:
     """Scales or zero points as they broadcast against the weights. Raises ValueError when they do not fit."""
     wide = given.astype(np.float32)
     axis = layout.axis % array.ndim
@@ -149,7 +196,13 @@ def _aligned(given: Array, array: Array, layout: Stored) -> Array:
     return wide
 
 
-def _unpacked(array: Array, bits: int) -> Array:
+def unpacked(array: Array, bits: int) -> Array:
     """The entries of each byte on an axis of their own, lowest bits first."""
     shifts = np.arange(0, 8, bits, dtype=np.uint8)
     return np.asarray((array[..., None] >> shifts) & ((1 << bits) - 1))
+
+
+def packed(entries: Array, bits: int) -> Array:
+    """The inverse of `unpacked`."""
+    shifts = np.arange(0, 8, bits, dtype=np.uint8)
+    return np.asarray(np.bitwise_or.reduce(entries << shifts, axis=-1), np.uint8)

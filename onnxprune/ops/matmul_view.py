@@ -17,7 +17,7 @@ import numpy.typing as npt
 import onnx_ir as ir
 
 from onnxprune.model.weights import reading
-from onnxprune.ops.base import Array, Key, attribute, key_of, keys
+from onnxprune.ops.base import Array, Key, key_of, keys
 from onnxprune.support.registry import Registry
 
 Positions = npt.NDArray[np.int64]
@@ -63,48 +63,33 @@ class Form:
     drawn: bool = True
 
 
-_ALIAS: Key = ("", "Identity")
-_TURN: Key = ("", "Transpose")
 MakeForm = Callable[[ir.Node, tuple[int, ...], tuple[int, ...]], "Form | None"]
 FORMS: Registry[Key, MakeForm] = Registry("matrix form", "onnxprune.ops", "onnxprune.ops")
 
 
-def affine(*names: str, domain: str = "") -> Callable[[MakeForm], MakeForm]:
-    """Decorator: this is the form of the operators `names`, given the node and the shapes of input and weight."""
+_WEIGHTS: dict[Key, int] = {}
+
+
+def affine(*names: str, domain: str = "", weight: int = 1) -> Callable[[MakeForm], MakeForm]:
+    """Decorator: this is the form of the operators `names`, given the node and the shapes of input and weight.
+
+    The input is slot 0, the weight slot `weight`.
+    """
+    _WEIGHTS.update(dict.fromkeys(keys(names, domain), weight))
     return FORMS.register(*keys(names, domain))
+
+
+def weight_slot(node: ir.Node) -> int:
+    """The input that holds the weight of an operator with a form."""
+    return _WEIGHTS[key_of(node)]
 
 
 def constant_of(value: ir.Value | None) -> ir.TensorProtocol | None:
     """The tensor of an initializer, or of an Identity of one, as exporters write equal parameters."""
     node = None if value is None else value.producer()
-    if node is not None and key_of(node) == _ALIAS:
+    if node is not None and key_of(node) == ("", "Identity"):
         return constant_of(node.inputs[0])
     return None if value is None else value.const_value
-
-
-def stored_weight(value: ir.Value) -> tuple[ir.Value, list[int]]:
-    """The initializer that a weight is, and the order in which the weight has its axes.
-
-    Exporters write weights of several readers as Identities, or as a Transpose, of the one that they store. Raises
-    ValueError when it is no such weight.
-    """
-    node = value.producer()
-    if node is None and value.const_value is not None:
-        return value, list(range(value.const_value.shape.rank()))
-    if node is None or key_of(node) not in (_ALIAS, _TURN) or node.inputs[0] is None:
-        raise ValueError("not a weight")
-    inner, order = stored_weight(node.inputs[0])
-    if key_of(node) == _TURN:
-        order = [order[axis] for axis in attribute(node, "perm") or range(len(order))[::-1]]
-    return inner, order
-
-
-def readers_of(value: ir.Value) -> list[tuple[ir.Node, int]]:
-    """The nodes and slots that read an initializer, also as an Identity or a Transpose of it."""
-    found = []
-    for node, slot in value.uses():
-        found += readers_of(node.outputs[0]) if key_of(node) in (_ALIAS, _TURN) else [(node, slot)]
-    return found
 
 
 def turned(form: Form, order: list[int]) -> Form:

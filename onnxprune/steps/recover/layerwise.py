@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import onnx_ir as ir
 
-from onnxprune.analysis.layers import Array
+from onnxprune.analysis.layers import Array, matrix_of
 from onnxprune.passes.base import PassResult
 from onnxprune.passes.write_back import set_bias, set_matrix
 from onnxprune.runtime.providers import CPU_ONLY
@@ -90,6 +90,10 @@ def walk(
         matrix, bias = fitted
         if matrix is not first.matrix:
             set_matrix(pruned.model, layer, matrix, pruned)
+            if layer.path.quantized:  # the bias makes up for what rounding shifted
+                rounded = matrix_of(layer)
+                bias = bias + np.einsum("gf,gfo->go", first.everything.x, matrix - rounded)
+                matrix = rounded
         set_bias(pruned.model, layer, bias, pruned)
         start = shared.get(layer.weight, first.matrix)
         before, after = first.everything.error(start, first.bias), first.everything.error(matrix, bias)

@@ -23,6 +23,8 @@ from onnxprune.steps.recover.step import NONE
 # Of the calibration data, this much is used at most: more says little more and takes its time.
 MAX_SAMPLES = 1024
 MAX_BYTES = 1 << 30
+# Bytes of an entry of a bias beside integer weights.
+_INTEGER_BIAS = 4
 
 
 @dataclass(frozen=True)
@@ -56,18 +58,18 @@ def added_biases(analysis: Analysis, method: str | None) -> list[tuple[Dim, int]
         held, dtype = held_bias(layer), layer.stored.dtype
         if (held is None or held in seen) and dtype is not None:  # layers that shared a bias get one each
             dim, count = _along(layer, analysis)
-            found += [(dim, int(dtype.itemsize))] * count
+            size = int(dtype.itemsize) if dtype.is_floating_point() else _INTEGER_BIAS
+            found += [(dim, size)] * count
         seen.update(() if held is None else (held,))
     return found
 
 
 def _along(layer: Layer, analysis: Analysis) -> tuple[Dim, int]:
     """The dimension that a layer's bias lies along, and how often."""
-    weight, form = layer.node.inputs[1], layer.form
-    assert weight is not None
+    form = layer.form
     if form.hidden is None:
         return analysis.dims[layer.y][form.out_axis], 1 if form.stack is None else form.groups
-    dims = analysis.dims[weight.name or ""]
+    dims = analysis.dims[layer.operand.name or ""]
     return dims[form.hidden], form.bias_parts * (dims[0].size if form.bias_parts > 1 else 1)
 
 

@@ -77,10 +77,9 @@ class Pairing:
 
     def hidden_outputs(self, twin: Layer) -> Mask:
         """The results inside a node that stay, of all directions of a recurrent one: bool, shape [outputs]."""
-        weight, axis = twin.node.inputs[1], twin.form.hidden
-        assert weight is not None
+        axis = twin.form.hidden
         assert axis is not None
-        kept = self.kept(weight.name or "", axis)
+        kept = self.kept(twin.operand.name or "", axis)
         return np.tile(kept, matrix_of(twin).shape[2] * twin.form.groups // len(kept))
 
     def sliced(self, array: Array, value: str) -> Array:

@@ -11,7 +11,7 @@ from collections.abc import Callable
 import numpy as np
 
 from onnxprune.analysis.groups import Group
-from onnxprune.analysis.layers import Layer, read
+from onnxprune.analysis.layers import Layer, plain_matrix
 from onnxprune.dims import atoms, project
 from onnxprune.statistics.accumulators import Histogram, Ranks, Summary, axis_columns, layer_rows, pooled_by_sample
 from onnxprune.statistics.sites import SitePlace
@@ -184,7 +184,7 @@ def _read_weights(
         return _per_unit(group, context, unweighted)
     total = np.zeros(group.units)
     for layer, seen in readers:
-        matrix = layer.form.matrix(read(context.analysis.model.graph.initializers[layer.weight])).astype(np.float64)
+        matrix = plain_matrix(layer)
         dim = context.analysis.dims[layer.x][layer.form.axis]
         channels = layer.feature_channels(dim.size)
         features = np.broadcast_to(score(matrix, seen), channels.shape)
