@@ -41,7 +41,7 @@ LEVEL = {room: level for level, rooms in enumerate(ROOMS) for room in rooms}
 
 # In these the files do not know each other, so that one can be added, read or deleted alone; a base they may share.
 BASES = {
-    "ops": {"base", "evaluate", "compute", "matmul_view", "samples"},
+    "ops": {"base", "evaluate", "compute", "matmul_view", "samples", "dequantize", "requantize", "weight_paths"},
     "ops/microsoft": set(),
     "ops/constants": {"base", "linear"},
     "data/sources": set(),
@@ -131,7 +131,7 @@ NAMED = {
     "dims/__init__.py": {"Concat"},  # a form of dimensions
     "passes/fold_constants.py": {"Add"},
     "passes/remove_units.py": {"Mul", "Div", "Where", "Concat"},  # these correct computed sizes
-    "passes/write_back.py": {"Add"},
+    "passes/write_back.py": {"Add", "DequantizeLinear"},
     "steps/train/normalization.py": {"BatchNormalization"},  # it puts them in
     "runtime/torch/functions.py": {"Optional"},
     "statistics/gradients.py": {"Transpose"},
