@@ -53,6 +53,7 @@ BASES = {
     "steps/prune/criteria": {"base"},
     "steps/prune/allocation": {"base", "_knapsack", "_greedy", "_nesting"},
     "steps/prune/schedules": set(),
+    "steps/train/rates": set(),
     "passes": {"base", "write_back"},
 }
 

@@ -17,11 +17,12 @@ from onnxprune.ops.traits import runs_on_statistics
 from onnxprune.runtime.session import Session
 from onnxprune.support.progress import Progress, silent
 
-# Samples, and of a batch; steps of gradients for each. All of it may take so many MACs, about a minute of a processor.
-_SAMPLES, _BATCH, _STEPS, _MACS = 128, 128, 40, 1.5e12
+# Samples, and of a batch; steps of gradients for each. Making them up may take so many MACs, some ten seconds of a
+# processor, and so may what is fitted to them: observing, scoring and recovering run the network some ten times.
+_SAMPLES, _BATCH, _STEPS, _MACS, _RUNS = 128, 128, 40, 5e11, 10
 # A step is a pass forward, one back to the inputs, and as much again for what is remembered in between.
 _PASSES = 3
-# Fewer samples or steps than this are not worth the gradients.
+# Fewer samples say too little, and fewer steps are not worth the gradients.
 _FEWEST, _FEWEST_STEPS = 32, 15
 
 
@@ -31,8 +32,8 @@ def made_up_samples(
     """Made-up inputs to fit a model to, without labels: as `--data synthetic` gives them, then distilled.
 
     Where torch is there, gradients through the network bring them nearer to what it was trained on, see
-    `runtime.torch.distilled_inputs`, with fewer samples and steps for larger networks, and none where even a few would
-    take long.
+    `runtime.torch.distilled_inputs`, with fewer samples and steps for larger networks, and no gradients where even a
+    few would take long.
 
     Args:
         analysis: the model.
@@ -42,8 +43,8 @@ def made_up_samples(
 
     Raises ModelError, DataError where no inputs can be made that the model runs on.
     """
-    batches = _drawn(analysis, sizes, seed)
     macs = max(cost.before(analysis).macs, 1)
+    batches = _drawn(analysis, sizes, min(_SAMPLES, max(_FEWEST, int(_MACS / (_RUNS * macs)))), seed)
     passes = int(_MACS / (_PASSES * macs))  # of one sample
     samples = min(_SAMPLES, max(_FEWEST, passes // _STEPS))
     steps = min(_STEPS, passes // samples)
@@ -52,7 +53,7 @@ def made_up_samples(
     return Data("made-up inputs", labelled=False, start=partial(iter, batches))
 
 
-def _drawn(analysis: Analysis, sizes: Mapping[str, int], seed: int) -> list[Batch]:
+def _drawn(analysis: Analysis, sizes: Mapping[str, int], samples: int, seed: int) -> list[Batch]:
     """Samples that the model runs on: dynamic axes get the sizes usual for what they are, else those of the analysis.
 
     Raises ModelError, DataError where there are none.
@@ -64,7 +65,7 @@ def _drawn(analysis: Analysis, sizes: Mapping[str, int], seed: int) -> list[Batc
     refused: OnnxpruneError | None = None
     for tried in (sizes, {**known, **sizes}):
         try:
-            found = load_data("synthetic", ports, samples=_SAMPLES, batch=_BATCH, seed=seed, sizes=tried, hints=hints)
+            found = load_data("synthetic", ports, samples=samples, batch=_BATCH, seed=seed, sizes=tried, hints=hints)
             batches = list(found.batches())
             session.run(batches[0].feed)
         except ModelError as error:

@@ -11,7 +11,7 @@ import pytest
 from onnxprune.data.base import Batch, Data
 from onnxprune.pipeline.run import inspect
 from onnxprune.steps.prune.criteria import obs as surgeon
-from onnxprune.steps.prune.criteria.obs import SurgeonProblem, _greedy
+from onnxprune.steps.prune.criteria.obs import SurgeonProblem, Windows, _greedy, _over_taps
 from onnxprune.steps.prune.score import score_model
 from tests.conftest import Build
 
@@ -132,6 +132,46 @@ def test_a_few_at_once_go_in_the_order_of_one_at_a_time(rounds: int, monkeypatch
     np.testing.assert_allclose(found[share], due[share], rtol=1e-6)
 
 
+def test_where_covariances_are_a_product_its_factors_say_all(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Errors by channels and taps are those of the whole windows, before and after a removal."""
+    monkeypatch.setattr(surgeon, "_RIDGE", 1e-9)
+    rng = np.random.default_rng(3)
+    channels, taps = 5, 3
+    between, within = (np.cov(rng.standard_normal((size, 40))) for size in (channels, taps))
+    whole = np.kron(between, within)
+    rows = rng.standard_normal((200, channels * taps))
+    rows -= rows.mean(0)
+    rows = np.linalg.solve(np.linalg.cholesky(rows.T @ rows / len(rows)), rows.T).T @ np.linalg.cholesky(whole).T
+    windows = Windows(lambda value, batch: iter([value[None]]), taps)
+    for part in (rows[:70], rows[70:]):
+        windows.update(part, Batch({}))
+    matrix = rng.standard_normal((channels * taps, OUTPUTS))
+    found_between, found_within = windows.factors(0)
+    np.testing.assert_allclose(np.kron(found_between, found_within), whole, rtol=1e-6, atol=1e-9)
+    every = np.arange(channels)
+    parts = SurgeonProblem(found_between, _over_taps(matrix, found_within), every, channels, 2.0)
+    due = SurgeonProblem(whole, matrix, np.repeat(every, taps), channels, 2.0)
+    np.testing.assert_allclose(parts.errors(every), due.errors(every), rtol=1e-4)
+    for state in (parts, due):
+        state.remove(np.array([2]))
+    left = np.array([0, 1, 3, 4])
+    np.testing.assert_allclose(parts.errors(left), due.errors(left), rtol=1e-4)
+
+
+def test_wide_windows_rank_nearly_as_whole_ones(build: Build, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Groups of the convolution that reads them keep apart; a unit that is read by little costs little in both."""
+    weight = np.random.default_rng(0).standard_normal((4, 6, 3))
+    weight[:, 1] *= 1e-3
+    analysis = inspect(build(GROUPED, b=weight))
+    inner = next(group for group in analysis.groups if group.units == 6)
+    whole = score_model(analysis, [inner], "obs", data(4, 9))[inner.id]
+    monkeypatch.setattr(surgeon, "_MOST_FEATURES", 4)
+    parts = score_model(analysis, [inner], "obs", data(4, 9))[inner.id]
+    assert not np.array_equal(parts, whole)
+    assert np.argmin(parts) == np.argmin(whole) == 1
+    np.testing.assert_allclose(parts, whole, rtol=0.35)
+
+
 def test_greedy_set_is_near_the_best_of_all_sets() -> None:
     rows, matrix, unit_of = setting(1)
     scores = _greedy([problem(rows, matrix, unit_of)], np.zeros(UNITS))
@@ -222,7 +262,7 @@ def test_heads_are_scored_by_what_the_projection_behind_them_loses(build: Build)
 
 def test_in_very_wide_layers_units_cost_what_they_give(build: Build, monkeypatch: pytest.MonkeyPatch) -> None:
     """Variance of what comes from a unit, over that of the output: no inverse of thousands of features."""
-    monkeypatch.setattr(surgeon, "_MOST_FEATURES", 5)
+    monkeypatch.setattr(surgeon, "_MOST_CHANNELS", 5)
     analysis = inspect(build(PERCEPTRON))
     (scores,) = score_model(analysis, analysis.groups, "obs", data(5)).values()
     x = np.concatenate([batch.feed["x"] for batch in data(5).batches()]).astype(np.float64)

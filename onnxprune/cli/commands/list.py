@@ -21,6 +21,10 @@ FAMILIES = {
     "losses": ("onnxprune.runtime.torch.losses.base:LOSSES", "functions that gradients are of: --loss"),
     "metrics": ("onnxprune.evaluation.metrics.base:METRICS", "measures of how good a model is: --metric"),
     "operators": ("onnxprune.ops.base:RULES", "operators with a rule; all others keep their sizes"),
+    "rate-schedules": (
+        "onnxprune.steps.train.rate:RATE_SCHEDULES",
+        "ways in which the learning rate changes: --rate-schedule",
+    ),
     "recovery": ("onnxprune.steps.recover.base:METHODS", "methods that win accuracy back: --recover"),
     "schedules": ("onnxprune.steps.prune.schedule:SCHEDULES", "ways to spread a cut over rounds: --schedule"),
     "scopes": ("onnxprune.steps.prune.allocation.base:allocations", "ways to spread a cut over groups: --scope"),

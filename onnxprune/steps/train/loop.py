@@ -28,8 +28,8 @@ from onnxprune.steps.train.network import Snapshot
 from onnxprune.steps.train.optim import MovingAverage, make_optimizer, optimizer_defaults, set_rate
 from onnxprune.steps.train.options import TrainOptions
 from onnxprune.steps.train.parallel import processes
+from onnxprune.steps.train.rate import rate_factor
 from onnxprune.steps.train.samples import Portion
-from onnxprune.steps.train.schedules import rate_factor
 from onnxprune.steps.train.setup import Running, Setup, Zeros, batch_labels, make_setup, tensors
 from onnxprune.steps.train.state import TrainingCheckpoint, TrainingPlace
 from onnxprune.steps.train.write import Written, write_weights

@@ -8,7 +8,6 @@ from onnxprune.errors import UsageError
 from onnxprune.support.options import check_options, option
 
 AUTO, NONE = "auto", "none"
-RATE_SCHEDULES = ("one-cycle", "cosine", "linear", "step", "constant")
 PRECISIONS = (AUTO, "float32", "bfloat16", "float16")
 LAYOUTS = (AUTO, "channels-first", "channels-last")
 NORMALIZATIONS = (AUTO, NONE, "batch")
@@ -19,6 +18,12 @@ SHARDS = (NONE, "optimizer")
 AUGMENTATIONS = (AUTO, NONE, "crop", "flip", "mixup", "colour", "time-mask", "frequency-mask")
 _LENGTH, _OPTIMIZER, _LOSS = "How long", "Optimizer", "Loss"
 _SAMPLES, _EVALUATION, _NETWORK = "Training samples", "Evaluation", "Computing"
+
+
+def _rate_schedules() -> list[str]:
+    from onnxprune.steps.train.rate import RATE_SCHEDULES
+
+    return list(RATE_SCHEDULES)
 
 
 @dataclass(frozen=True)
@@ -67,8 +72,8 @@ class TrainOptions:
     )
     rate_schedule: str = option(
         "one-cycle",
-        "How the learning rate changes: one-cycle, cosine, linear, step or constant.",
-        choices=lambda: RATE_SCHEDULES,
+        "How the learning rate changes, see: onnxprune list rate-schedules.",
+        choices=_rate_schedules,
         metavar="NAME",
         section=_OPTIMIZER,
     )

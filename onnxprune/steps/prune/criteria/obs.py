@@ -10,6 +10,10 @@ unit and letting the other weights make up for it costs, in mean squared error o
 weights and H^-1 are updated, and so on: of two units that explain each other one goes, and the other then costs what it
 gives. passes.Reconstruct makes the update for the units that go in the end, on what the pruned layers in front give.
 
+Of a convolution with more than 1152 features only the covariance between channels and that between the taps of its
+window are kept, and H is taken as their product (see Windows): on ResNet-20 at 2.11 times fewer MACs, with all windows
+taken so, accuracy after recovery is the same within the spread of seeds.
+
 H gets a ridge of a thousandth of its mean diagonal, since features that never vary have no inverse; the ridge draws
 weights towards what they were. It is estimated from at most 1500 rows of a batch in each layer: of a convolution, from
 places drawn with the seed. Another seed gives other rows, so scores of two seeds differ by sampling noise.
@@ -48,9 +52,58 @@ _ROUNDS = 64
 _UPDATE_ROWS, _COMPACT = 128, 0.8
 # Rows of each batch and layer that go into H.
 _MAX_ROWS = 1_500
-# H takes the square of a layer's features in memory and the cube in time: 300 MB and half a minute for so many. Layers
-# with more (behind a flattened map, or a window over three axes and many channels) are taken to have a diagonal one.
-_MOST_FEATURES = 6_144
+# H takes the square of a layer's features in memory and the cube in time: 130 MB and some seconds for so many channels.
+# Layers with more (behind a flattened map) are taken to have a diagonal one.
+_MOST_CHANNELS = 4_096
+# The H of a convolution with more features than this is taken as a product, see Windows.
+_MOST_FEATURES = 1_152
+
+
+class Windows:
+    """Covariance of the rows of a convolution as a product: between channels, times between the taps of the window.
+
+    H is taken as kron(C, T), and only the factors are kept (as Martens & Grosse 2015, "K-FAC", section 3, do for the
+    Fisher matrix): C is the mean covariance of the channels over the taps, T that of the taps over the channels, scaled
+    to a trace of the number of taps.
+
+    Args:
+        view: of the rows, [groups, rows, channels * taps].
+        taps: of the window.
+    """
+
+    def __init__(self, view: View, taps: int) -> None:
+        self._view, self._taps = view, taps
+        self._channels, self._places = Covariance(self._by_tap), Covariance(self._by_channel)
+
+    def update(self, value: Array, batch: Batch) -> None:
+        """Take the value that a batch gives."""
+        self._channels.update(value, batch)
+        self._places.update(value, batch)
+
+    @property
+    def count(self) -> int:
+        """Rows that were seen."""
+        return self._channels.count
+
+    def factors(self, group: int) -> tuple[Matrix, Matrix]:
+        """C, [channels, channels], and T, [taps, taps], of a group."""
+        by_tap, by_channel = self._channels.covariance, self._places.covariance
+        channels = by_tap.shape[-1]
+        between = by_tap.reshape(-1, self._taps, channels, channels)[group].mean(axis=0)
+        within = by_channel.reshape(-1, channels, self._taps, self._taps)[group].mean(axis=0)
+        return between, within * (self._taps / max(float(np.trace(within)), 1e-30))
+
+    def _by_tap(self, value: Array, batch: Batch) -> Iterator[Array]:
+        for rows in self._view(value, batch):
+            groups, count, features = rows.shape
+            windows = rows.reshape(groups, count, features // self._taps, self._taps)
+            yield windows.transpose(0, 3, 1, 2).reshape(groups * self._taps, count, -1)
+
+    def _by_channel(self, value: Array, batch: Batch) -> Iterator[Array]:
+        for rows in self._view(value, batch):
+            groups, count, features = rows.shape
+            windows = rows.reshape(groups, count, features // self._taps, self._taps)
+            yield windows.transpose(0, 2, 1, 3).reshape(groups * (features // self._taps), count, self._taps)
 
 
 @dataclass(frozen=True)
@@ -58,7 +111,7 @@ class Observed:
     """What is known of a layer: covariance, or variances only, of its rows, and variance of what is read behind it."""
 
     layer: Layer
-    rows: Covariance | Summary
+    rows: Covariance | Windows | Summary
     output: Summary
 
 
@@ -70,14 +123,22 @@ def observe_layers(context: ScoringContext) -> list[Observed]:
         behind = residual(layer, analysis)
         shapes = analysis.shapes.shapes[layer.x], analysis.shapes.shapes[layer.y]
         view = _some_rows(layer, *shapes, np.random.default_rng([context.seed, number]))
-        features = analysis.dims[layer.x][layer.form.axis].size // layer.form.groups * layer.form.taps
-        rows = Covariance(view) if features <= _MOST_FEATURES else Summary(view)
-        observed = Observed(layer, rows, Summary(_channels(layer.form.out_axis)))
+        channels = analysis.dims[layer.x][layer.form.axis].size // layer.form.groups
+        observed = Observed(
+            layer, _accumulator(view, channels, layer.form.taps), Summary(_channels(layer.form.out_axis))
+        )
         watch.setdefault(layer.x, []).append(observed.rows)
         watch.setdefault(behind.sum if behind else layer.y, []).append(observed.output)
         found.append(observed)
     context.activations.collect(watch)
     return found
+
+
+def _accumulator(view: View, channels: int, taps: int) -> Covariance | Windows | Summary:
+    """What is kept of the rows of a layer: as much of their covariance as its size allows."""
+    if channels > _MOST_CHANNELS:
+        return Summary(view)
+    return Covariance(view) if channels * taps <= max(_MOST_FEATURES, channels) else Windows(view, taps)
 
 
 def _channels(axis: int) -> View:
@@ -123,7 +184,7 @@ def obs(group: Group, context: ScoringContext) -> Scores:
     weaker ones have gone. Where activations are multiplied with each other (queries with keys), a unit costs its share
     of the product's mean square, its terms taken as uncorrelated. Units that neither of these reads (those of quantized
     and recurrent layers, the inside of a fused attention) cost their share of the group's squared weights. In layers
-    that read more than 6144 features, no weights make up for others.
+    that read more than 4096 channels, no weights make up for others.
     """
     found = context.activations.once("surgeon", lambda: observe_layers(context))
     problems = [problem for observed in found for problem in problems_of(observed, group, context)]
@@ -194,10 +255,24 @@ class SurgeonProblem:
 
 def problems_of(observed: Observed, group: Group, context: ScoringContext) -> Iterator[SurgeonProblem]:
     """The products of a layer that read units of the group."""
-    if isinstance(observed.rows, Covariance):
-        variance = float(observed.output.variance.sum())
-        for number, unit_of, matrix in _readings(observed, group, context):
-            yield SurgeonProblem(observed.rows.covariance[number], matrix, unit_of, group.units, variance)
+    rows, variance = observed.rows, float(observed.output.variance.sum())
+    if isinstance(rows, Summary):
+        return
+    for number, unit_of, matrix in _readings(observed, group, context):
+        if isinstance(rows, Covariance):
+            yield SurgeonProblem(rows.covariance[number], matrix, unit_of, group.units, variance)
+        else:
+            between, within = rows.factors(number)
+            yield SurgeonProblem(between, _over_taps(matrix, within), unit_of[:: len(within)], group.units, variance)
+
+
+def _over_taps(matrix: Matrix, within: Matrix) -> Matrix:
+    """The matrix of a convolution with a row per channel, so that tr(W^T kron(c, T) W) is c times its squares."""
+    taps = len(within)
+    half = np.linalg.cholesky(within + 1e-9 * np.eye(taps))
+    windows = matrix.reshape(-1, taps, matrix.shape[1])
+    rotated: Matrix = np.matmul(half.T, windows)
+    return rotated.reshape(len(windows), -1)
 
 
 def _own_errors(observed: Observed, group: Group, context: ScoringContext) -> Scores:
