@@ -17,9 +17,9 @@ from onnxprune.ops.traits import runs_on_statistics
 from onnxprune.runtime.session import Session
 from onnxprune.support.progress import Progress, silent
 
-# Samples, and of a batch; steps of gradients for each. Making them up may take so many MACs, some ten seconds of a
+# Samples, and of a batch; steps of gradients for each. Making them up may take so many MACs, some fifteen seconds of a
 # processor, and so may what is fitted to them: observing, scoring and recovering run the network some ten times.
-_SAMPLES, _BATCH, _STEPS, _MACS, _RUNS = 128, 128, 40, 5e11, 10
+_SAMPLES, _BATCH, _STEPS, _MACS, _RUNS = 128, 128, 40, 8e11, 10
 # A step is a pass forward, one back to the inputs, and as much again for what is remembered in between.
 _PASSES = 3
 # Fewer samples say too little, and fewer steps are not worth the gradients.

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import onnx_ir as ir
 import pytest
@@ -12,7 +14,9 @@ from tests.conftest import Build
 
 pytest.importorskip("torch")
 
-from onnxprune.runtime.torch.distilled_inputs import distilled_inputs
+import torch
+
+from onnxprune.runtime.torch.distilled_inputs import Adam, distilled_inputs
 
 STEPS = 60
 
@@ -82,3 +86,17 @@ def test_a_network_that_says_nothing_gets_its_inputs_back(build: Build) -> None:
     feed = {"x": np.ones((2, 3, 4), "f")}
     (made,) = distilled_inputs(model, [feed], steps=3)
     assert made is feed
+
+
+def test_adam_is_that_of_torch() -> None:
+    start, target = torch.tensor([1.0, -2.0, 0.5]), torch.tensor([0.0, 3.0, 0.5])
+    ours, theirs = start.clone(), start.clone().requires_grad_()
+    mine, other = Adam(ours, 0.1), torch.optim.Adam([theirs], lr=0.1)
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(other, 20)
+    for step in range(20):
+        mine.step(2 * (ours - target), 0.5 * (1 + math.cos(math.pi * step / 20)))
+        other.zero_grad()
+        (theirs - target).square().sum().backward()  # type: ignore[no-untyped-call]
+        other.step()
+        schedule.step()
+    np.testing.assert_allclose(ours.numpy(), theirs.detach().numpy(), rtol=1e-5)

@@ -9,6 +9,7 @@ Deployed files have their BatchNormalizations folded into weights, and then clas
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from math import cos, pi
 
 import numpy as np
 import onnx_ir as ir
@@ -29,6 +30,7 @@ from onnxprune.support.progress import Counted, Progress, silent
 
 # Of Adam, in standard deviations of the input: it goes this far in a step at the start.
 _STEP = 0.05
+_MEANS, _SQUARES, _TINY = 0.9, 0.999, 1e-8
 # Of the classes beside the statistics, of which there are many more.
 _CLASSES = 0.1
 
@@ -80,21 +82,38 @@ def _distilled(module: TorchModel, batch: Feed, found: Statistics, steps: int, r
         value.requires_grad_()
     if not free:
         return batch
-    groups = [{"params": [value], "lr": _STEP * scales[name]} for name, value in free.items()]
-    optimizer = torch.optim.Adam(groups)
-    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
+    optimizers = {name: Adam(value, _STEP * scales[name]) for name, value in free.items()}
     classes: dict[str, Tensor] = {}
-    for _ in range(steps):
-        optimizer.zero_grad()
+    for step in range(steps):
         values = module({**batch, **free}, [name for name, _, _ in found])
         loss = _statistics_loss(values, found) + _CLASSES * _classes_loss(module.outputs, values, classes, rng)
         if not isinstance(loss, Tensor) or not loss.requires_grad or not bool(torch.isfinite(loss)):
             return batch
-        loss.backward()  # type: ignore[no-untyped-call]
-        optimizer.step()
-        schedule.step()
+        gradients = torch.autograd.grad(loss, list(free.values()), allow_unused=True)
+        for name, gradient in zip(free, gradients, strict=True):
+            optimizers[name].step(gradient, 0.5 * (1 + cos(pi * step / steps)))
     made = {name: value.detach().numpy().astype(batch[name].dtype) for name, value in free.items()}
     return {**batch, **made} if all(np.isfinite(array).all() for array in made.values()) else batch
+
+
+class Adam:
+    """Adam for one tensor (Kingma and Ba 2015, algorithm 1): torch's own takes seconds to import its compiler."""
+
+    def __init__(self, value: Tensor, rate: float) -> None:
+        self._value, self._rate, self._steps = value, rate, 0
+        self._mean, self._square = torch.zeros_like(value), torch.zeros_like(value)
+
+    def step(self, gradient: Tensor | None, factor: float) -> None:
+        """Change the value in place at so much of the rate; what nothing depends on stays."""
+        if gradient is None:
+            return
+        self._steps += 1
+        with torch.no_grad():
+            self._mean.lerp_(gradient, 1 - _MEANS)
+            self._square.lerp_(gradient.square(), 1 - _SQUARES)
+            mean = self._mean / (1 - _MEANS**self._steps)
+            square = self._square / (1 - _SQUARES**self._steps)
+            self._value -= self._rate * factor * mean / (square.sqrt() + _TINY)
 
 
 def _statistics_loss(values: Mapping[str, Tensor], found: Statistics) -> Tensor | float:

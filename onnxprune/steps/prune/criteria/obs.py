@@ -205,7 +205,9 @@ class SurgeonProblem:
         self.scale = 1.0 / max(variance, 1e-30)
         ridge = _RIDGE * max(float(np.trace(covariance)) / features, 1e-30)
         self.inverse = np.linalg.inv(covariance + ridge * np.eye(features))
-        self.matrix = matrix.copy()
+        # Errors need W W^T only, of which the triangle of a QR has few columns.
+        wide = matrix.shape[1] > features
+        self.matrix = np.asarray(np.linalg.qr(matrix.T, mode="r")).T if wide else matrix.copy()
         order = np.argsort(unit_of, kind="stable")
         self.members = order[unit_of[order] >= 0].reshape(units, -1)
         self.left = np.ones(features, np.bool_)
