@@ -7,6 +7,6 @@ from onnxprune.steps.train.rate import rate_schedule, risen
 
 
 @rate_schedule("constant")
-def constant(options: TrainOptions, done: float) -> float:
+def constant_rate(options: TrainOptions, done: float) -> float:
     """Up linearly during the warm-up, then the same: low rates of fine-tuning."""
     return risen(options, done)

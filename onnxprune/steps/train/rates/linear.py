@@ -7,6 +7,6 @@ from onnxprune.steps.train.rate import fallen, rate_schedule, risen
 
 
 @rate_schedule("linear")
-def linear(options: TrainOptions, done: float) -> float:
+def linear_rate(options: TrainOptions, done: float) -> float:
     """Up linearly during the warm-up, then down linearly to zero."""
     return risen(options, done) * (1 - fallen(options, done))

@@ -7,7 +7,7 @@ from onnxprune.steps.train.rate import fallen, half_cosine, rate_schedule, risen
 
 
 @rate_schedule("one-cycle")
-def one_cycle(options: TrainOptions, done: float) -> float:
+def one_cycle_rate(options: TrainOptions, done: float) -> float:
     """Up along half a cosine during the warm-up, then down along half a cosine to zero.
 
     Smith and Topin 2018, "Super-Convergence", with cosines in place of lines.
