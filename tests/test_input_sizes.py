@@ -278,16 +278,38 @@ def test_benchmark_draws_positions_inside_of_their_table(build: Build) -> None:
     assert report.sizes == sizes
 
 
+# Declared for batches, but a matrix product within the sample is written for one.
+ONE_AT_A_TIME = """
+    net (float[n, 4, 3] x) => (float[n, 4, 5] y)
+    <int64[2] flat = {4, 3}, int64[3] back = {1, 4, 5}, float[3, 16] w, float[16, 5] v>
+    { f = Reshape(x, flat)  h = MatMul(f, w)  r = Relu(h)  z = MatMul(r, v)  y = Reshape(z, back) }
+"""
+
+
 def test_a_model_that_takes_one_sample_at_a_time(build: Build, tmp_path: Path) -> None:
-    """Declared for batches, but a matrix product within the sample is written for one; found out by a trial."""
-    path = build("""
-        net (float[n, 4, 3] x) => (float[n, 4, 5] y)
-        <int64[2] flat = {4, 3}, int64[3] back = {1, 4, 5}, float[3, 16] w, float[16, 5] v>
-        { f = Reshape(x, flat)  h = MatMul(f, w)  r = Relu(h)  z = MatMul(r, v)  y = Reshape(z, back) }
-    """)
+    """Found out by a trial."""
+    path = build(ONE_AT_A_TIME)
     samples = np.random.default_rng(0).standard_normal((40, 4, 3)).astype(np.float32)
     result = op.compress(path, data={"x": samples}, ratio=0.5)
     assert result.original.one_by_one
     assert any("takes one sample at a time" in note for note in result.report.notes)
     assert result.report.recovery == "reconstruct"
     result.save(tmp_path / "small.onnx")
+
+
+def test_made_up_samples_come_one_at_a_time_too(build: Build) -> None:
+    result = op.compress(build(ONE_AT_A_TIME), ratio=0.5)
+    assert any("takes one sample at a time" in note for note in result.report.notes)
+    assert result.report.recovery == "reconstruct"
+    assert not any("not measured" in note for note in result.report.notes)
+
+
+def test_scores_and_quality_of_one_sample_at_a_time(build: Build, tmp_path: Path) -> None:
+    path, small = build(ONE_AT_A_TIME), tmp_path / "small.onnx"
+    op.compress(path, ratio=0.5, recover="none").save(small)
+    data = {"x": np.random.default_rng(0).standard_normal((40, 4, 3)).astype(np.float32)}
+    assert len(op.score(path, "activation-mean", data)) == 1
+    for given in (None, data):
+        assert op.evaluate(path, small, data=given).scores
+    _, found = op.sensitivity(path, data)
+    assert found.curves

@@ -11,7 +11,7 @@ import onnx_ir as ir
 from onnxprune.analysis.dynamic_axes import symbol_of
 from onnxprune.analysis.groups import Analysis, Group
 from onnxprune.dims import Atom, Dim, atoms, kept_size, project
-from onnxprune.model.signature import ports_of
+from onnxprune.model.signature import declared_ports
 from onnxprune.model.weights import is_weight
 from onnxprune.ops import find_cost
 from onnxprune.ops.base import CostView, key_of
@@ -121,7 +121,7 @@ def sizes_of_sample(analysis: Analysis) -> dict[str, int]:
 
 def _batched_inputs(analysis: Analysis) -> list[tuple[str, int]]:
     """Inputs whose batch axis is dynamic, with that axis."""
-    ports = ports_of(analysis.model)
+    ports = declared_ports(analysis.model)
     axes = [(port.name, port.batch_axis) for port in ports if port.batch_symbol and port.batch_axis is not None]
     return [(name, axis) for name, axis in axes if (name, axis) in analysis.shapes.dynamic and analysis.dims.get(name)]
 

@@ -62,23 +62,26 @@ def _array(port: Port, feed: Feed, source: str, whole: bool) -> Array:
     array = np.asarray(feed[port.name])
     if array.ndim == 1 and len(port.shape) == 2 and port.batch_axis == 0 and port.shape[1] == 1:
         array = array[:, None]  # a column of numbers
-    _check_shape(array, port, source, whole)
+    check_shape(array.shape, port, source, whole=whole)
     if array.dtype.kind == "f" and not np.isfinite(array).all():
         wrong = array.size - int(np.count_nonzero(np.isfinite(array)))
         raise DataError(f"{source}: {wrong} of {array.size} values for input '{port.name}' are NaN or infinite")
     return _cast(array, port, source)
 
 
-def _check_shape(array: Array, port: Port, source: str, whole: bool) -> None:
-    """The batch axis has to fit only where the chunk is fed whole, else batches are still to be cut along it."""
+def check_shape(shape: tuple[int, ...], port: Port, source: str, *, whole: bool = False) -> None:
+    """The batch axis has to fit only where the chunk is fed whole, else batches are still to be cut along it.
+
+    Raises DataError where it does not.
+    """
     if not port.shape:
         return
     due = [None if axis == port.batch_axis and not whole else size for axis, size in enumerate(port.shape)]
-    fits = array.ndim == len(due) and all(
-        size == expected or not isinstance(expected, int) for size, expected in zip(array.shape, due, strict=True)
+    fits = len(shape) == len(due) and all(
+        size == expected or not isinstance(expected, int) for size, expected in zip(shape, due, strict=True)
     )
     if not fits:
-        found = "x".join(map(str, array.shape)) or "a single number"
+        found = "x".join(map(str, shape)) or "a single number"
         where = {0: "", None: ", the same for all samples"}.get(
             port.batch_axis, f" with the samples along axis {port.batch_axis}"
         )

@@ -10,7 +10,7 @@ import numpy as np
 
 from onnxprune.data.base import SampleRequest
 from onnxprune.data.batch import Array, Batch
-from onnxprune.data.checks import check_lengths, is_shared
+from onnxprune.data.checks import check_lengths, check_shape, is_shared
 from onnxprune.errors import DataError
 from onnxprune.model.signature import Port
 from onnxprune.support.messages import did_you_mean
@@ -62,6 +62,37 @@ class Held(Column):
     def rows(self, start: int, end: int) -> Array:
         """A view of it."""
         return self._array[start:end]
+
+
+class Calls(Column):
+    """Whole inputs of one call each, with a batch of one, stacked along an axis before all others."""
+
+    def __init__(self, stacked: Column, batch_axis: int) -> None:
+        self._stacked = stacked
+        self._batch_axis = batch_axis
+        count, *shape = stacked.shape
+        self.shape = (*shape[:batch_axis], count, *shape[batch_axis + 1 :])
+
+    def whole(self) -> Array:
+        """The array, samples along the batch axis."""
+        return self._joined(self._stacked.whole())
+
+    def rows(self, start: int, end: int) -> Array:
+        """The next calls."""
+        return self._joined(self._stacked.rows(start, end))
+
+    def _joined(self, calls: Array) -> Array:
+        return np.moveaxis(calls.take(0, self._batch_axis + 1), 0, self._batch_axis)
+
+
+def _side_by_side(column: Column, port: Port) -> Column:
+    """The column with its samples along the batch axis of the input, where its calls are stacked."""
+    axis = port.batch_axis
+    if axis is None or not port.shape or len(column.shape) != len(port.shape) + 1:
+        return column
+    due = [1 if place == axis else size for place, size in enumerate(port.shape)]
+    fits = all(size == want or not isinstance(want, int) for size, want in zip(column.shape[1:], due, strict=True))
+    return Calls(column, axis) if fits else column
 
 
 C = TypeVar("C", bound=Column)
@@ -153,6 +184,7 @@ def chunks(
 
     Raises DataError for different numbers of samples.
     """
+    inputs = {port.name: _side_by_side(inputs[port.name], port) for port in request.ports}
     for port in request.ports:
         inputs[port.name].axis = port.batch_axis
     most = max((column.length or 0 for column in inputs.values()), default=0)
@@ -163,6 +195,8 @@ def chunks(
     enumerating = {name: length for name, length in lengths.items() if length is not None}
     axes = {port.name: port.batch_axis for port in request.ports}
     own = None if labels is None or labels_go_on else labels.length
+    for port in request.ports if len(set(enumerating.values())) > 1 else ():
+        check_shape(inputs[port.name].shape, port, source)
     check_lengths(enumerating, axes, source, own)
     for _ in range(0, most, request.batch) if enumerating else range(1):
         feed = {name: column.take(request.batch) for name, column in inputs.items()}

@@ -15,6 +15,8 @@ from onnxprune.model.signature import Feed, IndexRange, Values, ports_of, sizes_
 # How many combinations of values of integer inputs are tried, and how many other sizes.
 _MOST_VALUES = 24
 _OTHER_SIZES = 6
+# How many samples at a time are several.
+_SEVERAL = 3
 _ZEROS = IndexRange(0, 1)
 
 
@@ -67,19 +69,26 @@ class TrialMaker:
     def others(self, feed: Feed) -> Iterator[TrialInputs]:
         """The same inputs with other sizes of dynamic axes: one, three, and one more than there are."""
         sizes = sizes_of(feed, self._ports)
-        values = {name: _held(array) for name, array in feed.items() if array.dtype.kind in "iuO" and array.size}
-        batch = self._batch()
+        values, batch = _values_in(feed), self._batch()
         rest = [symbol for symbol in sizes if symbol not in batch]
-        changes = [dict.fromkeys(batch, size) for size in (1, 3) if batch]
+        changes = [dict.fromkeys(batch, size) for size in (1, _SEVERAL) if batch]
         changes += [{symbol: size} for symbol in rest for size in (sizes[symbol] + 1, 1)]
         for change in changes[:_OTHER_SIZES]:
             if any(sizes[symbol] != size for symbol, size in change.items()):
                 yield self._made({**sizes, **change}, values)
 
-    def whole_batch(self) -> TrialInputs | None:
-        """The first batch of the data, where it has several samples and one of them is tried first."""
-        batch = None if self._data is None else next(self._data.batches())
-        if batch is None or length_of(batch) < 2 or not self._cuttable(batch):
+    def several(self, feed: Feed) -> TrialInputs | None:
+        """More samples at a time than the one in `feed`: the first batch of the data, else made up.
+
+        None where the data comes one by one, and where the batch is static.
+        """
+        if self._data is None:
+            sizes = sizes_of(feed, self._ports)
+            if not self._batch() or any(sizes.get(symbol, 1) > 1 for symbol in self._batch()):
+                return None
+            return self._made({**sizes, **dict.fromkeys(self._batch(), _SEVERAL)}, _values_in(feed))
+        batch = next(self._data.batches())
+        if length_of(batch) < 2 or not self._cuttable(batch):
             return None
         return self._told("samples", batch.feed)
 
@@ -126,6 +135,11 @@ class TrialMaker:
             chosen = {name: IndexRange(number, number + 1) for name, number in zip(compared, numbers, strict=True)}
             yield {**self._values, **chosen}
         yield dict.fromkeys((port.name for port in self._ports), _ZEROS)
+
+
+def _values_in(feed: Feed) -> Values:
+    """What whole numbers and texts may be, so that others like those fed can be made."""
+    return {name: _held(array) for name, array in feed.items() if array.dtype.kind in "iuO" and array.size}
 
 
 def _held(array: Array) -> IndexRange | tuple[str, ...]:

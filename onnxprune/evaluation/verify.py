@@ -44,7 +44,7 @@ class Original:
         trials: the first on the inputs that are likeliest to be meant, the others at other sizes of dynamic axes.
         providers: execution providers of ONNX Runtime that it ran on.
         unverified: why it does not run here; then there are no trials. Empty where it does.
-        one_by_one: it takes one sample of the data, but not the batch that this is in.
+        one_by_one: it takes one sample, but not several at a time, though it declares a dynamic batch.
     """
 
     model: Runnable
@@ -70,8 +70,8 @@ def run_original(model: Runnable, maker: TrialMaker, providers: Sequence[str] = 
         raise ModelError(f"{_said(refused)}; {_WAY_OUT}") from refused
     first = _first(session, maker.first())
     others = [run for run in (_run(session, inputs) for inputs in maker.others(first.feed)) if run is not None]
-    whole = maker.whole_batch()
-    single = whole is not None and _run(session, whole) is None
+    several = maker.several(first.feed)
+    single = several is not None and _run(session, several) is None
     ports = tuple(session.inputs), tuple(session.outputs)
     return Original(model, *ports, (first, *others), tuple(providers), one_by_one=single)
 
@@ -80,17 +80,23 @@ _WAY_OUT = "a result is checked by running both: make the model run here, or wri
 
 
 def _first(session: Session, candidates: Iterable[TrialInputs]) -> Trial:
-    refusals: list[str] = []
+    refusals: dict[str, list[str]] = {}
     for inputs in candidates:
         try:
             return Trial(inputs.feed, session.run(inputs.feed))
         except ModelError as refused:
-            refusals.append(f"{inputs.said}: {_said(refused)}")
+            refusals.setdefault(_said(refused), []).append(inputs.said)
     more = f"; and {len(refusals) - _SHOWN} more" if len(refusals) > _SHOWN else ""
+    listed = [f"{_listed(said)}: {why}" for why, said in refusals.items()]
     raise ModelError(
         f"the original refuses all inputs that were tried; give samples with --data, or sizes with --input-shape, or "
-        f"write with --unverified. Tried: {'; '.join(refusals[:_SHOWN])}{more}"
+        f"write with --unverified. Tried: {'; '.join(listed[:_SHOWN])}{more}"
     )
+
+
+def _listed(said: list[str]) -> str:
+    """The inputs that were refused for one reason."""
+    return ", ".join(said[:_SHOWN]) + (f" and {len(said) - _SHOWN} more" if len(said) > _SHOWN else "")
 
 
 def _run(session: Session, inputs: TrialInputs) -> Trial | None:

@@ -6,6 +6,7 @@ Time-major sequences have it second (`[time, batch, features]`), and so have the
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 
 Size = int | str | None
@@ -14,6 +15,8 @@ Axes = dict[str, int | None]
 
 # What exporters call the axis, besides all that has "batch" in it.
 _BATCH = {"b", "bs"}
+# Names that exporters make up, another for every axis.
+_MADE_UP = re.compile(r"unk__\d+")
 
 
 def is_name(size: Size) -> bool:
@@ -27,8 +30,9 @@ def batch_axes(inputs: Mapping[str, Shape], outputs: Mapping[str, Shape]) -> tup
     In this order: a name with "batch" in it that all dynamic inputs have; the first axis, where that is the same in
     all inputs; another name that all of several dynamic inputs have, where it is first in one of them; the first axis,
     where that is dynamic in all inputs; an axis that has the same size in all inputs; the first axis of the one dynamic
-    input, where the others have a size of 1; a name that several dynamic inputs have further in. Otherwise no axis
-    enumerates samples, and all that is fed at a time is one sample.
+    input, where the others have a size of 1; a name that several dynamic inputs have further in; where axes have no
+    names, the first axis of some and the only dynamic one further in of the others; where each input has one axis of
+    size 1, that. Otherwise no axis enumerates samples, and all that is fed at a time is one sample.
 
     An input without the name of the batch has it where its size is 1, since it could not grow; else all samples share
     it. Of outputs that do not say it is the first axis.
@@ -50,7 +54,8 @@ def batch_axes(inputs: Mapping[str, Shape], outputs: Mapping[str, Shape]) -> tup
         return first
     axis = _common_axis(shapes)
     if axis is None:
-        return {**first[0], **dict.fromkeys(ranked)}, first[1]
+        own = _axes_of_their_own(ranked)
+        return {**first[0], **(own or dict.fromkeys(ranked))}, first[1]
     size = shapes[0][axis]
     return (
         {**first[0], **dict.fromkeys(ranked, axis)},
@@ -96,6 +101,27 @@ def _common_axis(shapes: Sequence[Shape]) -> int | None:
         if sizes == {1} or (static and len(sizes) == 1):
             return axis
     return None
+
+
+def _axes_of_their_own(shapes: Mapping[str, Shape]) -> Axes | None:
+    """One axis of each input, told by what is open or of size 1; None where some input has no such axis, or several."""
+    without_names = {name: _unnamed_axis(shape) for name, shape in shapes.items()}
+    dynamic = [name for name, shape in shapes.items() if not all(isinstance(size, int) for size in shape)]
+    if dynamic and all(without_names[name] is not None for name in dynamic):
+        return {name: without_names[name] if name in dynamic else _axis_of(shapes[name], "") for name in shapes}
+    if all(list(shape).count(1) == 1 for shape in shapes.values()):
+        return {name: list(shape).index(1) for name, shape in shapes.items()}
+    return None
+
+
+def _unnamed_axis(shape: Shape) -> int | None:
+    """The first axis, or the only one further in but the last, that is dynamic and has no name that says anything."""
+    found = [axis for axis, size in enumerate(shape[:-1] or shape) if _says_nothing(size)]
+    return found[0] if found and (found[0] == 0 or len(found) == 1) else None
+
+
+def _says_nothing(size: Size) -> bool:
+    return not isinstance(size, int) and (not is_name(size) or _MADE_UP.fullmatch(str(size)) is not None)
 
 
 def _axis_of(shape: Shape, batch: str) -> int | None:

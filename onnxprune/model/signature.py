@@ -116,8 +116,21 @@ class Port:
         return f"{self.type.removeprefix('tensor(').removesuffix(')')}[{sizes}]"
 
 
+# In the `meta` of a model that was found to take one sample at a time, whatever it declares.
+TAKES_ONE = "takes one"
+
+
 def ports_of(model: ir.Model) -> list[Port]:
-    """What has to be fed: the graph inputs that are not initializers, in order."""
+    """What has to be fed: the graph inputs that are not initializers, in order; batches of one where it `TAKES_ONE`."""
+    ports = declared_ports(model)
+    if not model.meta.get(TAKES_ONE):
+        return ports
+    ones = {port.batch_symbol: 1 for port in ports if port.batch_symbol is not None}
+    return [port.bound(ones) for port in ports]
+
+
+def declared_ports(model: ir.Model) -> list[Port]:
+    """What has to be fed, as the file says."""
     return with_batch_axes(ports_in(model.graph.inputs), ports_in(model.graph.outputs))[0]
 
 

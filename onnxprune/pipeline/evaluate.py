@@ -31,7 +31,7 @@ def evaluate(
     """
     known = {name: options.pop(name) for name in options_of(Evaluate) if name in options}
     step, context = Evaluate(**known), Context(**options, progress=progress)
-    given = open_and_inspect(original, context, data)
+    given = open_and_inspect(original, context, data).fed(context)
     context = replace(context, data=given.data)
     after = given.source if model is None else runnable(model)
     found = step.compare(given.source, given.source, after, given.analysis, context, alone=True)

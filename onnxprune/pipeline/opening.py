@@ -20,7 +20,7 @@ from onnxprune.errors import ModelError
 from onnxprune.evaluation import verify
 from onnxprune.evaluation.trial_inputs import TrialMaker
 from onnxprune.model.file import runnable
-from onnxprune.model.signature import given_sizes, ports_of, sizes_of
+from onnxprune.model.signature import TAKES_ONE, given_sizes, ports_of, sizes_of
 from onnxprune.pipeline.samples import samples_of
 from onnxprune.runtime.custom_ops import use_libraries
 from onnxprune.steps.base import Context
@@ -55,10 +55,15 @@ class Given:
             if not context.unverified:
                 raise
             return verify.Original(self.source, unverified=str(refused.__cause__ or refused)), self
-        if not original.one_by_one or self.data is None:
+        if not original.one_by_one:
             return original, self
-        self.analysis.model.meta["notes"] = [*self.analysis.model.meta.get("notes", ()), _ONE_BY_ONE]
-        return original, replace(self, data=single_samples(self.data))
+        meta = self.analysis.model.meta
+        meta.update({TAKES_ONE: True, "notes": [*meta.get("notes", ()), _ONE_BY_ONE]})
+        return original, self if self.data is None else replace(self, data=single_samples(self.data))
+
+    def fed(self, context: Context) -> Given:
+        """The same with data that the original takes, one sample at a time where it takes no more."""
+        return self.started(replace(context, unverified=True))[1]
 
 
 _ONE_BY_ONE = "the model declares batches of any size but takes one sample at a time, so it was given one at a time"

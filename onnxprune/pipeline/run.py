@@ -174,6 +174,7 @@ def score(
     with blaming(model):
         context = Context(**settings, progress=progress)
         given = open_and_inspect(model, context, data)
+        given = given if data is None else given.fed(context)
         progress("scoring")
         groups = select_groups(given.analysis, options.only, options.skip)
         return score_with(replace(context, data=given.data), given.analysis, groups, chosen)
@@ -212,7 +213,7 @@ def sensitivity(
     recovery = None if recover in (None, "none") else Recover(recover)
     with blaming(model):
         context = Context(**settings, progress=progress)
-        given = open_and_inspect(model, context, data)
+        given = open_and_inspect(model, context, data).fed(context)
         groups = select_groups(given.analysis, options.only, options.skip)
         if not groups:
             raise NothingToPruneError(nothing_to_prune(given.analysis, name_of(given.source)))

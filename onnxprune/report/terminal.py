@@ -171,8 +171,9 @@ def show_analysis(analysis: Analysis, model: Path, *, every_frozen: bool, verbos
     out.print(f"dynamic axes: {', '.join(found['dynamic_axes']) or 'none'}", soft_wrap=True)
     out.print()
     out.print(_groups(found["groups"], verbose) if found["groups"] else Text("no group can be pruned"))
-    out.print()
-    out.print(_every_frozen(found["frozen"]) if every_frozen else _frozen_by_reason(found["frozen"]))
+    if found["frozen"]:
+        out.print()
+        out.print(_every_frozen(found["frozen"]) if every_frozen else _frozen_by_reason(found["frozen"]))
     _show_unruled(out, found["unruled"])
     metadata = found["metadata"]
     if metadata["items"]:

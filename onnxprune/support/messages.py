@@ -9,7 +9,7 @@ from collections.abc import Iterable
 def did_you_mean(name: str, known: Iterable[str]) -> str:
     """`; did you mean 'l1'?` for a near miss, else the list of what there is."""
     options = sorted(known)
-    near = difflib.get_close_matches(name, options, n=1, cutoff=0.5)
+    near = difflib.get_close_matches(name, options, n=1, cutoff=0.6)
     return f"; did you mean '{near[0]}'?" if near else f"; there are: {', '.join(options)}"
 
 

@@ -103,7 +103,7 @@ def test_casts_that_lose_nothing(tmp_path: Path, type_name: str, given: Any, tak
         ("float16", np.float32([[0, 1, 1e6]]), "cannot hold"),
         ("float", np.float32([[0, np.nan, np.inf]]), "2 of 3 values for input 'x' are NaN or infinite"),
         ("float", np.float32([[1, 2, 3, 4]]), r"'x' is float\[\?, 3\], but the data is 1x4"),
-        ("float", np.float32([[[1, 2, 3]]]), "the data is 1x1x3"),
+        ("float", np.float32([[[1, 2, 3], [4, 5, 6]]]), "the data is 1x2x3"),
         ("float", np.zeros((0, 3), np.float32), "no samples"),
     ],
 )

@@ -311,12 +311,38 @@ def test_samples_along_other_axes_that_do_not_fit_are_named(tmp_path: Path, form
     if form == "npz":
         np.savez(tmp_path / "data.npz", **given)
         given = tmp_path / "data.npz"
-    with pytest.raises(DataError, match=r"10 for 'x' along axis 1, 1 for 'h' along axis 1; .* module:function"):
+    with pytest.raises(
+        DataError, match=r"'h' is float\[1, b, 4\] with the samples along axis 1, but the data is 10x1x4; .* module:"
+    ):
         as_data(given, TIME_MAJOR)
+    with pytest.raises(DataError, match=r"10 for 'x' along axis 1, 9 for 'h' along axis 1; .* module:function"):
+        as_data({"x": XS, "h": HS[:, :9]}, TIME_MAJOR)
     with pytest.raises(
         DataError, match=r"'h' is float\[1, b, 4\] with the samples along axis 1, but the data is 1x10x5; .* module:"
     ):
         as_data({"x": XS, "h": np.zeros((1, 10, 5), "f")}, TIME_MAJOR)
+
+
+@pytest.mark.parametrize("form", ["npz", "dict"])
+def test_calls_that_are_stacked(tmp_path: Path, form: str) -> None:
+    """What was fed call by call, with a batch of one, and stacked along an axis before all others."""
+    states = np.moveaxis(HS, 1, 0)[:, :, None]
+    for x in (XS, np.moveaxis(XS, 1, 0)[:, :, None]):  # one input as it is fed, or each of them
+        given: Any = {"x": x, "h": states, "y": Y}
+        if form == "npz":
+            np.savez(tmp_path / "data.npz", **given)
+            given = tmp_path / "data.npz"
+        data = as_data(given, TIME_MAJOR, labels="y", batch=4)
+        np.testing.assert_array_equal(np.concatenate([batch.feed["x"] for batch in data.batches()], 1), XS)
+        np.testing.assert_array_equal(np.concatenate([batch.feed["h"] for batch in data.batches()], 1), HS)
+        assert (labels_of(data) == Y).all()
+        assert_same_again(data)
+
+
+def test_calls_of_several_samples_are_not_stacked() -> None:
+    """Which of two axes would enumerate them?"""
+    with pytest.raises(DataError, match="the data is 5x1x2x4"):
+        as_data({"x": XS, "h": np.zeros((5, 1, 2, 4), "f")}, TIME_MAJOR)
 
 
 def test_what_all_samples_share() -> None:

@@ -95,6 +95,7 @@ def _score(
         check_data(criterion, None)  # before any work
     context = Context(**settings, progress=progress)
     found = open_and_inspect(model, context, data if data.data else None)
+    found = found if data.data is None else found.fed(context)
     groups = select_groups(found.analysis, options.only, options.skip)
     progress("scoring")
     scores = score_with(replace(context, data=found.data), found.analysis, groups, criterion)
