@@ -5,11 +5,15 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable
 
+# Names of fewer letters differ much by one of them.
+_SHORT = 4
+
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:
     """`; did you mean 'l1'?` for a near miss, else the list of what there is."""
     options = sorted(known)
-    near = difflib.get_close_matches(name, options, n=1, cutoff=0.6)
+    cutoff = 0.5 if len(name) < _SHORT else 0.6  # 'l3' is near 'l2', 'bytes' is not near 'labels'
+    near = difflib.get_close_matches(name, options, n=1, cutoff=cutoff)
     return f"; did you mean '{near[0]}'?" if near else f"; there are: {', '.join(options)}"
 
 

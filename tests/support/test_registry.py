@@ -136,6 +136,7 @@ def test_listing_has_the_plain_fields() -> None:
         ("l3", ["l1", "l2", "random"], "; did you mean 'l2'?"),
         ("rnadom", ["l1", "l2", "random"], "; did you mean 'random'?"),
         ("taylor", ["l1", "l2"], "; there are: l1, l2"),
+        ("bytes", ["labels"], "; there are: labels"),
     ],
 )
 def test_hint(name: str, known: list[str], hint: str) -> None:
