@@ -40,13 +40,14 @@ if TYPE_CHECKING:
     from onnxprune.pipeline.evaluate import evaluate
     from onnxprune.pipeline.recipe import Recipe
     from onnxprune.pipeline.result import Report, Result
-    from onnxprune.pipeline.run import apply, compress, recover, score, sensitivity, train
+    from onnxprune.pipeline.run import apply, compress, quantize, recover, score, sensitivity, train
     from onnxprune.steps.base import Context, Step
     from onnxprune.steps.checkpoint import Checkpoint
     from onnxprune.steps.clean import Clean
     from onnxprune.steps.evaluate import Evaluate
     from onnxprune.steps.plan import Plan
     from onnxprune.steps.prune.step import Prune
+    from onnxprune.steps.quantize.step import Quantize
     from onnxprune.steps.recover.step import Recover
     from onnxprune.steps.reinitialize import Reinitialize
     from onnxprune.steps.repeat import Repeat
@@ -81,13 +82,14 @@ _HOMES = {
     "pipeline.evaluate": ("evaluate",),
     "pipeline.recipe": ("Recipe",),
     "pipeline.result": ("Report", "Result"),
-    "pipeline.run": ("apply", "compress", "recover", "score", "sensitivity", "train"),
+    "pipeline.run": ("apply", "compress", "quantize", "recover", "score", "sensitivity", "train"),
     "steps.base": ("Context", "Step"),
     "steps.checkpoint": ("Checkpoint",),
     "steps.clean": ("Clean",),
     "steps.evaluate": ("Evaluate",),
     "steps.plan": ("Plan",),
     "steps.prune.step": ("Prune",),
+    "steps.quantize.step": ("Quantize",),
     "steps.recover.step": ("Recover",),
     "steps.reinitialize": ("Reinitialize",),
     "steps.repeat": ("Repeat",),
@@ -116,6 +118,7 @@ __all__ = [
     "PlanError",
     "Prune",
     "Quality",
+    "Quantize",
     "Recipe",
     "Recover",
     "Reinitialize",
@@ -137,6 +140,7 @@ __all__ = [
     "evaluate",
     "inspect",
     "load_data",
+    "quantize",
     "recover",
     "score",
     "sensitivity",

@@ -29,7 +29,7 @@ ROOMS = [
     ["steps.plan"],
     ["steps.base", "steps.state"],
     ["steps.recover", "steps.train", "steps.clean", "steps.checkpoint", "steps.evaluate"],
-    ["steps.rewind", "steps.reinitialize"],
+    ["steps.rewind", "steps.reinitialize", "steps.quantize"],
     ["steps.prune"],
     ["steps.repeat"],
     ["pipeline"],
@@ -54,6 +54,8 @@ BASES = {
     "steps/prune/allocation": {"base", "_knapsack", "_greedy", "_nesting"},
     "steps/prune/schedules": set(),
     "steps/train/rates": set(),
+    "steps/quantize/ranges": {"base"},
+    "steps/quantize/types": set(),
     "passes": {"base", "write_back"},
 }
 
@@ -133,6 +135,8 @@ NAMED = {
     "passes/fold_constants.py": {"Add"},
     "passes/remove_units.py": {"Mul", "Div", "Where", "Concat"},  # these correct computed sizes
     "passes/write_back.py": {"Add", "DequantizeLinear"},
+    "steps/quantize/insert.py": {"QuantizeLinear", "DequantizeLinear"},  # the pairs
+    "steps/quantize/prepare.py": {"Gemm"},
     "steps/train/normalization.py": {"BatchNormalization"},  # it puts them in
     "runtime/torch/functions.py": {"Optional"},
     "statistics/gradients.py": {"Transpose"},

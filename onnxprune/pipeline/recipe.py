@@ -35,6 +35,7 @@ from onnxprune.steps.base import Context, Step, steps
 from onnxprune.steps.clean import Clean
 from onnxprune.steps.evaluate import Evaluate
 from onnxprune.steps.prune.step import WITH_LOSSLESS, Prune
+from onnxprune.steps.quantize.step import Quantize
 from onnxprune.steps.recover.step import Recover
 from onnxprune.steps.repeat import Repeat
 from onnxprune.steps.rewind import Rewind
@@ -48,7 +49,7 @@ if TYPE_CHECKING:
 # What a cut may do where nobody says how much to remove, see `Candidates.damage`.
 LITTLE_DAMAGE = "damage=0.05"
 # Whose options `compress` takes, in the order in which the steps run.
-KINDS: tuple[Any, ...] = (Prune, Rewind, Recover, Train, Repeat, Clean, Evaluate, Context)
+KINDS: tuple[Any, ...] = (Prune, Rewind, Recover, Train, Repeat, Quantize, Clean, Evaluate, Context)
 
 
 @dataclass(frozen=True)
@@ -74,7 +75,8 @@ class Recipe:
 
     @staticmethod
     def of_options(options: Mapping[str, Any]) -> Recipe:
-        """The recipe that options of `compress` stand for: prune, recover, train, in rounds if asked for; then clean.
+        """The recipe that options of `compress` stand for: prune, recover, train, in rounds if asked for; then
+        quantize where it is asked for, and clean.
 
         Raises UsageError for an unknown option, and for options that do not go together.
         """
@@ -83,7 +85,9 @@ class Recipe:
             kind, each = find_step(name)
             given[kind][each.name] = value
         prune = Prune(**{**_how_much(given), **given[Prune]})
-        last = (Clean(**given[Clean]), *([Evaluate(**given[Evaluate])] if given[Evaluate] else []))
+        quantizing = (Quantize(**given[Quantize]),) if given[Quantize] else ()
+        evaluating = (Evaluate(**given[Evaluate]),) if given[Evaluate] else ()
+        last = (*quantizing, Clean(**given[Clean]), *evaluating)
         if prune.lossless:
             chosen = [
                 options_of(kind)[name] for kind in (Prune, Rewind, Recover, Train, Repeat) for name in given[kind]

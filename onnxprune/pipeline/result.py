@@ -59,6 +59,7 @@ class Report:
         recovery: how the accuracy was recovered, "none" where it was not.
         errors: per layer that was recovered, its error before and after; in topological order.
         trainings: what each training did: `metric`, `start`, `best` and the rest, see `docs/json.md`.
+        quantization: what became of the layers in `quantize`: `type`, `layers` and what was chosen; None without it.
         quality: what the cut costs, metrics before and after; None where no step has measured it.
     """
 
@@ -73,6 +74,7 @@ class Report:
     recovery: str = NONE
     errors: tuple[LayerError, ...] = ()
     trainings: tuple[Mapping[str, Any], ...] = ()
+    quantization: Mapping[str, Any] | None = None
     quality: Quality | None = None
 
     def _scores(self) -> list[tuple[str, str, str, str]]:
@@ -91,12 +93,15 @@ class Report:
     def __repr__(self) -> str:
         smaller = [group for group in self.groups if group.kept < group.units]
         removed = sum(group.units - group.kept for group in smaller)
-        lines = [f"Report: {removed:,} units of {len(smaller)} groups removed"]
+        cut = f"{removed:,} units of {len(smaller)} groups removed"
+        lines = [f"Report: {quantization_line(self.quantization) if self.quantization and not removed else cut}"]
         lines += [f"  {self.quality.damage}"] if self.quality is not None and self.quality.damage else []
         lines += [f"  {name:<11}{old:>15} -> {new:>15}  on {on}" for name, old, new, on in self._scores()]
         lines += [f"  {name:<11}{old:>15,} -> {new:>15,}  {left:>7} left" for name, old, new, left in self._rows()]
         if self.errors:
             lines.append(f"  recovered by {self.recovery}, {len(self.errors)} layers")
+        if self.quantization and removed:
+            lines.append(f"  {quantization_line(self.quantization)}")
         if self.trainings:
             lines.append(f"  {training_line(self.trainings[-1])}")
         return "\n".join(lines)
@@ -149,6 +154,7 @@ class Result:
         first, batch = cost.before(before), cost.batch_size(before)
         recovered = [record for record in records if record.step == "recover"]
         notes = [*before.model.meta.get("notes", ()), *(note for record in records for note in record.notes)]
+        quantized = [record.numbers for record in records if record.step == "quantize"]
         evaluated = [record.numbers["quality"] for record in records if "quality" in record.numbers]
         if cut and not self.plan.removed_units:
             notes += _nothing_removed(self.recipe)
@@ -166,6 +172,7 @@ class Result:
             recovery=recovered[-1].numbers["method"] if recovered else NONE,
             errors=tuple(recovered[-1].numbers["errors"]) if recovered else (),
             trainings=tuple(record.numbers for record in records if record.step == "train"),
+            quantization=quantized[-1] if quantized else None,
             quality=evaluated[-1] if evaluated else None,
         )
 
@@ -223,6 +230,13 @@ def training_line(numbers: Mapping[str, Any]) -> str:
     start, best, name = numbers["start"], numbers["best"], numbers["metric"]
     shown = "" if name is None else f"{name} {_number(start['metric'])} -> {_number(best['metric'])}, "
     return f"trained for {numbers['updates']:,} updates: {shown}loss {start['loss']:.4g} -> {best['loss']:.4g}"
+
+
+def quantization_line(numbers: Mapping[str, Any]) -> str:
+    """What was quantized, in a few words."""
+    layers = numbers["layers"]
+    kept = sum(not layer["bits"] for layer in layers)
+    return f"quantized to {numbers['type']}: {len(layers) - kept} layers" + (f", {kept} stay in float" if kept else "")
 
 
 def _number(value: float | None) -> str:

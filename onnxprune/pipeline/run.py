@@ -30,6 +30,7 @@ from onnxprune.steps.prune.criteria.expression import resolve_criterion
 from onnxprune.steps.prune.options import CRITERION
 from onnxprune.steps.prune.score import check_data, score_with
 from onnxprune.steps.prune.step import Prune
+from onnxprune.steps.quantize.step import Quantize
 from onnxprune.steps.recover.infer_plan import check_fit, find_plan
 from onnxprune.steps.recover.step import BEST, Recover
 from onnxprune.steps.state import Current, State
@@ -90,7 +91,7 @@ def _with_samples(
     """Made-up inputs where a step fits to samples and there are none; where none can be made, a note says why."""
     found = list(steps)
     measured = any(target.kind == "damage" for step in found if isinstance(step, Prune) for target in step.targets)
-    fitted = any(isinstance(step, Recover) and step.on_samples for step in found)
+    fitted = any(isinstance(step, Recover | Quantize) and step.on_samples for step in found)
     if context.data is not None or not (fitted or measured):
         return state, context
     try:
@@ -101,7 +102,7 @@ def _with_samples(
                 f"no inputs could be made up to see what a cut does ({error}); give --data, or say how much to remove, "
                 "like --ratio 0.2"
             ) from error
-        note = f"no inputs could be made up, so nothing was recovered: {error}"
+        note = f"no inputs could be made up, so nothing was fitted to any: {error}"
         return state.noted(Record("made-up inputs", notes=(note,))), context
     apart = hold_out(made_up, ports_of(state.original.model)) if measured else None
     return state, replace(context, made_up=apart.fitting if apart else made_up, apart=apart)
@@ -134,8 +135,9 @@ def compress(
         calibration: as for `run`.
         evaluation: as for `run`.
         progress: is called with what is being done.
-        options: those of the steps `Prune`, `Recover`, `Train`, `Repeat` (as `steps` and `schedule`), `Clean` and
-            `Evaluate`, and of `Context`, by their names; `recover` is the method, `train` the epochs.
+        options: those of the steps `Prune`, `Recover`, `Train`, `Repeat` (as `steps` and `schedule`), `Quantize`,
+            `Clean` and `Evaluate`, and of `Context`, by their names; `recover` is the method, `train` the epochs,
+            `quantize` the type.
 
     Raises as `run`.
     """
@@ -325,6 +327,40 @@ def train(
     return _told(Result(state, recipe.document(), original, small.analysis))
 
 
+def quantize(
+    model: Any,
+    to: str = "auto",
+    *,
+    data: Any = None,
+    evaluation: Any = None,
+    progress: Progress = silent,
+    **options: Any,
+) -> Result:
+    """Store weights in fewer bits, and run on integers where that is faster.
+
+        quantize("model.onnx", "int8", data="samples.npz").save("small.onnx")
+
+    Args:
+        model: as for `compress`; it is only read.
+        to: the type, see `Quantize`.
+        data: calibration data, no labels needed; None: inputs are made up where the type needs some.
+        evaluation: samples that the result is compared on; None: a share of `data` is kept apart.
+        progress: is called with what is being done.
+        options: those of the steps `Quantize` and `Evaluate`, and of `Context`.
+
+    Raises UsageError for options that make no sense, ModelError for a file that cannot be worked on, DataError for data
+    that does not fit.
+    """
+    given: dict[Any, dict[str, Any]] = {Quantize: {"to": to}, Evaluate: {}, Context: {}}
+    known = [name for kind in given for name in options_of(kind)]
+    for name, value in options.items():
+        kind = next((kind for kind in given if name.replace("-", "_") in options_of(kind)), Context)
+        given[kind][find_option(kind, name, known).name] = value
+    steps = (Quantize(**given[Quantize]), Clean(keep_metadata=True), Evaluate(**given[Evaluate]))
+    recipe = Recipe(steps, given[Context])
+    return run(recipe, model, data=data, evaluation=evaluation, progress=progress)
+
+
 def _compared(state: State, before: Given, context: Context) -> State:
     """The same with what it costs in quality that the model that was given became this one."""
     step = Evaluate()
@@ -370,4 +406,4 @@ def _stored(given: Given) -> set[str | None]:
     return set(given.analysis.model.graph.initializers)
 
 
-__all__ = ["apply", "compress", "inspect", "recover", "run", "score", "sensitivity", "train"]
+__all__ = ["apply", "compress", "inspect", "quantize", "recover", "run", "score", "sensitivity", "train"]

@@ -10,6 +10,7 @@ from onnxprune.report.charts import bar, pair, spread
 from onnxprune.report.flow import flow
 from onnxprune.report.page import Card, Cell, Chart, Number, Page, Section, Table, asked, count, counted, file_name
 from onnxprune.report.quality_page import quality_alert, quality_cards, quality_section
+from onnxprune.report.quantization_page import quantization_section
 from onnxprune.report.training_page import training_card, trainings
 from onnxprune.support.quantities import show_bytes, show_count
 
@@ -31,7 +32,7 @@ def cut_page(found: Document) -> Page:
         for key, label in (("parameters", "parameters"), ("macs", "MACs"))
         if before[key]
     ]
-    made = (_quality, _before_after, _groups, _graph, _recovery, trainings, _scores, _frozen)
+    made = (_quality, _before_after, _groups, _graph, _recovery, trainings, quantization_section, _scores, _frozen)
     return Page(
         title=f"{name}, {_done(found)}",
         lead=f"{' and '.join(left) or 'no weights'} left; same inputs and outputs; {written}.",
@@ -59,6 +60,8 @@ def _done(found: Document) -> str:
     """Where no unit went, what else was done."""
     if any(group["kept"] < group["units"] for group in found["groups"]):
         return "pruned"
+    if found["quantization"]:
+        return "quantized"
     if found["trainings"]:
         return "trained"
     return "recovered" if found["recovery"]["layers"] else "cleaned up"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Iterable, Iterator, Mapping
+from math import isfinite
 from pathlib import Path
 from typing import Any
 
@@ -33,11 +34,15 @@ def show_result(report: Report, model: Path, output: Path | None, *, verbose: bo
     """The before / after table, the groups by kind (each one when `verbose`), and what was written."""
     out = console()
     out.print(_before_after(report))
-    out.print()
-    out.print(_by_group(report.groups) if verbose else _by_kind(report.groups))
+    if not report.quantization or any(group.kept < group.units for group in report.groups):
+        out.print()
+        out.print(_by_group(report.groups) if verbose else _by_kind(report.groups))
     if report.errors:
         out.print()
         out.print(_recovery(report, verbose))
+    if report.quantization:
+        out.print()
+        out.print(_quantization(report.quantization, verbose))
     if report.trainings:
         out.print()
         out.print(_trainings(report.trainings))
@@ -140,6 +145,25 @@ def _recovery(report: Report, verbose: bool) -> Table:
         rows.append((f"mean of {len(errors)}", before, after))
     for name, before, after in rows:
         table.add_row(name, f"{before:.4f}", f"{after:.4f}")
+    return table
+
+
+def _quantization(found: Mapping[str, Any], verbose: bool) -> Table:
+    """Each layer when `verbose`, else the noisiest and those that stay in float."""
+    chosen = [f"{name.replace('_', ' ')} {value}" for name, value in found.items() if name not in ("type", "layers")]
+    title = f"quantized to {found['type']}" + (f" ({', '.join(chosen)})" if chosen else "")
+    table = table_of("layer", "operator", ">bits", ">SNR", "why", title=title)
+    layers = found["layers"]
+    measured = [layer for layer in layers if layer["bits"] and isfinite(layer["snr"])]
+    worst = min(measured, key=lambda layer: layer["snr"], default=None)
+    for layer in layers:
+        if verbose or not layer["bits"] or layer is worst:
+            snr = f"{layer['snr']:.1f} dB" if isfinite(layer["snr"]) else "-"
+            remark = "the noisiest" if layer is worst and not verbose else layer["why"]
+            table.add_row(layer["layer"], layer["operator"], str(layer["bits"] or "float"), snr, remark)
+    if not verbose and measured:
+        mean = sum(layer["snr"] for layer in measured) / len(measured)
+        table.add_row(f"mean of {len(measured)}", "", "", f"{mean:.1f} dB", "")
     return table
 
 

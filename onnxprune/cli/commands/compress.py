@@ -15,12 +15,13 @@ from onnxprune.steps.base import Context
 from onnxprune.steps.clean import Clean
 from onnxprune.steps.evaluate import Evaluate
 from onnxprune.steps.prune.step import Prune
+from onnxprune.steps.quantize.step import Quantize
 from onnxprune.steps.recover.step import Recover
 from onnxprune.steps.repeat import Repeat
 from onnxprune.steps.rewind import Rewind
 from onnxprune.steps.train.step import Train
 
-_KINDS = (Prune, Rewind, Recover, Train, Repeat, Clean, Evaluate, Context)
+_KINDS = (Prune, Rewind, Recover, Train, Repeat, Quantize, Clean, Evaluate, Context)
 
 
 @click.command(
@@ -37,6 +38,7 @@ _KINDS = (Prune, Rewind, Recover, Train, Repeat, Clean, Evaluate, Context)
         "onnxprune compress model.onnx --target macs=0.3 --steps 4 --data samples.npz",
         "onnxprune compress model.onnx --target drop=0.01 --data samples.npz --labels y",
         "onnxprune compress model.onnx --data samples.npz --train 2",
+        "onnxprune compress model.onnx --data samples.npz --quantize int8",
         "onnxprune compress model.onnx --recipe recipe.toml",
         "onnxprune compress model.onnx --lossless",
     ),
@@ -48,6 +50,7 @@ _KINDS = (Prune, Rewind, Recover, Train, Repeat, Clean, Evaluate, Context)
 @fields(Prune, "ratio", "target", "criterion")
 @fields(Recover)
 @fields(Train, "epochs", section="", optional=True)
+@fields(Quantize, "to", optional=True)
 @click.option("--recipe", metavar="FILE", help="Steps and options as TOML, or the name of a recipe that is shipped.")
 @click.option("--plan", type=click.Path(path_type=Path), help="Also write what was removed, for: onnxprune apply.")
 @click.option("--dry-run", is_flag=True, help="Print the tables, write no model.")
@@ -61,6 +64,7 @@ _KINDS = (Prune, Rewind, Recover, Train, Repeat, Clean, Evaluate, Context)
 @fields(Context, "metric", "loss", "threads", "latency_batch")
 @fields(Train, but=("epochs",), section="Training")
 @fields(Rewind, section="Training")
+@fields(Quantize, but=("to",))
 @EVALUATION
 @CALIBRATION
 @fields(

@@ -25,10 +25,12 @@ FAMILIES = {
         "onnxprune.steps.train.rate:RATE_SCHEDULES",
         "ways in which the learning rate changes: --rate-schedule",
     ),
+    "ranges": ("onnxprune.steps.quantize.ranges.base:RANGES", "what of their range integers cover: quantize --ranges"),
     "recovery": ("onnxprune.steps.recover.base:METHODS", "methods that win accuracy back: --recover"),
     "schedules": ("onnxprune.steps.prune.schedule:SCHEDULES", "ways to spread a cut over rounds: --schedule"),
     "scopes": ("onnxprune.steps.prune.allocation.base:allocations", "ways to spread a cut over groups: --scope"),
     "steps": ("onnxprune.steps.base:steps", "parts of a recipe: [[step]] tables"),
+    "types": ("onnxprune.steps.quantize.base:TYPES", "what a model can be quantized to: quantize --to"),
     "torch-operators": ("onnxprune.runtime.torch.ops.base:TABLE", "operators that torch can compute"),
 }
 

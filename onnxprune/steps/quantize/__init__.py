@@ -1,0 +1,1 @@
+"""Weights and activations of fewer bits: see `step`."""

@@ -1,0 +1,93 @@
+"""The step `quantize`: weights and activations of fewer bits."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, replace
+from typing import TYPE_CHECKING
+
+from onnxprune.steps.base import Context, Step, step
+from onnxprune.support.options import option
+
+if TYPE_CHECKING:
+    from onnxprune.steps.state import State
+
+_SECTION = "Quantization"
+AUTO = "auto"
+ON_MADE_UP = "quantized on made-up inputs: with --data, a few hundred real samples, it does much better"
+
+
+def _types() -> list[str]:
+    from onnxprune.steps.quantize.base import TYPES
+
+    return [AUTO, *TYPES]
+
+
+def _ranges() -> list[str]:
+    from onnxprune.steps.quantize.ranges.base import RANGES
+
+    return [AUTO, *RANGES]
+
+
+@step("quantize")
+@dataclass(frozen=True)
+class Quantize(Step):
+    """Weights and activations of fewer bits, so that the file is smaller and runs faster.
+
+    What a type of integers is fast on is known of the processor that this runs on. Layers are rounded so that what they
+    give changes little, one after the other, on samples without labels.
+    """
+
+    to: str = option(
+        AUTO, "What to quantize to, see: onnxprune list types.", choices=_types, metavar="TYPE", flag="quantize",
+        called="type",
+    )  # fmt: skip
+    weight_bits: int = option(
+        8, "Bits of integer weights; fewer are stored in 8 and compress better.", low=2, high=8, section=_SECTION
+    )
+    ranges: str = option(
+        AUTO,
+        "How to choose what part of its range an activation's integers cover, see: onnxprune list ranges; auto tries "
+        "all and takes what its layers give least error with.",
+        choices=_ranges,
+        metavar="NAME",
+        section=_SECTION,
+    )
+    rounding: str = option(
+        "fitted",
+        "fitted: weights are fitted to what the float layer gives, then rounded together; nearest: each for itself.",
+        choices=lambda: ("fitted", "nearest"),
+        metavar="NAME",
+        section=_SECTION,
+    )
+    keep_float: tuple[str, ...] = option(
+        (), "Layers that stay in float, by name or pattern.", metavar="LAYER", section=_SECTION
+    )
+
+    @classmethod
+    def sample(cls) -> tuple[Step, ...]:
+        """For the contract tests."""
+        return (cls("int8"),)
+
+    @property
+    def on_samples(self) -> bool:
+        """Does it need samples, so that inputs are to be made up where there are none?"""
+        from onnxprune.steps.quantize.base import TYPES
+
+        return self.to == AUTO or TYPES[self.to].calibrated
+
+    def __call__(self, state: State, context: Context) -> State:
+        """The same units in another type; what became of each layer is in the record.
+
+        Raises UsageError where the model has nothing to quantize, ModelError where ONNX Runtime refuses the result.
+        """
+        from onnxprune.runtime.session import Session
+        from onnxprune.steps.quantize.base import TYPES, QuantizeJob
+
+        chosen = "int8" if self.to == AUTO else self.to
+        context.progress("quantizing")
+        found = TYPES[chosen].make(QuantizeJob(state, context, self))
+        Session(found.model, context.execution, optimized=True)  # as deployed: operators on integers are made then
+        made_up = context.data is None and TYPES[chosen].calibrated
+        numbers = {"type": chosen, "layers": [asdict(each) for each in found.layers], **(found.choices or {})}
+        notes = (*found.notes, *([ON_MADE_UP] if made_up else []))
+        return replace(state, current=state.current.rebuilt(found.model)).noted(self.record(numbers, notes))

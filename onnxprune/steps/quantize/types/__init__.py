@@ -1,0 +1,1 @@
+"""What a model can be quantized to: a file each, which registers itself."""
