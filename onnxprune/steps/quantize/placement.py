@@ -81,6 +81,8 @@ def _obstacle(layer: Layer) -> str:
         return "a normalization behind it that could not be folded"
     if layer.form.stack is not None:
         return "several products side by side"
+    if not layer.path.is_exact:
+        return "weights that are integers already" if layer.path.quantized else "weights that the graph computes"
     if layer.stored.dtype != ir.DataType.FLOAT:
         return "weights of another type than float32"
     return integer_obstacle(layer.node)

@@ -9,7 +9,7 @@ import numpy.typing as npt
 import onnx_ir as ir
 
 from onnxprune.analysis.layers import Layer, read
-from onnxprune.ops.matmul_view import stored_weight
+from onnxprune.ops.matmul_view import weight_slot
 from onnxprune.steps.quantize.fit import IntegerWeights
 from onnxprune.steps.quantize.insert import Editor
 
@@ -21,26 +21,21 @@ def store_weights(editor: Editor, layer: Layer, weights: IntegerWeights, stored:
 
     `stored` is what was stored before, by the name of what a layer read: layers that share a weight go on sharing it.
     """
-    value = layer.node.inputs[1]
-    assert value is not None
-    name = value.name or ""
+    name = layer.operand.name or ""
     if name not in stored:
         array, axis = as_read(layer, weights)
         node = editor.dequantized(layer.weight, array.astype(np.int8), weights.scales.reshape(-1), _INT8, axis)
         editor.before(layer.node, node)
         stored[name] = node.outputs[0]
-    replace_input(editor.model, layer.node, 1, stored[name])
+    replace_input(editor.model, layer.node, weight_slot(layer.node), stored[name])
 
 
 def as_read(layer: Layer, weights: IntegerWeights) -> tuple[npt.NDArray[Any], int]:
     """The integers as the layer's node reads its weight, and the axis along which the outputs lie."""
-    weight = layer.node.inputs[1]
-    assert weight is not None
-    order = stored_weight(weight)[1]
-    array = layer.form.weight(weights.integers).transpose(order)
+    array = layer.form.weight(weights.integers)
     groups, _, outputs = weights.integers.shape
     numbers = np.arange(groups * outputs).reshape(groups, 1, outputs)
-    along = layer.form.weight(np.broadcast_to(numbers, weights.integers.shape)).transpose(order)
+    along = layer.form.weight(np.broadcast_to(numbers, weights.integers.shape))
     axis = next(axis for axis, size in enumerate(along.shape) if size == numbers.size and _runs(along, axis))
     return array, axis
 
