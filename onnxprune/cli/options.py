@@ -50,6 +50,7 @@ def fields(
     alone: bool = False,
     optional: bool = False,
     several: Mapping[str, str] | None = None,
+    called: Mapping[str, str] = {},
 ) -> Callable[[Command], Command]:
     """Decorator: add the options that a dataclass declares, all or those in `names`, in their order.
 
@@ -61,6 +62,7 @@ def fields(
         optional: what they say is done only where they are given, so no default is shown.
         several: fields, and under which names a command takes several values of each, to measure them side by side.
         alone: under the names of the fields, for the command that does nothing but this step.
+        called: fields, and under which other names the command takes them.
     """
     names = tuple(several or names)
     found = [each for name, each in options_of(kind).items() if name not in set(but) and (not names or name in names)]
@@ -68,8 +70,8 @@ def fields(
     def decorate(command: Command) -> Command:
         for each in reversed(found):
             each = replace(each, default=None) if optional else each
-            called = several[each.name] if several else each.name if alone else each.flag
-            command = _decorator(each, section, called, several=bool(several))(command)
+            name = several[each.name] if several else each.name if alone else each.flag
+            command = _decorator(each, section, called.get(each.name, name), several=bool(several))(command)
         return command
 
     return decorate

@@ -351,7 +351,7 @@ def quantize(
     Raises UsageError for options that make no sense, ModelError for a file that cannot be worked on, DataError for data
     that does not fit.
     """
-    given: dict[Any, dict[str, Any]] = {Quantize: {"to": to}, Evaluate: {}, Context: {}}
+    given: dict[Any, dict[str, Any]] = {Quantize: {"type": to}, Evaluate: {}, Context: {}}
     known = [name for kind in given for name in options_of(kind)]
     for name, value in options.items():
         kind = next((kind for kind in given if name.replace("-", "_") in options_of(kind)), Context)

@@ -50,7 +50,7 @@ _KINDS = (Prune, Rewind, Recover, Train, Repeat, Quantize, Clean, Evaluate, Cont
 @fields(Prune, "ratio", "target", "criterion")
 @fields(Recover)
 @fields(Train, "epochs", section="", optional=True)
-@fields(Quantize, "to", optional=True)
+@fields(Quantize, "type", optional=True)
 @click.option("--recipe", metavar="FILE", help="Steps and options as TOML, or the name of a recipe that is shipped.")
 @click.option("--plan", type=click.Path(path_type=Path), help="Also write what was removed, for: onnxprune apply.")
 @click.option("--dry-run", is_flag=True, help="Print the tables, write no model.")
@@ -64,7 +64,7 @@ _KINDS = (Prune, Rewind, Recover, Train, Repeat, Quantize, Clean, Evaluate, Cont
 @fields(Context, "metric", "loss", "threads", "latency_batch")
 @fields(Train, but=("epochs",), section="Training")
 @fields(Rewind, section="Training")
-@fields(Quantize, but=("to",))
+@fields(Quantize, but=("type",))
 @EVALUATION
 @CALIBRATION
 @fields(

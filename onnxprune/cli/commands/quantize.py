@@ -32,7 +32,7 @@ from onnxprune.steps.quantize.step import Quantize
     help="Where to write; default: MODEL's name with .quantized.onnx.",
 )
 @fields(DataOptions, "data")
-@fields(Quantize, alone=True)
+@fields(Quantize, alone=True, called={"type": "to"})
 @fields(Context, "seed")
 @telling()
 @fields(Evaluate)
@@ -40,7 +40,7 @@ from onnxprune.steps.quantize.step import Quantize
 @fields(Context, "metric", "threads", "latency_batch")
 @EVALUATION
 @fields(Context, "input_shape", "carry", "providers", "custom_ops", "unverified")
-def command(model: Path, output: Path | None, evaluation: str | None, told: Telling, **options: Any) -> None:
+def command(model: Path, output: Path | None, to: str, evaluation: str | None, told: Telling, **options: Any) -> None:
     """Store the weights of MODEL in fewer bits, and run it on integers where that is faster.
 
     A few hundred samples without labels say how large values get, and layers are fitted to what they give in float;
@@ -60,6 +60,7 @@ def command(model: Path, output: Path | None, evaluation: str | None, told: Tell
         data.check_alone()
         result = quantize(
             model,
+            to,
             data=data if data.data else None,
             evaluation=data.beside(evaluation),
             progress=progress,

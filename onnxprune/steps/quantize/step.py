@@ -37,7 +37,7 @@ class Quantize(Step):
     give changes little, one after the other, on samples without labels.
     """
 
-    to: str = option(
+    type: str = option(
         AUTO, "What to quantize to, see: onnxprune list types.", choices=_types, metavar="TYPE", flag="quantize",
         called="type",
     )  # fmt: skip
@@ -73,7 +73,7 @@ class Quantize(Step):
         """Does it need samples, so that inputs are to be made up where there are none?"""
         from onnxprune.steps.quantize.base import TYPES
 
-        return self.to == AUTO or TYPES[self.to].calibrated
+        return self.type == AUTO or TYPES[self.type].calibrated
 
     def __call__(self, state: State, context: Context) -> State:
         """The same units in another type; what became of each layer is in the record.
@@ -83,7 +83,7 @@ class Quantize(Step):
         from onnxprune.runtime.session import Session
         from onnxprune.steps.quantize.base import TYPES, QuantizeJob
 
-        chosen = "int8" if self.to == AUTO else self.to
+        chosen = "int8" if self.type == AUTO else self.type
         context.progress("quantizing")
         found = TYPES[chosen].make(QuantizeJob(state, context, self))
         Session(found.model, context.execution, optimized=True)  # as deployed: operators on integers are made then
