@@ -10,7 +10,7 @@ recovery solves for the matrix; neither knows an operator: their forms stand bes
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from math import prod
 
@@ -79,6 +79,11 @@ class Layer:
         weight = self.node.inputs[weight_slot(self.node)]
         assert weight is not None
         return weight
+
+    @property
+    def has_bias(self) -> bool:
+        """Is there a place for a bias: in the node, or behind it?"""
+        return self.form.bias is not None or self.form.hidden is None
 
     @property
     def last(self) -> ir.Node:
@@ -308,6 +313,21 @@ def bias_scale(layer: Layer) -> Array | None:
     return np.asarray(inputs.astype(np.float32).reshape(()) * weights.astype(np.float32))
 
 
+def fittable(found: Sequence[Layer]) -> list[Layer]:
+    """Those of some layers that can be given another matrix: all that share a weight are there, with the same one."""
+    readers: dict[str, list[Layer]] = {}
+    for layer in found:
+        readers.setdefault(layer.weight, []).append(layer)
+    return [layer for layer in found if _is_one_matrix(readers[layer.weight])]
+
+
+def _is_one_matrix(readers: Sequence[Layer]) -> bool:
+    first = readers[0]
+    return len(readers) == first.readers and all(
+        np.array_equal(matrix_of(first), matrix_of(other)) for other in readers[1:]
+    )
+
+
 def choose_positions(places: int, limit: int, rng: np.random.Generator) -> Positions | None:
     """At most `limit` of the places where a layer is applied to a sample, sorted; None for all of them."""
     return None if places <= limit else np.sort(rng.choice(places, limit, replace=False))
@@ -323,6 +343,7 @@ __all__ = [
     "bias_scale",
     "choose_positions",
     "constant_of",
+    "fittable",
     "held_bias",
     "is_rectified",
     "layers",

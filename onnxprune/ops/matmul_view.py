@@ -123,3 +123,24 @@ def by_product(x: Array, stack: int, positions: Positions | None) -> Array:
     """[N, ..., B, ..., F] with B at axis `stack` as rows [B, N * positions, F]; of one sample where B comes first."""
     apart = np.moveaxis(x, stack, 0)
     return np.stack([by_sample(each if stack else each[None], positions) for each in apart])
+
+
+def of_integers(form: Form, node: ir.Node, *, result_zero: int, hidden: int, bias: int | None) -> Form:
+    """The form of a product of integers: input, scale and zero point are slots 0 to 2; the result is rounded inside.
+
+    Args:
+        form: that of the product of real numbers.
+        node: the operator.
+        result_zero: the slot of the zero point of the result; with none below it, what is negative is cut off.
+        hidden: the axis of the weight that the results lie along.
+        bias: the slot of the bias, if there may be one.
+    """
+
+    def rows(array: Array, positions: Positions | None) -> Array:
+        scale, zero = (read(value).astype(np.float32) for value in node.inputs[1:3])
+        return form.rows((array.astype(np.float32) - zero) * scale, positions)
+
+    zero = constant_of(node.inputs[result_zero]) if result_zero < len(node.inputs) else None
+    least = None if zero is None else zero.numpy()
+    rectified = least is not None and bool((least == np.iinfo(least.dtype).min).all())
+    return replace(form, rows=rows, hidden=hidden, rectified=rectified, bias=bias, bias_factor="")

@@ -8,6 +8,7 @@ import onnx_ir as ir
 
 from onnxprune.dims import Atom, Dim
 from onnxprune.ops.base import CostView, Dims, Op, Typed, cost, rule, shape_rule
+from onnxprune.ops.matmul_view import FORMS, Form, affine, of_integers
 
 MICROSOFT = "com.microsoft"
 
@@ -64,6 +65,13 @@ def qlinear_conv(op: Op) -> None:
     _follow(op, (4, 5), op.x[3][:1])
 
 
+@affine("QLinearConv", weight=3)
+def qlinear_conv_form(node: ir.Node, x: tuple[int, ...], w: tuple[int, ...]) -> Form | None:
+    """Conv of what the integers stand for."""
+    form = FORMS["", "Conv"](node, x, w)
+    return form and of_integers(form, node, result_zero=7, hidden=0, bias=8)
+
+
 @rule("ConvInteger")
 def conv_integer(op: Op) -> None:
     """Inputs x and w as for Conv, then their zero points, that of w one or [G*O]."""
@@ -85,6 +93,13 @@ def qlinear_matmul(op: Op) -> None:
     op.like("MatMul", (0, 3), zeros={0: 2, 3: 5})
     _follow(op, (4, 5), op.x[3])
     _keep_rows(op, 1, 2, 6, 7)
+
+
+@affine("QLinearMatMul", weight=3)
+def qlinear_matmul_form(node: ir.Node, x: tuple[int, ...], w: tuple[int, ...]) -> Form | None:
+    """MatMul of what the integers stand for, by a matrix."""
+    form = FORMS["", "MatMul"](node, x, w) if len(w) == 2 else None
+    return form and of_integers(form, node, result_zero=7, hidden=1, bias=None)
 
 
 def _follow(op: Op, inputs: tuple[int, ...], dims: Dims) -> None:

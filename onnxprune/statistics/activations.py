@@ -18,7 +18,7 @@ from onnxprune.data.base import Batch, Data
 from onnxprune.model.graph import with_outputs
 from onnxprune.runtime.providers import CPU_ONLY
 from onnxprune.runtime.session import Session
-from onnxprune.statistics.sites import SitePlace, find_sites
+from onnxprune.statistics.sites import SitePlace, SiteRead, find_sites
 from onnxprune.support.progress import Counted, Progress
 
 Array = npt.NDArray[Any]
@@ -73,6 +73,10 @@ class Activations:
     def places(self, group: Group) -> list[SitePlace]:
         """The activations whose entries belong to the units of a group: what sums over the units read."""
         return [place for place, reads in self._sites.items() if any(read.sums(group.atom) for read in reads)]
+
+    def reads(self, group: Group) -> list[tuple[SitePlace, SiteRead]]:
+        """The same places with the nodes that sum over the units there."""
+        return [(place, read) for place, reads in self._sites.items() for read in reads if read.sums(group.atom)]
 
     def per_place(self, kind: str, make: Callable[[SitePlace], A]) -> dict[SitePlace, A]:
         """An accumulator for each place, filled; made in the first call that asks for this `kind`."""

@@ -279,13 +279,40 @@ RECURRENT = """
 """
 
 
-def test_units_that_only_a_recurrent_layer_reads_cost_their_share_of_the_squared_weights(build: Build) -> None:
+def test_units_that_a_recurrent_layer_reads_cost_what_its_gates_lose(build: Build) -> None:
+    """The results are inside the node; the variance that errors are relative to follows from the rows."""
     analysis = inspect(build(RECURRENT))
     (group,) = (group for group in analysis.groups if group.units == 6)
     scores = score_model(analysis, [group], "obs", data(7, 5))[group.id]
     weights = {name: value.const_value.numpy() for name, value in analysis.model.graph.initializers.items()}
-    squares = (weights["a"] ** 2).sum(0) + (weights["w"] ** 2).sum((0, 1))
-    np.testing.assert_allclose(scores, squares / squares.sum(), rtol=1e-5)
+    rows = np.concatenate([batch.feed["x"] for batch in data(7, 5).batches()]).reshape(-1, 5) @ weights["a"]
+    rows, matrix = rows.astype(np.float64) - rows.mean(0), weights["w"][0].T.astype(np.float64)
+    errors = [least_squares(rows, matrix, np.arange(6) != unit) for unit in range(6)]
+    np.testing.assert_allclose(scores.min(), min(errors) / (rows @ matrix).var(0).sum(), rtol=1e-3)
+    assert scores.argmin() == np.argmin(errors)
+
+
+INSIDE = """
+    net (float[n, 5] x, bool c) => (float[n, 3] y) <float[5, 6] a, float[6, 3] b>
+    {
+        h = MatMul(x, a)  r = Relu(h)
+        m = Where(c, b, twice)  y = MatMul(r, m)
+    }
+"""
+
+
+def test_units_behind_weights_that_are_chosen_at_run_time_cost_their_share_of_the_variance(build: Build) -> None:
+    """No matrix can be fitted there, so the surgeon's order, in which others make up for a unit, would be wrong."""
+    analysis = inspect(build(INSIDE.replace("b>", "b, float[6, 3] twice>")))
+    (group,) = (group for group in analysis.groups if group.units == 6)
+    rng = np.random.default_rng(0)
+    batches = [
+        Batch({"x": rng.standard_normal((40, 5)).astype(np.float32), "c": np.array(step % 2 == 0)}) for step in range(4)
+    ]
+    scores = score_model(analysis, [group], "obs", Data("made up", False, lambda: iter(batches)))[group.id]
+    weights = {name: value.const_value.numpy() for name, value in analysis.model.graph.initializers.items()}
+    seen = np.maximum(np.concatenate([batch.feed["x"] for batch in batches]) @ weights["a"], 0).var(0)
+    np.testing.assert_allclose(scores, seen / seen.sum(), rtol=1e-4)
 
 
 CONVOLUTIONS = """

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from math import prod
 
+import numpy as np
 import onnx_ir as ir
 
 from onnxprune.dims import Atom, Dim, product
-from onnxprune.ops.base import CostView, Op, RefuseError, Typed, attribute, cost, rule, shape_rule
+from onnxprune.ops.base import Array, CostView, Op, RefuseError, Typed, attribute, cost, rule, shape_rule
+from onnxprune.ops.matmul_view import Form, affine, by_sample
 
 MICROSOFT = "com.microsoft"
 _SHARED_SCALE = "a block of weights shares its scale"
@@ -65,6 +67,31 @@ def _bytes(op: Op, dim: Dim) -> Dim:
     outer, inner = op.factor(dim, dim.size // per)
     op.freeze(inner, _SHARED_BYTE)
     return outer
+
+
+@affine("MatMulNBits", domain=MICROSOFT)
+def matmul_n_bits_form(node: ir.Node, x: tuple[int, ...], _: tuple[int, ...]) -> Form | None:
+    """MatMul of floats by what the blocks stand for; a last block that is not full ends in zeros."""
+    if len(x) < 2 or attribute(node, "weight_prepacked", 0) or (len(node.inputs) > 4 and node.inputs[4] is not None):
+        return None
+    columns, block, axis = int(attribute(node, "N")), int(attribute(node, "block_size")), len(x) - 1
+    features, blocks = x[-1], -(-x[-1] // block)
+
+    def back(matrix: Array) -> Array:
+        whole = np.zeros((columns, blocks * block))
+        whole[:, :features] = matrix[0].T
+        return whole
+
+    return Form(
+        axis,
+        axis,
+        1,
+        1,
+        lambda array, positions: by_sample(array, positions)[None],
+        lambda weight: weight.reshape(columns, -1)[:, :features].T[None],
+        back,
+        bias=5 if len(node.inputs) > 5 and node.inputs[5] is not None else None,
+    )
 
 
 @shape_rule("MatMulNBits", domain=MICROSOFT)

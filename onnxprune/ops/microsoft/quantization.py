@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from math import prod
 
+import numpy as np
 import onnx_ir as ir
 
 from onnxprune.dims import concat
 from onnxprune.ops.base import CostView, Dims, Op, Typed, attribute, cost, rule, shape_rule
 from onnxprune.ops.evaluate import shape_as
+from onnxprune.ops.matmul_view import FORMS, Form, affine, of_integers
 
 MICROSOFT = "com.microsoft"
 
@@ -114,6 +117,21 @@ def qlinear_conv(op: Op) -> None:
     _per_column(op, (4, 5), op.x[3][:1])
 
 
+@affine("QLinearConv", domain=MICROSOFT, weight=3)
+def qlinear_conv_form(node: ir.Node, x: tuple[int, ...], w: tuple[int, ...]) -> Form | None:
+    """Conv of what the integers stand for, also with the channels last."""
+    form = FORMS["", "Conv"](node, x, w)
+    if form is not None and attribute(node, "channels_last", 0):
+        plain, last = form, len(x) - 1
+        form = replace(
+            form,
+            axis=last,
+            out_axis=last,
+            rows=lambda array, positions: plain.rows(np.moveaxis(array, -1, 1), positions),
+        )
+    return form and of_integers(form, node, result_zero=7, hidden=0, bias=8)
+
+
 @shape_rule("QLinearConv", domain=MICROSOFT)
 def qlinear_conv_shape(node: ir.Node, x: list[Typed | None]) -> list[Typed | None]:
     """As Conv, moved."""
@@ -136,6 +154,14 @@ def qgemm(op: Op) -> None:
     """Inputs a and b as for Gemm, each before its scale and zero point, then c; those of b one or per column of y."""
     op.like("Gemm", (0, 3, 6), zeros={0: 2, 3: 5})
     _per_column(op, (4, 5), op.y[0][1:])
+
+
+@affine("QGemm", domain=MICROSOFT, weight=3)
+def qgemm_form(node: ir.Node, x: tuple[int, ...], w: tuple[int, ...]) -> Form | None:
+    """Gemm of what the integers stand for."""
+    form = FORMS["", "Gemm"](node, x, w)
+    hidden = 0 if attribute(node, "transB", 0) else 1
+    return form and of_integers(form, node, result_zero=8, hidden=hidden, bias=6)
 
 
 @shape_rule("QGemm", domain=MICROSOFT)
@@ -161,6 +187,13 @@ def dynamic_quantize_matmul(op: Op) -> None:
     op.like("MatMul", (0, 1), zeros={1: 3})
     _per_column(op, (2, 3, 4), op.x[1])
     op.tag("statistics", *op.x[0])
+
+
+@affine("DynamicQuantizeMatMul", domain=MICROSOFT)
+def dynamic_quantize_matmul_form(node: ir.Node, x: tuple[int, ...], w: tuple[int, ...]) -> Form | None:
+    """MatMul of floats by what the integers stand for; the input is rounded inside."""
+    form = FORMS["", "MatMul"](node, x, w) if len(w) == 2 else None
+    return form and replace(form, bias=4)
 
 
 @shape_rule("MatMulIntegerToFloat", "DynamicQuantizeMatMul", domain=MICROSOFT)

@@ -25,7 +25,7 @@ from onnxprune.analysis.layers import (
     matrix_of,
     residual,
 )
-from onnxprune.steps.recover.least_squares import KnownPart, Matrix, Moments, merged, pooled_covariance
+from onnxprune.steps.recover.least_squares import KnownPart, Matrix, Moments, about_zero, merged, pooled_covariance
 from onnxprune.steps.recover.pairing import Pairing
 
 # Rows that a layer's moments are taken from: where there are more places, they are drawn at random.
@@ -122,6 +122,8 @@ class Gathering:
         groups, _, outputs = self.matrix.shape
         bias = bias_of(self.layer, groups * outputs).reshape(groups, -1)
         train, held_out = (moments.known() for moments in self.moments)
+        if not self.layer.has_bias:
+            train, held_out = about_zero(train), about_zero(held_out)
         if not (train.is_finite() and held_out.is_finite()):
             return None
         return Evidence(self.layer, self.matrix, bias, train, held_out, merged(train, held_out))

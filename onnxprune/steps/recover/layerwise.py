@@ -92,9 +92,10 @@ def walk(
             set_matrix(pruned.model, layer, matrix, pruned)
             if layer.path.quantized:  # the bias makes up for what rounding shifted
                 rounded = matrix_of(layer)
-                bias = bias + np.einsum("gf,gfo->go", first.everything.x, matrix - rounded)
+                bias = bias + layer.has_bias * np.einsum("gf,gfo->go", first.everything.x, matrix - rounded)
                 matrix = rounded
-        set_bias(pruned.model, layer, bias, pruned)
+        if layer.has_bias:
+            set_bias(pruned.model, layer, bias, pruned)
         start = shared.get(layer.weight, first.matrix)
         before, after = first.everything.error(start, first.bias), first.everything.error(matrix, bias)
         scale = max(float(first.everything.target_variance().sum()), 1e-30)

@@ -260,6 +260,19 @@ def merged(one: KnownPart, two: KnownPart) -> KnownPart:
     )
 
 
+def about_zero(part: KnownPart) -> Centered:
+    """Second moments in place of covariances: what a product without a bias is fitted to."""
+    known = part.covariances()
+    return Centered(
+        known.count,
+        np.zeros_like(known.x),
+        np.zeros_like(known.t),
+        known.xx + known.x[:, :, None] * known.x[:, None, :],
+        known.xt + known.x[:, :, None] * known.t[:, None, :],
+        known.tt + known.t**2,
+    )
+
+
 def pooled_covariance(parts: Sequence[KnownPart]) -> Centered:
     """Covariances of rows of several kinds, each about means of its own; the means come out as zero."""
     first, counts = parts[0], [part.count for part in parts]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -11,7 +11,7 @@ import numpy as np
 import onnx_ir as ir
 
 from onnxprune.analysis.groups import Analysis
-from onnxprune.analysis.layers import Array, Layer, layers, matrix_of
+from onnxprune.analysis.layers import Array, Layer, fittable, layers, matrix_of
 from onnxprune.dims import Atom, Mask, keep_mask
 from onnxprune.ops import find_cost
 from onnxprune.ops.base import key_of
@@ -43,10 +43,8 @@ class Pairing:
         """
         found = [(layer, self._twin(layer)) for layer in layers(self.pruned, hidden=True)]
         fit = [(layer, twin) for layer, twin in found if twin is not None and self.fits(layer.y)]
-        readers: dict[str, list[Layer]] = {}
-        for layer, _ in fit:
-            readers.setdefault(layer.weight, []).append(layer)
-        return [(layer, twin) for layer, twin in fit if _is_one_matrix(readers[layer.weight])]
+        together = {layer.node for layer in fittable([layer for layer, _ in fit])}
+        return [(layer, twin) for layer, twin in fit if layer.node in together]
 
     def left(self) -> Counter[str]:
         """How many nodes that multiply with weights are no part of `pairs`, by operator."""
@@ -89,11 +87,3 @@ class Pairing:
             if len(mask) == array.shape[axis] and not mask.all():
                 array = np.compress(mask, array, axis=axis)
         return array
-
-
-def _is_one_matrix(readers: Sequence[Layer]) -> bool:
-    """Are these all the layers that read a weight, and is it the same matrix to each?"""
-    first = readers[0]
-    return len(readers) == first.readers and all(
-        np.array_equal(matrix_of(first), matrix_of(other)) for other in readers[1:]
-    )

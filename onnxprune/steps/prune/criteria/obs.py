@@ -24,7 +24,8 @@ lowers the error by about 0.2% at most, and from units drawn at random it leads 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterator, Set
 from copy import copy
 from dataclasses import dataclass
 
@@ -33,7 +34,7 @@ import numpy.typing as npt
 import onnx_ir as ir
 
 from onnxprune.analysis.groups import Group
-from onnxprune.analysis.layers import Array, Layer, choose_positions, layers, matrix_of, residual
+from onnxprune.analysis.layers import Array, Layer, choose_positions, fittable, layers, matrix_of, residual
 from onnxprune.data.base import Batch
 from onnxprune.dims import atoms, units_of
 from onnxprune.statistics.accumulators import Covariance, Summary, View, axis_columns
@@ -108,28 +109,44 @@ class Windows:
 
 @dataclass(frozen=True)
 class Observed:
-    """What is known of a layer: covariance, or variances only, of its rows, and variance of what is read behind it."""
+    """What is known of a layer: covariance, or variances only, of its rows, and variance of what is read behind it.
+
+    That is `output`, or follows from the rows where the results are no value of the graph.
+    """
 
     layer: Layer
     rows: Covariance | Windows | Summary
-    output: Summary
+    output: Summary | None
+
+    @property
+    def variance(self) -> float:
+        """Of all outputs together."""
+        if self.output is not None:
+            return max(float(self.output.variance.sum()), 1e-30)
+        matrices, rows = matrix_of(self.layer), self.rows
+        if isinstance(rows, Summary):
+            return max(float((rows.variance[:, :, None] * np.square(matrices)).sum()), 1e-30)
+        factors = (_factored(rows, number, matrix) for number, matrix in enumerate(matrices))
+        return max(float(sum(np.sum(matrix * (between @ matrix)) for between, matrix in factors)), 1e-30)
 
 
 def observe_layers(context: ScoringContext) -> list[Observed]:
     """One run over the data for all layers."""
     analysis = context.analysis
     found, watch = [], dict[str, list[Accumulator]]()
-    for number, layer in enumerate(layers(analysis)):
+    found_layers = list(layers(analysis, hidden=True))
+    fitted = {layer.node for layer in fittable(found_layers)}
+    for number, layer in enumerate(found_layers):
         behind = residual(layer, analysis)
-        shapes = analysis.shapes.shapes[layer.x], analysis.shapes.shapes[layer.y]
+        shapes = analysis.shapes.shapes[layer.x], analysis.shapes.shapes.get(layer.y, ())
         view = _some_rows(layer, *shapes, np.random.default_rng([context.seed, number]))
         channels = analysis.dims[layer.x][layer.form.axis].size // layer.form.groups
-        observed = Observed(
-            layer, _accumulator(view, channels, layer.form.taps), Summary(_channels(layer.form.out_axis))
-        )
-        watch.setdefault(layer.x, []).append(observed.rows)
-        watch.setdefault(behind.sum if behind else layer.y, []).append(observed.output)
-        found.append(observed)
+        rows = _accumulator(view, channels, layer.form.taps) if layer.node in fitted else Summary(view)
+        output = Summary(_channels(layer.form.out_axis)) if layer.form.hidden is None else None
+        watch.setdefault(layer.x, []).append(rows)
+        if output is not None:
+            watch.setdefault(behind.sum if behind else layer.y, []).append(output)
+        found.append(Observed(layer, rows, output))
     context.activations.collect(watch)
     return found
 
@@ -157,6 +174,9 @@ def _some_rows(layer: Layer, x_shape: tuple[int, ...], y_shape: tuple[int, ...],
     def view(value: Array, batch: Batch) -> Iterator[Array]:
         del batch
         limit = max(1, _MAX_ROWS // len(value))
+        if not layer.form.drawn:
+            yield layer.form.rows(value, None)
+            return
         if value.shape[1:] == x_shape[1:]:
             positions = choose_positions(layer.places((len(value), *y_shape[1:])), limit, rng)
             yield layer.form.rows(value, positions)
@@ -182,13 +202,16 @@ def obs(group: Group, context: ScoringContext) -> Scores:
     The error is relative to the variance of the layer's output, or of the residual stream that it is added to: what is
     read behind it. The scores are those of a greedy order: each unit's is the error that its removal adds after all
     weaker ones have gone. Where activations are multiplied with each other (queries with keys), a unit costs its share
-    of the product's mean square, its terms taken as uncorrelated. Units that neither of these reads (those of quantized
-    and recurrent layers, the inside of a fused attention) cost their share of the group's squared weights. In layers
-    that read more than 4096 channels, no weights make up for others.
+    of the product's mean square, its terms taken as uncorrelated. In layers that read more than 4096 channels, and in
+    those that recovery cannot fit, no weights make up for others. Where what reads the units is no such layer (a
+    recurrent state, an operator of integers that has no form) a unit costs its share of the variance that is read
+    there, and units that are never read as activations (the inside of a fused attention) their share of the group's
+    squared weights.
     """
     found = context.activations.once("surgeon", lambda: observe_layers(context))
     problems = [problem for observed in found for problem in problems_of(observed, group, context)]
     shares = sum((_own_errors(each, group, context) for each in found), _product_shares(group, context))
+    shares = shares + _variance_shares(group, context, {each.layer.node for each in found})
     if not problems and not shares.any():
         squares = np.square(weight_sizes(group, context))
         shares = squares / max(float(squares.sum()), 1e-30)
@@ -257,15 +280,20 @@ class SurgeonProblem:
 
 def problems_of(observed: Observed, group: Group, context: ScoringContext) -> Iterator[SurgeonProblem]:
     """The products of a layer that read units of the group."""
-    rows, variance = observed.rows, float(observed.output.variance.sum())
+    rows, variance = observed.rows, observed.variance
     if isinstance(rows, Summary):
         return
     for number, unit_of, matrix in _readings(observed, group, context):
-        if isinstance(rows, Covariance):
-            yield SurgeonProblem(rows.covariance[number], matrix, unit_of, group.units, variance)
-        else:
-            between, within = rows.factors(number)
-            yield SurgeonProblem(between, _over_taps(matrix, within), unit_of[:: len(within)], group.units, variance)
+        between, factored = _factored(rows, number, matrix)
+        yield SurgeonProblem(between, factored, unit_of[:: len(matrix) // len(between)], group.units, variance)
+
+
+def _factored(rows: Covariance | Windows, number: int, matrix: Matrix) -> tuple[Matrix, Matrix]:
+    """H of a product and its matrix, with a row per feature, or per channel where H is kept as a product."""
+    if isinstance(rows, Covariance):
+        return rows.covariance[number], matrix
+    between, within = rows.factors(number)
+    return between, _over_taps(matrix, within)
 
 
 def _over_taps(matrix: Matrix, within: Matrix) -> Matrix:
@@ -278,10 +306,10 @@ def _over_taps(matrix: Matrix, within: Matrix) -> Matrix:
 
 
 def _own_errors(observed: Observed, group: Group, context: ScoringContext) -> Scores:
-    """What the removal of each unit costs in a layer of very many features, where no other makes up for it."""
+    """What the removal of each unit costs in a layer where no other makes up for it."""
     total = np.zeros(group.units)
     if isinstance(observed.rows, Summary):
-        variance = max(float(observed.output.variance.sum()), 1e-30)
+        variance = observed.variance
         for number, unit_of, matrix in _readings(observed, group, context):
             errors = observed.rows.variance[number] * np.square(matrix).sum(axis=1) / variance
             total += np.bincount(unit_of[unit_of >= 0], errors[unit_of >= 0], group.units)
@@ -296,7 +324,12 @@ def _readings(
     None where a unit's outputs go with its inputs.
     """
     analysis, layer = context.analysis, observed.layer
-    x, y = analysis.dims[layer.x][layer.form.axis], analysis.dims[layer.y][layer.form.out_axis]
+    x, hidden = analysis.dims[layer.x][layer.form.axis], layer.form.hidden
+    y = (
+        analysis.dims[layer.y][layer.form.out_axis]
+        if hidden is None
+        else analysis.dims[layer.operand.name or ""][hidden]
+    )
     if group.atom not in set(atoms(x)) or group.atom in set(atoms(y)) or not observed.rows.count:
         return
     units = units_of(x, group.atom)[layer.feature_channels(x.size)]
@@ -347,6 +380,19 @@ def _one_by_one(problems: list[SurgeonProblem], fixed: Scores) -> Iterator[tuple
         for problem in problems:
             problem.remove(alive[[first]])
         alive = np.delete(alive, first)
+
+
+def _variance_shares(group: Group, context: ScoringContext, known: Set[ir.Node]) -> Scores:
+    """Each unit's share of the variance of every value that only a node reads of which no more is known."""
+    shares = np.zeros(group.units)
+    reads = context.activations.reads(group)
+    several = Counter(read.node for _, read in reads)
+    places = {place for place, read in reads if read.node not in known and several[read.node] == 1}
+    summaries = context.activations.per_place("summary", lambda place: Summary(axis_columns(place))) if places else {}
+    for place in places:
+        variances = _sums(summaries[place].variance[0], place, group)
+        shares += variances / max(float(variances.sum()), 1e-30)
+    return shares
 
 
 def _product_shares(group: Group, context: ScoringContext) -> Scores:
