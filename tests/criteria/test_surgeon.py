@@ -292,27 +292,32 @@ def test_units_that_a_recurrent_layer_reads_cost_what_its_gates_lose(build: Buil
     assert scores.argmin() == np.argmin(errors)
 
 
-INSIDE = """
-    net (float[n, 5] x, bool c) => (float[n, 3] y) <float[5, 6] a, float[6, 3] b>
-    {
-        h = MatMul(x, a)  r = Relu(h)
-        m = Where(c, b, twice)  y = MatMul(r, m)
-    }
-"""
-
-
-def test_units_behind_weights_that_are_chosen_at_run_time_cost_their_share_of_the_variance(build: Build) -> None:
-    """No matrix can be fitted there, so the surgeon's order, in which others make up for a unit, would be wrong."""
-    analysis = inspect(build(INSIDE.replace("b>", "b, float[6, 3] twice>")))
-    (group,) = (group for group in analysis.groups if group.units == 6)
-    rng = np.random.default_rng(0)
-    batches = [
-        Batch({"x": rng.standard_normal((40, 5)).astype(np.float32), "c": np.array(step % 2 == 0)}) for step in range(4)
-    ]
-    scores = score_model(analysis, [group], "obs", Data("made up", False, lambda: iter(batches)))[group.id]
-    weights = {name: value.const_value.numpy() for name, value in analysis.model.graph.initializers.items()}
-    seen = np.maximum(np.concatenate([batch.feed["x"] for batch in batches]) @ weights["a"], 0).var(0)
+def test_units_that_only_an_operator_without_a_form_reads_cost_their_share_of_the_variance(build: Build) -> None:
+    """Nothing is fitted there, so the surgeon's order, in which others make up for a unit, would be wrong."""
+    analysis = inspect(build(PERCEPTRON.replace("MatMul(r, b)", "Gemm<beta = 0.0>(r, b)")))
+    (scores,) = score_model(analysis, analysis.groups, "obs", data(5)).values()
+    x = np.concatenate([batch.feed["x"] for batch in data(5).batches()])
+    seen = np.maximum(x @ analysis.model.graph.initializers["a"].const_value.numpy(), 0).var(0)
     np.testing.assert_allclose(scores, seen / seen.sum(), rtol=1e-4)
+
+
+def test_layers_that_no_one_matrix_fits_take_no_compensation(build: Build) -> None:
+    """Two readers see different parts of a weight: recovery leaves them, and units cost what they give."""
+    graph = """
+        net (float[n, 5] x) => (float[n, 3] y, float[n, 3] z)
+        <float[5, 6] a, float[2, 6, 3] b, int64 first = {0}, int64 second = {1}>
+        {
+            h = MatMul(x, a)  r = Relu(h)
+            c = Gather(b, first)  y = MatMul(r, c)  d = Gather(b, second)  z = MatMul(r, d)
+        }
+    """
+    analysis = inspect(build(graph))
+    (group,) = (group for group in analysis.groups if group.units == 6)
+    scores = score_model(analysis, [group], "obs", data(5))[group.id]
+    weights = {name: value.const_value.numpy() for name, value in analysis.model.graph.initializers.items()}
+    rows = np.maximum(np.concatenate([batch.feed["x"] for batch in data(5).batches()]) @ weights["a"], 0)
+    due = sum(rows.var(0) * (part.astype(np.float64) ** 2).sum(1) / (rows @ part).var(0).sum() for part in weights["b"])
+    np.testing.assert_allclose(scores, due, rtol=1e-4)
 
 
 CONVOLUTIONS = """
