@@ -26,6 +26,14 @@ def conv(attributes: str, weight: str, bias: str = "", x: str = "batch, 4, 9, 8"
 
 
 FORMS = {
+    "einsum": """
+        net (float[batch, 5, 4] x) => (float[batch, 5, 6] y) <float[6, 4] w>
+        { y = Einsum<equation = "bti,oi->bto">(x, w) }
+    """,
+    "einsum with an ellipsis and axes in another order": """
+        net (float[batch, 4, 5, 3] x) => (float[batch, 3, 5, 6] y) <float[4, 6] w, float[6] b>
+        { h = Einsum<equation = "...ist, io -> ...tso">(x, w)  y = Add(h, b) }
+    """,
     "conv": conv("<pads = [1, 1, 1, 1]>", "6, 4, 3, 3", "6"),
     "conv without a bias": conv("", "6, 4, 3, 3"),
     "strides": conv("<strides = [2, 3], pads = [0, 1, 2, 1]>", "6, 4, 3, 2", "6"),

@@ -177,6 +177,39 @@ def matmul_form(_node: ir.Node, x: tuple[int, ...], w: tuple[int, ...]) -> Form 
     )
 
 
+@affine("Einsum")
+def einsum_form(node: ir.Node, x: tuple[int, ...], w: tuple[int, ...]) -> Form | None:
+    """Input and weight [I, O], in any order, that share the label of I; samples come first and outputs last."""
+    if len(node.inputs) != 2:
+        return None
+    try:
+        (given, weight), right = _labels(str(attribute(node, "equation")), [len(x), len(w)])
+    except RefuseError:
+        return None
+    summed, made = (set(given) & set(weight)) - set(right), (set(weight) & set(right)) - set(given)
+    if (
+        len(summed) != 1
+        or made != set(right[-1:])
+        or given[0] != right[0]
+        or len(weight) != 2
+        or len(set(given)) < len(x)
+    ):
+        return None
+    (label,) = summed
+    if set(given) != {*right[:-1], label} or x[given.index(label)] != w[weight.index(label)]:
+        return None
+    order, turned = [given.index(each) for each in (*right[:-1], label)], weight.index(label) == 1
+    return Form(
+        given.index(label),
+        len(right) - 1,
+        1,
+        1,
+        lambda array, positions: by_sample(array.transpose(order), positions)[None],
+        lambda array: (array.T if turned else array)[None],
+        lambda matrix: matrix[0].T if turned else matrix[0],
+    )
+
+
 def _stacked_form(rank: int, products: int) -> Form:
     last, stack = rank - 1, rank - 3
     return Form(

@@ -22,7 +22,7 @@ from onnxprune.runtime.providers import CPU_ONLY
 from onnxprune.runtime.stepper import Stepper
 from onnxprune.steps.recover.evidence import Evidence, Gathering, Values, gather_evidence, joint_evidence
 from onnxprune.steps.recover.least_squares import Matrix
-from onnxprune.steps.recover.pairing import Pairing
+from onnxprune.steps.recover.pairing import INTEGERS, Pairing
 from onnxprune.support.progress import Counted
 
 Progress = Callable[[str], None]
@@ -202,6 +202,7 @@ class LayerwiseRecovery(ABC):
             providers=self.providers,
             progress=self.progress,
         )
-        counts = ", ".join(f"{operator} {count}" for operator, count in left.most_common())
-        notes = [f"layers with weights that recovery left as they are: {counts}"] if left else []
+        notes = [f"layers that recovery left as they are: {', '.join(map(str, left))}"] if left else []
+        if any(each.why == INTEGERS for each in left):
+            notes.append("of quantized files more is kept the other way round: prune first and quantize then")
         return PassResult(model, bool(self.errors), notes)

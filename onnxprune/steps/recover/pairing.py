@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -12,9 +11,25 @@ import onnx_ir as ir
 
 from onnxprune.analysis.groups import Analysis
 from onnxprune.analysis.layers import Array, Layer, fittable, layers, matrix_of
+from onnxprune.analysis.names import layer_name
 from onnxprune.dims import Atom, Mask, keep_mask
-from onnxprune.ops import find_cost
+from onnxprune.model.weights import is_weight
+from onnxprune.ops import find_cost, find_form
 from onnxprune.ops.base import key_of
+
+INTEGERS = "integers in a form that cannot be fitted"
+
+
+@dataclass(frozen=True)
+class Left:
+    """A layer that recovery leaves as it is: its name, its operator, and why."""
+
+    name: str
+    operator: str
+    why: str
+
+    def __str__(self) -> str:
+        return f"{self.name} ({self.operator}: {self.why})"
 
 
 @dataclass
@@ -46,17 +61,31 @@ class Pairing:
         together = {layer.node for layer in fittable([layer for layer, _ in fit])}
         return [(layer, twin) for layer, twin in fit if layer.node in together]
 
-    def left(self) -> Counter[str]:
-        """How many nodes that multiply with weights are no part of `pairs`, by operator."""
+    def left(self) -> list[Left]:
+        """The nodes that multiply with weights and are no part of `pairs`, in topological order."""
         fitted = {layer.node for layer, _ in self.pairs()}
-        nodes = (node for _, node in self.pruned.operators if node not in fitted)
-        return Counter(node.op_type for node in nodes if find_cost(key_of(node)) and self._has_weight(node))
+        found = []
+        for name, node in self.pruned.operators:
+            why = None if node in fitted or not find_cost(key_of(node)) else self._why_left(node)
+            if why is not None:
+                found.append(Left(layer_name(node, self.pruned.activations) or name, node.op_type, why))
+        return found
 
-    def _has_weight(self, node: ir.Node) -> bool:
-        """Is an operand of rank 2 or more the same in every run?"""
-        given = [value.name or "" for value in node.inputs if value is not None]
-        shapes = self.pruned.shapes.shapes
-        return any(name not in self.pruned.activations and len(shapes.get(name, ())) > 1 for name in given)
+    def _why_left(self, node: ir.Node) -> str | None:
+        """Why a node that multiplies is not fitted; None where it multiplies with no weight."""
+        given = [value for value in node.inputs if value is not None]
+        shapes, activations = self.pruned.shapes.shapes, self.pruned.activations
+        wide = [value for value in given if len(shapes.get(value.name or "", ())) > 1]
+        constant = [value for value in wide if value.name not in activations]
+        if not constant and not any(_chosen(value) for value in wide):
+            return None
+        if node.graph is not self.pruned.model.graph:
+            return "in a branch or a loop"
+        if not constant:
+            return "its weight is computed at run time"
+        if any(value.dtype is not None and value.dtype.is_integer() for value in constant):
+            return INTEGERS
+        return "its weight is read in other ways, too" if find_form(key_of(node)) else "no form to solve for"
 
     def _twin(self, layer: Layer) -> Layer | None:
         """An Add that was put behind a node of the pruned model has taken over its output's name."""
@@ -87,3 +116,18 @@ class Pairing:
             if len(mask) == array.shape[axis] and not mask.all():
                 array = np.compress(mask, array, axis=axis)
         return array
+
+
+def _chosen(value: ir.Value) -> bool:
+    """Is an activation made of a weight that the graph chooses or scales at run time, by no product of its own?"""
+    seen, waiting = set[ir.Value](), [value]
+    while waiting:
+        each = waiting.pop()
+        node = each.producer()
+        if each.const_value is not None:
+            if is_weight(each) and len(each.const_value.shape.numpy()) > 1:
+                return True
+        elif node is not None and each not in seen and not find_cost(key_of(node)):
+            seen.add(each)
+            waiting += [given for given in node.inputs if given is not None]
+    return False
