@@ -137,6 +137,8 @@ NAMED = {
     "passes/write_back.py": {"Add", "DequantizeLinear"},
     "steps/quantize/insert.py": {"QuantizeLinear", "DequantizeLinear"},  # the pairs
     "steps/quantize/prepare.py": {"Gemm"},
+    "steps/quantize/types/dynamic.py": {"DynamicQuantizeLinear", "MatMulInteger", "Cast", "Mul", "Add"},
+    "steps/quantize/types/half.py": {"Cast"},
     "steps/train/normalization.py": {"BatchNormalization"},  # it puts them in
     "runtime/torch/functions.py": {"Optional"},
     "statistics/gradients.py": {"Transpose"},

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from itertools import zip_longest
 
 import numpy as np
 import onnx_ir as ir
@@ -206,3 +207,23 @@ def packed(entries: Array, bits: int) -> Array:
     """The inverse of `unpacked`."""
     shifts = np.arange(0, 8, bits, dtype=np.uint8)
     return np.asarray(np.bitwise_or.reduce(entries << shifts, axis=-1), np.uint8)
+
+
+def is_real(node: ir.Node) -> bool:
+    """Does it give real numbers for integers, by a scale?"""
+    return key_of(node) in _REALS
+
+
+def is_pair(down: ir.Node, up: ir.Node) -> bool:
+    """Does `up` give what `down` rounded, with the same scale and zero point?"""
+    if key_of(down) not in _QUANTIZES or key_of(up) not in _REALS:
+        return False
+    return all(_same(a, b) for a, b in zip_longest(down.inputs[1:3], up.inputs[1:3]))
+
+
+def _same(one: ir.Value | None, other: ir.Value | None) -> bool:
+    if one is other:
+        return True
+    if one is None or other is None or one.const_value is None or other.const_value is None:
+        return False
+    return np.array_equal(one.const_value.numpy(), other.const_value.numpy())

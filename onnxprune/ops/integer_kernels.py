@@ -88,3 +88,8 @@ def recurrent_obstacle(node: ir.Node) -> str:
         if value is None or value.const_value is None or value.const_value.dtype != ir.DataType.FLOAT:
             return "weights that are no constants of float32"
     return ""
+
+
+def has_packed_kernel(node: ir.Node) -> bool:
+    """Can MatMulNBits, which takes weights of 8 or 4 bits, stand in for it?"""
+    return _is(node, _LAYERS - _WHOLE) and not integer_obstacle(node)

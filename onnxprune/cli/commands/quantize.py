@@ -22,6 +22,8 @@ from onnxprune.steps.quantize.step import Quantize
         "onnxprune quantize model.onnx --data samples.npz",
         "onnxprune quantize model.onnx --to int8 --data samples.npz --measure -o small.onnx",
         "onnxprune quantize model.onnx --data samples.npz --keep-float stem.0 -v",
+        "onnxprune quantize model.onnx --to int8-weights -o small.onnx",
+        "onnxprune quantize small.onnx --to float",
     ),
 )
 @MODEL

@@ -12,7 +12,6 @@ import onnx_ir as ir
 
 from onnxprune.analysis.copy import copy_analysis
 from onnxprune.analysis.groups import Analysis
-from onnxprune.analysis.layers import Layer
 from onnxprune.data.base import Data
 from onnxprune.errors import UsageError
 from onnxprune.steps.quantize.fit import LayerNoise
@@ -69,13 +68,12 @@ class QuantizeJob:
         """Calibration data, made up where there is none."""
         return self.context.samples
 
-    def left_out(self, layers: Sequence[Layer]) -> dict[str, str]:
+    def left_out(self, names: Sequence[str]) -> dict[str, str]:
         """Names of layers that were asked to stay in float, and the pattern.
 
         Raises UsageError for one that fits none.
         """
         found: dict[str, str] = {}
-        names = [layer.name for layer in layers]
         for pattern in self.options.keep_float:
             fits = [name for name in names if name == pattern or fnmatchcase(name, pattern)]
             if not fits:

@@ -92,6 +92,15 @@ class Editor:
         """Put nodes in front of another."""
         self.model.graph.insert_before(node, list(made))
 
+    def swap(self, node: ir.Node, made: ir.Node) -> None:
+        """Put a node in place of another, under the names of what that gives."""
+        self.before(node, made)
+        for old, new in zip(node.outputs, made.outputs, strict=True):
+            new.shape, new.type, name = old.shape, old.type, old.name
+            ir.convenience.replace_all_uses_with(old, new, replace_graph_outputs=True)
+            old.name, new.name = self.name(f"{name}/replaced") if name else None, name
+        self.model.graph.remove(node, safe=True)
+
 
 def insert_pairs(editor: Editor, placement: Placement, grids: Mapping[str, Grid]) -> dict[str, str]:
     """Put the pairs around the values of a placement, in place; the names of what comes out of them, by the values'.

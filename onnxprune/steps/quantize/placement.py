@@ -75,17 +75,22 @@ def place(analysis: Analysis, found: Collection[Layer], left_out: Mapping[str, s
     return Placement(list(chosen.values()), carriers, list(values), same, {k: v for k, v in kept.items() if v})
 
 
-def _obstacle(layer: Layer) -> str:
-    """Why a layer cannot run on integers; empty where it can."""
+def weight_obstacle(layer: Layer) -> str:
+    """Why the weight of a layer cannot be stored as integers; empty where it can."""
     if layer.norm is not None:
         return "a normalization behind it that could not be folded"
-    if layer.form.stack is not None:
-        return "several products side by side"
     if not layer.path.is_exact:
         return "weights that are integers already" if layer.path.quantized else "weights that the graph computes"
     if layer.stored.dtype != ir.DataType.FLOAT:
         return "weights of another type than float32"
-    return integer_obstacle(layer.node)
+    return ""
+
+
+def _obstacle(layer: Layer) -> str:
+    """Why a layer cannot run on integers; empty where it can."""
+    if layer.form.stack is not None:
+        return "several products side by side"
+    return weight_obstacle(layer) or integer_obstacle(layer.node)
 
 
 def _operands(node: ir.Node) -> list[ir.Value]:

@@ -58,9 +58,6 @@ def join_biases(analysis: Analysis) -> bool:
         editor, old = Editor(analysis.model), add.outputs[0]
         bias = editor.constant(f"{layer.weight}/bias", read(add.inputs[slot]).reshape(-1))
         joined = editor.node("Gemm", [*layer.node.inputs, bias], layer.node.name or layer.name, shape=old.shape)
-        editor.before(layer.node, joined)
-        name, joined.outputs[0].type = old.name, old.type
-        ir.convenience.replace_all_uses_with(old, joined.outputs[0], replace_graph_outputs=True)
-        old.name, joined.outputs[0].name = editor.name(f"{name}/apart"), name
-        analysis.model.graph.remove([add, layer.node], safe=True)
+        editor.swap(add, joined)
+        analysis.model.graph.remove(layer.node, safe=True)
     return bool(found)

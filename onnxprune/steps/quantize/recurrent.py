@@ -31,6 +31,11 @@ def quantize_recurrent(editor: Editor, bits: int, left_out: Mapping[str, str]) -
     return found
 
 
+def recurrent_names(model: ir.Model) -> list[str]:
+    """Names of the recurrent layers."""
+    return [name for node, name in operator_names(model) if is_recurrent(node)]
+
+
 def _replace_lstm(editor: Editor, node: ir.Node, bits: int) -> None:
     extra: list[ir.Value] = []
     for slot, word in ((1, "W"), (2, "R")):
@@ -45,13 +50,7 @@ def _replace_lstm(editor: Editor, node: ir.Node, bits: int) -> None:
     attributes = [each for key, each in node.attributes.items() if key != "layout"]
     made = ir.Node(MICROSOFT, "DynamicQuantizeLSTM", inputs, attributes, num_outputs=len(node.outputs), name=node.name)
     editor.model.opset_imports.setdefault(MICROSOFT, 1)
-    editor.before(node, made)
-    for old, new in zip(node.outputs, made.outputs, strict=True):
-        new.shape, new.type = old.shape, old.type
-        name = old.name
-        ir.convenience.replace_all_uses_with(old, new, replace_graph_outputs=True)
-        old.name, new.name = None if not name else f"{name}/replaced", name
-    editor.model.graph.remove(node, safe=True)
+    editor.swap(node, made)
 
 
 def _per_column(array: npt.NDArray[Any], bits: int) -> tuple[npt.NDArray[np.int8], npt.NDArray[np.float32]]:

@@ -14,7 +14,7 @@ from onnxprune.steps.quantize.insert import Editor, insert_pairs
 from onnxprune.steps.quantize.observe import find_grids
 from onnxprune.steps.quantize.placement import Placement, place
 from onnxprune.steps.quantize.prepare import RAISED_TO, is_too_old
-from onnxprune.steps.quantize.recurrent import quantize_recurrent
+from onnxprune.steps.quantize.recurrent import quantize_recurrent, recurrent_names
 from onnxprune.steps.quantize.store import store_bias, store_weights
 
 RAISED = f"opset raised to {RAISED_TO}: older ones have no operators on integers"
@@ -28,7 +28,7 @@ def int8(job: QuantizeJob) -> Quantized:
     before = job.float_model
     after = copy_analysis(before)
     pairs = list(zip(layers(before), layers(after), strict=True))
-    left_out = job.left_out([layer for layer, _ in pairs])
+    left_out = job.left_out([*(layer.name for layer, _ in pairs), *recurrent_names(after.model)])
     placement = place(after, [layer for _, layer in pairs], left_out)
     recurrent = quantize_recurrent(Editor(after.model), job.weight_bits, left_out)
     if not placement.layers and not any(each.bits for each in recurrent):

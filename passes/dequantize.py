@@ -1,0 +1,118 @@
+"""A quantized model as one of floats: the inverse of quantization, but for what was rounded."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass
+
+import numpy as np
+import onnx_ir as ir
+
+from onnxprune.model.graph import remove_dead
+from onnxprune.ops.base import key_of
+from onnxprune.ops.dequantize import dequantized, is_pair, is_real
+from onnxprune.ops.float_forms import FLOAT_FORMS, FloatForm
+from onnxprune.passes.base import PassResult
+
+
+@dataclass(frozen=True)
+class Dequantize:
+    """Put floats in place of integers and their scales.
+
+    Before:  x ── QuantizeLinear ── DequantizeLinear ── Conv(DequantizeLinear(w)) ── y
+    After:   x ── Conv(scale * (w - zero)) ── y
+
+    Operators that take integers themselves (QLinearConv, MatMulNBits, DynamicQuantizeLSTM) become those of floats.
+    Exact but for the rounding of activations, which goes: weights are what the integers stand for.
+    """
+
+    def __call__(self, model: ir.Model) -> PassResult:
+        """Apply in place; a second time changes nothing."""
+        done, left = 0, Counter[str]()
+        for node in list(model.graph):
+            if key_of(node) in FLOAT_FORMS:
+                form = FloatForm(node)
+                try:
+                    results = FLOAT_FORMS[key_of(node)](form)
+                except ValueError:
+                    left[node.op_type] += 1
+                    continue
+                _put(model, form, results)
+                done += 1
+        for node in list(model.graph):
+            done += _fold(model, node) or _bypass(node)
+        remove_dead(model)
+        notes = [f"left as integers: {', '.join(f'{name} {count}' for name, count in left.items())}"] if left else []
+        return PassResult(model, done > 0, notes)
+
+
+def _put(model: ir.Model, form: FloatForm, results: list[ir.Value | None]) -> None:
+    """The new nodes in place of the old one, under the names of its outputs."""
+    old_name = form.node.name or form.node.outputs[0].name or form.node.op_type
+    for number, value in enumerate(form.constants):
+        value.name = _free_name(model, f"{old_name}/weight{number or ''}")
+        model.graph.register_initializer(value)
+    for number, node in enumerate(form.nodes):
+        node.name = f"{old_name}/{number}"
+        for output in node.outputs:
+            output.name = None
+    model.graph.insert_before(form.node, form.nodes)
+    made = {output for node in form.nodes for output in node.outputs}
+    for old, new in zip(form.node.outputs, results, strict=True):
+        if new is None or not old.name:
+            continue
+        if new in made:
+            name = old.name
+            sums = old.dtype == ir.DataType.INT32  # of products of integers
+            new.type = ir.TensorType(ir.DataType.FLOAT) if sums else old.type
+            new.shape = None if new.type is None else old.shape
+            old.name = f"{name}/integers"
+            new.name = name
+        ir.convenience.replace_all_uses_with(old, new, replace_graph_outputs=True)
+    for node in form.nodes:
+        for number, output in enumerate(node.outputs):
+            output.name = output.name or f"{node.name}/{number}"
+
+
+def _fold(model: ir.Model, node: ir.Node) -> bool:
+    """Weights behind a DequantizeLinear become what they stand for."""
+    integers = node.inputs[0] if is_real(node) else None
+    if integers is None or integers.const_value is None:
+        return False
+    array = dequantized(node, 0, integers.const_value.numpy())
+    if array is None:
+        return False
+    old = node.outputs[0]
+    dtype = old.dtype or ir.DataType.FLOAT
+    name = _free_name(model, f"{integers.name}/float")
+    tensor = ir.Tensor(np.ascontiguousarray(array.astype(dtype.numpy())), name=name)
+    value = ir.Value(name=name, shape=ir.Shape(array.shape), type=ir.TensorType(dtype), const_value=tensor)
+    model.graph.register_initializer(value)
+    old.replace_all_uses_with(value)
+    return True
+
+
+def _bypass(node: ir.Node) -> bool:
+    """What a QuantizeLinear and a DequantizeLinear give is what they read, before it was rounded."""
+    down = node.inputs[0].producer() if is_real(node) and node.inputs[0] is not None else None
+    if down is None or not is_pair(down, node):
+        return False
+    source, old = down.inputs[0], node.outputs[0]
+    assert source is not None
+    if not old.is_graph_output():
+        old.replace_all_uses_with(source)
+        return True
+    if source.producer() is None or source.is_graph_output():
+        return False  # an input that is an output, too, keeps the pair
+    name = old.name
+    old.name, source.name = f"{name}/rounded", name
+    source.shape, source.type = old.shape, old.type
+    ir.convenience.replace_all_uses_with(old, source, replace_graph_outputs=True)
+    return True
+
+
+def _free_name(model: ir.Model, name: str) -> str:
+    taken = {*model.graph.initializers, *(value.name for node in model.graph for value in node.outputs)}
+    while name in taken:
+        name += "'"
+    return name
