@@ -10,8 +10,10 @@ import onnx_ir as ir
 
 from onnxprune.model.graph import remove_dead
 from onnxprune.ops.base import key_of
-from onnxprune.ops.dequantize import dequantized, is_pair, is_real
+from onnxprune.ops.dequantize import dequantized, is_pair, is_real, is_rounding, starts_at_zero
 from onnxprune.ops.float_forms import FLOAT_FORMS, FloatForm
+from onnxprune.ops.integer_kernels import is_merged_into_grid, keeps_grid
+from onnxprune.ops.traits import moves, rectifies, squashes
 from onnxprune.passes.base import PassResult
 
 
@@ -40,7 +42,9 @@ class Dequantize:
                 _put(model, form, results)
                 done += 1
         for node in list(model.graph):
-            done += _fold(model, node) or _bypass(node)
+            _round_later(model, node)
+        for node in list(model.graph):
+            done += _fold(model, node) or _bypass(model, node)
         remove_dead(model)
         notes = [f"left as integers: {', '.join(f'{name} {count}' for name, count in left.items())}"] if left else []
         return PassResult(model, done > 0, notes)
@@ -74,6 +78,22 @@ def _put(model: ir.Model, form: FloatForm, results: list[ir.Value | None]) -> No
             output.name = output.name or f"{node.name}/{number}"
 
 
+def _round_later(model: ir.Model, node: ir.Node) -> None:
+    """Have an operator that moves integers about move floats, and round them behind it."""
+    down = node.inputs[0].producer() if keeps_grid(node) and node.inputs[0] is not None else None
+    if down is None or not is_rounding(down) or node.outputs[0].is_graph_output():
+        return
+    old, moved = node.outputs[0], down.inputs[0]
+    assert moved is not None
+    later = ir.node(down.op_type, [old, *down.inputs[1:]], domain=down.domain, name=f"{node.name or old.name}/rounded")
+    later.outputs[0].name, later.outputs[0].shape = _free_name(model, f"{old.name}/rounded"), old.shape
+    later.outputs[0].type, old.type = old.type, moved.type
+    old.replace_all_uses_with(later.outputs[0])
+    later.replace_input_with(0, old)
+    node.replace_input_with(0, moved)
+    model.graph.insert_after(node, later)
+
+
 def _fold(model: ir.Model, node: ir.Node) -> bool:
     """Weights behind a DequantizeLinear become what they stand for."""
     integers = node.inputs[0] if is_real(node) else None
@@ -92,13 +112,21 @@ def _fold(model: ir.Model, node: ir.Node) -> bool:
     return True
 
 
-def _bypass(node: ir.Node) -> bool:
-    """What a QuantizeLinear and a DequantizeLinear give is what they read, before it was rounded."""
+def _bypass(model: ir.Model, node: ir.Node) -> bool:
+    """What a QuantizeLinear and a DequantizeLinear give is what they read, before it was rounded.
+
+    Quantizers drop a Relu in front of integers that begin at zero, which do the same: it is put back.
+    """
     down = node.inputs[0].producer() if is_real(node) and node.inputs[0] is not None else None
     if down is None or not is_pair(down, node):
         return False
     source, old = down.inputs[0], node.outputs[0]
     assert source is not None
+    if starts_at_zero(down) and not _is_rectified(source):
+        relu = ir.node("Relu", [source], name=f"{down.name or old.name}/relu")
+        model.graph.insert_before(down, relu)
+        source = relu.outputs[0]
+        source.name, source.shape, source.type = _free_name(model, f"{old.name}/rectified"), old.shape, old.type
     if not old.is_graph_output():
         old.replace_all_uses_with(source)
         return True
@@ -109,6 +137,16 @@ def _bypass(node: ir.Node) -> bool:
     source.shape, source.type = old.shape, old.type
     ir.convenience.replace_all_uses_with(old, source, replace_graph_outputs=True)
     return True
+
+
+def _is_rectified(value: ir.Value) -> bool:
+    """Does a value come from a Relu or a Sigmoid, as it is or through what moves or averages it?"""
+    node = value.producer()
+    if node is None or not node.inputs or node.inputs[0] is None:
+        return False
+    if rectifies(node) or squashes(node) or is_merged_into_grid(node, node.inputs[0]):
+        return True
+    return (moves(node) or is_real(node) or keeps_grid(node)) and _is_rectified(node.inputs[0])
 
 
 def _free_name(model: ir.Model, name: str) -> str:

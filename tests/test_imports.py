@@ -132,6 +132,7 @@ NAMED = {
     "analysis/canonicalize.py": {"Identity"},  # hands a value out under the name of an output
     "cli/doctor.py": {"Conv", "Relu", "GlobalAveragePool", "Flatten", "MatMul"},  # its model for a try
     "dims/__init__.py": {"Concat"},  # a form of dimensions
+    "passes/dequantize.py": {"Relu"},
     "passes/fold_constants.py": {"Add"},
     "passes/remove_units.py": {"Mul", "Div", "Where", "Concat"},  # these correct computed sizes
     "passes/write_back.py": {"Add", "DequantizeLinear"},

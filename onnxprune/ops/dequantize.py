@@ -214,6 +214,19 @@ def is_real(node: ir.Node) -> bool:
     return key_of(node) in _REALS
 
 
+def is_rounding(node: ir.Node) -> bool:
+    """Does it give integers for real numbers, by a scale?"""
+    return key_of(node) in _QUANTIZES
+
+
+def starts_at_zero(node: ir.Node) -> bool:
+    """Has a QuantizeLinear no integers for what is below zero?"""
+    zero = constant_input(node, 2)
+    return node.inputs[2:3] in ([], [None]) or bool(
+        zero is not None and zero.dtype.kind in "iu" and (zero == np.iinfo(zero.dtype).min).all()
+    )
+
+
 def is_pair(down: ir.Node, up: ir.Node) -> bool:
     """Does `up` give what `down` rounded, with the same scale and zero point?"""
     if key_of(down) not in _QUANTIZES or key_of(up) not in _REALS:

@@ -75,13 +75,21 @@ class FloatForm:
         """What the integers at an input stand for; scale and zero point come next, where nothing else is said."""
         value = self.given(slot)
         if value is not None and value.const_value is not None:
-            return self.weight(slot)
+            return self._constant_real(slot)
         inputs = [
             value,
             self.given(slot + 1 if scale is None else scale),
             self.given(slot + 2 if zero is None else zero),
         ]
         return self.node_of("DequantizeLinear", inputs, {})
+
+    def _constant_real(self, slot: int) -> ir.Value:
+        """A weight, or a constant operand with one scale behind it."""
+        array = self.array(slot)
+        known = dequantized(self.node, slot, array)
+        if known is None:
+            known = (array.astype(np.float32) - self.array(slot + 2).astype(np.float32)) * self.array(slot + 1)
+        return self.constant(known)
 
     def rounded(self, value: ir.Value, slot: int) -> ir.Value:
         """A result as integers again, with the scale at an input and the zero point at the next."""
