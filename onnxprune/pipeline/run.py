@@ -20,7 +20,7 @@ from onnxprune.pipeline.recipe import Recipe
 from onnxprune.pipeline.result import Result
 from onnxprune.pipeline.samples import Sources
 from onnxprune.statistics.made_up import made_up_samples
-from onnxprune.steps.base import Context, Record, Step
+from onnxprune.steps.base import Context, Record, Step, run_steps
 from onnxprune.steps.clean import Clean
 from onnxprune.steps.evaluate import Evaluate
 from onnxprune.steps.plan import Plan
@@ -36,7 +36,10 @@ from onnxprune.steps.recover.step import BEST, Recover
 from onnxprune.steps.state import Current, State
 from onnxprune.steps.train.step import Train
 from onnxprune.support.options import find_option, options_of
-from onnxprune.support.progress import Progress, silent
+from onnxprune.support.progress import Progress, parts, silent
+
+# Analysing and running the original take about as long as a step.
+_OPENING = 2.0
 
 
 def run(
@@ -64,16 +67,17 @@ def run(
     when a target cannot be met, and NothingToPruneError when every dimension is frozen or excluded.
     """
     recipe = recipe.changed(settings)
-    context = Context(**recipe.settings, progress=progress)
+    steps = recipe.evaluated().steps
+    opening, running = parts(progress, [_OPENING, sum(step.effort for step in steps)])
+    context = Context(**recipe.settings, progress=opening)
     given = open_and_inspect(model, context, data)
     with blaming(model):
         original, given = given.started(context)
         context = Sources(given.data, calibration, evaluation).into(context, recipe, given.analysis.model, given.sizes)
-        steps = recipe.evaluated().steps
         for step in steps:
             step.needs(context)
         state, context = _with_samples(State.of(given.analysis, given.source), recipe.every(), context, given.sizes)
-        state = run_steps(steps, state, context)
+        state = run_steps(steps, state, replace(context, progress=running))
     return _told(Result(state, recipe.document(), original, given.analysis))
 
 
@@ -106,13 +110,6 @@ def _with_samples(
         return state.noted(Record("made-up inputs", notes=(note,))), context
     apart = hold_out(made_up, ports_of(state.original.model)) if measured else None
     return state, replace(context, made_up=apart.fitting if apart else made_up, apart=apart)
-
-
-def run_steps(steps: Sequence[Step], state: State, context: Context) -> State:
-    """One step after the other; each knows those that follow."""
-    for at, step in enumerate(steps):
-        state = step(state, replace(context, following=tuple(steps[at + 1 :])))
-    return state
 
 
 def compress(
@@ -314,7 +311,8 @@ def train(
         kind = Train if name.replace("-", "_") in options_of(Train) else Context
         given[kind][find_option(kind, name, options_of(Train)).name] = value
     recipe = Recipe((Train(**given[Train]),), given[Context])
-    context = Context(**recipe.settings, progress=progress)
+    opening, running = parts(progress, [_OPENING, recipe.steps[0].effort])
+    context = Context(**recipe.settings, progress=opening)
     small = open_and_inspect(model, context, data)
     with blaming(model):
         original, small = small.started(context)
@@ -322,8 +320,8 @@ def train(
         sources = Sources(small.data, evaluation=evaluation)
         context = sources.into(context, recipe, small.analysis.model, small.sizes)
         recipe.steps[0].needs(context)
-        state = run_steps((*recipe.steps, Clean(keep_metadata=True)), state, context)
-        state = _compared(state, small, context)
+        state = run_steps((*recipe.steps, Clean(keep_metadata=True)), state, replace(context, progress=running))
+        state = _compared(state, small, replace(context, progress=running))
     return _told(Result(state, recipe.document(), original, small.analysis))
 
 

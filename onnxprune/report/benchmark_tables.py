@@ -6,14 +6,14 @@ from collections import Counter
 from collections.abc import Sequence
 
 from rich.console import Console
-from rich.table import Table
 from rich.text import Text
 
 from onnxprune.evaluation.benchmark.comparison import Comparison
 from onnxprune.evaluation.benchmark.memory import PeakMemory
 from onnxprune.evaluation.benchmark.profile import Mover, Profile, movers
 from onnxprune.evaluation.benchmark.suite import BenchmarkResult, Measured
-from onnxprune.report.terminal import console
+from onnxprune.report.tables import Table
+from onnxprune.report.terminal import console, show_notes, show_sentence
 from onnxprune.runtime.providers import short
 from onnxprune.steps.prune.alignment import RATIO, Alignment
 from onnxprune.support.quantities import show_bytes, show_seconds, show_share
@@ -30,7 +30,7 @@ def show_benchmark(result: BenchmarkResult) -> None:
         for label, each in zip(labels[1:], measured[1:], strict=True):
             assert each.comparison is not None
             words = Text(each.comparison.words, style=_style(each.comparison))
-            out.print(Text.assemble(f"{label}: ", words), soft_wrap=True)
+            show_sentence(out, Text.assemble(f"{label}: ", words))
         out.print()
     if result.drift:
         out.print(_drift(result, labels))
@@ -40,20 +40,19 @@ def show_benchmark(result: BenchmarkResult) -> None:
         out.print()
     if result.profiles:
         _show_profiles(out, result.profiles, labels)
-    for note in result.notes:
-        out.print(f"note: {note}", style="yellow", soft_wrap=True)
+    show_notes(out, result.notes)
 
 
 def show_alignment(found: Alignment) -> None:
     """Time and parameters by multiple, and what to do."""
     out = console()
     title = f"{found.model} at ratio {RATIO:g}, axes rounded up to multiples"
-    table = _table(title, ">multiple", ">parameters", ">median", "against widths as they come")
+    table = Table(">multiple", ">parameters", ">median", "against widths as they come", title=title)
     for step in found.steps:
         words = Text("") if step.comparison is None else Text(step.comparison.words, style=_style(step.comparison))
         table.add_row(str(step.round_to), f"{step.parameters:,}", show_seconds(step.latency.median), words)
     out.print(table)
-    out.print(found.words, style="bold", soft_wrap=True)
+    show_sentence(out, found.words, "bold")
 
 
 def _labels(models: Sequence[str]) -> list[str]:
@@ -74,28 +73,13 @@ def _style(comparison: Comparison) -> str:
     return "bold green" if comparison.ratio < 1 else "bold red"
 
 
-def _table(title: str, *columns: str) -> Table:
-    """Columns whose name starts with `>` hold numbers."""
-    table = Table(box=None, title=title, title_justify="left", title_style="bold", pad_edge=False, padding=(0, 2, 0, 0))
-    for column in columns:
-        number = column.startswith(">")
-        table.add_column(
-            column.removeprefix(">"),
-            justify="right" if number else "left",
-            overflow="fold",
-            no_wrap=number,
-            header_style="dim",
-        )
-    return table
-
-
 def _times(measured: Sequence[Measured], labels: Sequence[str], sizes: Sequence[int]) -> Table:
     first = measured[0].latency
     axes = "".join(f", {name}={size}" for name, size in first.sizes.items() if size != first.setting.batch)
     threads = f"{first.setting.threads or 'default'} thread{'s' * (first.setting.threads != 1)}"
     title = f"{short(first.setting.provider)}, batch {first.setting.batch}, {threads}{axes}"
     columns = (">median", ">p90", ">p99", ">samples/s", ">load", ">memory", ">file")
-    table = _table(title, "model", *columns)
+    table = Table("model", *columns, title=title)
     for label, each, size in zip(labels, measured, sizes, strict=True):
         latency = each.latency
         loads = sorted(latency.load_seconds)
@@ -112,7 +96,7 @@ def _memory(memory: PeakMemory | None) -> str:
 
 def _drift(result: BenchmarkResult, labels: Sequence[str]) -> Table:
     title = f"outputs against {labels[0]} on {result.drift_inputs}"
-    table = _table(title, "model", "output", ">samples", ">cosine", ">max difference", ">same arg-max")
+    table = Table("model", "output", ">samples", ">cosine", ">max difference", ">same arg-max", title=title)
     for each in result.drift:
         cosine = "-" if each.cosine is None else f"{each.cosine:.6f}"
         largest = f"{each.max_difference:.3g}"
@@ -124,7 +108,7 @@ def _drift(result: BenchmarkResult, labels: Sequence[str]) -> Table:
 
 def _quality(result: BenchmarkResult, labels: Sequence[str]) -> Table:
     name = result.quality[0].metric
-    table = _table(f"{name} on {result.drift_inputs}", "model", f">{name}", ">difference")
+    table = Table("model", f">{name}", ">difference", title=f"{name} on {result.drift_inputs}")
     first = result.quality[0].value
     for label, each in zip(labels, result.quality, strict=True):
         difference = "" if each is result.quality[0] else f"{each.value - first:+.4f}"
@@ -133,7 +117,7 @@ def _quality(result: BenchmarkResult, labels: Sequence[str]) -> Table:
 
 
 def _show_profiles(out: Console, profiles: Sequence[Profile], labels: Sequence[str]) -> None:
-    table = _table("where the time goes, under the profiler", "operator", *(f">{label}" for label in labels))
+    table = Table("operator", *(f">{label}" for label in labels), title="where the time goes, under the profiler")
     operators = profiles[0].operators | {
         name: seconds for each in profiles[1:] for name, seconds in each.operators.items()
     }
@@ -158,7 +142,7 @@ def _of_run(seconds: float, profile: Profile) -> str:
 
 
 def _movers(found: Sequence[Mover], title: str) -> Table:
-    table = _table(title, "node", "operator", ">before", ">after", ">change")
+    table = Table("node", "operator", ">before", ">after", ">change", title=title)
     for mover in found[:_MOVERS_SHOWN]:
         before, after = ("-" if each is None else show_seconds(each) for each in (mover.before, mover.after))
         sign = "-" if mover.change < 0 else "+"

@@ -7,9 +7,8 @@ from dataclasses import asdict
 from typing import Any
 from xml.etree import ElementTree
 
-from rich.table import Table
-
 from onnxprune.evaluation.gate.run import WORDS, BudgetCheck, GateVerdict, checks, failed, sentence
+from onnxprune.report.tables import Table
 
 FORMAT = 1
 
@@ -29,13 +28,11 @@ def to_dict(verdict: GateVerdict) -> dict[str, Any]:
 
 def to_table(verdict: GateVerdict) -> Table:
     """For a terminal."""
-    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="dim")
-    for column in ("model", "budget", "found", "allowed", "", "note"):
-        table.add_column(column, overflow="fold")
+    table = Table("model", "budget", ">found", ">allowed", "", "note")
     for model in verdict.models:
         for number, check in enumerate(model.checks):
             name = model.model if number == 0 else ""
-            style = None if check.status == "ok" else _STYLES[check.status]
+            style = "" if check.status == "ok" else _STYLES[check.status]
             table.add_row(name, check.budget, check.shown, check.limit, WORDS[check.status], check.note, style=style)
     return table
 

@@ -37,19 +37,15 @@ def sensitivity_document(model: Path, groups: list[Group], found: Sensitivity) -
 
 def show_sensitivity(groups: list[Group], found: Sensitivity, ratios: list[float]) -> None:
     """The curves as a table in the terminal."""
-    from rich.console import Console
-    from rich.table import Table
-
+    from onnxprune.report.tables import Table
+    from onnxprune.report.terminal import console
     from onnxprune.steps.prune.allocation.base import share
 
     how = "" if found.recovery == "none" else f", after {found.recovery}"
     title = f"{found.metric}{how}, {found.whole:.4g} when whole, on {found.samples} samples"
-    table = Table(box=None, pad_edge=False, title=title, title_justify="left")
-    table.add_column("group", overflow="fold")
-    for name in ("units", *(f"-{ratio:.4g}" for ratio in ratios)):
-        table.add_column(name, justify="right", overflow="fold")
+    table = Table("group", ">units", *(f">-{ratio:.4g}" for ratio in ratios), title=title)
     for group in groups:
         values = dict(zip(found.curves[group.id].lost, found.curves[group.id].values, strict=True))
         cells = [f"{values[share(ratio, group.units)]:.3g}" for ratio in ratios]
         table.add_row(group.id, f"{group.units:,}", *cells)
-    Console(markup=False, emoji=False, highlight=False).print(table)
+    console().print(table)

@@ -10,13 +10,13 @@ from pathlib import Path
 from typing import Any
 
 from rich.console import Console
-from rich.table import Table
 from rich.text import Text
 
 from onnxprune.analysis.groups import Analysis
 from onnxprune.evaluation.quality import Quality
 from onnxprune.pipeline.result import GroupReport, Report
 from onnxprune.report import data
+from onnxprune.report.tables import Table
 from onnxprune.support.quantities import show_seconds
 
 # Where nobody sees line ends, names are worth more than narrow lines.
@@ -26,8 +26,23 @@ _PLACES_SHOWN = 2
 
 def console() -> Console:
     """Standard output. Names of tensors are printed as they are: `[0]` and `:x:` are no markup in them."""
-    width = None if sys.stdout.isatty() or os.environ.get("COLUMNS") else _WIDTH_IN_FILES
+    width = None if _has_width() else _WIDTH_IN_FILES
     return Console(file=sys.stdout, width=width, markup=False, emoji=False, highlight=False)
+
+
+def _has_width() -> bool:
+    return sys.stdout.isatty() or bool(os.environ.get("COLUMNS"))
+
+
+def show_sentence(out: Console, text: str | Text, style: str | None = None) -> None:
+    """A sentence: between words on a new line at a terminal, on one line in a file."""
+    out.print(text, style=style, soft_wrap=not _has_width())
+
+
+def show_notes(out: Console, notes: Iterable[str]) -> None:
+    """What a person should know."""
+    for note in notes:
+        show_sentence(out, f"note: {note}", "yellow")
 
 
 def show_result(report: Report, model: Path, output: Path | None, *, verbose: bool) -> None:
@@ -47,26 +62,11 @@ def show_result(report: Report, model: Path, output: Path | None, *, verbose: bo
         out.print()
         out.print(_trainings(report.trainings))
     _show_unruled(out, report.unruled)
-    for note in report.notes:
-        out.print(f"note: {note}", style="yellow", soft_wrap=True)
+    show_notes(out, report.notes)
     if output is None:
         out.print(f"dry run: {model} was analysed, no model was written", soft_wrap=True)
     else:
         out.print(f"wrote {output}", style="bold", soft_wrap=True)
-
-
-def table_of(*columns: str, title: str | None = None) -> Table:
-    """Columns whose name starts with `>` hold numbers."""
-    table = Table(box=None, title=title, title_justify="left", title_style="bold", pad_edge=False, padding=(0, 2, 0, 0))
-    for column in columns:
-        table.add_column(
-            column.removeprefix(">"),
-            justify="right" if column.startswith(">") else "left",
-            overflow="fold",
-            no_wrap=column.startswith(">"),
-            header_style="dim",
-        )
-    return table
 
 
 def _before_after(report: Report) -> Table:
@@ -77,7 +77,7 @@ def _before_after(report: Report) -> Table:
         ("file bytes", *report.file_bytes, "after: estimated from the weights" if report.estimated else ""),
         ("nodes", before.nodes, after.nodes, ""),
     ]
-    table = table_of("", ">before", ">after", ">left", ">smaller", "")
+    table = Table("", ">before", ">after", ">left", ">smaller", "")
     for cells in _quality_rows(report.quality):
         table.add_row(*cells[:3], "", "", cells[3])
     for name, old, new, remark in rows:
@@ -100,12 +100,11 @@ def _quality_rows(quality: Quality | None) -> Iterator[tuple[str, str, str, str]
 def show_quality(quality: Quality, original: Path, model: Path | None) -> None:
     """What a model costs beside the original, or the metric of the original alone."""
     out = console()
-    table = table_of("", f">{original.name}", *([] if model is None else [f">{model.name}"]), "")
+    table = Table("", f">{original.name}", *([] if model is None else [f">{model.name}"]), "")
     for name, before, after, remark in _quality_rows(quality):
         table.add_row(name, before, *([] if model is None else [after]), remark)
     out.print(table)
-    for note in quality.notes:
-        out.print(f"note: {note}", style="yellow", soft_wrap=True)
+    show_notes(out, quality.notes)
 
 
 def _at(sizes: Mapping[str, int]) -> str:
@@ -116,7 +115,7 @@ def _by_kind(groups: Iterable[GroupReport]) -> Table:
     kinds: dict[str, list[GroupReport]] = {}
     for group in groups:
         kinds.setdefault(group.kind, []).append(group)
-    table = table_of("kind", ">groups", ">units", ">kept", ">left", title="groups")
+    table = Table("kind", ">groups", ">units", ">kept", ">left", title="groups")
     for kind, members in sorted(kinds.items()):
         units, kept = sum(group.units for group in members), sum(group.kept for group in members)
         table.add_row(kind, str(len(members)), f"{units:,}", f"{kept:,}", f"{kept / units:.1%}")
@@ -124,7 +123,7 @@ def _by_kind(groups: Iterable[GroupReport]) -> Table:
 
 
 def _by_group(groups: Iterable[GroupReport]) -> Table:
-    table = table_of("group", "kind", ">units", ">kept", ">left", title="groups")
+    table = Table("group", "kind", ">units", ">kept", ">left", title="groups")
     for group in groups:
         table.add_row(group.id, group.kind, f"{group.units:,}", f"{group.kept:,}", f"{group.kept / group.units:.1%}")
     return table
@@ -133,7 +132,7 @@ def _by_group(groups: Iterable[GroupReport]) -> Table:
 def _recovery(report: Report, verbose: bool) -> Table:
     """Each layer's error when `verbose`, else the mean and the worst."""
     title = f"recovery ({report.recovery}): error of a layer, relative to the variance of what it should give"
-    table = table_of("layer", ">before", ">after", title=title)
+    table = Table("layer", ">before", ">after", title=title)
     errors = report.errors
     worst = max(errors, key=lambda error: error.after)
     rows = [(error.layer, error.before, error.after) for error in (errors if verbose else [worst])]
@@ -169,7 +168,7 @@ def _quantization(found: Mapping[str, Any], verbose: bool) -> Table:
 
 def _trainings(trainings: Iterable[Mapping[str, Any]]) -> Table:
     """Every training: loss and metric on samples that were kept apart, before and with the weights that were kept."""
-    table = table_of("training", ">updates", "measured in", ">before", ">after", ">best at")
+    table = Table("training", ">updates", "measured in", ">before", ">after", ">best at")
     for number, training in enumerate(trainings, 1):
         start, best = training["start"], training["best"]
         rows = [("loss", f"{start['loss']:.4g}", f"{best['loss']:.4g}")]
@@ -187,12 +186,12 @@ def show_analysis(analysis: Analysis, model: Path, *, every_frozen: bool, verbos
     found, out = data.of_analysis(analysis, model), console()
     cost, sizes = found["cost"], _at(found["macs_at"])
     out.print(model, style="bold", soft_wrap=True)
-    out.print(
+    show_sentence(
+        out,
         f"{cost['parameters']:,} parameters, {cost['macs']:,} MACs {f'({sizes})' if sizes else ''}, "
         f"{cost['file_bytes']:,} bytes, {_count(cost['nodes'], 'node')}".replace(" ,", ","),
-        soft_wrap=True,
     )
-    out.print(f"dynamic axes: {', '.join(found['dynamic_axes']) or 'none'}", soft_wrap=True)
+    show_sentence(out, f"dynamic axes: {', '.join(found['dynamic_axes']) or 'none'}")
     out.print()
     out.print(_groups(found["groups"], verbose) if found["groups"] else Text("no group can be pruned"))
     if found["frozen"]:
@@ -203,9 +202,8 @@ def show_analysis(analysis: Analysis, model: Path, *, every_frozen: bool, verbos
     if metadata["items"]:
         carriers = _count(metadata["items"], "node or value carries", "nodes and values carry")
         paths = ", with paths of files on its author's machine" if metadata["local_paths"] else ""
-        out.print(
-            f"\n{carriers} metadata of the exporter{paths}; compress drops it unless --keep-metadata is given",
-            soft_wrap=True,
+        show_sentence(
+            out, f"\n{carriers} metadata of the exporter{paths}; compress drops it unless --keep-metadata is given"
         )
 
 
@@ -213,8 +211,16 @@ def _groups(groups: list[dict[str, Any]], verbose: bool) -> Table:
     statistics = any(group["statistics"] for group in groups)
     remark = "* a normalization takes statistics over these units: removing some changes the values of the others"
     title = f"{_count(len(groups), 'group')} can be pruned"
-    table = table_of("group", "kind", ">units", ">parameters", ">MACs", "occurs in", title=title)
-    table.caption, table.caption_justify = (remark if statistics else None), "left"
+    table = Table(
+        "group",
+        "kind",
+        ">units",
+        ">parameters",
+        ">MACs",
+        "occurs in",
+        title=title,
+        caption=remark if statistics else None,
+    )
     for group in groups:
         places = [f"{place['tensor']}[{place['axis']}]" for place in group["occurrences"]]
         shown = places if verbose else places[:_PLACES_SHOWN]
@@ -234,7 +240,7 @@ def _frozen_by_reason(frozen: list[dict[str, Any]]) -> Table:
     reasons: dict[tuple[str, str], list[dict[str, Any]]] = {}
     for axis in frozen:
         reasons.setdefault((axis["reason"], axis["operator"] or ""), []).append(axis)
-    table = table_of(">axes", "reason", "operator", "for example", title=_frozen_title(frozen))
+    table = Table(">axes", "reason", "operator", "for example", title=_frozen_title(frozen))
     for (reason, operator), axes in sorted(reasons.items(), key=lambda item: -len(item[1])):
         table.add_row(f"{len(axes):,}", reason, operator, _axis_name(axes[0]))
     return table
@@ -250,7 +256,7 @@ def _count(number: int, one: str, many: str = "") -> str:
 
 
 def _every_frozen(frozen: list[dict[str, Any]]) -> Table:
-    table = table_of("axis", ">size", "reason", "operator", "node", title=_frozen_title(frozen))
+    table = Table("axis", ">size", "reason", "operator", "node", title=_frozen_title(frozen))
     for axis in frozen:
         table.add_row(_axis_name(axis), str(axis["size"]), axis["reason"], axis["operator"] or "", axis["node"] or "")
     return table
@@ -263,4 +269,4 @@ def _axis_name(axis: Mapping[str, Any]) -> str:
 def _show_unruled(out: Console, unruled: Mapping[str, int]) -> None:
     if unruled:
         counts = ", ".join(f"{operator} ({count})" for operator, count in sorted(unruled.items()))
-        out.print(f"\noperators without a rule, whose dimensions keep their size: {counts}", soft_wrap=True)
+        show_sentence(out, f"\noperators without a rule, whose dimensions keep their size: {counts}")

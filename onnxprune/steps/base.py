@@ -9,8 +9,8 @@ a function from a state to the next one:
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 from onnxprune.evaluation.options import MEASURING, RUNNING, MeasureOptions
 from onnxprune.runtime.providers import CPU_ONLY, choose_providers
 from onnxprune.support.options import changed, check_options, option
-from onnxprune.support.progress import Progress, silent
+from onnxprune.support.progress import Progress, parts, silent
 from onnxprune.support.registry import Registry
 
 if TYPE_CHECKING:  # the command line reads the options of steps, and has no use for what they work on
@@ -167,6 +167,11 @@ class Step(ABC):
     name: ClassVar[str]
     summary: ClassVar[str]
 
+    @property
+    def effort(self) -> float:
+        """About how long it takes beside other steps, for the bar of progress."""
+        return 1.0
+
     def __post_init__(self) -> None:
         check_options(self)
         self.check()
@@ -208,3 +213,11 @@ def step(name: str) -> Callable[[S], S]:
         return kind
 
     return add
+
+
+def run_steps(steps: Sequence[Step], state: State, context: Context) -> State:
+    """One step after the other; each knows those that follow, and tells its part of the progress."""
+    watchers = parts(context.progress, [each.effort for each in steps])
+    for at, (each, progress) in enumerate(zip(steps, watchers, strict=True)):
+        state = each(state, replace(context, following=tuple(steps[at + 1 :]), progress=progress))
+    return state

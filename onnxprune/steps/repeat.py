@@ -6,9 +6,9 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from onnxprune.errors import UsageError
-from onnxprune.steps.base import Context, Loop, Step, step
+from onnxprune.steps.base import Context, Loop, Step, run_steps, step
 from onnxprune.support.options import option
-from onnxprune.support.progress import Progress, within
+from onnxprune.support.progress import Progress, parts, within
 
 if TYPE_CHECKING:
     from onnxprune.steps.state import State
@@ -63,6 +63,11 @@ class Repeat(Step):
             if isinstance(each, Repeat):
                 raise UsageError("a repeat inside a repeat is not supported: multiply the rounds instead")
 
+    @property
+    def effort(self) -> float:
+        """That of all rounds."""
+        return self.times * sum(each.effort for each in self.steps)
+
     def needs(self, context: Context) -> None:
         """Raises UsageError where a step inside needs something that is not there."""
         for each in self.steps:
@@ -70,15 +75,12 @@ class Repeat(Step):
 
     def __call__(self, state: State, context: Context) -> State:
         """The state after the last round."""
-        for number in range(1, self.times + 1):
-            where = f"round {number} of {self.times}"
-            inside = replace(context, loop=Loop(number, self.times, self.schedule))
-            if self.times > 1:
-                inside = replace(inside, progress=_inside(context, where))
-            for at, each in enumerate(self.steps):
-                state = each(state, replace(inside, following=self.steps[at + 1 :]))
+        for number, part in enumerate(parts(context.progress, [1.0] * self.times), 1):
+            loop = Loop(number, self.times, self.schedule)
+            progress = _named(part, f"round {number} of {self.times}") if self.times > 1 else part
+            state = run_steps(self.steps, state, replace(context, loop=loop, progress=progress))
         return state
 
 
-def _inside(context: Context, where: str) -> Progress:
-    return lambda said: context.progress(within(where, said))
+def _named(progress: Progress, where: str) -> Progress:
+    return lambda said: progress(within(where, said))

@@ -11,6 +11,7 @@ from onnxprune.cli.base import MODEL, OUTPUT, Telling, examples, telling
 from onnxprune.cli.options import fields, given, tell_missing
 from onnxprune.steps.base import Context
 from onnxprune.steps.clean import Clean
+from onnxprune.support.progress import parts
 
 
 @click.command(
@@ -38,6 +39,7 @@ def command(
     Without recovery the file comes out byte for byte as the one that was written with the plan.
     """
     with told.progress() as progress:
+        working, writing = parts(progress, [20, 1])
         from onnxprune.pipeline import run as pipeline
         from onnxprune.pipeline.result import output_path
         from onnxprune.steps.plan import Plan
@@ -46,6 +48,6 @@ def command(
         told.check([model, plan], target)
         settings = given(options, Context)
         tell_missing(settings)
-        result = pipeline.apply(model, Plan.read(plan), keep_metadata=keep_metadata, progress=progress, **settings)
-        result.save(target, progress=progress)
+        result = pipeline.apply(model, Plan.read(plan), keep_metadata=keep_metadata, progress=working, **settings)
+        result.save(target, progress=writing)
     told.tell_result(result, model, target)

@@ -20,6 +20,7 @@ from onnxprune.steps.recover.step import Recover
 from onnxprune.steps.repeat import Repeat
 from onnxprune.steps.rewind import Rewind
 from onnxprune.steps.train.step import Train
+from onnxprune.support.progress import parts
 
 _KINDS = (Prune, Rewind, Recover, Train, Repeat, Quantize, Clean, Evaluate, Context)
 
@@ -112,17 +113,18 @@ def command(
         data.check_alone()
         tell_missing(steps.settings)
         here = {**_here(steps.settings), **({"unverified": True} if dry_run else {})}  # nothing to prove then
+        working, writing = parts(progress, [20, 1])
         result = run(
             steps,
             model,
             data=data if data.data else None,
             calibration=data.beside(calibration),
             evaluation=data.beside(evaluation),
-            progress=progress,
+            progress=working,
             **here,
         )
         if target is not None:
-            result.save(target, plan=plan, progress=progress)
+            result.save(target, plan=plan, progress=writing)
         elif plan is not None:
             result.plan.save(plan)
     told.tell_result(result, model, target)

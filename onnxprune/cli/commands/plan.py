@@ -67,18 +67,12 @@ def command(
 
 
 def _print(plan: Plan, *, verbose: bool) -> None:
-    from rich.console import Console
-    from rich.table import Table
+    from onnxprune.report.tables import Table
+    from onnxprune.report.terminal import console
 
-    table = Table(box=None, pad_edge=False)
-    table.add_column("group", overflow="fold")
-    table.add_column("kind")
-    for name in ("units", "kept"):
-        table.add_column(name, justify="right")
-    if verbose:
-        table.add_column("removed", overflow="fold")
+    table = Table("group", "kind", ">units", ">kept", *(["removed"] if verbose else []))
     for removal in plan.removals:
         removed = [" ".join(map(str, removal.remove))] if verbose else []
         kept = removal.units - len(removal.remove)
         table.add_row(removal.group, removal.kind, f"{removal.units:,}", f"{kept:,}", *removed)
-    Console(markup=False, emoji=False, highlight=False).print(table)
+    console().print(table)

@@ -11,6 +11,7 @@ from onnxprune.cli.base import MODEL, Telling, examples, telling
 from onnxprune.cli.options import SectionCommand, fields, given, tell_missing
 from onnxprune.data.options import DataOptions
 from onnxprune.steps.base import Context
+from onnxprune.support.progress import parts
 
 
 @click.command(
@@ -62,6 +63,7 @@ def command(
     Without --data, inputs are made up from the model's signature, which is worth much less.
     """
     with told.progress() as progress:
+        working, writing = parts(progress, [20, 1])
         from onnxprune.pipeline.result import output_path
         from onnxprune.pipeline.run import recover
         from onnxprune.steps.plan import Plan
@@ -82,8 +84,8 @@ def command(
             plan=None if plan is None else Plan.read(plan),
             data=data if data.data else None,
             method=method,
-            progress=progress,
+            progress=working,
             **settings,
         )
-        result.save(target, progress=progress)
+        result.save(target, progress=writing)
     told.tell_result(result, model, target, verbose=True)

@@ -13,6 +13,7 @@ from onnxprune.data.options import DataOptions
 from onnxprune.errors import UsageError
 from onnxprune.steps.base import Context
 from onnxprune.steps.train.step import Train
+from onnxprune.support.progress import parts
 
 _FIRST = ("epochs", "learning_rate", "batch_size")
 
@@ -65,6 +66,7 @@ def command(
     evaluate on, and the result is never worse on those than MODEL.
     """
     with told.progress() as progress:
+        working, writing = parts(progress, [20, 1])
         from onnxprune.pipeline.run import train
         from onnxprune.steps.plan import Plan
         from onnxprune.support.files import check_targets
@@ -86,8 +88,8 @@ def command(
             teacher=teacher,
             plan=None if plan is None else Plan.read(plan),
             evaluation=data.beside(evaluation),
-            progress=progress,
+            progress=working,
             **settings,
         )
-        result.save(target, progress=progress)
+        result.save(target, progress=writing)
     told.tell_result(result, model, target)

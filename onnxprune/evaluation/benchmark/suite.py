@@ -24,7 +24,7 @@ from onnxprune.model.signature import Feed, Port, Values, given_sizes, ports_of
 from onnxprune.runtime.latency import Latency, Setting, made_inputs, measure_latency
 from onnxprune.runtime.providers import choose_providers, short
 from onnxprune.runtime.session import Runnable
-from onnxprune.support.progress import within
+from onnxprune.support.progress import parts, within
 
 # Batches of made-up inputs on which outputs are compared where there is no data.
 _MADE = 16
@@ -109,13 +109,16 @@ def benchmark(
         Setting(provider, batch, threads, request.warmup)
         for provider, batch, threads in itertools.product(providers, request.batches, request.threads)
     ]
-    measured = tuple(_measure(files, setting, inputs, request, progress) for setting in settings)
+    *timing, comparing = parts(progress, [1.0] * len(settings) + [0.5])
+    measured = tuple(
+        _measure(files, setting, inputs, request, part) for setting, part in zip(settings, timing, strict=True)
+    )
     notes += [*chosen, *itertools.chain(*map(_remarks, settings, measured))]
     first = measured[0][0].latency.setting
-    progress("comparing outputs")
+    comparing("comparing outputs")
     apart = drift(files, inputs.feeds(first.batch), [first.provider]) if len(files) > 1 else []
-    quality = _quality(files, data, metric, first.provider, progress)
-    progress("profiling" if request.profile else "done")
+    quality = _quality(files, data, metric, first.provider, comparing)
+    comparing("profiling" if request.profile else "done")
     return BenchmarkResult(
         models=tuple(map(name_of, files)),
         file_bytes=tuple(map(file_bytes, opened)),

@@ -15,6 +15,7 @@ from onnxprune.evaluation.gate.budgets.base import BUDGETS, Finding, NoBaselineE
 from onnxprune.evaluation.gate.request import GateRequest, is_baseline_file
 from onnxprune.evaluation.gate.subject import Progress, Subject
 from onnxprune.support.files import check_target
+from onnxprune.support.progress import parts
 
 Status = Literal["ok", "broken", "unchecked", "new"]
 
@@ -88,14 +89,15 @@ def run_gate(request: GateRequest, progress: Progress = lambda _: None) -> GateV
     baselines = _baselines(request, progress)
     checked: list[Checked] = []
     measured: dict[str, BaselineEntry] = {}
-    for name, path in matched(request.models):
+    found = list(matched(request.models))
+    for (name, path), part in zip(found, parts(progress, [1.0] * len(found)), strict=True):
         if path is None:
             checked.append(Checked(_printable(name), (_no_model(name),)))
             continue
         entries = baselines if isinstance(baselines, dict) else {}
         key = baseline_key(path, request.baseline) if request.update_baseline and request.baseline else ""
         baseline = _entry_of(path, request, baselines) if isinstance(baselines, dict) else baselines
-        model = Subject(path, request, baseline, progress)
+        model = Subject(path, request, baseline, part)
         checks = [_check(name, limit, model) for name, limit in request.budgets.items()]
         if request.update_baseline:
             try:

@@ -16,7 +16,7 @@ from onnxprune.model.weights import is_weight
 from onnxprune.steps.prune.allocation.base import AllocationProblem, Lost
 from onnxprune.steps.prune.planner import Planner
 from onnxprune.steps.prune.targets import CHEAP, HARM, Met, Outcome, Target, format_quantity
-from onnxprune.support.progress import Progress, silent
+from onnxprune.support.progress import Counted, Progress, silent
 
 # Kernels work on blocks of channels; for other machines see: onnxprune benchmark --alignment, and --round-to.
 _KERNELS_LIKE = 8
@@ -238,11 +238,12 @@ class Search:
             self._known[key] = self.costly(lost, kind)
         return self._known[key]
 
-    def _hold(self, targets: Sequence[Target], t: float) -> bool:
+    def _hold(self, targets: Sequence[Target], t: float, number: int = 0, steps: int = 1) -> bool:
+        """Do the targets hold at a strength? `number` of `steps` that may be tried."""
         lost = self.lost(t)
         met = [self.met(target, lost) for target in targets]
         if any(target.kind not in CHEAP for target in targets):
-            self.progress("tried: " + "; ".join(map(str, met)))
+            self.progress(Counted("tried: " + "; ".join(map(str, met)), number, steps))
         return all(_is_safe(each) for each in met)
 
     def _least(self, targets: Sequence[Target], low: float, steps: int) -> float:
@@ -258,11 +259,11 @@ class Search:
                 f"{format_quantity(missed.target.kind, missed.reached)} are left, "
                 f"{format_quantity(missed.target.kind, missed.limit)} are allowed{self.frozen()}"
             )
-        for _ in range(steps):
+        for number in range(steps):
             middle = (low + high) / 2
             if self.lost(middle) == self.lost(low):
                 low = middle
-            elif self._hold(targets, middle):
+            elif self._hold(targets, middle, number + 1, steps):
                 high = middle
             else:
                 low = middle
@@ -283,9 +284,9 @@ class Search:
         """The largest strength at which the targets hold; 0 always does."""
         low, high = 0.0, 1.0
         steps = _DAMAGE_STEPS if all(target.kind == "damage" for target in targets) else _COSTLY_STEPS
-        for _ in range(steps):
+        for number in range(steps):
             middle = (low + high) / 2
-            if self._hold(targets, middle):
+            if self._hold(targets, middle, number + 1, steps):
                 low = middle
             else:
                 high = middle

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from math import inf, isnan
 from pathlib import Path
@@ -130,7 +130,9 @@ class Candidates:
         self.context.progress("trying a cut")
         made = self.state.cut(left)
         if self.recover is not None:
-            made = self.recover(made, self.context)
+            # Layers are not counted: it is the cuts that make up the search.
+            quietly = replace(self.context, progress=lambda said: self.context.progress(str(said)))
+            made = self.recover(made, quietly)
         self._last = (_key(left), made)
         return made
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from onnxprune.errors import NothingToPruneError, UsageError
 from onnxprune.steps.base import Context, Step, step
 from onnxprune.steps.prune.options import PruneOptions
+from onnxprune.steps.prune.targets import CHEAP
 from onnxprune.support.options import options_of
 
 if TYPE_CHECKING:
@@ -36,6 +37,11 @@ class Prune(PruneOptions, Step):
                     raise UsageError(
                         f"--{each.flag} has no effect with --lossless, which leaves no choice; drop one of them"
                     )
+
+    @property
+    def effort(self) -> float:
+        """Statistics take long; a target that is measured takes many cuts, each with its recovery."""
+        return 10.0 if all(each.kind in CHEAP for each in self.targets) else 40.0
 
     def needs(self, context: Context) -> None:
         """Raises UsageError where the criterion needs data that is not there."""

@@ -53,6 +53,11 @@ class Recover(Step):
 
         return self.method is None or (self.method != NONE and METHODS[self.method].on_data)
 
+    @property
+    def effort(self) -> float:
+        """A pass over the samples for every layer."""
+        return 8.0
+
     def __call__(self, state: State, context: Context) -> State:
         """The same units with weights that were fitted; a state that nothing was removed from stays as it is."""
         from onnxprune.analysis.copy import copy_analysis

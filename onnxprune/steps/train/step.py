@@ -31,6 +31,11 @@ class Train(TrainOptions, Step):
     weights at the start are a candidate for the best, so training never ends worse than it began.
     """
 
+    @property
+    def effort(self) -> float:
+        """Every epoch takes about as long as a recovery, or longer."""
+        return 10.0 * max(self.epochs, 1.0)
+
     def needs(self, context: Context) -> None:
         """Raises UsageError where there are no samples, MissingExtraError where there is no torch."""
         check_torch()
