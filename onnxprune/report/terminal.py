@@ -151,7 +151,7 @@ def _quantization(found: Mapping[str, Any], verbose: bool) -> Table:
     """Each layer when `verbose`, else the noisiest and those that stay in float."""
     chosen = [f"{name.replace('_', ' ')} {value}" for name, value in found.items() if name not in ("type", "layers")]
     title = f"quantized to {found['type']}" + (f" ({', '.join(chosen)})" if chosen else "")
-    table = table_of("layer", "operator", ">bits", ">SNR", "why", title=title)
+    table = Table("layer", "operator", ">bits", ">SNR", "why", title=title)
     layers = found["layers"]
     measured = [layer for layer in layers if layer["bits"] and isfinite(layer["snr"])]
     worst = min(measured, key=lambda layer: layer["snr"], default=None)
