@@ -36,7 +36,7 @@ class _Left(ProgressColumn):
 
 
 @contextlib.contextmanager
-def bar(console: Console) -> Iterator[Show]:
+def progress_bar(console: Console) -> Iterator[Show]:
     """Show progress on a console while the block lasts; nothing is left of it afterwards."""
     words = TextColumn("{task.description}", markup=False, table_column=Column(no_wrap=True, overflow="ellipsis"))
     columns = (SpinnerColumn(), BarColumn(_BAR_WIDTH), TaskProgressColumn(), TimeElapsedColumn(), _Left(), words)

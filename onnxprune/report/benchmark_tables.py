@@ -12,7 +12,7 @@ from onnxprune.evaluation.benchmark.comparison import Comparison
 from onnxprune.evaluation.benchmark.memory import PeakMemory
 from onnxprune.evaluation.benchmark.profile import Mover, Profile, movers
 from onnxprune.evaluation.benchmark.suite import BenchmarkResult, Measured
-from onnxprune.report.tables import Table
+from onnxprune.report.tables import TextTable
 from onnxprune.report.terminal import console, show_notes, show_sentence
 from onnxprune.runtime.providers import short
 from onnxprune.steps.prune.alignment import RATIO, Alignment
@@ -47,7 +47,7 @@ def show_alignment(found: Alignment) -> None:
     """Time and parameters by multiple, and what to do."""
     out = console()
     title = f"{found.model} at ratio {RATIO:g}, axes rounded up to multiples"
-    table = Table(">multiple", ">parameters", ">median", "against widths as they come", title=title)
+    table = TextTable(">multiple", ">parameters", ">median", "against widths as they come", title=title)
     for step in found.steps:
         words = Text("") if step.comparison is None else Text(step.comparison.words, style=_style(step.comparison))
         table.add_row(str(step.round_to), f"{step.parameters:,}", show_seconds(step.latency.median), words)
@@ -73,13 +73,13 @@ def _style(comparison: Comparison) -> str:
     return "bold green" if comparison.ratio < 1 else "bold red"
 
 
-def _times(measured: Sequence[Measured], labels: Sequence[str], sizes: Sequence[int]) -> Table:
+def _times(measured: Sequence[Measured], labels: Sequence[str], sizes: Sequence[int]) -> TextTable:
     first = measured[0].latency
     axes = "".join(f", {name}={size}" for name, size in first.sizes.items() if size != first.setting.batch)
     threads = f"{first.setting.threads or 'default'} thread{'s' * (first.setting.threads != 1)}"
     title = f"{short(first.setting.provider)}, batch {first.setting.batch}, {threads}{axes}"
     columns = (">median", ">p90", ">p99", ">samples/s", ">load", ">memory", ">file")
-    table = Table("model", *columns, title=title)
+    table = TextTable("model", *columns, title=title)
     for label, each, size in zip(labels, measured, sizes, strict=True):
         latency = each.latency
         loads = sorted(latency.load_seconds)
@@ -94,9 +94,9 @@ def _memory(memory: PeakMemory | None) -> str:
     return "-" if memory is None else show_bytes(memory.added)
 
 
-def _drift(result: BenchmarkResult, labels: Sequence[str]) -> Table:
+def _drift(result: BenchmarkResult, labels: Sequence[str]) -> TextTable:
     title = f"outputs against {labels[0]} on {result.drift_inputs}"
-    table = Table("model", "output", ">samples", ">cosine", ">max difference", ">same arg-max", title=title)
+    table = TextTable("model", "output", ">samples", ">cosine", ">max difference", ">same arg-max", title=title)
     for each in result.drift:
         cosine = "-" if each.cosine is None else f"{each.cosine:.6f}"
         largest = f"{each.max_difference:.3g}"
@@ -106,9 +106,9 @@ def _drift(result: BenchmarkResult, labels: Sequence[str]) -> Table:
     return table
 
 
-def _quality(result: BenchmarkResult, labels: Sequence[str]) -> Table:
+def _quality(result: BenchmarkResult, labels: Sequence[str]) -> TextTable:
     name = result.quality[0].metric
-    table = Table("model", f">{name}", ">difference", title=f"{name} on {result.drift_inputs}")
+    table = TextTable("model", f">{name}", ">difference", title=f"{name} on {result.drift_inputs}")
     first = result.quality[0].value
     for label, each in zip(labels, result.quality, strict=True):
         difference = "" if each is result.quality[0] else f"{each.value - first:+.4f}"
@@ -117,7 +117,7 @@ def _quality(result: BenchmarkResult, labels: Sequence[str]) -> Table:
 
 
 def _show_profiles(out: Console, profiles: Sequence[Profile], labels: Sequence[str]) -> None:
-    table = Table("operator", *(f">{label}" for label in labels), title="where the time goes, under the profiler")
+    table = TextTable("operator", *(f">{label}" for label in labels), title="where the time goes, under the profiler")
     operators = profiles[0].operators | {
         name: seconds for each in profiles[1:] for name, seconds in each.operators.items()
     }
@@ -141,8 +141,8 @@ def _of_run(seconds: float, profile: Profile) -> str:
     )
 
 
-def _movers(found: Sequence[Mover], title: str) -> Table:
-    table = Table("node", "operator", ">before", ">after", ">change", title=title)
+def _movers(found: Sequence[Mover], title: str) -> TextTable:
+    table = TextTable("node", "operator", ">before", ">after", ">change", title=title)
     for mover in found[:_MOVERS_SHOWN]:
         before, after = ("-" if each is None else show_seconds(each) for each in (mover.before, mover.after))
         sign = "-" if mover.change < 0 else "+"

@@ -8,7 +8,7 @@ from typing import Any
 from xml.etree import ElementTree
 
 from onnxprune.evaluation.gate.run import WORDS, BudgetCheck, GateVerdict, checks, failed, sentence
-from onnxprune.report.tables import Table
+from onnxprune.report.tables import TextTable
 
 FORMAT = 1
 
@@ -26,9 +26,9 @@ def to_dict(verdict: GateVerdict) -> dict[str, Any]:
     }
 
 
-def to_table(verdict: GateVerdict) -> Table:
+def to_table(verdict: GateVerdict) -> TextTable:
     """For a terminal."""
-    table = Table("model", "budget", ">found", ">allowed", "", "note")
+    table = TextTable("model", "budget", ">found", ">allowed", "", "note")
     for model in verdict.models:
         for number, check in enumerate(model.checks):
             name = model.model if number == 0 else ""

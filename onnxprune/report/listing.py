@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from onnxprune.report import terminal
-from onnxprune.report.tables import Table
+from onnxprune.report.tables import TextTable
 
 FORMAT = 1
 
@@ -18,7 +18,7 @@ def listing_document(family: str | None, members: Sequence[Mapping[str, Any]]) -
 
 def show_listing(family: str, members: Sequence[Mapping[str, Any]]) -> None:
     """The same as a table; what else is known of a member stands in lines of their own."""
-    table = Table(family, "")
+    table = TextTable(family, "")
     for member in members:
         more = [f"{name.replace('_', '-')}: {_words(value)}" for name, value in member.items() if _is_said(name, value)]
         table.add_row(member["name"], "\n".join([member["summary"], *more, *([""] if more else [])]))

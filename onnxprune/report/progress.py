@@ -12,7 +12,7 @@ import time
 from collections.abc import Iterator
 from typing import TextIO
 
-from onnxprune.support.progress import Overall, Part, Progress
+from onnxprune.support.progress import Overall, Progress, Stretch
 
 # Seconds between two lines where there is no terminal.
 EVERY = 10.0
@@ -28,13 +28,13 @@ def progress(*, quiet: bool = False) -> Iterator[Progress]:
     elif sys.stderr.isatty():
         from rich.console import Console
 
-        from onnxprune.report.bars import bar
+        from onnxprune.report.bars import progress_bar
 
-        with bar(Console(stderr=True, markup=False, emoji=False)) as show:
-            yield Part(show)
+        with progress_bar(Console(stderr=True, markup=False, emoji=False)) as show:
+            yield Stretch(show)
     else:
         with _lines(sys.stderr, EVERY) as show:
-            yield Part(show)
+            yield Stretch(show)
 
 
 def seconds_left(elapsed: float, share: float) -> float | None:

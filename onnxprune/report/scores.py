@@ -14,7 +14,7 @@ from onnxprune.analysis.groups import Group
 from onnxprune.report import terminal
 from onnxprune.report.data import FORMAT
 from onnxprune.report.details import histogram
-from onnxprune.report.tables import Table
+from onnxprune.report.tables import TextTable
 from onnxprune.steps.prune.criteria.base import Criterion, Scores
 
 _BLOCKS = "▁▂▃▄▅▆▇█"
@@ -63,7 +63,7 @@ def show_scores(found: Mapping[str, Any]) -> None:
     out = terminal.console()
     bars = _BLOCKS if out.encoding.lower().startswith("utf") else _LETTERS
     title = f"{found['criterion']}: the higher, the more a unit matters"
-    table = Table("group", "kind", ">units", ">lowest", ">median", ">highest", ">spread", title=title)
+    table = TextTable("group", "kind", ">units", ">lowest", ">median", ">highest", ">spread", title=title)
     for group in found["groups"]:
         values = np.array(group["scores"])
         numbers = [f"{number:.4g}" for number in (values.min(), np.median(values), values.max())]

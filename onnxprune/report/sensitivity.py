@@ -37,13 +37,13 @@ def sensitivity_document(model: Path, groups: list[Group], found: Sensitivity) -
 
 def show_sensitivity(groups: list[Group], found: Sensitivity, ratios: list[float]) -> None:
     """The curves as a table in the terminal."""
-    from onnxprune.report.tables import Table
+    from onnxprune.report.tables import TextTable
     from onnxprune.report.terminal import console
     from onnxprune.steps.prune.allocation.base import share
 
     how = "" if found.recovery == "none" else f", after {found.recovery}"
     title = f"{found.metric}{how}, {found.whole:.4g} when whole, on {found.samples} samples"
-    table = Table("group", ">units", *(f">-{ratio:.4g}" for ratio in ratios), title=title)
+    table = TextTable("group", ">units", *(f">-{ratio:.4g}" for ratio in ratios), title=title)
     for group in groups:
         values = dict(zip(found.curves[group.id].lost, found.curves[group.id].values, strict=True))
         cells = [f"{values[share(ratio, group.units)]:.3g}" for ratio in ratios]

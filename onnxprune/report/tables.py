@@ -33,7 +33,7 @@ class _Column:
     natural: int
 
 
-class Table:
+class TextTable:
     """Rows of text under headers; the first column holds the names of the rows."""
 
     def __init__(self, *headers: str, title: str | None = None, caption: str | None = None) -> None:

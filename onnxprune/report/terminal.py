@@ -16,7 +16,7 @@ from onnxprune.analysis.groups import Analysis
 from onnxprune.evaluation.quality import Quality
 from onnxprune.pipeline.result import GroupReport, Report
 from onnxprune.report import data
-from onnxprune.report.tables import Table
+from onnxprune.report.tables import TextTable
 from onnxprune.support.quantities import show_seconds
 
 # Where nobody sees line ends, names are worth more than narrow lines.
@@ -69,7 +69,7 @@ def show_result(report: Report, model: Path, output: Path | None, *, verbose: bo
         out.print(f"wrote {output}", style="bold", soft_wrap=True)
 
 
-def _before_after(report: Report) -> Table:
+def _before_after(report: Report) -> TextTable:
     before, after = report.before, report.after
     rows = [
         ("parameters", before.parameters, after.parameters, ""),
@@ -77,7 +77,7 @@ def _before_after(report: Report) -> Table:
         ("file bytes", *report.file_bytes, "after: estimated from the weights" if report.estimated else ""),
         ("nodes", before.nodes, after.nodes, ""),
     ]
-    table = Table("", ">before", ">after", ">left", ">smaller", "")
+    table = TextTable("", ">before", ">after", ">left", ">smaller", "")
     for cells in _quality_rows(report.quality):
         table.add_row(*cells[:3], "", "", cells[3])
     for name, old, new, remark in rows:
@@ -100,7 +100,7 @@ def _quality_rows(quality: Quality | None) -> Iterator[tuple[str, str, str, str]
 def show_quality(quality: Quality, original: Path, model: Path | None) -> None:
     """What a model costs beside the original, or the metric of the original alone."""
     out = console()
-    table = Table("", f">{original.name}", *([] if model is None else [f">{model.name}"]), "")
+    table = TextTable("", f">{original.name}", *([] if model is None else [f">{model.name}"]), "")
     for name, before, after, remark in _quality_rows(quality):
         table.add_row(name, before, *([] if model is None else [after]), remark)
     out.print(table)
@@ -111,28 +111,28 @@ def _at(sizes: Mapping[str, int]) -> str:
     return f"at {', '.join(f'{name}={size}' for name, size in sizes.items())}" if sizes else ""
 
 
-def _by_kind(groups: Iterable[GroupReport]) -> Table:
+def _by_kind(groups: Iterable[GroupReport]) -> TextTable:
     kinds: dict[str, list[GroupReport]] = {}
     for group in groups:
         kinds.setdefault(group.kind, []).append(group)
-    table = Table("kind", ">groups", ">units", ">kept", ">left", title="groups")
+    table = TextTable("kind", ">groups", ">units", ">kept", ">left", title="groups")
     for kind, members in sorted(kinds.items()):
         units, kept = sum(group.units for group in members), sum(group.kept for group in members)
         table.add_row(kind, str(len(members)), f"{units:,}", f"{kept:,}", f"{kept / units:.1%}")
     return table
 
 
-def _by_group(groups: Iterable[GroupReport]) -> Table:
-    table = Table("group", "kind", ">units", ">kept", ">left", title="groups")
+def _by_group(groups: Iterable[GroupReport]) -> TextTable:
+    table = TextTable("group", "kind", ">units", ">kept", ">left", title="groups")
     for group in groups:
         table.add_row(group.id, group.kind, f"{group.units:,}", f"{group.kept:,}", f"{group.kept / group.units:.1%}")
     return table
 
 
-def _recovery(report: Report, verbose: bool) -> Table:
+def _recovery(report: Report, verbose: bool) -> TextTable:
     """Each layer's error when `verbose`, else the mean and the worst."""
     title = f"recovery ({report.recovery}): error of a layer, relative to the variance of what it should give"
-    table = Table("layer", ">before", ">after", title=title)
+    table = TextTable("layer", ">before", ">after", title=title)
     errors = report.errors
     worst = max(errors, key=lambda error: error.after)
     rows = [(error.layer, error.before, error.after) for error in (errors if verbose else [worst])]
@@ -147,11 +147,11 @@ def _recovery(report: Report, verbose: bool) -> Table:
     return table
 
 
-def _quantization(found: Mapping[str, Any], verbose: bool) -> Table:
+def _quantization(found: Mapping[str, Any], verbose: bool) -> TextTable:
     """Each layer when `verbose`, else the noisiest and those that stay in float."""
     chosen = [f"{name.replace('_', ' ')} {value}" for name, value in found.items() if name not in ("type", "layers")]
     title = f"quantized to {found['type']}" + (f" ({', '.join(chosen)})" if chosen else "")
-    table = Table("layer", "operator", ">bits", ">SNR", "why", title=title)
+    table = TextTable("layer", "operator", ">bits", ">SNR", "why", title=title)
     layers = found["layers"]
     measured = [layer for layer in layers if layer["bits"] and isfinite(layer["snr"])]
     worst = min(measured, key=lambda layer: layer["snr"], default=None)
@@ -166,9 +166,9 @@ def _quantization(found: Mapping[str, Any], verbose: bool) -> Table:
     return table
 
 
-def _trainings(trainings: Iterable[Mapping[str, Any]]) -> Table:
+def _trainings(trainings: Iterable[Mapping[str, Any]]) -> TextTable:
     """Every training: loss and metric on samples that were kept apart, before and with the weights that were kept."""
-    table = Table("training", ">updates", "measured in", ">before", ">after", ">best at")
+    table = TextTable("training", ">updates", "measured in", ">before", ">after", ">best at")
     for number, training in enumerate(trainings, 1):
         start, best = training["start"], training["best"]
         rows = [("loss", f"{start['loss']:.4g}", f"{best['loss']:.4g}")]
@@ -207,11 +207,11 @@ def show_analysis(analysis: Analysis, model: Path, *, every_frozen: bool, verbos
         )
 
 
-def _groups(groups: list[dict[str, Any]], verbose: bool) -> Table:
+def _groups(groups: list[dict[str, Any]], verbose: bool) -> TextTable:
     statistics = any(group["statistics"] for group in groups)
     remark = "* a normalization takes statistics over these units: removing some changes the values of the others"
     title = f"{_count(len(groups), 'group')} can be pruned"
-    table = Table(
+    table = TextTable(
         "group",
         "kind",
         ">units",
@@ -236,11 +236,11 @@ def _groups(groups: list[dict[str, Any]], verbose: bool) -> Table:
     return table
 
 
-def _frozen_by_reason(frozen: list[dict[str, Any]]) -> Table:
+def _frozen_by_reason(frozen: list[dict[str, Any]]) -> TextTable:
     reasons: dict[tuple[str, str], list[dict[str, Any]]] = {}
     for axis in frozen:
         reasons.setdefault((axis["reason"], axis["operator"] or ""), []).append(axis)
-    table = Table(">axes", "reason", "operator", "for example", title=_frozen_title(frozen))
+    table = TextTable(">axes", "reason", "operator", "for example", title=_frozen_title(frozen))
     for (reason, operator), axes in sorted(reasons.items(), key=lambda item: -len(item[1])):
         table.add_row(f"{len(axes):,}", reason, operator, _axis_name(axes[0]))
     return table
@@ -255,8 +255,8 @@ def _count(number: int, one: str, many: str = "") -> str:
     return f"{number:,} {one if number == 1 else many or one + 's'}"
 
 
-def _every_frozen(frozen: list[dict[str, Any]]) -> Table:
-    table = Table("axis", ">size", "reason", "operator", "node", title=_frozen_title(frozen))
+def _every_frozen(frozen: list[dict[str, Any]]) -> TextTable:
+    table = TextTable("axis", ">size", "reason", "operator", "node", title=_frozen_title(frozen))
     for axis in frozen:
         table.add_row(_axis_name(axis), str(axis["size"]), axis["reason"], axis["operator"] or "", axis["node"] or "")
     return table

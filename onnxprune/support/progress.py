@@ -1,6 +1,6 @@
 """What a watcher of a long job is told: a line of text, which may say how much of the work is done.
 
-A watcher is any function of a string. Where a count is known the string is a `Counted`; what comes from a `Part` is an
+A watcher is any function of a string. Where a count is known the string is a `Counted`; what comes from a `Stretch` is an
 `Overall`, which says how much of the whole run is finished. Whoever only wants the words never notices.
 """
 
@@ -51,8 +51,8 @@ class Overall(str):
         return overall
 
 
-class Part:
-    """A part of a run, as a watcher: from `start` to `end` of it.
+class Stretch:
+    """A stretch of a run, as a watcher: from `start` to `end` of it.
 
     How many pieces of work it consists of is not known before; most have one, so a piece with a count takes most of
     what is left.
@@ -75,10 +75,10 @@ class Part:
         self._tell(Overall(said, self._start + (self._end - self._start) * self._share))
 
 
-def parts(progress: Progress, efforts: Sequence[float]) -> list[Part]:
+def parts(progress: Progress, efforts: Sequence[float]) -> list[Stretch]:
     """A watcher for each part of a run, one after the other; efforts say how long they take beside each other."""
     whole, ends = sum(efforts) or 1.0, [sum(efforts[: at + 1]) for at in range(len(efforts))]
-    return [Part(progress, (end - effort) / whole, end / whole) for effort, end in zip(efforts, ends, strict=True)]
+    return [Stretch(progress, (end - effort) / whole, end / whole) for effort, end in zip(efforts, ends, strict=True)]
 
 
 def within(where: str, said: str) -> str:

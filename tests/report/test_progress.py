@@ -16,7 +16,7 @@ import pytest
 from rich.console import Console
 
 import onnxprune as op
-from onnxprune.report.bars import bar
+from onnxprune.report.bars import progress_bar
 from onnxprune.report.progress import _lines, clock, progress, seconds_left
 from onnxprune.support.progress import Overall
 from tests.conftest import ROOT
@@ -66,7 +66,7 @@ def _read(terminal: int) -> bytes:
 def shown(*said: str) -> str:
     """What stands at the terminal after these lines."""
     console = Console(file=io.StringIO(), width=120, force_terminal=True, color_system=None)
-    with bar(console) as show:
+    with progress_bar(console) as show:
         for each in said:
             show(each)
         assert console.is_terminal

@@ -8,21 +8,21 @@ import pytest
 from rich.console import Console
 from rich.text import Text
 
-from onnxprune.report.tables import Table
+from onnxprune.report.tables import TextTable
 
 TIMES = (("digits_resnet.onnx", "158 us", "9.44 ms", "13.5 MB"), ("s.onnx", "171 us", "19.4 ms", "117 kB"))
 REMARK = "on 170 samples kept apart"
 
 
-def lines(table: Table, width: int) -> list[str]:
+def lines(table: TextTable, width: int) -> list[str]:
     out = Console(file=io.StringIO(), width=width, markup=False, emoji=False, highlight=False)
     with out.capture() as captured:
         out.print(table)
     return captured.get().splitlines()
 
 
-def times(*remark: str) -> Table:
-    table = Table("model", ">median", ">p90", ">memory", *remark)
+def times(*remark: str) -> TextTable:
+    table = TextTable("model", ">median", ">p90", ">memory", *remark)
     for row in TIMES:
         table.add_row(*row, *(REMARK for _ in remark))
     return table
@@ -64,7 +64,7 @@ def test_a_row_becomes_a_list_where_numbers_do_not_fit() -> None:
 
 
 def test_a_long_name_has_a_line_of_its_own_and_the_others_stay_beside_their_numbers() -> None:
-    table = Table("group", "kind", ">units")
+    table = TextTable("group", "kind", ">units")
     table.add_row("n" * 145, "channels", "64")
     table.add_row("conv", "neurons", "1,000")
     found = lines(table, 160)
@@ -78,7 +78,7 @@ def test_a_long_name_has_a_line_of_its_own_and_the_others_stay_beside_their_numb
 
 
 def test_headers_wrap_between_words() -> None:
-    table = Table("model", ">samples", ">max difference", ">same arg-max")
+    table = TextTable("model", ">samples", ">max difference", ">same arg-max")
     table.add_row("s.onnx", "512", "2.54", "100.00%")
     assert lines(table, 40)[:2] == [
         "model   samples        max         same",
@@ -87,7 +87,7 @@ def test_headers_wrap_between_words() -> None:
 
 
 def test_text_wraps_between_words() -> None:
-    table = Table("", "", title="a title of so many words that it wraps")
+    table = TextTable("", "", title="a title of so many words that it wraps")
     table.add_row("name", "a summary that is longer than the line\nneeds: data")
     assert lines(table, 24) == [
         "a title of so many words",
@@ -100,7 +100,7 @@ def test_text_wraps_between_words() -> None:
 
 
 def test_blanks_of_a_picture_and_styles_stay() -> None:
-    table = Table("group", ">spread")
+    table = TextTable("group", ">spread")
     table.add_row("a", Text("█  ▃  "), style="bold red")
     found = lines(table, 40)
     assert found[1].rstrip() == "a      █  ▃"

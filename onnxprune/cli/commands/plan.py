@@ -67,10 +67,10 @@ def command(
 
 
 def _print(plan: Plan, *, verbose: bool) -> None:
-    from onnxprune.report.tables import Table
+    from onnxprune.report.tables import TextTable
     from onnxprune.report.terminal import console
 
-    table = Table("group", "kind", ">units", ">kept", *(["removed"] if verbose else []))
+    table = TextTable("group", "kind", ">units", ">kept", *(["removed"] if verbose else []))
     for removal in plan.removals:
         removed = [" ".join(map(str, removal.remove))] if verbose else []
         kept = removal.units - len(removal.remove)
