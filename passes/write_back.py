@@ -66,9 +66,9 @@ def set_bias(model: ir.Model, layer: Layer, bias: npt.NDArray[Any], analysis: An
         return
     node, slot = layer.add or (layer.node, layer.form.bias)
     if slot is None:
-        node, slot = _insert_add(model, layer.node), 1
+        node, slot = _insert_add(model, layer.end), 1
         if analysis is not None:
-            analysis.note_like(layer.node.outputs[0].name or "", layer.y)
+            analysis.note_like(layer.end.outputs[0].name or "", layer.y)
     if layer.form.bias_parts == 2:
         ours = bias.reshape(len(layer.path.read()), -1)  # per direction; what the state adds comes behind
         held = len(node.inputs) > slot and node.inputs[slot] is not None
@@ -77,6 +77,7 @@ def set_bias(model: ir.Model, layer: Layer, bias: npt.NDArray[Any], analysis: An
         bias = bias.reshape(layer.form.groups, 1, -1)
     else:
         node.attributes.pop(layer.form.bias_factor, None)
+        bias = bias.reshape(-1, *[1] * layer.form.behind)
     _note(analysis, layer, _set_input(model, node, slot, bias, _seen_type(layer)))
 
 
@@ -156,7 +157,7 @@ def _dims_of_bias(layer: Layer, analysis: Analysis) -> Dims:
         return [of_weight[0], handle(concat(*[of_weight[form.hidden]] * form.bias_parts))]
     if form.stack is not None:
         return [dims[form.stack], Atom(1), dims[form.out_axis]]
-    return [dims[form.out_axis]]
+    return [dims[form.out_axis], *(Atom(1) for _ in range(form.behind))]
 
 
 def _set_input(

@@ -23,7 +23,8 @@ from onnxprune.analysis.names import distinct, layer_name
 from onnxprune.model import graph as graphs
 from onnxprune.ops import find_form
 from onnxprune.ops.base import Array, attribute, key_of
-from onnxprune.ops.dequantize import activation_scale, behind_rounding, clips_below_zero, constant_input, scale_slot
+from onnxprune.ops.dequantize import activation_scale, behind_rounding, clips_below_zero, constant_input
+from onnxprune.ops.dynamic_products import dynamic_product
 from onnxprune.ops.matmul_view import (
     Form,
     Positions,
@@ -35,7 +36,7 @@ from onnxprune.ops.matmul_view import (
 )
 from onnxprune.ops.normalization import is_batch_norm, norm_deviation, norm_scale
 from onnxprune.ops.traits import adds, rectifies
-from onnxprune.ops.weight_paths import WeightPath, constant, integers, readers_of, weight_path
+from onnxprune.ops.weight_paths import Link, WeightPath, constant, integers, readers_of, weight_path
 
 
 @dataclass(frozen=True)
@@ -50,6 +51,7 @@ class Layer:
         y: name of the value that holds the result, behind the bias.
         weight: name of the initializer.
         path: how the node comes by its weight from the initializer.
+        end: the node that gives the real result: the operator, or where integers are scaled behind it, that.
         add: the Add behind the node that holds the bias, with the slot of the bias; None where the node holds it or
             there is none.
         norm: the BatchNormalization that alone reads the result. It scales and shifts each output, so it belongs to
@@ -64,6 +66,7 @@ class Layer:
     y: str
     weight: str
     path: WeightPath
+    end: ir.Node
     add: tuple[ir.Node, int] | None = None
     norm: ir.Node | None = None
     readers: int = 1
@@ -88,7 +91,7 @@ class Layer:
     @property
     def last(self) -> ir.Node:
         """The node that makes y."""
-        return self.norm or (self.add[0] if self.add else self.node)
+        return self.norm or (self.add[0] if self.add else self.end)
 
     def outputs(self, y: Array, positions: Positions | None = None) -> Array:
         """The results as the product gives them: [groups, samples * positions, outputs]."""
@@ -160,35 +163,40 @@ def _candidates(nodes: Iterable[tuple[str, ir.Node]], shape_of: ShapeOf) -> Iter
         make = find_form(key_of(node))
         if make is None or len(node.inputs) <= weight_slot(node) or node in norms:
             continue
-        x, weight = node.inputs[0], node.inputs[weight_slot(node)]
-        path = None if x is None or weight is None else _changeable(node, weight, shape_of)
+        x, weight, dynamic = node.inputs[0], node.inputs[weight_slot(node)], dynamic_product(node)
+        direct = dynamic.link if dynamic else integers(node, weight_slot(node))
+        path = None if x is None or weight is None else _changeable(weight, direct, shape_of)
         if x is None or weight is None or path is None:
             continue
+        x, end = (dynamic.x, dynamic.end) if dynamic else (x, node)
         x_shape, w_shape = shape_of(x), shape_of(weight)
-        if x_shape is None or w_shape is None or shape_of(node.outputs[0]) is None:
+        if x_shape is None or w_shape is None or shape_of(end.outputs[0]) is None:
             continue
         form = make(node, x_shape, w_shape)
         if form is None or (form.bias is not None and not _may_have_bias(node, form.bias)):
             continue
         count = sum(1 for _ in readers_of(path.value, shape_of))
-        add = _bias_behind(node, 1 if form.stack is None else form.groups) if form.bias is None else None
-        end = node if add is None else add[0]
-        norm = _norm_behind(end) if form.out_axis == 1 and form.hidden is None and count == 1 else None
+        add = _bias_behind(end, form) if form.bias is None else None
+        last = end if add is None else add[0]
+        norm = _norm_behind(last) if form.out_axis == 1 and form.hidden is None and count == 1 else None
         norms.update(() if norm is None else (norm,))
-        y = (norm or end).outputs[0]
-        yield Layer(node, name, form, x.name or "", y.name or "", path.value.name or "", path, add, norm, count)
+        y = (norm or last).outputs[0]
+        yield Layer(node, name, form, x.name or "", y.name or "", path.value.name or "", path, end, add, norm, count)
 
 
-def _changeable(node: ir.Node, weight: ir.Value, shape_of: ShapeOf) -> WeightPath | None:
-    """How a weight is stored, in numbers that can be chosen anew: real ones, or integers with a scale of their own."""
+def _changeable(weight: ir.Value, direct: Link | None, shape_of: ShapeOf) -> WeightPath | None:
+    """How a weight is stored, in numbers that can be chosen anew: real ones, or integers with a scale of their own.
+
+    `direct` is what the operator itself makes of integers.
+    """
     path = weight_path(weight, shape_of)
     const = None if path is None else path.value.const_value
     if path is None or const is None or path.value.is_graph_output():
         return None
     if const.dtype.is_floating_point():
         return path
-    direct = None if path.quantized else integers(node, weight_slot(node))
-    path = replace(path, links=(*path.links, direct)) if direct else path
+    if direct and not path.quantized:
+        path = replace(path, links=(*path.links, direct))
     shared = len(list(path.value.uses())) > 1  # scales of several readers
     return path if path.quantized and not shared else None
 
@@ -199,8 +207,9 @@ def _may_have_bias(node: ir.Node, slot: int) -> bool:
     return value is None or weight_path(value) is not None
 
 
-def _bias_behind(node: ir.Node, products: int) -> tuple[ir.Node, int] | None:
+def _bias_behind(node: ir.Node, form: Form) -> tuple[ir.Node, int] | None:
     """The Add of a constant vector, or of one for each of several products, that alone reads the node's output."""
+    products, at = 1 if form.stack is None else form.groups, -1 - form.behind
     output = behind_rounding(node.outputs[0])
     uses = list(output.uses())
     if len(uses) != 1 or output.is_graph_output() or not adds(uses[0][0]):
@@ -208,7 +217,7 @@ def _bias_behind(node: ir.Node, products: int) -> tuple[ir.Node, int] | None:
     add, slot = uses[0]
     path = weight_path(add.inputs[1 - slot])
     shape = () if path is None else path.read().shape
-    vectors = (shape and prod(shape) == shape[-1]) or (
+    vectors = (len(shape) > form.behind and prod(shape) == shape[at]) or (
         shape[-3:-1] == (products, 1) and prod(shape) == products * shape[-1]
     )
     return (add, 1 - slot) if vectors else None
@@ -306,7 +315,7 @@ def bias_scale(layer: Layer) -> Array | None:
     link = layer.path.quantized
     if link is None or layer.form.bias is None:
         return None
-    weights = constant_input(link.node, scale_slot(link.node, link.slot))
+    weights = None if link.scale is None else constant_input(*link.scale)
     inputs = constant_input(layer.node, 1) if link.node is layer.node else activation_scale(layer.node.inputs[0])
     if weights is None or inputs is None or inputs.size != 1 or weights.ndim > 1:
         return None

@@ -43,6 +43,7 @@ class Form:
             (gates, heads, an activation) is inside the node. None: the output is the result.
         rectified: of what is hidden: a Relu comes next.
         bias_parts: of so many equal parts along the last axis of the bias, the first is the layer's.
+        behind: how many axes of the output come behind the results, where a bias is added behind the node.
         drawn: may the rows be those of places drawn at random?
     """
 
@@ -60,6 +61,7 @@ class Form:
     hidden: int | None = None
     rectified: bool = False
     bias_parts: int = 1
+    behind: int = 0
     drawn: bool = True
 
 

@@ -15,7 +15,7 @@ import numpy as np
 import onnx_ir as ir
 
 from onnxprune.ops.base import Array
-from onnxprune.ops.dequantize import aligned, constant_input, layout_of, packed, unpacked, zero_of_blocks
+from onnxprune.ops.dequantize import Stored, aligned, constant_input, layout_of, packed, unpacked, zero_of_blocks
 
 # A scale is at least this share of the largest beside it: a bias of 32 bits in its unit must not overflow.
 _LEAST_SCALE = 1e-4
@@ -40,6 +40,11 @@ def requantized(node: ir.Node, slot: int, weights: Array, before: Array) -> tupl
         raise ValueError("no scale beside the weights")
     if layout.bits and before.dtype == np.uint8:
         return _blocks(weights, before, scale, zero, layout.bits)
+    return rescaled(weights, before, scale, zero, layout)
+
+
+def rescaled(weights: Array, before: Array, scale: Array, zero: Array | None, layout: Stored) -> tuple[Array, Array]:
+    """The same, given the scale and zero point so far and how they lie along the weights."""
     low, high = _range(before)
     middle = np.broadcast_to(0.0 if zero is None else aligned(zero, before, layout), before.shape)
     if before.dtype.itemsize > 2:

@@ -24,8 +24,8 @@ from onnxprune.ops.requantize import requantized
 from onnxprune.support.registry import Registry
 
 ShapeOf = Callable[[ir.Value], tuple[int, ...] | None]
-# The inputs of a node that change along with what it reads, by slot.
-Beside = dict[int, Array]
+# Inputs of nodes that change along with a weight: node, slot and what they become.
+Beside = list[tuple[ir.Node, int, Array]]
 
 
 @dataclass(frozen=True)
@@ -37,6 +37,7 @@ class Link:
         ahead: from the weight in front of the node to that behind it.
         back: from a new weight behind it and the old one in front to the new one in front, and what changes beside it.
         part: is what comes out a part of what goes in?
+        scale: the node and slot of the scale, where it makes real numbers of integers.
     """
 
     node: ir.Node
@@ -44,6 +45,7 @@ class Link:
     ahead: Callable[[Array], Array]
     back: Callable[[Array, Array], tuple[Array, Beside]]
     part: bool = False
+    scale: tuple[ir.Node, int] | None = None
 
 
 MakeLink = Callable[[ir.Node, int, ShapeOf], Link | None]
@@ -72,7 +74,7 @@ class WeightPath:
     @property
     def quantized(self) -> Link | None:
         """The link that makes real numbers of integers."""
-        return next((each for each in self.links if scale_slot(each.node, each.slot) is not None), None)
+        return next((each for each in self.links if each.scale is not None), None)
 
     @property
     def is_exact(self) -> bool:
@@ -88,12 +90,12 @@ class WeightPath:
         """The weight as the operator sees it. Raises ValueError where it is no constant."""
         return self._stages()[-1]
 
-    def back(self, array: Array) -> tuple[Array, list[tuple[ir.Node, int, Array]]]:
+    def back(self, array: Array) -> tuple[Array, Beside]:
         """From a weight as the operator sees it to what is stored, and the other inputs of links that change."""
-        changes = []
+        changes: Beside = []
         for each, before in zip(reversed(self.links), reversed(self._stages()[:-1]), strict=True):
             array, beside = each.back(array, before)
-            changes += [(each.node, slot, other) for slot, other in beside.items()]
+            changes += beside
         return array, changes
 
     def _stages(self) -> list[Array]:
@@ -150,7 +152,7 @@ def constant(value: ir.Value | None) -> Array:
 
 
 def _same(array: Array, _: Array) -> tuple[Array, Beside]:
-    return array, {}
+    return array, []
 
 
 @link("Identity")
@@ -167,7 +169,7 @@ def transpose(node: ir.Node, slot: int, shape_of: ShapeOf) -> Link:
     perm = attribute(node, "perm")
 
     def back(array: Array, _: Array) -> tuple[Array, Beside]:
-        return array.transpose(None if perm is None else np.argsort(perm)), {}
+        return array.transpose(None if perm is None else np.argsort(perm)), []
 
     return Link(node, slot, lambda array: array.transpose(perm), back)
 
@@ -185,10 +187,17 @@ def cast(node: ir.Node, slot: int, shape_of: ShapeOf) -> Link | None:
 @link("Reshape", "Squeeze", "Unsqueeze", "Flatten")
 def reshape(node: ir.Node, slot: int, shape_of: ShapeOf) -> Link | None:
     """The same numbers in another shape."""
-    shape = shape_of(node.outputs[0])
+    shape = shape_of(node.outputs[0]) or _target(node)
     if slot or shape is None:
         return None
-    return Link(node, 0, lambda array: array.reshape(shape), lambda array, old: (array.reshape(old.shape), {}))
+    return Link(node, 0, lambda array: array.reshape(shape), lambda array, old: (array.reshape(old.shape), []))
+
+
+def _target(node: ir.Node) -> tuple[int, ...] | None:
+    """The shape that a Reshape asks for, where it is a constant that keeps no axis as it comes."""
+    value = node.inputs[1] if node.op_type == "Reshape" and len(node.inputs) > 1 else None
+    const = None if value is None else value.const_value
+    return None if const is None or 0 in const.numpy() else tuple(const.numpy().tolist())
 
 
 @link("Mul", "Div")
@@ -212,7 +221,7 @@ def scaled(node: ir.Node, slot: int, shape_of: ShapeOf) -> Link | None:
 
     def back(array: Array, old: Array) -> tuple[Array, Beside]:
         by = np.broadcast_to(factor(), array.shape)
-        return np.where(by == 0, old, array / np.where(by == 0, 1, by)), {}
+        return np.where(by == 0, old, array / np.where(by == 0, 1, by)), []
 
     return Link(node, slot, lambda array: np.asarray(array * factor(), array.dtype), back)
 
@@ -237,7 +246,7 @@ def gather(node: ir.Node, slot: int, shape_of: ShapeOf) -> Link | None:
         moved = np.moveaxis(new, axis, 0)
         front = array.reshape(*old.shape[:axis], -1, *old.shape[axis + 1 :])
         moved[at.ravel()] = np.moveaxis(front, axis, 0)
-        return new, {}
+        return new, []
 
     return Link(node, 0, lambda array: array.take(at, axis), back, part=at.size < size)
 
@@ -252,7 +261,8 @@ def dequantize(node: ir.Node, slot: int, shape_of: ShapeOf) -> Link | None:
 
 def integers(node: ir.Node, slot: int) -> Link | None:
     """What the integers at an input of a node stand for, see `dequantize.integer_weights`."""
-    if scale_slot(node, slot) is None:
+    at = scale_slot(node, slot)
+    if at is None:
         return None
 
     def ahead(array: Array) -> Array:
@@ -263,6 +273,6 @@ def integers(node: ir.Node, slot: int) -> Link | None:
 
     def back(array: Array, old: Array) -> tuple[Array, Beside]:
         stored, scale = requantized(node, slot, array, old)
-        return stored, {scale_slot(node, slot) or 0: scale}
+        return stored, [(node, at, scale)]
 
-    return Link(node, slot, ahead, back)
+    return Link(node, slot, ahead, back, scale=(node, at))

@@ -62,6 +62,24 @@ FORMS = {
         <int8[6, 4] w, float[4] ws = {0.01, 0.02, 0.03, 0.01}, int8[4] wz, float[4] b>
         { y = com.microsoft.DynamicQuantizeMatMul(x, w, ws, wz, b) }
     """,
+    "matmul integer": """
+        net (float[n, 5, 6] x) => (float[n, 5, 4] y)
+        <int8[6, 4] w, float[4] ws = {0.01, 0.02, 0.03, 0.01}, int8[4] wz>
+        { q, s, z = DynamicQuantizeLinear(x)  p = MatMulInteger(q, w, z, wz)  f = Cast<to = 1>(p)
+          t = Mul(s, ws)  y = Mul(f, t) }
+    """,
+    "conv integer and a bias": """
+        net (float[n, 6, 5, 5] x) => (float[n, 4, 5, 5] y)
+        <uint8[4, 6, 3, 3] w, float ws = {0.02}, uint8 wz = {64}, float[4] b, int64[4] s4 = {1, -1, 1, 1}>
+        { q, s, z = DynamicQuantizeLinear(x)  p = ConvInteger<pads = [1, 1, 1, 1]>(q, w, z, wz)  f = Cast<to = 1>(p)
+          t = Mul(ws, s)  h = Mul(f, t)  r = Reshape(b, s4)  y = Add(h, r) }
+    """,
+    "conv integer without bias": """
+        net (float[n, 6, 5, 5] x) => (float[n, 4, 3, 3] y)
+        <int8[4, 6, 3, 3] w, float ws = {0.02}, int8 wz>
+        { q, s, z = DynamicQuantizeLinear(x)  p = ConvInteger(q, w, z, wz)  f = Cast<to = 1>(p)
+          t = Mul(s, ws)  y = Mul(f, t) }
+    """,
 }
 
 

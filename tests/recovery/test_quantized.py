@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import onnx
+import onnx_ir as ir
 import pytest
 from onnx import numpy_helper
 from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
@@ -15,6 +16,9 @@ from onnxruntime.quantization.shape_inference import quant_pre_process
 
 from onnxprune.pipeline.run import compress, score
 from onnxprune.runtime.session import Session
+from onnxprune.steps.recover.reconstruct import Reconstruct
+from tests.conftest import Build
+from tests.recovery.pruned import error, feeds, outputs, outputs_of, pair
 
 Array = npt.NDArray[Any]
 ROOT = Path(__file__).resolve().parents[2]
@@ -148,3 +152,59 @@ def test_accuracy_of_a_quantized_file_is_kept(
     with np.load(ROOT / "models" / "digits_test.npz") as test:
         right = answers(tmp_path / "c.onnx", test["input"]).argmax(1) == test["labels"]
     assert 100 * right.mean() > least
+
+
+PRODUCTS = {
+    "QDQ": """q = QuantizeLinear(r, xs, xz)  d = DequantizeLinear(q, xs, xz)
+        v = DequantizeLinear<axis = 1>(w, ws, wz)  m = MatMul(d, v)""",
+    "QLinearMatMul": """q = QuantizeLinear(r, xs, xz)  p = QLinearMatMul(q, xs, xz, w, ws, wz, ys, yz)
+        m = DequantizeLinear(p, ys, yz)""",
+    "MatMulInteger": """q, s, z = DynamicQuantizeLinear(r)  p = MatMulInteger(q, w, z, wz)  f = Cast<to = 1>(p)
+        t = Mul(s, ws)  m = Mul(f, t)""",
+    "DynamicQuantizeMatMul": "m = com.microsoft.DynamicQuantizeMatMul(r, w, ws, wz)",
+}
+
+
+@pytest.mark.parametrize("name", PRODUCTS)
+def test_products_of_integers_are_fitted(name: str, build: Build, tmp_path: Path) -> None:
+    """Two units are copies of others: what read them is added to what reads those, and next to nothing is lost."""
+    rng = np.random.default_rng(0)
+    first = rng.standard_normal((4, 8))
+    first[:, [2, 5]] = first[:, [0, 1]]
+    path = build(
+        f"""
+        net (float[n, 4] x) => (float[n, 3] y)
+        <float[4, 8] a, int8[8, 3] w, float[3] ws = {{0.01, 0.02, 0.015}}, int8[3] wz, float xs = {{0.03}}, uint8 xz,
+         float ys = {{0.1}}, uint8 yz = {{128}}>
+        {{ h = MatMul(x, a)  r = Relu(h)  {PRODUCTS[name]}  y = Identity(m) }}
+        """,
+        a=first,
+        w=rng.integers(-60, 61, (8, 3)),
+        wz=np.zeros(3),
+        xz=np.array(0),
+    )
+    data = feeds()
+    due = outputs(path, data)
+    pairing = pair(path, {"a": (2, 5)})
+    before = error(outputs_of(pairing, tmp_path, data), due)
+    made = Reconstruct(pairing, data)
+    notes = made(pairing.pruned.model).notes
+    assert error(outputs_of(pairing, tmp_path, data), due) < 0.1 * before < 0.1
+    assert not notes
+    assert pairing.pruned.model.graph.initializers["w"].dtype == ir.DataType.INT8
+
+
+def test_of_quantized_files_that_cannot_be_fitted_the_user_is_told_what_to_do(build: Build) -> None:
+    path = build(
+        """
+        net (float[n, 4] x) => (float[n, 3] y)
+        <float[4, 8] a, int8[8, 3] w, float[3] ws = {0.01, 0.02, 0.015}>
+        { h = MatMul(x, a)  q, s, z = DynamicQuantizeLinear(h)  p = MatMulInteger(q, w, z)  y = Cast<to = 1>(p) }
+        """,
+        w=np.random.default_rng(0).integers(-60, 61, (8, 3)),
+    )
+    pairing = pair(path, {"a": (2, 5)})
+    assert Reconstruct(pairing, feeds())(pairing.pruned.model).notes == [
+        "layers that recovery left as they are: w (MatMulInteger: integers in a form that cannot be fitted)",
+        "of quantized files more is kept the other way round: prune first and quantize then",
+    ]
