@@ -135,6 +135,7 @@ NAMED = {
     "passes/dequantize.py": {"Relu"},
     "passes/fold_constants.py": {"Add"},
     "passes/remove_units.py": {"Mul", "Div", "Where", "Concat"},  # these correct computed sizes
+    "passes/resize_states.py": {"Concat", "ConstantOfShape", "Gather", "GatherND", "ScatterND", "Shape", "Transpose"},
     "passes/write_back.py": {"Add", "DequantizeLinear"},
     "steps/quantize/insert.py": {"QuantizeLinear", "DequantizeLinear"},  # the pairs
     "steps/quantize/prepare.py": {"Gemm"},

@@ -13,7 +13,7 @@ from onnxprune.analysis.shapes import Observe, infer
 from onnxprune.model.graph import subgraphs
 from onnxprune.ops.base import Array
 from onnxprune.ops.control_flow import branch_taken
-from onnxprune.ops.evaluate import constant_tensor, filler_of
+from onnxprune.ops.evaluate import constant_tensor, is_filled_with_zeros
 from onnxprune.ops.proof import moved_slots
 from onnxprune.ops.traits import states_from_zero
 
@@ -69,12 +69,8 @@ def _drop_zero_states(model: ir.Model) -> bool:
 def _is_zero(value: ir.Value) -> bool:
     """Is every entry zero, at whatever size?"""
     node = value.producer()
-    if node is None:
-        tensor = value.const_value
-        return tensor is not None and not value.is_graph_input() and not tensor.numpy().any()
-    filler = filler_of(node) if constant_tensor(node) is None else constant_tensor(node)
-    if filler is not None:
-        return not filler.numpy().any()
+    if node is None or is_filled_with_zeros(value):
+        return is_filled_with_zeros(value)
     pieces = [node.inputs[slot] for slot in moved_slots(node)]
     return bool(pieces) and all(piece is not None and _is_zero(piece) for piece in pieces)
 

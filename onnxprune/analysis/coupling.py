@@ -6,7 +6,7 @@ This file names no operator: it reads the tables of `ops` and drives their rules
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from types import MappingProxyType
 
 import onnx_ir as ir
@@ -31,7 +31,12 @@ from onnxprune.ops.base import Dims, Op, Reason, RefuseError, key_of
 NO_DIMS: Mapping[str, Dims] = MappingProxyType({})
 
 
-def analyze(model: ir.Model, shapes: Shapes | None = None, start: Mapping[str, Dims] = NO_DIMS) -> Analysis:
+def analyze(
+    model: ir.Model,
+    shapes: Shapes | None = None,
+    start: Mapping[str, Dims] = NO_DIMS,
+    open_ends: Collection[str] = (),
+) -> Analysis:
     """Find the groups of a model in canonical form (see passes.canonicalize).
 
     Args:
@@ -39,10 +44,11 @@ def analyze(model: ir.Model, shapes: Shapes | None = None, start: Mapping[str, D
         shapes: its shapes where they are known already.
         start: what is known of the dimensions of weights before the walk, by name. A model that units were removed from
             starts with what is left of the dimensions that it had, so which unit is which is known afterwards.
+        open_ends: inputs and outputs of the model that may lose units as well.
     """
     shapes = infer(model) if shapes is None else shapes
     analysis = Analysis(model, shapes, _first_dims(shapes, start))
-    freeze_interface(analysis)
+    freeze_interface(analysis, open_ends)
     _walk(analysis)
     freeze_sizes_given_by_data(analysis)
     freeze_dynamic(analysis)

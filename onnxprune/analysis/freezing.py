@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 
 import numpy as np
 import onnx_ir as ir
@@ -13,13 +13,15 @@ from onnxprune.dims import Atom, atoms, freeze, resolve, terms
 from onnxprune.ops.base import Array, Reason, SizeRef
 
 
-def freeze_interface(analysis: Analysis) -> None:
-    """Inputs and outputs of the model keep their shapes."""
+def freeze_interface(analysis: Analysis, open_ends: Collection[str] = ()) -> None:
+    """Inputs and outputs of the model keep their shapes, but for `open_ends`."""
     model = analysis.model
     for kind, values in (("input", model.graph.inputs), ("output", model.graph.outputs)):
         for value in values:
             if value.name in model.graph.initializers and kind == "input":
                 continue  # an overridable weight, as old exporters list them
+            if value.name in open_ends:
+                continue
             reason = Reason(f"{kind} '{value.name}' of the model keeps its shape", tensor=value.name or "")
             for dim in analysis.dims.get(value.name or "", []):
                 freeze(dim, reason)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from onnxprune.analysis.groups import Analysis
+from onnxprune.analysis.states import offer_of, states_that_hold
 from onnxprune.model.weights import is_weight
 
 
@@ -12,6 +13,9 @@ def nothing_to_prune(analysis: Analysis, name: str) -> str:
         return f"{name}: all {len(analysis.groups)} groups are excluded by --only / --skip; loosen them"
     if not any(is_weight(value) for value in analysis.model.graph.initializers.values()):
         return f"{name}: nothing can be pruned, there are no weights of layers in this file"
+    states = states_that_hold(analysis)
+    if states:
+        return f"{name}: nothing can be pruned, every dimension is frozen: {offer_of(states)}"
     held = _held_by(analysis)
     if not held:
         return (

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 
 import onnx_ir as ir
 
@@ -60,12 +60,12 @@ def blaming(given: Given) -> Iterator[None]:
         raise
 
 
-def analyze_model(model: ir.Model, start: Mapping[str, Dims] = NO_DIMS) -> Analysis:
-    """Bring an opened model into canonical form, in place, and find its groups; `start` as for `coupling.analyze`.
+def analyze_model(model: ir.Model, start: Mapping[str, Dims] = NO_DIMS, open_ends: Collection[str] = ()) -> Analysis:
+    """Bring an opened model into canonical form, in place, and find its groups; see `coupling.analyze`.
 
     The sizes that are wanted of dynamic axes are in its `meta`, which copies share.
     """
     with no_garbage_collection():
         _, shapes = canonicalize(model, observe_shapes, model.meta.get("sizes", {}))
         remove_dead(model)
-        return analyze(model, shapes, start)
+        return analyze(model, shapes, start, open_ends)

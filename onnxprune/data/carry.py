@@ -16,8 +16,10 @@ from onnxprune.support.messages import did_you_mean
 Run = Callable[[Feed], Mapping[str, Array]]
 
 
-def carried_states(texts: Iterable[str], inputs: Sequence[Port], outputs: Iterable[str]) -> dict[str, str]:
-    """The output that each state comes from, by the input that it goes into, from texts like `h=hn`.
+def carried_states(
+    texts: Iterable[str], inputs: Sequence[Port], outputs: Iterable[str], flag: str = "carry"
+) -> dict[str, str]:
+    """The output that each state comes from, by the input that it goes into, from texts like `h=hn` of an option.
 
     Raises UsageError for a malformed text, and for names that the model does not have.
     """
@@ -26,10 +28,10 @@ def carried_states(texts: Iterable[str], inputs: Sequence[Port], outputs: Iterab
     for text in texts:
         state, equals, output = (part.strip() for part in text.partition("="))
         if not equals:
-            raise UsageError(f"--carry '{text}' is not an input and the output that it comes from, like h=hn")
+            raise UsageError(f"--{flag} '{text}' is not an input and the output that it comes from, like h=hn")
         for name, names, what in ((state, known, "input"), (output, list(outputs), "output")):
             if name not in names:
-                raise UsageError(f"--carry '{text}': the model has no {what} '{name}'{did_you_mean(name, names)}")
+                raise UsageError(f"--{flag} '{text}': the model has no {what} '{name}'{did_you_mean(name, names)}")
         found[state] = output
     return found
 

@@ -185,6 +185,16 @@ def filler_of(node: ir.Node) -> ir.TensorProtocol | None:
     return ir.Tensor(np.zeros(1, np.float32)) if value is None else cast_type(ir.TensorProtocol, value.value)
 
 
+def is_filled_with_zeros(value: ir.Value) -> bool:
+    """Is it a constant or a filler, and is every entry zero?"""
+    node = value.producer()
+    if node is None:
+        tensor = None if value.is_graph_input() else value.const_value
+    else:
+        tensor = filler_of(node) if constant_tensor(node) is None else constant_tensor(node)
+    return tensor is not None and not tensor.numpy().any()
+
+
 _NOT_COMPUTED = frozenset(
     (
         *("If", "Loop", "Scan", "Multinomial", "Bernoulli"),

@@ -8,7 +8,7 @@ import numpy as np
 
 from onnxprune.dims import Atom, Dim, concat, permuted, product
 from onnxprune.ops.base import Array, Op, RefuseError, is_frozen, rule
-from onnxprune.ops.evaluate import slice_arguments
+from onnxprune.ops.evaluate import is_filled_with_zeros, slice_arguments
 
 # A constant selection that falls into more runs than this is treated as arbitrary.
 _MAX_RUNS = 64
@@ -197,6 +197,11 @@ def scatter_nd(op: Op) -> None:
     for axis in range(depth, len(x)):
         op.same(y[axis], x[axis])
         op.same(updates[len(indices) - 1 + axis - depth], x[axis])
+    data, places = op.node.inputs[:2]
+    if data is not None and is_filled_with_zeros(data) and places is not None and places.const_value is not None:
+        for axis, dim in enumerate(indices[:-1]):  # what is not written is zero, as if the update had been
+            op.contract(2, axis)
+            op.same(updates[axis], dim)
 
 
 @rule("GatherND")
@@ -207,6 +212,8 @@ def gather_nd(op: Op) -> None:
     depth = batch + indices[-1].size
     for axis in range(depth, len(x)):
         op.same(y[len(indices) - 1 + axis - depth], x[axis])
+    for axis in range(batch, len(indices) - 1):
+        op.same(y[axis], indices[axis])
 
 
 @rule("OneHot")

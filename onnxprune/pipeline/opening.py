@@ -13,6 +13,7 @@ from onnxprune.analysis.groups import Analysis
 from onnxprune.analysis.input_values import size_of
 from onnxprune.analysis.inspect import analyze_model, blaming, opened
 from onnxprune.data.base import Data
+from onnxprune.data.carry import carried_states
 from onnxprune.data.options import DataOptions
 from onnxprune.data.sources.synthetic import hints_of
 from onnxprune.data.split import single_samples
@@ -21,6 +22,7 @@ from onnxprune.evaluation import verify
 from onnxprune.evaluation.trial_inputs import TrialMaker
 from onnxprune.model.file import runnable
 from onnxprune.model.signature import TAKES_ONE, given_sizes, ports_of, sizes_of
+from onnxprune.passes.resize_states import ResizeStates
 from onnxprune.pipeline.samples import samples_of
 from onnxprune.runtime.custom_ops import use_libraries
 from onnxprune.steps.base import Context
@@ -91,6 +93,9 @@ def open_and_inspect(model: Any, context: Context, data: Any = None) -> Given:
         batch = {port.batch_symbol for port in ports}  # samples in a batch say nothing of the model
         wanted = {**{name: size for name, size in measured.items() if name not in batch}, **sizes}
         found.meta["sizes"] = wanted
+        if context.resize_states:
+            outputs = [value.name or "" for value in found.graph.outputs]
+            ResizeStates(carried_states(context.resize_states, ports, outputs, "resize-states"))(found)
         analysis = analyze_model(found)
         if made_up:
             hints = hints_of(analysis.model, size_of(analysis))

@@ -11,6 +11,7 @@ from onnxprune.analysis.groups import Group
 from onnxprune.analysis.held import nothing_to_prune
 from onnxprune.analysis.inspect import blaming, inspect
 from onnxprune.analysis.select import select_groups
+from onnxprune.analysis.states import offer_of, states_that_hold
 from onnxprune.data.split import hold_out
 from onnxprune.errors import DamageWarning, DataError, ModelError, NothingToPruneError, PlanError, UsageError
 from onnxprune.model.file import name_of
@@ -73,12 +74,21 @@ def run(
     given = open_and_inspect(model, context, data)
     with blaming(model):
         original, given = given.started(context)
+        _offer_states(given, context)
         context = Sources(given.data, calibration, evaluation).into(context, recipe, given.analysis.model, given.sizes)
         for step in steps:
             step.needs(context)
         state, context = _with_samples(State.of(given.analysis, given.source), recipe.every(), context, given.sizes)
         state = run_steps(steps, state, replace(context, progress=running))
     return _told(Result(state, recipe.document(), original, given.analysis))
+
+
+def _offer_states(given: Given, context: Context) -> None:
+    """A note where much more could go if states were resized."""
+    states = {} if context.resize_states else states_that_hold(given.analysis)
+    if states:
+        meta = given.analysis.model.meta
+        meta["notes"] = [*meta.get("notes", ()), offer_of(states)]
 
 
 def _told(result: Result) -> Result:
@@ -226,6 +236,7 @@ def apply(
     model: Any, plan: Plan, *, keep_metadata: bool = False, progress: Progress = silent, **settings: Any
 ) -> Result:
     """Replay a plan. Raises PlanError when it does not fit the model, ModelError as `compress`."""
+    settings = {"resize_states": plan.recipe.get("resize_states", ()), **settings}
     context = Context(**settings, progress=progress)
     with blaming(model):
         given = open_and_inspect(model, context)

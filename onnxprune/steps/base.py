@@ -104,6 +104,13 @@ class Context(MeasureOptions):
         metavar="INPUT=OUTPUT",
         section=RUNNING,
     )
+    resize_states: tuple[str, ...] = option(
+        (),
+        "Let units of this state go, of an input and the output that it comes from, like h=hn: both keep their shapes, "
+        "a unit that went is not read on entry and is zero on exit.",
+        metavar="INPUT=OUTPUT",
+        section=RUNNING,
+    )
     unverified: bool = option(
         False,
         "Write also where the original does not run here: the result is then checked without running it.",

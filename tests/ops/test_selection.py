@@ -278,6 +278,19 @@ def rows_added(d: SampleDraw) -> Case:
     return case(x=d.normal(n, c, h), indices=d.rng.permutation(n).reshape(n, 1), updates=updates, reduction="add")
 
 
+@sample("ScatterND", prunable="x[1] indices[0] updates[0] updates[1] y[1]", fed="")
+def rows_put_into_zeros(d: SampleDraw) -> Case:
+    m, h = d.sizes(2)
+    places = d.rng.permutation(m + 2)[:m].reshape(m, 1)
+    return case(x=np.zeros((m + 2, h), np.float32), indices=places, updates=d.normal(m, h))
+
+
+@sample("GatherND", prunable="x[1] indices[0] y[0] y[1]", fed="x")
+def rows_taken(d: SampleDraw) -> Case:
+    m, h = d.sizes(2)
+    return case(x=d.normal(m + 2, h), indices=d.rng.permutation(m + 2)[:m].reshape(m, 1))
+
+
 @sample("GatherND", prunable="x[2] y[2]", fed="x indices")
 def slices_taken(d: SampleDraw) -> Case:
     h, m = d.sizes(2)

@@ -72,6 +72,7 @@ _KINDS = (Prune, Rewind, Recover, Train, Repeat, Quantize, Clean, Evaluate, Cont
     Context,
     "input_shape",
     "carry",
+    "resize_states",
     "providers",
     "custom_ops",
     "device",

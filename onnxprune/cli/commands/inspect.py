@@ -19,7 +19,7 @@ from onnxprune.steps.base import Context
 @MODEL
 @click.option("--graph", type=click.Path(path_type=Path), help="Also write the graph: .graphml, or .json (node-link).")
 @click.option("--frozen", is_flag=True, help="Print every frozen axis, not counts by reason.")
-@fields(Context, "input_shape", "custom_ops", section="")
+@fields(Context, "input_shape", "custom_ops", "resize_states", section="")
 @option_group(JSON, VERBOSITY)
 def command(model: Path, graph: Path | None, frozen: bool, as_json: bool, verbose: bool, **options: Any) -> None:
     """Show what can be pruned in MODEL, and what cannot and why."""
