@@ -131,7 +131,8 @@ def _by_group(groups: Iterable[GroupReport]) -> TextTable:
 
 def _recovery(report: Report, verbose: bool) -> TextTable:
     """Each layer's error when `verbose`, else the mean and the worst."""
-    title = f"recovery ({report.recovery}): error of a layer, relative to the variance of what it should give"
+    error = "error of a layer, not of the model, relative to the variance of what it should give"
+    title = f"recovery ({report.recovery}): {error}"
     table = TextTable("layer", ">before", ">after", title=title)
     errors = report.errors
     worst = max(errors, key=lambda error: error.after)

@@ -196,10 +196,12 @@ def _outcome(problem: _Problem, options: PruneOptions, context: Context, *, comp
     if options.targets:
         method = None if candidates.recover is None else candidates.recover.chosen(data=context.samples is not None)
         added = added_biases(problem.state.original, method)
-        return decide_aligned(plans, options.targets, costly, context.progress, added)
+        found = decide_aligned(plans, options.targets, costly, context.progress, added)
+        return replace(found, remarks=(*found.remarks, *plans.undecided(found.strength, options.scope)))
     if seconds:
         return never_slower(plans, options.ratio, lambda lost: candidates.latency(masks(lost)))
-    return Outcome(plans.lost(options.ratio), options.ratio)
+    remarks = plans.undecided(options.ratio, options.scope)
+    return Outcome(plans.lost(options.ratio), options.ratio, remarks=remarks)
 
 
 def _measured(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Container, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import MappingProxyType
 
 from onnxprune.analysis import cost
@@ -53,6 +53,19 @@ class Planner:
         """How many units every group loses at strength t."""
         lost = {**self.already, **self.decided, **self.family(t)}
         return at_least(self.already, round_up(list(self.groups), lost, self.round_to)) if self.round_to > 1 else lost
+
+    def undecided(self, t: float, scope: str) -> tuple[str, ...]:
+        """Why what was measured decides nothing at strength t, in words; empty where it does."""
+        curves = [self.problem.damages[group.id] for group in self.problem.groups if group.id in self.problem.damages]
+        if not curves or self.lost(t) != replace(self, family=self.problem.uniform).lost(t):
+            return ()
+        if len(self.problem.groups) == 1:
+            why = "there is one group, so nothing to share out"
+        elif not any(any(curve.values) for curve in curves):
+            why = "no cut of a single group changed anything that was measured"
+        else:
+            why = "by the measured curves no other cut as small does less damage"
+        return (f"scope {scope} comes to what scope uniform does: {why}",)
 
 
 def planner(

@@ -252,3 +252,25 @@ def test_picture() -> None:
     assert picture.count("<circle") == 10
     assert "a&lt;0&gt; (8)" in picture
     assert "nan" not in picture
+
+
+def remarks(path: Path, data: object, ratio: float = 0.25) -> list[str]:
+    result = pipeline.compress(path, data=data, scope="sensitivity", ratio=ratio, recover="none")
+    return [note for note in result.report.notes if "scope sensitivity" in note]
+
+
+def test_where_nothing_is_to_be_shared_out_it_is_said(build: Build) -> None:
+    path = build("""
+        net (float[batch, 5] x) => (float[batch, 3] y) <float[5, 8] w1, float[8, 3] w3>
+        { h = MatMul(x, w1)  r = Relu(h)  y = MatMul(r, w3) }
+    """)
+    samples = {"x": np.random.default_rng(0).standard_normal((40, 5)).astype(np.float32)}
+    assert "there is one group" in remarks(path, samples)[0]
+
+
+def test_where_the_curves_decide_nothing_it_is_said(path: Path, build: Build) -> None:
+    """Inputs of zeros: whatever goes, nothing changes. Units that are next to nothing decide, as long as they last."""
+    samples = {"x": np.random.default_rng(0).standard_normal((40, 5)).astype(np.float32)}
+    assert "changed anything" in remarks(path, {"x": np.zeros((40, 5), np.float32)})[0]
+    assert remarks(path, samples, 0.25) == []
+    assert "no other cut as small does less damage" in remarks(path, samples, 0.5)[0]
