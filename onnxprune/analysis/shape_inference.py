@@ -55,7 +55,7 @@ class Inference:
 
     Attributes:
         found: what is known so far.
-        types: the same as onnx takes it, sequences included.
+        types: the same as onnx takes it, as far as that was asked for; of sequences always.
     """
 
     def __init__(self, found: Shapes, opsets: dict[str, int], turn: int) -> None:
@@ -81,7 +81,15 @@ class Inference:
         """Note the type of a value."""
         self.found.shapes[name] = shape
         self.found.dtypes[name] = dtype
-        self.types[name] = onnx.helper.make_tensor_type_proto(dtype.value, shape)
+        self.types.pop(name, None)
+
+    def _type(self, name: str) -> onnx.TypeProto | None:
+        """As onnx takes it; made where it is asked for, for most values never are. None where nothing is known."""
+        if name not in self.types and name in self.found.shapes:
+            self.types[name] = onnx.helper.make_tensor_type_proto(
+                self.found.dtypes[name].value, self.found.shapes[name]
+            )
+        return self.types.get(name)
 
     def evaluate(self, node: ir.Node) -> bool:
         """Compute the node if all its inputs are known and small; True when that was done."""
@@ -92,9 +100,11 @@ class Inference:
             sizes = shape_of(node, self.found.shapes[first.name])
             if sizes is not None:
                 return self._know(node, [sizes])
-        arrays = [None if value is None else self.found.known.get(value.name or "") for value in node.inputs]
-        if any(array is None and value is not None for array, value in zip(arrays, node.inputs, strict=True)):
-            return False
+        arrays: list[Array | None] = []
+        for value in node.inputs:  # of every node in every pass: it ends at the first that is not known
+            if value is not None and value.name not in self.found.known:
+                return False
+            arrays.append(None if value is None else self.found.known[value.name or ""])
         results = compute(node, arrays, self.opsets)
         if results is None or not self._know(node, results):
             return False
@@ -115,13 +125,16 @@ class Inference:
         """Ask onnx for the types of one node's outputs."""
         domain = "" if node.domain == "ai.onnx" else node.domain
         read = [value for value in (*node.inputs, *captured(node)) if value is not None]
-        if any(value.name not in self.types for value in read):
-            return
+        inputs: dict[str, onnx.TypeProto] = {}
+        for value in read:
+            known = self._type(value.name or "")
+            if known is None:
+                return
+            inputs[value.name or ""] = known
         schema = _schema(domain, node.op_type, self.opsets.get(domain, self.opsets.get("", 1)))
         if schema is None:
             self._infer_by_table(node)
             return
-        inputs = {value.name or "": self.types[value.name or ""] for value in read}
         contents = self._contents(node, read)
         certain = {name: array for name, array in contents.items() if name not in self.found.observed}
         try:

@@ -9,6 +9,7 @@ is no accident. So the rest of the tool only ever sees numbers.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
+from functools import partial
 
 import numpy as np
 import onnx_ir as ir
@@ -21,6 +22,8 @@ from onnxprune.model.graph import subgraphs
 from onnxprune.ops.control_flow import Ports, loop_ports
 from onnxprune.ops.evaluate import constant_tensor
 
+# One pass at some sizes of dynamic axes: bindings, the turn, and what was seen in a trial run.
+Pass = Callable[..., Shapes]
 Observe = Callable[[ir.Model, list[str], dict[str, int]], dict[str, tuple[Shape, ir.DataType]]]
 
 
@@ -34,7 +37,8 @@ def infer(model: ir.Model, observe: Observe | None = None, sizes: Mapping[str, i
             declares is taken. Not asked where sizes depend on data: what one run shows would not hold for another.
         sizes: of dynamic axes, where somebody wants certain ones.
     """
-    first, second = _two_passes(model, sizes)
+    at: Pass = partial(forward, model, settled=Settled(model))
+    first, second = _two_passes(model, sizes, at)
     questions = _unknown(model, first)
     if questions and not first.invented:
         look: Observe = observe or _declared
@@ -43,8 +47,8 @@ def infer(model: ir.Model, observe: Observe | None = None, sizes: Mapping[str, i
         if second.bindings != first.bindings:
             again = look(model, questions, second.bindings) or _declared(model, questions, second.bindings)
         if seen and again:
-            first, second = forward(model, first.bindings, 0, seen), forward(model, second.bindings, 1, again)
-    return first if first is second else _merge(model, first, second, _further(model, (first, second)))
+            first, second = at(first.bindings, 0, seen), at(second.bindings, 1, again)
+    return first if first is second else _merge(model, first, second, _further(model, (first, second), at))
 
 
 def _declared(model: ir.Model, names: list[str], bindings: dict[str, int]) -> dict[str, tuple[Shape, ir.DataType]]:
@@ -60,29 +64,29 @@ def _declared(model: ir.Model, names: list[str], bindings: dict[str, int]) -> di
     return found
 
 
-def _two_passes(model: ir.Model, sizes: Mapping[str, int]) -> tuple[Shapes, Shapes]:
+def _two_passes(model: ir.Model, sizes: Mapping[str, int], at: Pass) -> tuple[Shapes, Shapes]:
     """The same pass twice where nothing varies."""
     symbols = symbols_of(model)
     if not symbols:
-        found = forward(model, {})
-        return found, forward(model, {}, turn=1) if found.invented else found
+        found = at({}, 0)
+        return found, at({}, 1) if found.invented else found
     best, least = None, 0
     for first, second in candidates(symbols, sizes):
-        pair = forward(model, first), forward(model, second, turn=1)
+        pair = at(first, 0), at(second, 1)
+        if not any(misfits(model, each) for each in pair):
+            return pair
         wrong = sum(troubles(model, each) for each in pair)
         if best is None or wrong < least:
             best, least = pair, wrong
-        if not any(misfits(model, each) for each in pair):
-            return pair
     assert best is not None
     agreed = agree(
         model,
         best[0].bindings,
         fixed={symbol for symbol in sizes if symbol in symbols},
-        infer=lambda bindings: forward(model, bindings),
+        infer=lambda bindings: at(bindings, 0),
     )
     first, second = (agreed.applied(each.bindings, turn) for turn, each in enumerate(best))
-    pair = forward(model, first), forward(model, second, turn=1)
+    pair = at(first, 0), at(second, 1)
     return pair if sum(troubles(model, each) for each in pair) < least else best
 
 
@@ -91,12 +95,12 @@ def _unknown(model: ir.Model, found: Shapes) -> list[str]:
     return [name for name in names if name not in found.shapes]
 
 
-def _further(model: ir.Model, pair: tuple[Shapes, Shapes]) -> list[Shapes]:
+def _further(model: ir.Model, pair: tuple[Shapes, Shapes], at: Pass) -> list[Shapes]:
     """Passes at other sizes, as far as the model takes them."""
     found = []
     for round_ in rounds_of_further(symbols_of(model), pair[0].bindings):
         for turn, bindings in enumerate(round_):
-            further = forward(model, bindings, turn % 2)
+            further = at(bindings, turn % 2)
             if set(further.failures) <= set(pair[0].failures):
                 found.append(further)
                 break
@@ -125,17 +129,51 @@ def _merge(model: ir.Model, first: Shapes, second: Shapes, further: list[Shapes]
     return first
 
 
+class Settled:
+    """What is the same in every pass: constants, and what is computed from nothing else."""
+
+    def __init__(self, model: ir.Model) -> None:
+        inference = Inference(Shapes(), dict(model.graph.opset_imports), 0)
+        for value in model.graph.initializers.values():
+            if value.const_value is not None and value.name is not None:
+                inference.record_constant(value.name, value.const_value)
+        self.nodes: set[ir.Node] = set()
+        for node in model.graph:
+            constant = constant_tensor(node)
+            if constant is not None:
+                inference.record_constant(node.outputs[0].name or "", constant)
+                self.nodes.add(node)
+            elif node.inputs and _all_known(node, inference.found) and inference.evaluate(node):
+                self.nodes.add(node)
+        self._inference = inference
+
+    def inference(self, bindings: dict[str, int], turn: int) -> Inference:
+        """An inference that knows it already."""
+        found = self._inference.found
+        shapes = Shapes(dict(found.shapes), dict(found.dtypes), dict(found.known), bindings=bindings)
+        inference = Inference(shapes, self._inference.opsets, turn)
+        inference.types = dict(self._inference.types)
+        return inference
+
+
+def _all_known(node: ir.Node, found: Shapes) -> bool:
+    return all(value is None or value.name in found.known for value in node.inputs)
+
+
 def forward(
     model: ir.Model,
     bindings: dict[str, int],
     turn: int = 0,
     seen: Mapping[str, tuple[Shape, ir.DataType]] | None = None,
+    settled: Settled | None = None,
 ) -> Shapes:
     """One pass in graph order with the given sizes of dynamic axes.
 
-    Sizes that depend on data are those `seen` in a trial run, or made up, others in each `turn`.
+    Sizes that depend on data are those `seen` in a trial run, or made up, others in each `turn`. What is `settled` is
+    found out here where no other pass has done it.
     """
-    inference = Inference(Shapes(bindings=bindings), dict(model.graph.opset_imports), turn)
+    settled = settled or Settled(model)
+    inference = settled.inference(bindings, turn)
     for value in model.graph.inputs:
         if value.shape is not None and value.dtype is not None and value.name is not None:
             sizes = [
@@ -143,10 +181,7 @@ def forward(
                 for axis, size in enumerate(value.shape)
             ]
             inference.record(value.name, tuple(sizes), value.dtype)
-    for value in model.graph.initializers.values():
-        if value.const_value is not None and value.name is not None:
-            inference.record_constant(value.name, value.const_value)
-    _visit(model.graph, inference, seen)
+    _visit((node for node in model.graph if node not in settled.nodes), inference, seen)
     return inference.found
 
 
