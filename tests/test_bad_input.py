@@ -30,6 +30,8 @@ GEMMS = """
     net (float[batch, 5] x) => (float[batch, 3] y)
     <float[5, 400] w, float[400, 3] v> { h = MatMul(x, w)  r = Relu(h)  y = MatMul(r, v) }
 """
+# The cut alone, which takes a second.
+CUT = ("--ratio", "0.5", "--recover", "none")
 NO_UNITS = "net (float[batch, 5] x) => (float[batch, 3] y) <float[5, 3] w> { y = MatMul(x, w) }"
 CUSTOM = """
     net (float[batch, 5] x) => (float[batch, 3] y)
@@ -356,7 +358,7 @@ def test_disk_full(fails: Fails, model: Path, monkeypatch: pytest.MonkeyPatch, e
         model.with_name("model.pruned.onnx").write_text("an earlier result")
     monkeypatch.setattr("onnxprune.model.protobuf.write_model", full)
     plan = model.with_name("plan.json")
-    fails(1, "compress", model, "--plan", plan, says=("No space left on device", "free some space"))
+    fails(1, "compress", model, *CUT, "--plan", plan, says=("No space left on device", "free some space"))
 
 
 def test_file_size_limit(model: Path, tmp_path: Path) -> None:
@@ -452,7 +454,7 @@ def test_ctrl_c(fails: Fails, model: Path, monkeypatch: pytest.MonkeyPatch, plac
 
     monkeypatch.setattr(f"onnxprune.{place}", interrupt)
     plan = model.with_name("plan.json")
-    fails(130, "compress", model, "--plan", plan, says="interrupted; nothing was written")
+    fails(130, "compress", model, *CUT, "--plan", plan, says="interrupted; nothing was written")
 
 
 @pytest.mark.parametrize(
@@ -468,7 +470,7 @@ def test_signal_in_a_shell(model: Path, tmp_path: Path, sent: signal.Signals, co
         "import signal, time, onnxprune.evaluation.verify as v; from onnxprune.cli import main\n"
         "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
         "v.verify = lambda *_, **__: (print('checking', flush=True), time.sleep(60))\n"
-        f"main(['compress', {str(model)!r}])"
+        f"main(['compress', {str(model)!r}, *{list(CUT)}])"
     )
     before = snapshot(tmp_path)
     with subprocess.Popen(
@@ -499,7 +501,7 @@ def test_an_import_that_ctrl_c_breaks_off_is_no_missing_package(
     monkeypatch.setattr("onnxprune.pipeline.opening.analyze_model", broken_off)
     before = signal.signal(signal.SIGINT, signal.default_int_handler)  # a parent in the background may ignore it
     try:
-        fails(130, "compress", model, says="interrupted; nothing was written")
+        fails(130, "compress", model, *CUT, says="interrupted; nothing was written")
         assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
     finally:
         signal.signal(signal.SIGINT, before)
@@ -512,7 +514,7 @@ def test_a_bug_is_one_line_and_a_traceback_on_request(
         raise ZeroDivisionError("two\nlines")
 
     monkeypatch.setattr("onnxprune.steps.prune.decide.decide", broken)
-    fails(1, "compress", model, says=("unexpected ZeroDivisionError: two lines", "please report it", "-v"))
+    fails(1, "compress", model, *CUT, says=("unexpected ZeroDivisionError: two lines", "please report it", "-v"))
     verbose = CliRunner().invoke(main, ["compress", str(model), "--recover", "none", "--ratio", "0.5", "-v"])
     assert "Traceback" in verbose.stderr
     assert verbose.exit_code == 1
@@ -523,7 +525,7 @@ def test_out_of_memory_is_no_bug(fails: Fails, model: Path, monkeypatch: pytest.
         raise MemoryError
 
     monkeypatch.setattr("onnxprune.steps.prune.decide.decide", exhausted)
-    fails(1, "compress", model, says="out of memory")
+    fails(1, "compress", model, *CUT, says="out of memory")
 
 
 def test_a_result_that_fails_its_check_is_not_written(
@@ -534,9 +536,9 @@ def test_a_result_that_fails_its_check_is_not_written(
         raise verify.VerificationError("output 'y' of the pruned model is not finite; nothing was written")
 
     monkeypatch.setattr(verify, "verify", refuse)
-    fails(1, "compress", model, says="nothing was written")
+    fails(1, "compress", model, *CUT, says="nothing was written")
     model.with_name("model.pruned.onnx").write_text("an earlier result")
-    fails(1, "compress", model, says="nothing was written")
+    fails(1, "compress", model, *CUT, says="nothing was written")
 
 
 def test_errors_are_on_stderr_in_json_mode_too(fails: Fails, model: Path) -> None:

@@ -162,7 +162,11 @@ def test_note_when_the_ratio_is_too_small_to_remove_anything(model: Path) -> Non
 
 
 @pytest.mark.parametrize("name", ["resnet", "transformer", "lstm"])
-@pytest.mark.parametrize("options", [[], ["--criterion", "random", "--seed", "3"]], ids=["l1", "random"])
+@pytest.mark.parametrize(
+    "options",
+    [[], ["--criterion", "random", "--seed", "3", "--ratio", "0.5", "--recover", "none"]],
+    ids=["default", "random"],
+)
 def test_twice_the_same(digits: dict[str, Path], tmp_path: Path, name: str, options: list[str]) -> None:
     output = tmp_path / "out.onnx"
     runs = []

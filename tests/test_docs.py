@@ -127,9 +127,11 @@ def prepare_for_help(folder: Path) -> None:
     for name in ("original.onnx", "whole.onnx"):
         shutil.copy("model.onnx", name)
     Path("recipe.toml").write_text('scope = "uniform"\nratio = 0.25\n')
-    run("onnxprune compress model.onnx --criterion group-l2 --ratio 0.25 --plan plan.json")
-    run("onnxprune compress model.onnx --criterion group-l2 --ratio 0.25 --plan first.json -o once.onnx")
-    run("onnxprune compress once.onnx --criterion group-l2 --ratio 0.25 --plan second.json -o twice.onnx")
+    run("onnxprune compress model.onnx --criterion group-l2 --ratio 0.05 --recover none --plan plan.json")
+    run("onnxprune compress model.onnx --criterion group-l2 --ratio 0.05 --recover none --plan first.json -o once.onnx")
+    run(
+        "onnxprune compress once.onnx --criterion group-l2 --ratio 0.05 --recover none --plan second.json -o twice.onnx"
+    )
 
 
 def write_photos(folder: Path) -> None:
