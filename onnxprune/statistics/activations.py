@@ -14,11 +14,12 @@ import numpy.typing as npt
 
 from onnxprune.analysis.groups import Analysis, Group
 from onnxprune.analysis.layers import Layer, layers
-from onnxprune.data.base import Batch, Data
+from onnxprune.data.base import Batch, Data, length_of
 from onnxprune.model.graph import with_outputs
+from onnxprune.model.signature import ports_of
 from onnxprune.runtime.providers import CPU_ONLY
 from onnxprune.runtime.session import Session
-from onnxprune.statistics.sites import SitePlace, SiteRead, find_sites
+from onnxprune.statistics.sites import SitePlace, SiteRead, find_sites, samples_at_once
 from onnxprune.support.progress import Counted, Progress
 
 Array = npt.NDArray[Any]
@@ -48,7 +49,8 @@ class Activations:
         data: what to run it on.
         providers: execution providers of ONNX Runtime.
         progress: told what is being done.
-        memory: bytes of values of one batch to hold at the same time; what is more takes further runs over the data.
+        memory: bytes of values of one batch to hold at the same time: larger batches are cut, and what is more even of
+            one sample takes further runs over the data.
     """
 
     def __init__(
@@ -121,7 +123,7 @@ class Activations:
         passes = list(self._passes(watch))
         for number, names in enumerate(passes):
             count = 0
-            for count, (batch, values) in enumerate(self.stream(names), 1):
+            for count, (batch, values) in enumerate(self.stream(names, self._at_once(names)), 1):
                 self._tell(count, number, len(passes))
                 for name in names:
                     for accumulator in watch[name]:
@@ -134,22 +136,40 @@ class Activations:
         batches = self._batches
         self.progress(Counted(said, number * batches + count - 1, passes * batches) if batches else said)
 
-    def stream(self, names: Iterable[str]) -> Iterator[tuple[Batch, dict[str, Array]]]:
-        """Each batch with the named values. Raises ModelError when the model cannot be run."""
+    def stream(self, names: Iterable[str], most: int | None = None) -> Iterator[tuple[Batch, dict[str, Array]]]:
+        """Each batch with the named values, cut to `most` samples. Raises ModelError when the model cannot be run."""
         wanted = list(dict.fromkeys(names))
         with with_outputs(self.analysis.model, wanted) as model:
             session = Session(model, self._providers, optimized=True)
-        for batch in self.data.batches():
+        for batch in self._cut(most):
             fed = {name: array for name, array in batch.feed.items() if name in wanted}
             made = [name for name in wanted if name not in fed]
             yield batch, {**(session.run(batch.feed, made) if made else {}), **fed}
+
+    def _at_once(self, names: Iterable[str]) -> int | None:
+        """So many samples that the named values of them fit into memory; None where batches cannot be cut."""
+        if any(isinstance(port.batch_size, int) for port in ports_of(self.analysis.model)):
+            return None
+        return max(1, self._memory // max(1, sum(map(self._bytes, names))))
+
+    def _cut(self, most: int | None) -> Iterator[Batch]:
+        for batch in self.data.batches():
+            length = length_of(batch)
+            if most is None or not batch.cuttable or length <= most:
+                yield batch
+            else:
+                yield from (batch.take(slice(start, start + most)) for start in range(0, length, most))
+
+    def _bytes(self, name: str) -> int:
+        """Of a value of one sample, at the sizes of the analysis."""
+        return -(-4 * prod(self.analysis.shapes.shapes.get(name, ())) // samples_at_once(self.analysis))
 
     def _passes(self, names: Iterable[str]) -> Iterator[list[str]]:
         """The values in portions that fit into memory, in the order given."""
         portion: list[str] = []
         size = 0
         for name in names:
-            more = 4 * prod(self.analysis.shapes.shapes.get(name, ()))
+            more = self._bytes(name)
             if portion and size + more > self._memory:
                 yield portion
                 portion, size = [], 0

@@ -75,10 +75,14 @@ def _zero(contraction: Contraction) -> float:
     return float(const.numpy().item()) if const is not None and const.size == 1 else 0.0
 
 
+def samples_at_once(analysis: Analysis) -> int:
+    """How many samples the model is analysed with."""
+    ports = (port for port in ports_of(analysis.model) if port.shape and port.batch_axis is not None)
+    return next((analysis.shapes.shapes[port.name][port.batch_axis or 0] for port in ports), 1)
+
+
 def _sample_axis(analysis: Analysis, name: str) -> int:
     """The axis that enumerates the samples: of those that vary where the batch does the first that holds a batch."""
-    shapes = analysis.shapes
-    ports = (port for port in ports_of(analysis.model) if port.shape and port.batch_axis is not None)
-    batch = next((shapes.shapes[port.name][port.batch_axis or 0] for port in ports), 1)
+    shapes, batch = analysis.shapes, samples_at_once(analysis)
     axes = [axis for axis, size in enumerate(shapes.shapes[name]) if size % batch == 0]
     return next((axis for axis in axes if (name, axis) in shapes.dynamic), axes[0] if axes else 0)

@@ -10,7 +10,9 @@ import pytest
 
 from onnxprune.data.base import Batch, Data
 from onnxprune.pipeline.run import inspect
+from onnxprune.statistics.activations import Activations
 from onnxprune.steps.prune.criteria import obs as surgeon
+from onnxprune.steps.prune.criteria.base import ScoringContext, WeightReader
 from onnxprune.steps.prune.criteria.obs import SurgeonProblem, Windows, _greedy, _over_taps
 from onnxprune.steps.prune.score import score_model
 from tests.conftest import Build
@@ -318,6 +320,30 @@ def test_layers_that_no_one_matrix_fits_take_no_compensation(build: Build) -> No
     rows = np.maximum(np.concatenate([batch.feed["x"] for batch in data(5).batches()]) @ weights["a"], 0)
     due = sum(rows.var(0) * (part.astype(np.float64) ** 2).sum(1) / (rows @ part).var(0).sum() for part in weights["b"])
     np.testing.assert_allclose(scores, due, rtol=1e-4)
+
+
+def test_steps_of_an_unrolled_cell_share_the_covariance_of_their_weight(build: Build) -> None:
+    """One of them for each weight, not for each step: of the rows of all steps together."""
+    graph = """
+        net (float[n, 5] x) => (float[n, 3] y) <float[5, 6] a, float[6, 6] r, float[6, 3] b>
+        {
+            i = MatMul(x, a)  h1 = Tanh(i)  g1 = MatMul(h1, r)  s1 = Add(i, g1)  h2 = Tanh(s1)
+            g2 = MatMul(h2, r)  s2 = Add(i, g2)  h3 = Tanh(s2)  g3 = MatMul(h3, r)  s3 = Add(i, g3)  h4 = Tanh(s3)
+            y = MatMul(h4, b)
+        }
+    """
+    analysis = inspect(build(graph))
+    given = data(5)
+    context = ScoringContext(analysis, WeightReader(analysis), observed=Activations(analysis, given))
+    found = {observed.layer.x: observed.rows for observed in surgeon.observe_layers(context)}
+    assert found["h1"] is found["h2"] is found["h3"]
+    assert len({id(rows) for rows in found.values()}) == 3
+    values = dict.fromkeys(("h1", "h2", "h3"))
+    rows = [
+        value[name].astype(np.float64) for _, value in Activations(analysis, given).stream(values) for name in values
+    ]
+    due = np.cov(np.concatenate(rows).T, bias=True)
+    np.testing.assert_allclose(found["h1"].covariance[0], due, rtol=1e-5, atol=1e-7)  # type: ignore[union-attr]
 
 
 CONVOLUTIONS = """

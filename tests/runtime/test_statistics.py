@@ -9,7 +9,7 @@ import onnx
 import onnxruntime
 
 from onnxprune.analysis.groups import Analysis
-from onnxprune.data.base import Batch, Data
+from onnxprune.data.base import Batch, Data, length_of
 from onnxprune.pipeline.run import inspect
 from onnxprune.statistics.accumulators import Summary, axis_columns, layer_rows, units
 from onnxprune.statistics.activations import Activations, Array
@@ -151,7 +151,24 @@ def test_progress_is_told(build: Build) -> None:
     activations = Activations(inspect(build(PERCEPTRON)), Counted(5).data, memory=1, progress=told.append)
     activations.per_place("s", lambda place: Summary(axis_columns(place)))
     assert told[0] == "observing activations, batch 1 (pass 1 of 2)"
-    assert len(told) == 4
+    assert told[-1].startswith("observing activations, batch 11 (pass 2 of 2)")
+
+
+def test_batches_are_cut_to_what_fits_into_memory(build: Build) -> None:
+    """Two values of eight floats a sample: so many samples at a time, and one pass is enough."""
+    path, data = build(PERCEPTRON), Counted(5)
+    activations = Activations(inspect(path), data.data, memory=3 * 2 * 8 * 4)
+    seen: list[int] = []
+
+    class Lengths:
+        def update(self, value: Array, batch: Batch) -> None:
+            seen.append(len(value))
+            assert len(value) == length_of(batch)
+
+    activations.collect({"r": [Lengths()], "s": [Summary(lambda value, _: iter([value[None]]))]})
+    assert data.passes == 1
+    assert max(seen) == 3
+    assert sum(seen) == len(data.every(path, "r"))
 
 
 def test_inner_values_of_control_flow_are_no_places(build: Build) -> None:

@@ -28,6 +28,7 @@ from collections import Counter
 from collections.abc import Iterator, Set
 from copy import copy
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -131,9 +132,10 @@ class Observed:
 
 
 def observe_layers(context: ScoringContext) -> list[Observed]:
-    """One run over the data for all layers."""
+    """One run over the data for all layers; those that share a weight, and read values of one shape, share rows."""
     analysis = context.analysis
     found, watch = [], dict[str, list[Accumulator]]()
+    pooled: dict[tuple[Any, ...], Covariance | Windows | Summary] = {}
     found_layers = list(layers(analysis, hidden=True))
     fitted = {layer.node for layer in fittable(found_layers)}
     for number, layer in enumerate(found_layers):
@@ -142,6 +144,8 @@ def observe_layers(context: ScoringContext) -> list[Observed]:
         view = _some_rows(layer, *shapes, np.random.default_rng([context.seed, number]))
         channels = analysis.dims[layer.x][layer.form.axis].size // layer.form.groups
         rows = _accumulator(view, channels, layer.form.taps) if layer.node in fitted else Summary(view)
+        if layer.readers > 1:  # the steps of an unrolled cell
+            rows = pooled.setdefault((layer.operand.name, layer.form.axis, *shapes), rows)
         output = Summary(_channels(layer.form.out_axis)) if layer.form.hidden is None else None
         watch.setdefault(layer.x, []).append(rows)
         if output is not None:
