@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -34,11 +34,13 @@ class QuantizeJob:
         state: its state, which stays as it is.
         context: samples and devices.
         options: how.
+        noisy: layers that stay in float for what they would cost, by name, and why.
     """
 
     state: State
     context: Context
     options: Quantize
+    noisy: Mapping[str, str] = field(default_factory=dict)
 
     @cached_property
     def processor(self) -> Processor:
@@ -73,7 +75,7 @@ class QuantizeJob:
 
         Raises UsageError for one that fits none.
         """
-        found: dict[str, str] = {}
+        found = {name: why for name, why in self.noisy.items() if name in names}
         for pattern in self.options.keep_float:
             fits = [name for name in names if name == pattern or fnmatchcase(name, pattern)]
             if not fits:

@@ -38,9 +38,13 @@ class Quantize(Step):
     """
 
     type: str = option(
-        AUTO, "What to quantize to, see: onnxprune list types.", choices=_types, metavar="TYPE", flag="quantize",
+        AUTO,
+        "What to quantize to, see: onnxprune list types; auto is int8, or weights of 16 bits where that is slower.",
+        choices=_types,
+        metavar="TYPE",
+        flag="quantize",
         called="type",
-    )  # fmt: skip
+    )
     weight_bits: int = option(
         8, "Bits of integer weights; fewer are stored in 8 and compress better.", low=2, high=8, section=_SECTION
     )
@@ -63,6 +67,14 @@ class Quantize(Step):
         (), "Layers that stay in float, by name or pattern.", metavar="LAYER", section=_SECTION
     )
 
+    allowed_drop: float | None = option(
+        None,
+        "The most that the metric may be worse than in float, like 0.002; the noisiest layers stay in float for it.",
+        low=0,
+        metavar="NUMBER",
+        section=_SECTION,
+    )
+
     @classmethod
     def sample(cls) -> tuple[Step, ...]:
         """For the contract tests."""
@@ -78,14 +90,16 @@ class Quantize(Step):
     def __call__(self, state: State, context: Context) -> State:
         """The same units in another type; what became of each layer is in the record.
 
-        Raises UsageError where the model has nothing to quantize, ModelError where ONNX Runtime refuses the result.
+        Raises UsageError where the model has nothing to quantize, TargetError where an allowed drop cannot be kept,
+        ModelError where ONNX Runtime refuses the result.
         """
         from onnxprune.runtime.session import Session
         from onnxprune.steps.quantize.base import TYPES, QuantizeJob
+        from onnxprune.steps.quantize.choose import quantize_best, quantize_chosen
 
-        chosen = "int8" if self.type == AUTO else self.type
         context.progress("quantizing")
-        found = TYPES[chosen].make(QuantizeJob(state, context, self))
+        job = QuantizeJob(state, context, self)
+        chosen, found = quantize_best(job) if self.type == AUTO else (self.type, quantize_chosen(job, self.type))
         Session(found.model, context.execution, optimized=True)  # as deployed: operators on integers are made then
         made_up = context.data is None and TYPES[chosen].calibrated
         numbers = {"type": chosen, "layers": [asdict(each) for each in found.layers], **(found.choices or {})}
