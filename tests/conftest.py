@@ -73,6 +73,12 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 
 @pytest.fixture(autouse=True)
+def no_lines_of_progress(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What commands print does not depend on how fast the machine is."""
+    monkeypatch.setattr("onnxprune.report.progress.EVERY", 1e6)
+
+
+@pytest.fixture(autouse=True)
 def width_of_files(monkeypatch: pytest.MonkeyPatch) -> None:
     """Tables are as wide as in a file, whatever the terminal that the tests run in."""
     monkeypatch.delenv("COLUMNS", raising=False)

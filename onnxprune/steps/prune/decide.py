@@ -5,8 +5,8 @@ round has removed stays removed; what a later one removes is scored on what the 
 round by round, so the last one ends where a single one would:
 
 - uniform, and groups with a ratio of their own: exactly as many units of every group;
-- global, greedy: exactly as many units in all; isomorphic: of every set of isomorphic groups;
-- auto, knapsack, sensitivity: no more parameters and MACs than every group's share leaves; auto within a unit of that;
+- auto, global: exactly as many units in all; isomorphic: of every set of isomorphic groups;
+- knapsack, sensitivity: no more parameters and MACs than every group's share leaves;
 - targets: those of the options, met for the original; limits on units hold for all rounds together.
 
 Where earlier rounds took more than the last one would, that stays. A ratio of scope latency is no such share: it is of

@@ -43,8 +43,10 @@ class PruneOptions:
     )
     ratio: float = option(
         0.5,
-        "How small: as if every group had lost this share of its units, in [0, 1); scope uniform removes just that. "
-        "Where nothing says how much, compress takes --target damage=0.05.",
+        "Share of all units to remove, in [0, 1); of nested groups, like those of a grouped convolution, of the axis "
+        "that they make up. Scope uniform takes it of every group, knapsack and sensitivity come down to the size "
+        "that uniform has, latency takes it of the time to be saved. Where nothing says how much, compress takes "
+        "--target damage=0.05.",
         low=0,
         high=1,
         below=True,

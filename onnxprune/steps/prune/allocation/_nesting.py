@@ -27,6 +27,17 @@ def seniors(groups: Sequence[Group]) -> dict[str, list[str]]:
     return {name: [order[index].id for index in sorted(before)] for name, before in found.items()}
 
 
+def axes(groups: Sequence[Group]) -> list[frozenset[Atom]]:
+    """What units are counted on: each group alone, but groups that are nested on an axis together, by that axis."""
+    counted = {group.atom for group in groups if group.kind not in _OWN_SIZES}
+    found = {frozenset({group.atom}) for group in groups}
+    for group in groups:
+        dims = (resolve(place.dim) for place in group.occurrences)
+        for part in (part for dim in dims for part in terms(dim.inner if isinstance(dim, Permuted) else dim)):
+            found.add(frozenset(atom for atom in atoms(part) if atom in counted and len(list(factors(part))) > 1))
+    return [axis for axis in found if axis and not any(axis < other for other in found)]
+
+
 def _nested(dim: Dim) -> Iterator[tuple[Atom, Atom]]:
     """Every two atoms in different factors of one product."""
     dim = resolve(dim)

@@ -2,7 +2,8 @@
 
 A strategy is a file beside this one with a function under `@allocation(name)`. It gets a `Problem` and returns a
 function of the strength t in [0, 1] that says how many units each group loses; a higher t never makes the model
-larger. `--ratio r` is t = r; a target is met by bisection over t. What may go at all is in `Problem.most`.
+larger. `--ratio r` is t = r, see the help of the option; a target is met by bisection over t. What may go at all is in
+`Problem.most`.
 """
 
 from __future__ import annotations
