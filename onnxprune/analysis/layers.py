@@ -9,7 +9,6 @@ recovery solves for the matrix; neither knows an operator: their forms stand bes
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from math import prod
@@ -151,10 +150,25 @@ def _declared_shape(value: ir.Value) -> tuple[int, ...] | None:
 
 def _layers(nodes: Iterable[tuple[str, ir.Node]], shape_of: ShapeOf) -> Iterator[Layer]:
     found = list(_candidates(nodes, shape_of))
-    together = Counter(layer.stored for layer in found)
+    together: dict[ir.Value, list[Layer]] = {}
     for layer in found:
-        if together[layer.stored] == layer.readers:  # nobody else reads the weight
-            yield layer
+        together.setdefault(layer.stored, []).append(layer)
+    for layer in found:
+        readers = together[layer.stored]
+        if len(readers) == layer.readers:  # nobody else reads the weight
+            apart = layer.readers > 1 and _are_apart(readers)
+            yield replace(layer, weight=f"{layer.weight}[{readers.index(layer)}]", readers=1) if apart else layer
+
+
+def _are_apart(readers: Sequence[Layer]) -> bool:
+    """Does each see a part of the initializer that no other sees, as the experts of a stack do?"""
+    firsts = [layer.path.links[0] for layer in readers if layer.path.links and layer.path.links[0].part]
+    const = readers[0].stored.const_value
+    if len(firsts) < len(readers) or const is None:
+        return False
+    shape = tuple(const.shape.numpy())
+    seen = np.concatenate([first.ahead(np.arange(prod(shape)).reshape(shape)).ravel() for first in firsts])
+    return len(np.unique(seen)) == len(seen)
 
 
 def _candidates(nodes: Iterable[tuple[str, ir.Node]], shape_of: ShapeOf) -> Iterator[Layer]:

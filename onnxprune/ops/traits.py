@@ -147,6 +147,11 @@ def parameters(node: ir.Node) -> dict[int, str]:
     return {1: "weight", 2: "bias"} if key_of(node) in _PARAMETERS else {}
 
 
+def multiplies_matrices(node: ir.Node) -> bool:
+    """Is it the product of two matrices, and nothing else?"""
+    return key_of(node) in _TURNED
+
+
 def turned_weight(node: ir.Node) -> int | None:
     """Slot of the weight that torch keeps transposed."""
     return 1 if key_of(node) in _TURNED else None

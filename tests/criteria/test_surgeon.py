@@ -11,10 +11,12 @@ import pytest
 from onnxprune.data.base import Batch, Data
 from onnxprune.pipeline.run import inspect
 from onnxprune.statistics.activations import Activations
+from onnxprune.steps.base import Context
 from onnxprune.steps.prune.criteria import obs as surgeon
 from onnxprune.steps.prune.criteria.base import ScoringContext, WeightReader
 from onnxprune.steps.prune.criteria.obs import SurgeonProblem, Windows, _greedy, _over_taps
-from onnxprune.steps.prune.score import score_model
+from onnxprune.steps.prune.score import score_model, score_with
+from onnxprune.steps.recover.step import Recover
 from tests.conftest import Build
 
 Matrix = npt.NDArray[np.float64]
@@ -303,14 +305,32 @@ def test_units_that_only_an_operator_without_a_form_reads_cost_their_share_of_th
     np.testing.assert_allclose(scores, seen / seen.sum(), rtol=1e-4)
 
 
+def test_where_no_fit_follows_no_weights_make_up_for_others(build: Build) -> None:
+    """With a recovery that shifts biases only, the surgeon's order would count on weights that nobody writes."""
+    analysis = inspect(build(PERCEPTRON))
+    found = {
+        method: score_with(Context(data=data(5), following=(Recover(method),)), analysis, analysis.groups, "obs")
+        for method in ("reconstruct", "bias", "none")
+    }
+    plain = score_model(analysis, analysis.groups, "obs", data(5))
+    (group,) = plain
+    np.testing.assert_array_equal(found["reconstruct"][group], plain[group])
+    x = np.concatenate([batch.feed["x"] for batch in data(5).batches()]).astype(np.float64)
+    weights = {name: value.const_value.numpy() for name, value in analysis.model.graph.initializers.items()}
+    rows = np.maximum(x @ weights["a"], 0)
+    due = rows.var(0) * (weights["b"].astype(np.float64) ** 2).sum(1) / (rows @ weights["b"]).var(0).sum()
+    for method in ("bias", "none"):
+        np.testing.assert_allclose(found[method][group], due, rtol=1e-4)
+
+
 def test_layers_that_no_one_matrix_fits_take_no_compensation(build: Build) -> None:
-    """Two readers see different parts of a weight: recovery leaves them, and units cost what they give."""
+    """Two readers see parts of a weight that overlap: recovery leaves them, and units cost what they give."""
     graph = """
         net (float[n, 5] x) => (float[n, 3] y, float[n, 3] z)
-        <float[5, 6] a, float[2, 6, 3] b, int64 first = {0}, int64 second = {1}>
+        <float[5, 6] a, float[6, 4] b, int64[3] first = {0, 1, 2}, int64[3] second = {1, 2, 3}>
         {
             h = MatMul(x, a)  r = Relu(h)
-            c = Gather(b, first)  y = MatMul(r, c)  d = Gather(b, second)  z = MatMul(r, d)
+            c = Gather<axis = 1>(b, first)  y = MatMul(r, c)  d = Gather<axis = 1>(b, second)  z = MatMul(r, d)
         }
     """
     analysis = inspect(build(graph))
@@ -318,7 +338,8 @@ def test_layers_that_no_one_matrix_fits_take_no_compensation(build: Build) -> No
     scores = score_model(analysis, [group], "obs", data(5))[group.id]
     weights = {name: value.const_value.numpy() for name, value in analysis.model.graph.initializers.items()}
     rows = np.maximum(np.concatenate([batch.feed["x"] for batch in data(5).batches()]) @ weights["a"], 0)
-    due = sum(rows.var(0) * (part.astype(np.float64) ** 2).sum(1) / (rows @ part).var(0).sum() for part in weights["b"])
+    parts = (weights["b"][:, :3], weights["b"][:, 1:])
+    due = sum(rows.var(0) * (part.astype(np.float64) ** 2).sum(1) / (rows @ part).var(0).sum() for part in parts)
     np.testing.assert_allclose(scores, due, rtol=1e-4)
 
 

@@ -134,6 +134,29 @@ def test_what_cannot_be_fitted_is_left_and_named(graph: str, left: list[str], bu
     np.testing.assert_array_equal(weight(pairing, "w"), before)
 
 
+def test_experts_of_a_stack_are_fitted_each_for_itself(build: Build, tmp_path: Path) -> None:
+    """They lie in one initializer, of which each reads a part that no other does."""
+    path = build(
+        """
+        net (float[batch, 4] x) => (float[batch, 3] y, float[batch, 3] z)
+        <float[4, 6] a, float[2, 6, 3] b, int64 first = {0}, int64 second = {1}>
+        {
+            h = MatMul(x, a)  r = Relu(h)  t = Sigmoid(h)
+            c = Gather(b, first)  y = MatMul(r, c)  d = Gather(b, second)  z = MatMul(t, d)
+        }
+        """
+    )
+    data = feeds()
+    pairing = pair(path, {"a": (1, 4)})
+    assert not pairing.left()
+    before = fitted(pairing, data, tmp_path)
+    (stored,) = (onnx.numpy_helper.to_array(each) for each in onnx.load(path).graph.initializer if each.name == "b")
+    found = weight(pairing, "b")
+    for part, value in enumerate("rt"):
+        rows, targets = seen(before, value, data), seen(path, value, data) @ stored[part]
+        np.testing.assert_allclose(found[part], least_squares(rows, targets), atol=1e-3)
+
+
 def test_attention_learns_what_the_whole_projection_gives(build: Build, tmp_path: Path) -> None:
     path, data = build(ATTENTION), feeds(shape=(5, 8))
     pairing = pair(path, {"a": (1, 4)})

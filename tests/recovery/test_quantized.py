@@ -206,5 +206,5 @@ def test_of_quantized_files_that_cannot_be_fitted_the_user_is_told_what_to_do(bu
     pairing = pair(path, {"a": (2, 5)})
     assert Reconstruct(pairing, feeds())(pairing.pruned.model).notes == [
         "layers that recovery left as they are: w (MatMulInteger: integers in a form that cannot be fitted)",
-        "of quantized files more is kept the other way round: prune first and quantize then",
+        "more is kept the other way round: prune the model in floats first, and quantize then",
     ]

@@ -15,6 +15,8 @@ from onnxprune.statistics.activations import Activations
 from onnxprune.steps.base import Context
 from onnxprune.steps.prune.criteria.base import Criterion, Scores, ScoringContext, WeightReader
 from onnxprune.steps.prune.criteria.expression import resolve_criterion
+from onnxprune.steps.recover.step import Recover
+from onnxprune.steps.train.step import Train
 
 
 def check_data(criterion: Criterion, data: Data | None) -> None:
@@ -74,7 +76,15 @@ def score_units(
     observed = None
     if context.samples is not None and found.needs_data:
         observed = Activations(analysis, context.samples, providers=context.execution, progress=context.progress)
-    scoring = ScoringContext(analysis, WeightReader(analysis), context.seed, observed, context.loss, context.device)
+    scoring = ScoringContext(
+        analysis,
+        WeightReader(analysis),
+        context.seed,
+        observed,
+        context.loss,
+        context.device,
+        compensated=_compensated(context),
+    )
     scores = {group.id: found(group, scoring) for group in groups}
     unseen = tuple(group.id for group in groups if group.id in scoring.unseen)
     if unseen and found.comparable:
@@ -84,6 +94,13 @@ def score_units(
         for name in unseen:
             scores[name] = scores[name] * (mean / (float(scores[name].mean()) or 1.0))
     return UnitScores(scores, unseen)
+
+
+def _compensated(context: Context) -> bool:
+    """Will weights make up for what goes: by the recovery that follows, or by a training?"""
+    recoveries = [step for step in context.following if isinstance(step, Recover)]
+    trained = any(isinstance(step, Train) for step in context.following)
+    return trained or not recoveries or recoveries[0].compensates(data=context.samples is not None)
 
 
 def score_model(

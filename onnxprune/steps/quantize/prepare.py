@@ -11,6 +11,7 @@ from onnxprune.analysis.layers import layers, read
 from onnxprune.errors import ModelError
 from onnxprune.model.file import as_model, to_proto
 from onnxprune.ops.integer_kernels import OLDEST_OPSET
+from onnxprune.ops.traits import multiplies_matrices
 from onnxprune.passes.fold_batchnorm import FoldBatchNorm
 from onnxprune.steps.quantize.insert import Editor
 from onnxprune.support.messages import one_line
@@ -51,7 +52,8 @@ def join_biases(analysis: Analysis) -> bool:
     ONNX Runtime does so, too, but before it looks for operators on integers, and then finds none.
     """
     found = [layer for layer in layers(analysis) if layer.add and len(analysis.shapes.shapes[layer.x]) == 2]
-    found = [layer for layer in found if layer.readers == 1 and layer.norm is None and layer.form.bias is None]
+    found = [layer for layer in found if layer.readers == 1 and layer.norm is None and multiplies_matrices(layer.node)]
+    found = [layer for layer in found if layer.path.is_exact]  # no integers and pairs between product and bias
     for layer in found:
         assert layer.add is not None
         add, slot = layer.add

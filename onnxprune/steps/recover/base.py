@@ -35,11 +35,13 @@ class Method:
         name: what the command line calls it.
         make: the pass; called with pairing, feeds, seed, providers and progress, without data with the pairing only.
         on_data: does it need inputs?
+        compensates: are weights that stay changed to make up for those that went, as criteria like obs count on?
     """
 
     name: str
     make: Callable[..., RecoveryPass]
     on_data: bool = True
+    compensates: bool = False
 
     @property
     def summary(self) -> str:
@@ -50,11 +52,11 @@ class Method:
 METHODS: Registry[str, Method] = Registry("recovery", __package__, "onnxprune.recovery")
 
 
-def recovery(name: str, *, on_data: bool = True) -> Callable[[Make], Make]:
+def recovery(name: str, *, on_data: bool = True, compensates: bool = False) -> Callable[[Make], Make]:
     """Decorator: make a pass known as the recovery `name`; see Method. Raises ValueError when the name is taken."""
 
     def add(make: Make) -> Make:
-        METHODS.register(name)(Method(name, make, on_data))
+        METHODS.register(name)(Method(name, make, on_data, compensates))
         return make
 
     return add

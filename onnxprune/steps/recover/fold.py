@@ -28,7 +28,7 @@ _RIDGE = 1e-3
 _SAME = 1 - 1e-10
 
 
-@recovery("fold", on_data=False)
+@recovery("fold", on_data=False, compensates=True)
 @dataclass(frozen=True)
 class FoldUnits:
     """Add the weights that read a removed unit to those that read similar units, in the best proportions.

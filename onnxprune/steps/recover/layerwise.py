@@ -204,5 +204,5 @@ class LayerwiseRecovery(ABC):
         )
         notes = [f"layers that recovery left as they are: {', '.join(map(str, left))}"] if left else []
         if any(each.why == INTEGERS for each in left):
-            notes.append("of quantized files more is kept the other way round: prune first and quantize then")
+            notes.append("more is kept the other way round: prune the model in floats first, and quantize then")
         return PassResult(model, bool(self.errors), notes)

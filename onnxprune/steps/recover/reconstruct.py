@@ -12,7 +12,7 @@ from onnxprune.steps.recover.layerwise import LayerFit, LayerwiseRecovery
 from onnxprune.steps.recover.least_squares import Matrix, best_ridge
 
 
-@recovery("reconstruct")
+@recovery("reconstruct", compensates=True)
 @dataclass(frozen=True)
 class Reconstruct(LayerwiseRecovery):
     """Fit weights and bias of every layer to the original's outputs, in topological order.

@@ -58,6 +58,13 @@ class Recover(Step):
         """A pass over the samples for every layer."""
         return 8.0
 
+    def compensates(self, *, data: bool) -> bool:
+        """Will it change weights to make up for those that were removed?"""
+        from onnxprune.steps.recover.base import METHODS
+
+        method = self.chosen(data=data)
+        return method != NONE and METHODS[method].compensates
+
     def __call__(self, state: State, context: Context) -> State:
         """The same units with weights that were fitted; a state that nothing was removed from stays as it is."""
         from onnxprune.analysis.copy import copy_analysis

@@ -180,6 +180,7 @@ class ScoringContext:
         loss: what gradients are taken of, see `runtime.torch_loss.make_loss`.
         device: where torch computes.
         unseen: ids of the groups that the criterion could not see, so that `by_size` scored them.
+        compensated: will the weights that stay make up for those that go? Else no criterion may count on it.
     """
 
     analysis: Analysis
@@ -189,6 +190,7 @@ class ScoringContext:
     loss: str = "auto"
     device: str = "cpu"
     unseen: set[str] = field(default_factory=set)
+    compensated: bool = True
 
     @property
     def activations(self) -> Activations:

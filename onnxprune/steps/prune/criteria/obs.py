@@ -137,7 +137,7 @@ def observe_layers(context: ScoringContext) -> list[Observed]:
     found, watch = [], dict[str, list[Accumulator]]()
     pooled: dict[tuple[Any, ...], Covariance | Windows | Summary] = {}
     found_layers = list(layers(analysis, hidden=True))
-    fitted = {layer.node for layer in fittable(found_layers)}
+    fitted = {layer.node for layer in fittable(found_layers)} if context.compensated else set[ir.Node]()
     for number, layer in enumerate(found_layers):
         behind = residual(layer, analysis)
         shapes = analysis.shapes.shapes[layer.x], analysis.shapes.shapes.get(layer.y, ())
@@ -207,10 +207,10 @@ def obs(group: Group, context: ScoringContext) -> Scores:
     read behind it. The scores are those of a greedy order: each unit's is the error that its removal adds after all
     weaker ones have gone. Where activations are multiplied with each other (queries with keys), a unit costs its share
     of the product's mean square, its terms taken as uncorrelated. In layers that read more than 4096 channels, and in
-    those that recovery cannot fit, no weights make up for others. Where what reads the units is no such layer (a
-    recurrent state, an operator of integers that has no form) a unit costs its share of the variance that is read
-    there, and units that are never read as activations (the inside of a fused attention) their share of the group's
-    squared weights.
+    those that recovery cannot or will not fit, no weights make up for others. Where what reads the units is no such
+    layer (a recurrent state, an operator of integers that has no form) a unit costs its share of the variance that is
+    read there, and units that are never read as activations (the inside of a fused attention) their share of the
+    group's squared weights.
     """
     found = context.activations.once("surgeon", lambda: observe_layers(context))
     problems = [problem for observed in found for problem in problems_of(observed, group, context)]
