@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -187,3 +188,23 @@ def test_lstm(tmp_path: Path) -> None:
     assert Counter(node.op_type for node in ir.load(tmp_path / "small.onnx").graph)["DynamicQuantizeLSTM"]
     assert report.file_bytes[1] < 0.3 * report.file_bytes[0]
     assert next(score.after for score in report.quality.scores if score.metric == "agreement") > 0.97
+
+
+def test_entries_that_have_to_stay_zero_do(build: Build) -> None:
+    """Fitting would fill them."""
+    from onnxprune.data.given import as_data
+    from onnxprune.model.signature import ports_of
+    from onnxprune.pipeline.run import inspect
+    from onnxprune.steps.base import Context
+    from onnxprune.steps.state import State
+
+    w = np.random.default_rng(0).standard_normal((8, 3, 3, 3)).astype(np.float32)
+    mask = np.random.default_rng(1).random(w.shape) < 0.5
+    path = build(NETWORK, w=w * mask)
+    analysis = inspect(path)
+    state = replace(State.of(analysis, path), zeros={"w": mask})
+    context = Context(data=as_data(images(), ports_of(analysis.model)))
+    model = op.Quantize("int8")(state, context).model
+    integers = model.graph.initializers["w/integers"].const_value.numpy()
+    assert not integers[~mask].any()
+    assert integers[mask].any()

@@ -6,7 +6,7 @@ for what was rounded before it. That is what recovery does after a removal, see 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from math import log10
 from typing import Any
@@ -94,6 +94,7 @@ class LayerWalk:
         grids: of activations, by the names of values of the float model.
         bits: of weights.
         seed: of the places that are drawn.
+        fixed: weights that are rounded as they are, for some of their entries have to stay zero.
     """
 
     before: Analysis
@@ -103,6 +104,7 @@ class LayerWalk:
     bits: int
     providers: Sequence[str]
     seed: int = 0
+    fixed: Collection[str] = ()
     progress: Progress = lambda _: None
     noise: list[LayerNoise] = field(default_factory=list)
 
@@ -162,7 +164,7 @@ class LayerWalk:
     ) -> IntegerWeights:
         """Fitted, then rounded; those that several layers share are only rounded."""
         x_scale = self.grids[twin.x].scale if twin.x in self.grids else 1.0
-        if layer.readers > 1 or moments is None:
+        if layer.readers > 1 or moments is None or layer.weight in self.fixed:
             return shared.setdefault(layer.weight, round_nearest(layer, self.bits, x_scale))
         start, everything = matrix_of(layer), merged(*moments).covariances()
         if not _has_bias(layer):

@@ -70,7 +70,15 @@ def _static(
     editor = Editor(after.model)
     made = insert_pairs(editor, placement, grids)
     walk = LayerWalk(
-        before, after, made, grids, job.weight_bits, context.execution, seed=context.seed, progress=context.progress
+        before,
+        after,
+        made,
+        grids,
+        job.weight_bits,
+        context.execution,
+        seed=context.seed,
+        fixed=set(job.state.zeros),
+        progress=context.progress,
     )
     if job.fits:
         feeds = some_batches((batch.feed for batch in data.batches()), _SAMPLES)
