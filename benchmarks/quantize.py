@@ -1,0 +1,183 @@
+"""int8 of this project beside ONNX Runtime's own quantizer: accuracy, SNR, bytes and time, on the same samples.
+
+    python benchmarks/quantize.py                          # all rows; writes benchmarks/results/quantize.md
+    python benchmarks/quantize.py resnet20 --test 1000     # one model, on so many test images
+
+Everything is fitted to the same 500 unlabeled images (the calibration file for the digits models). Times are medians of
+processor time of one thread, float and quantized in turns, as a ratio: above 1 is faster than float.
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import os
+import sys
+import tempfile
+import time
+import zlib
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import onnxruntime
+from onnxruntime.quantization import CalibrationDataReader, CalibrationMethod, QuantType, quantize_static
+
+import onnxprune as op
+from onnxprune.runtime.providers import CPU
+from onnxprune.steps.quantize.processor import find_processor
+
+ROOT = Path(__file__).resolve().parents[1]
+SHARED = Path(os.environ.get("ONNXPRUNE_SHARED") or ROOT.parent / "shared")
+RESULTS = ROOT / "benchmarks" / "results" / "quantize.md"
+MODELS = ("resnet20", "resnet56", "digits_resnet", "digits_transformer", "digits_lstm")
+CALIBRATION = 500
+Samples = tuple[np.ndarray, np.ndarray, np.ndarray]
+Make = Callable[[Path, Path, np.ndarray], None]
+
+
+def samples(model: str, test: int) -> tuple[Path, Samples]:
+    """The file, images to calibrate on, test images and their labels."""
+    if model.startswith("digits"):
+        fitted, tested = (np.load(ROOT / "models" / f"digits_{part}.npz") for part in ("calibration", "test"))
+        name = next(key for key in tested.files if tested[key].ndim > 1)
+        labels = next(tested[key] for key in tested.files if tested[key].ndim == 1)
+        return ROOT / "models" / f"{model}.onnx", (fitted[fitted.files[0]], tested[name], labels)
+    folder = SHARED / "data" / "cifar10"
+    sys.path.insert(0, str(folder))
+    from load import tensors  # type: ignore[import-not-found]
+
+    return folder / f"{model}.onnx", (tensors("train", n=CALIBRATION)[0], *tensors("test", n=test))
+
+
+def ours(**options: object) -> Make:
+    """Quantized by this project."""
+
+    def make(path: Path, target: Path, images: np.ndarray) -> None:
+        steps = op.Recipe([op.Quantize(**options), op.Clean()])  # type: ignore[arg-type]
+        steps(path, data=images, allow_damage=True).save(target)
+
+    return make
+
+
+class Reader(CalibrationDataReader):
+    """Batches for ONNX Runtime's calibration."""
+
+    def __init__(self, path: Path, images: np.ndarray) -> None:
+        name = session(path).get_inputs()[0].name
+        self._batches = iter([{name: images[at : at + 50]} for at in range(0, len(images), 50)])
+
+    def get_next(self) -> dict[str, np.ndarray] | None:
+        """The next batch."""
+        return next(self._batches, None)
+
+
+def theirs(**options: object) -> Make:
+    """Quantized by onnxruntime.quantization.quantize_static."""
+
+    def make(path: Path, target: Path, images: np.ndarray) -> None:
+        quantize_static(path, target, Reader(path, images), **options)
+
+    return make
+
+
+_BEST = {"activation_type": QuantType.QUInt8, "weight_type": QuantType.QInt8, "per_channel": True}
+ROWS: dict[str, Make] = {
+    "onnxruntime, default": theirs(),
+    "onnxruntime, U8S8 per channel": theirs(**_BEST),
+    "onnxruntime, U8S8 per channel, 7 bits": theirs(**_BEST, reduce_range=True),
+    "onnxruntime, the same, entropy": theirs(**_BEST, reduce_range=True, calibrate_method=CalibrationMethod.Entropy),
+    "onnxprune, int8": ours(type="int8"),
+    "onnxprune, int8, W4": ours(type="int8", weight_bits=4),
+    "onnxprune, int8, W4, nearest": ours(type="int8", weight_bits=4, rounding="nearest"),
+    "onnxprune, int8, W3": ours(type="int8", weight_bits=3),
+    "onnxprune, int8, W3, nearest": ours(type="int8", weight_bits=3, rounding="nearest"),
+}
+
+
+def session(path: Path) -> onnxruntime.InferenceSession:
+    """As deployed, one thread."""
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads, options.log_severity_level = 1, 4
+    return onnxruntime.InferenceSession(str(path), options, providers=[CPU])
+
+
+def outputs(path: Path, images: np.ndarray) -> np.ndarray:
+    """The first output for all images."""
+    model = session(path)
+    name = model.get_inputs()[0].name
+    return np.concatenate([model.run(None, {name: images[at : at + 100]})[0] for at in range(0, len(images), 100)])
+
+
+def ratio(path: Path, target: Path, images: np.ndarray) -> float:
+    """Time of the float file over that of the other."""
+    pair = [session(each) for each in (path, target)]
+    name, times = pair[0].get_inputs()[0].name, ([], [])  # type: tuple[str, tuple[list[float], list[float]]]
+    for _ in range(25):
+        for model, found in zip(pair, times, strict=True):
+            start = time.thread_time()
+            model.run(None, {name: images})
+            found.append(time.thread_time() - start)
+    return float(np.median(times[0]) / np.median(times[1]))
+
+
+def measure(model: str, test: int, wanted: list[str]) -> Iterator[str]:
+    """A row of the table for each way."""
+    path, (images, tested, labels) = samples(model, test)
+    exact = outputs(path, tested)
+    right = float((exact.argmax(1) == labels).mean())
+    yield f"| {model} | float | {right:.2%} | | | {path.stat().st_size:,} | {zipped(path):,} | | | |"
+    with tempfile.TemporaryDirectory() as folder:
+        for name, make in ROWS.items():
+            if wanted and name not in wanted:
+                continue
+            target = Path(folder) / "quantized.onnx"
+            start = time.process_time()
+            try:
+                make(path, target, images)
+            except Exception as error:  # a row of the table, whatever a library raises
+                yield f"| {model} | {name} | {type(error).__name__} | | | | | | | |"
+                continue
+            seconds, found = time.process_time() - start, outputs(target, tested)
+            top1 = float((found.argmax(1) == labels).mean())
+            noise = 10 * np.log10(np.square(exact).sum() / np.square(exact - found).sum())
+            times = [ratio(path, target, tested[:batch]) for batch in (1, 16)]
+            yield (
+                f"| {model} | {name} | {top1:.2%} | {100 * (top1 - right):+.2f} | {noise:.1f} dB | "
+                f"{target.stat().st_size:,} | {zipped(target):,} | {times[0]:.2f}x | {times[1]:.2f}x | "
+                f"{seconds:.0f} s |"
+            )
+
+
+def zipped(path: Path) -> int:
+    """Bytes after deflate at its best."""
+    return len(zlib.compress(path.read_bytes(), 9))
+
+
+def main() -> None:
+    """Print the table, and write it where all of it was measured."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])  # type: ignore[union-attr]
+    parser.add_argument("models", nargs="*", default=list(MODELS))
+    parser.add_argument("--test", type=int, default=10_000, help="test images of CIFAR-10")
+    parser.add_argument("--only", nargs="*", default=[], help="names of rows")
+    parser.add_argument("--write", action="store_true", help=f"write {RESULTS.relative_to(ROOT)}")
+    given = parser.parse_args()
+    logging.getLogger().setLevel(logging.ERROR)
+    head = [
+        f"Written by `{' '.join(['python benchmarks/quantize.py', *sys.argv[1:]])}` on {find_processor([CPU]).name}.",
+        "",
+        "| model | how | top-1 | points | SNR | bytes | zipped | batch 1 | batch 16 | CPU |",
+        "|---|---|---|---|---|---|---|---|---|---|",
+    ]
+    print("\n".join(head), flush=True)
+    rows = []
+    for model in given.models:
+        for row in measure(model, given.test, given.only):
+            print(row, flush=True)
+            rows.append(row)
+    if given.write:
+        RESULTS.write_text("\n".join(["# Quantization", "", *head, *rows, ""]), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
