@@ -13,6 +13,7 @@ from onnxprune.errors import NothingToPruneError
 from onnxprune.pipeline.run import compress, inspect
 from onnxprune.runtime.session import Session
 from tests.conftest import Build
+from tests.test_kinds import KINDS
 from tests.test_traps import frozen, proved
 
 
@@ -299,6 +300,11 @@ def test_reason_that_nothing_can_be_pruned_is_what_holds_the_most(build: Build) 
     reason = nothing_to_prune(inspect(path), path.name)
     assert "softmax runs over it (Softmax 'Softmax_1')" in reason
     assert "1,360 parameters" in reason
+
+
+def test_units_that_are_tied_to_each_other_are_said_to_be(build: Build) -> None:
+    """Added to themselves, moved by five of twelve places."""
+    assert "ties the units of 'w' to each other, so one goes with all" in refusal(build(KINDS["rolled features"].graph))
 
 
 def test_file_without_layers_is_said_to_have_none(build: Build) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from onnxprune.analysis.groups import Analysis
 from onnxprune.analysis.states import offer_of, states_that_hold
+from onnxprune.dims import atoms
 from onnxprune.model.weights import is_weight
 
 
@@ -17,6 +18,12 @@ def nothing_to_prune(analysis: Analysis, name: str) -> str:
     if states:
         return f"{name}: nothing can be pruned, every dimension is frozen: {offer_of(states)}"
     held = _held_by(analysis)
+    tied = None if held else _tied(analysis)
+    if tied:
+        return (
+            f"{name}: nothing can be pruned: the graph ties the units of '{tied}' to each other, so one goes with all; "
+            f"see: onnxprune inspect {name}"
+        )
     if not held:
         return (
             f"{name}: nothing can be pruned, every dimension is frozen: no weight has an axis that is not one of an "
@@ -38,3 +45,13 @@ def _held_by(analysis: Analysis) -> dict[str, int]:
         if frozen.reason.node and value is not None and is_weight(value) and value.const_value is not None:
             held.setdefault(str(frozen.reason), {})[frozen.tensor] = value.const_value.size
     return {reason: sum(sizes.values()) for reason, sizes in held.items()}
+
+
+def _tied(analysis: Analysis) -> str | None:
+    """A weight whose units are free but all one, like those that are added to themselves in another order."""
+    weights = analysis.model.graph.initializers
+    for name, value in weights.items():
+        for dim in analysis.dims.get(name, []) if is_weight(value) else ():
+            if dim.size > 1 and any(atom.reason is None and atom.size == 1 for atom in atoms(dim)):
+                return name
+    return None
