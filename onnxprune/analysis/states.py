@@ -17,16 +17,17 @@ _SHARE = 0.2
 def states_that_hold(analysis: Analysis) -> dict[str, str]:
     """States whose shapes hold much of a model, with the output that each comes from; units could go but for them.
 
-    An output of the same type and shape is taken for it; of several, in their order.
+    An output of the same type and shape is taken for it; of several, in their order. What comes first is data: a frame
+    that goes in and comes out cleaner has one shape, too.
     """
     graph = analysis.model.graph
     inputs = [value for value in graph.inputs if value.name not in graph.initializers]
     found: dict[str, str] = {}
-    for value in inputs:
-        alike = [other for other in graph.outputs if _alike(value, other) and other.name not in found.values()]
+    for value in inputs[1:]:
+        alike = [other for other in graph.outputs[1:] if _alike(value, other) and other.name not in found.values()]
         if alike:
             found[value.name or ""] = alike[0].name or ""
-    if len(found) == len(inputs) or len(found) == len(graph.outputs) or not _hold_much(analysis, found):
+    if not found or not _hold_much(analysis, found):
         return {}
     freed = analyze_model(copy_model(analysis.model), open_ends={*found, *found.values()})
     values = {value.name: value for value in inputs}

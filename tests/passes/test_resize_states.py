@@ -106,12 +106,21 @@ def test_it_is_offered_where_states_hold_units(graph: str, pairs: dict[str, str]
         op.compress(path, ratio=0.5, recover="none")
 
 
-def test_an_output_like_the_only_input_is_no_state(build: Build) -> None:
+def test_a_frame_that_comes_out_again_is_no_state(build: Build) -> None:
+    """The state is, and so the note is there where other groups could go."""
     path = build("""
-        net (float[n, 8] x) => (float[n, 8] y, float[n, 3] z) <float[8, 12] w, float[12, 8] v, float[12, 3] u>
-        { h = MatMul(x, w)  r = Relu(h)  y = MatMul(r, v)  z = MatMul(r, u) }
+        net (float[1, 8] x, float[1, 6] s) => (float[1, 8] y, float[1, 6] t)
+        <float[8, 6] w, float[6, 6] r, float[6, 12] a, float[12, 8] v>
+        {
+            p = MatMul(x, w)  q = MatMul(s, r)  u = Add(p, q)  t = Tanh(u)
+            h = MatMul(t, a)  k = Relu(h)  y = MatMul(k, v)
+        }
     """)
-    assert states_that_hold(inspect(path)) == {}
+    assert states_that_hold(inspect(path)) == {"s": "t"}
+    notes = op.compress(path, ratio=0.5, recover="none", allow_damage=True).report.notes
+    assert any("--resize-states s=t" in note for note in notes)
+    again = op.compress(path, ratio=0.5, recover="none", allow_damage=True, resize_states="s=t").report.notes
+    assert not any("--resize-states" in note for note in again)
 
 
 def test_names_that_are_none_of_the_model(build: Build) -> None:
