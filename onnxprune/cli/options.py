@@ -10,6 +10,7 @@ import click
 from click.core import ParameterSource
 from click.shell_completion import CompletionItem
 
+from onnxprune.errors import UsageError
 from onnxprune.support.options import Option, options_of, taken
 
 Command = TypeVar("Command", bound=Callable[..., Any])
@@ -150,6 +151,15 @@ def tell_missing(settings: Mapping[str, Any]) -> None:
 
         for note in choose_providers(settings["providers"])[1]:
             click.echo(f"note: {note}", err=True)
+
+
+def check_timed(settings: Mapping[str, Any], timed: bool, how: str) -> None:
+    """Raises UsageError for options that say how latency is measured where nothing is `timed`; `how` it would be."""
+    for name in ("threads", "latency_batch"):
+        if name in settings and not timed:
+            raise UsageError(
+                f"--{name.replace('_', '-')} says how latency is measured, which nothing asks for; add {how}"
+            )
 
 
 def given(options: Mapping[str, Any], *kinds: Any) -> dict[str, Any]:

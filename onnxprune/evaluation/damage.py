@@ -25,19 +25,29 @@ KEPT, AGREED, EXPLAINED, DECIBEL = 0.9, 0.8, 0.7, 5.2
 _TRAIN = "or train it (a recipe with the step train)"
 _WITHOUT_DATA = f"give samples to fit it to (--data), remove less (--target macs=0.8), {_TRAIN}"
 _WITH_DATA = f"remove less (--target macs=0.8), give more samples, {_TRAIN}"
+# For who compares two files, and fits nothing.
+_COMPARED = "recover it (onnxprune recover), train it (onnxprune train), or remove less of the original"
+_COMPARED_WITHOUT_DATA = f"see what it does on real samples (--data); then {_COMPARED}"
 
 
-def damage_of(quality: Quality, *, data: bool) -> str:
+def damage_of(quality: Quality, *, data: bool, compared: bool = False) -> str:
     """What is wrong and what to do, in one sentence without an end; empty for a model that is well, or not measured.
 
     Args:
         quality: what was measured.
         data: the run had samples to fit to.
+        compared: the run only compared two files.
     """
     evidence = _evidence(quality)
     if not evidence:
         return ""
-    return f"the model fell apart: {evidence} on {quality.on}; {_WITH_DATA if data else _WITHOUT_DATA}"
+    advice = {
+        (False, False): _WITHOUT_DATA,
+        (False, True): _WITH_DATA,
+        (True, False): _COMPARED_WITHOUT_DATA,
+        (True, True): _COMPARED,
+    }[compared, data]
+    return f"the model fell apart: {evidence} on {quality.on}; {advice}"
 
 
 def _evidence(quality: Quality) -> str:

@@ -80,7 +80,7 @@ class Evaluate(Step):
 
         context.progress("comparing with the original")
         found = _measured(original, before, after, analysis, context, alone)
-        said = damage_of(found, data=context.data is not None)
+        said = damage_of(found, data=context.data is not None, compared=alone)
         if said and self.strict:
             raise DamageError(f"{said}; nothing was written")
         latency = _latency(before, after, context) if self.measure else None

@@ -45,6 +45,20 @@ def test_a_folder_takes_the_name_of_the_file(digits: dict[str, Path], tmp_path: 
 
 
 @pytest.mark.parametrize("option", ["--threads", "--latency-batch"])
+def test_options_of_timing_are_refused_by_evaluate_too(digits: dict[str, Path], option: str) -> None:
+    code, error = run("evaluate", digits["resnet"], digits["resnet"], option, "2")
+    assert code == 2
+    assert f"{option} says how latency is measured, which nothing asks for; add --measure" in error
+
+
+def test_a_metric_without_labels_and_a_schedule_without_rounds_are_refused(digits: dict[str, Path]) -> None:
+    code, error = run("compress", digits["resnet"], "--dry-run", "--metric", "accuracy", *CUT)
+    assert (code, "labels" in error) == (2, True)
+    code, error = run("compress", digits["resnet"], "--dry-run", "--schedule", "linear", *CUT)
+    assert (code, "add --steps" in error) == (2, True)
+
+
+@pytest.mark.parametrize("option", ["--threads", "--latency-batch"])
 def test_options_of_timing_without_timing_are_refused(digits: dict[str, Path], option: str) -> None:
     code, error = run("compress", digits["resnet"], "--dry-run", option, "2", *CUT)
     assert code == 2

@@ -149,3 +149,14 @@ def test_when_a_model_fell_apart(found: Quality, said: str) -> None:
         assert "train it" in sentence
         assert "--data" not in sentence
         assert "give samples to fit it to (--data)" in damage_of(found, data=False)
+
+
+def test_advice_fits_the_command() -> None:
+    """Who compares two files can neither give samples to fit to nor choose a target."""
+    apart = Quality(explained=0.1, samples=40, inputs=MADE_UP)
+    assert "give samples to fit it to (--data)" in damage_of(apart, data=False)
+    for data in (False, True):
+        said = damage_of(apart, data=data, compared=True)
+        assert "onnxprune recover" in said
+        assert "--target" not in said
+        assert ("--data" in said) != data

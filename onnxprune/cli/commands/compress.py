@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from onnxprune.cli.base import MODEL, OUTPUT, Telling, examples, telling
-from onnxprune.cli.options import CALIBRATION, EVALUATION, SectionCommand, fields, given, tell_missing
+from onnxprune.cli.options import CALIBRATION, EVALUATION, SectionCommand, check_timed, fields, given, tell_missing
 from onnxprune.data.options import DataOptions
 from onnxprune.errors import UsageError
 from onnxprune.steps.base import Context
@@ -109,7 +109,9 @@ def command(
         target = None if dry_run else output_path(model, output or small)
         told.check([model], target, plan)
         steps = _recipe(recipe, given(options, *_KINDS))
-        _check_timed(steps)
+        check_timed(
+            steps.settings, any(_is_timed(step) for step in steps.every()), "--measure, or --target latency=0.8"
+        )
         data = DataOptions.from_command(options)
         data.check_alone()
         tell_missing(steps.settings)
@@ -138,16 +140,6 @@ def _recipe(name: str | None, options: dict[str, Any]) -> Any:
     if "ratio" in options and "target" in options:
         raise UsageError("--ratio and --target both say how much to remove; drop one of them")
     return Recipe.of_options(options) if name is None else Recipe.read(name).changed(options)
-
-
-def _check_timed(recipe: Any) -> None:
-    """Raises UsageError for options that say how latency is measured, where nothing is timed."""
-    for name in ("threads", "latency_batch"):
-        if name in recipe.settings and not any(_is_timed(step) for step in recipe.every()):
-            raise UsageError(
-                f"--{name.replace('_', '-')} says how latency is measured, which nothing asks for; add --measure, "
-                "or --target latency=0.8"
-            )
 
 
 def _is_timed(step: Any) -> bool:

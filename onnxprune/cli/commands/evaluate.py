@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from onnxprune.cli.base import Telling, examples, tell_damage, telling
-from onnxprune.cli.options import SectionCommand, fields, given, tell_missing
+from onnxprune.cli.options import SectionCommand, check_timed, fields, given, tell_missing
 from onnxprune.data.options import DataOptions
 from onnxprune.errors import UsageError
 from onnxprune.steps.base import Context
@@ -47,6 +47,7 @@ def command(original: Path, model: Path | None, told: Telling, **options: Any) -
         if model is None and options["labels"] is None:
             raise UsageError("one model alone is judged by labels: give --data and --labels, or a second model")
         settings = given(options, Context, Evaluate)
+        check_timed(settings, settings.get("measure", False), "--measure")
         tell_missing(settings)
         data = DataOptions.from_command(options)
         data.check_alone()

@@ -55,7 +55,8 @@ def command(
 ) -> None:
     """Score the units of MODEL, to see what compress would take first; the higher, the more a unit matters.
 
-    `onnxprune list criteria` lists what to score by.
+    `onnxprune list criteria` lists what to score by; with --data it is what compress takes by default. Without, it is
+    group-l2: compress makes up inputs then, and scores on those.
     """
     from onnxprune.report.progress import progress as reporting
 
