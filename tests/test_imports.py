@@ -132,13 +132,13 @@ NAMED = {
     "analysis/canonicalize.py": {"Identity"},  # hands a value out under the name of an output
     "cli/doctor.py": {"Conv", "Relu", "GlobalAveragePool", "Flatten", "MatMul"},  # its model for a try
     "dims/__init__.py": {"Concat"},  # a form of dimensions
-    "passes/dequantize.py": {"Relu"},
     "passes/fold_constants.py": {"Add"},
     "passes/remove_units.py": {"Mul", "Div", "Where", "Concat"},  # these correct computed sizes
     "passes/resize_states.py": {"Concat", "ConstantOfShape", "Gather", "GatherND", "ScatterND", "Shape", "Transpose"},
     "passes/write_back.py": {"Add", "DequantizeLinear"},
     "steps/quantize/insert.py": {"QuantizeLinear", "DequantizeLinear"},  # the pairs
     "steps/quantize/prepare.py": {"Gemm"},
+    "steps/quantize/unquantize.py": {"Relu"},
     "steps/quantize/types/dynamic.py": {"DynamicQuantizeLinear", "MatMulInteger", "Cast", "Mul", "Add"},
     "steps/quantize/types/half.py": {"Cast"},
     "steps/train/normalization.py": {"BatchNormalization"},  # it puts them in

@@ -189,13 +189,23 @@ def dynamic_quantize_linear_floats(form: FloatForm) -> list[ir.Value | None]:
 @float_form("MatMulInteger")
 def matmul_integer_floats(form: FloatForm) -> list[ir.Value | None]:
     """Scales follow behind; the zero point of the first operand belongs to what DynamicQuantizeLinear made of it."""
-    return [form.node_of("MatMul", [form.given(0), form.weight(1)], {})]
+    return [form.node_of("MatMul", [_floats(form), form.weight(1)], {})]
 
 
 @float_form("ConvInteger")
 def conv_integer_floats(form: FloatForm) -> list[ir.Value | None]:
     """As MatMulInteger."""
-    return [form.node_of("Conv", [form.given(0), form.weight(1)])]
+    return [form.node_of("Conv", [_floats(form), form.weight(1)])]
+
+
+def _floats(form: FloatForm) -> ir.Value:
+    """The first operand, which is what DynamicQuantizeLinear read by now. Raises ValueError where it is not."""
+    value = form.given(0)
+    node = None if value is None else value.producer()
+    integers = value is None or value.dtype in (ir.DataType.UINT8, ir.DataType.INT8)
+    if value is None or integers or (node is not None and node.op_type.endswith("QuantizeLinear")):
+        raise ValueError(f"the first operand of {form.node.op_type} is not of DynamicQuantizeLinear")
+    return value
 
 
 @float_form("MatMulNBits", domain=MICROSOFT)

@@ -38,8 +38,9 @@ class Extremes:
     def update(self, value: Array, batch: Batch) -> None:
         """Take the value that a batch gives."""
         del batch
-        if value.size:
-            self.low, self.high = min(self.low, float(value.min())), max(self.high, float(value.max()))
+        finite = value[np.isfinite(value)]
+        if finite.size:
+            self.low, self.high = min(self.low, float(finite.min())), max(self.high, float(finite.max()))
 
 
 class Distribution:

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from onnxprune.analysis.copy import copy_model
 from onnxprune.errors import UsageError
-from onnxprune.passes.dequantize import Dequantize
 from onnxprune.steps.quantize.base import Quantized, QuantizeJob, quantized_type
+from onnxprune.steps.quantize.unquantize import put_floats
 
 
 @quantized_type("float")
 def to_float(job: QuantizeJob) -> Quantized:
     """Back to float32: weights become the numbers that their integers stand for, activations are no longer rounded."""
     model = copy_model(job.state.model)
-    found = Dequantize()(model)
-    if not found.modified:
+    changed, notes = put_floats(model)
+    if not changed:
         raise UsageError("this model holds no integers that stand for floats: it is one of floats already")
-    return Quantized(model, (), tuple(found.notes))
+    return Quantized(model, (), tuple(notes))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass
 
 import numpy as np
 import onnx_ir as ir
@@ -14,12 +13,10 @@ from onnxprune.ops.dequantize import dequantized, is_pair, is_real, is_rounding,
 from onnxprune.ops.float_forms import FLOAT_FORMS, FloatForm
 from onnxprune.ops.integer_kernels import is_merged_into_grid, keeps_grid
 from onnxprune.ops.traits import moves, rectifies, squashes
-from onnxprune.passes.base import PassResult
 
 
-@dataclass(frozen=True)
-class Dequantize:
-    """Put floats in place of integers and their scales.
+def put_floats(model: ir.Model) -> tuple[bool, list[str]]:
+    """Put floats in place of integers and their scales, in place; were there any, and what could not be changed?
 
     Before:  x ── QuantizeLinear ── DequantizeLinear ── Conv(DequantizeLinear(w)) ── y
     After:   x ── Conv(scale * (w - zero)) ── y
@@ -27,27 +24,25 @@ class Dequantize:
     Operators that take integers themselves (QLinearConv, MatMulNBits, DynamicQuantizeLSTM) become those of floats.
     Exact but for the rounding of activations, which goes: weights are what the integers stand for.
     """
-
-    def __call__(self, model: ir.Model) -> PassResult:
-        """Apply in place; a second time changes nothing."""
-        done, left = 0, Counter[str]()
-        for node in list(model.graph):
-            if key_of(node) in FLOAT_FORMS:
-                form = FloatForm(node)
-                try:
-                    results = FLOAT_FORMS[key_of(node)](form)
-                except ValueError:
-                    left[node.op_type] += 1
-                    continue
-                _put(model, form, results)
-                done += 1
-        for node in list(model.graph):
-            _round_later(model, node)
-        for node in list(model.graph):
-            done += _fold(model, node) or _bypass(model, node)
+    done, left = 0, Counter[str]()
+    for node in list(model.graph):
+        if key_of(node) in FLOAT_FORMS:
+            form = FloatForm(node)
+            try:
+                results = FLOAT_FORMS[key_of(node)](form)
+            except ValueError:
+                left[node.op_type] += 1
+                continue
+            _put(model, form, results)
+            done += 1
+    for node in list(model.graph):
+        _round_later(model, node)
+    for node in list(model.graph):
+        done += _fold(model, node) or _bypass(model, node)
+    if done:
         remove_dead(model)
-        notes = [f"left as integers: {', '.join(f'{name} {count}' for name, count in left.items())}"] if left else []
-        return PassResult(model, done > 0, notes)
+    notes = [f"left as integers: {', '.join(f'{name} {count}' for name, count in left.items())}"] if left else []
+    return done > 0, notes
 
 
 def _put(model: ir.Model, form: FloatForm, results: list[ir.Value | None]) -> None:
