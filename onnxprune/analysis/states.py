@@ -12,6 +12,8 @@ from onnxprune.model.weights import is_weight
 
 # States that hold less than this share of all parameters are not worth a word.
 _SHARE = 0.2
+# Caches of keys and values come by the dozen.
+_SHOWN = 3
 
 
 def states_that_hold(analysis: Analysis) -> dict[str, str]:
@@ -43,8 +45,10 @@ def removable_axes(analysis: Analysis, value: ir.Value) -> list[int]:
 
 def offer_of(states: dict[str, str]) -> str:
     """How to let their units go, for messages."""
-    options = " ".join(f"--resize-states {name}={other}" for name, other in states.items())
-    names = ", ".join(f"'{name}'" for name in states)
+    shown = dict(list(states.items())[:_SHOWN])
+    more = f" and {len(states) - _SHOWN} more" if len(states) > _SHOWN else ""
+    options = " ".join(f"--resize-states {name}={other}" for name, other in shown.items()) + more
+    names = ", ".join(f"'{name}'" for name in shown) + more
     return (
         f"the shape of {names} holds units that could go; where that is a state, handed from call to call, let them go "
         f"with {options}: the interface stays, and what went is zero in it"

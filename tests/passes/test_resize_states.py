@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import onnxprune as op
-from onnxprune.analysis.states import states_that_hold
+from onnxprune.analysis.states import offer_of, states_that_hold
 from onnxprune.errors import NothingToPruneError, UsageError
 from onnxprune.model.file import open_model, save
 from onnxprune.passes.resize_states import ResizeStates
@@ -121,6 +121,12 @@ def test_a_frame_that_comes_out_again_is_no_state(build: Build) -> None:
     assert any("--resize-states s=t" in note for note in notes)
     again = op.compress(path, ratio=0.5, recover="none", allow_damage=True, resize_states="s=t").report.notes
     assert not any("--resize-states" in note for note in again)
+
+
+def test_a_long_list_of_states_is_shortened() -> None:
+    said = offer_of({f"past.{number}": f"present.{number}" for number in range(24)})
+    assert said.count("--resize-states") == 3
+    assert "and 21 more" in said
 
 
 def test_names_that_are_none_of_the_model(build: Build) -> None:
