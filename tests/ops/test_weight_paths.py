@@ -18,6 +18,10 @@ RNG = np.random.default_rng(0)
 # What makes the weight [6, 4] of the product, and what is stored.
 LINKS: dict[str, tuple[str, str]] = {
     "transpose": ("v = Transpose(w)", "float[4, 6] w"),
+    "three axes in another order": (
+        "u = Transpose<perm = [2, 0, 1]>(w)  v = Reshape(u, s)",
+        "float[3, 4, 2] w, int64[2] s = {6, -1}",
+    ),
     "cast": ("v = Cast<to = 1>(w)", "float16[6, 4] w"),
     "reshape": ("v = Reshape(w, s)", "float[2, 3, 4] w, int64[2] s = {6, -1}"),
     "squeeze": ("v = Squeeze(w, s)", "float[6, 1, 4] w, int64[1] s = {1}"),
