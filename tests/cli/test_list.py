@@ -21,6 +21,8 @@ INNER = {
     "onnxprune.ops.base:COSTS",
     "onnxprune.ops.base:SHAPES",
     "onnxprune.ops.matmul_view:FORMS",
+    "onnxprune.ops.float_forms:FLOAT_FORMS",
+    "onnxprune.ops.weight_paths:LINKS",
     "onnxprune.ops.constants.base:RULES",
     "onnxprune.ops.constants.linear:FORMS",
 }
