@@ -11,10 +11,11 @@ import pytest
 from onnxprune.data.base import Batch, Data
 from onnxprune.pipeline.run import inspect
 from onnxprune.statistics.activations import Activations
+from onnxprune.statistics.windows import Windows
 from onnxprune.steps.base import Context
 from onnxprune.steps.prune.criteria import obs as surgeon
 from onnxprune.steps.prune.criteria.base import ScoringContext, WeightReader
-from onnxprune.steps.prune.criteria.obs import SurgeonProblem, Windows, _greedy, _over_taps
+from onnxprune.steps.prune.criteria.obs import SurgeonProblem, _greedy, _over_taps
 from onnxprune.steps.prune.score import score_model, score_with
 from onnxprune.steps.recover.step import Recover
 from tests.conftest import Build
