@@ -24,6 +24,7 @@ STEPS = [
     "Evaluate",
     "Prune",
     "Recover",
+    "Quantize",
     "Repeat",
     "Train",
     "Checkpoint",
@@ -36,7 +37,7 @@ STEPS = [
 ]
 FUNCTIONS = ["apply", "benchmark", "compress", "evaluate", "inspect", "load_data", "recover", "score", "sensitivity"]
 RESULTS = ["Analysis", "Data", "Group", "Plan", "Quality", "Report", "Result"]
-PUBLIC = [*ERRORS, *STEPS, *FUNCTIONS, *RESULTS, "train", "__version__"]
+PUBLIC = [*ERRORS, *STEPS, *FUNCTIONS, *RESULTS, "quantize", "train", "__version__"]
 
 
 def test_public_names() -> None:

@@ -44,9 +44,8 @@ class PruneOptions:
     ratio: float = option(
         0.5,
         "Share of all units to remove, in [0, 1); of nested groups, like those of a grouped convolution, of the axis "
-        "that they make up. Scope uniform takes it of every group, knapsack and sensitivity come down to the size "
-        "that uniform has, latency takes it of the time to be saved. Where nothing says how much, compress takes "
-        "--target damage=0.05.",
+        "that they make up. What a scope makes of it says: onnxprune list scopes. Where nothing says how much, "
+        "compress takes --target damage=0.05.",
         low=0,
         high=1,
         below=True,
