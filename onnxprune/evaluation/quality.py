@@ -192,8 +192,10 @@ class _Variance:
 
     @property
     def explained(self) -> float:
-        """1 for the original, 0 for a constant; NaN where nothing varies."""
+        """1 for the original, 0 for a constant; NaN where nothing varies, and where nothing came out at all."""
         entries, total, power, noise = self._sums.tolist()
+        if not entries:
+            return nan
         variance = power - total**2 / entries
         if isnan(noise):
             return -inf

@@ -14,7 +14,7 @@ from onnxprune.data.base import Batch, Data
 from onnxprune.errors import DataError
 from onnxprune.evaluation.damage import damage_of
 from onnxprune.evaluation.metrics import evaluate, metric
-from onnxprune.evaluation.quality import APART, MADE_UP, Quality, QualityScore, compare_quality
+from onnxprune.evaluation.quality import APART, MADE_UP, Quality, QualityScore, _Variance, compare_quality
 from onnxprune.model.signature import Port
 
 RNG = np.random.default_rng(0)
@@ -86,6 +86,13 @@ class Constant(Fake):
 
     def run(self, feed: Mapping[str, Any], names: Sequence[str] | None = None) -> dict[str, Any]:
         return {"scores": np.full_like(feed["x"], self.added)}
+
+
+def test_of_no_entries_at_all_nothing_is_explained() -> None:
+    """A detector that finds nothing on any of the samples."""
+    found, nothing = _Variance("boxes"), {"boxes": np.zeros((0, 4), np.float32)}
+    found.add(nothing, nothing)
+    assert np.isnan(found.explained)
 
 
 def test_of_several_outputs_the_worst_is_shown() -> None:
