@@ -90,10 +90,19 @@ def _cards(found: Document, labels: Sequence[str]) -> Iterator[Card]:
         yield Card(f"{each['metric']} of {file_name(each['model'])}", maybe(each["value"], "{:.4f}".format).text)
 
 
+def time_axis(percentiles: Sequence[Sequence[float]]) -> tuple[float, float]:
+    """Where the axis of times begins and ends, from percentiles 0 to 100 of each model: around the medians.
+
+    A busy machine has runs that take many times as long; they would leave all medians at the left edge.
+    """
+    low = min(each[0] for each in percentiles)
+    middle = max(each[50] for each in percentiles)
+    return low, min(max(each[_SHOWN_UP_TO] for each in percentiles), low + 2 * (middle - low))
+
+
 def _setting(setting: Document, found: Document, labels: Sequence[str]) -> Section:
     models = setting["models"]
-    low = min(each["percentiles"][0] for each in models)
-    high = max(each["percentiles"][_SHOWN_UP_TO] for each in models)
+    low, high = time_axis([each["percentiles"] for each in models])
     spread, rows = [], []
     for label, each, model in zip(labels, models, found["models"], strict=True):
         times = tuple(maybe(each[key], show_seconds) for key in ("median", "p90", "p99"))
@@ -109,7 +118,7 @@ def _setting(setting: Document, found: Document, labels: Sequence[str]) -> Secti
         rows.append((label, *times, *others, words))
     columns = ("model", ">median", ">p90", ">p99", ">samples/s", ">load", ">memory", ">file", "compared")
     rounds = f"{models[0]['rounds']:,} rounds in {counted(models[0]['sessions'], 'session')}"
-    ends = f"from {show_seconds(low)} on the left to {show_seconds(high)} (the highest p{_SHOWN_UP_TO}) on the right"
+    ends = f"from {show_seconds(low)} on the left to {show_seconds(high)} on the right, slower runs left out"
     caption = f"How the times of a run are spread, {ends}; the line is the median"
     return Section(
         f"setting-{setting['provider']}-{setting['batch']}-{setting['threads']}",

@@ -8,6 +8,7 @@ from xml.etree import ElementTree
 import pytest
 
 from onnxprune.report import charts
+from onnxprune.report.measured_pages import time_axis
 
 
 def widths(svg: str) -> list[float]:
@@ -51,3 +52,12 @@ def test_distribution_of_equal_times() -> None:
 def test_curve_goes_up_for_more() -> None:
     (line,) = ElementTree.fromstring(charts.curve([(0, 0), (1, 1)])).iter("polyline")
     assert line.get("points") == "0.0,38.0 100.0,4.0"
+
+
+def test_times_are_drawn_around_the_medians() -> None:
+    """A few runs that took a hundred times as long do not push the medians to the edge."""
+    quiet = [1.0 + at / 100 for at in range(101)]
+    busy = [*quiet[:90], *(100.0 for _ in range(11))]
+    low, high = time_axis([quiet, busy])
+    assert (low, high) == (1.0, pytest.approx(2.0))
+    assert time_axis([[1.0, *(5.0 for _ in range(100))]]) == (1.0, 5.0)
