@@ -134,7 +134,7 @@ def measure_latency(
         seed: of the order within a round, and of made inputs.
         sizes: of symbolic axes by name or `input[axis]`; 1 where nothing is said.
         values: what inputs may hold that are made up, by their names.
-        progress: is told which session is being timed.
+        progress: is called with which session is being timed.
 
     Raises UsageError for inputs that do not fit or numbers that make no sense, ModelError when a model does not run.
     """

@@ -48,7 +48,7 @@ class Activations:
         analysis: the model.
         data: what to run it on.
         providers: execution providers of ONNX Runtime.
-        progress: told what is being done.
+        progress: is called with what is being done.
         memory: bytes of values of one batch to hold at the same time: larger batches are cut, and what is more even of
             one sample takes further runs over the data.
     """

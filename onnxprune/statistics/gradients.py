@@ -94,7 +94,7 @@ class Gradients:
         loss: its name, see `make_loss`.
         seed: of drawn labels and signs.
         device: where torch computes.
-        progress: told what is being done.
+        progress: is called with what is being done.
 
     Raises ModelError where torch has no implementation of an operator, UsageError for a device that is not there.
     """

@@ -39,7 +39,7 @@ def made_up_samples(
         analysis: the model.
         sizes: of dynamic axes, as the user named them.
         seed: of everything random.
-        progress: is told what is being done.
+        progress: is called with what is being done.
 
     Raises ModelError, DataError where no inputs can be made that the model runs on.
     """

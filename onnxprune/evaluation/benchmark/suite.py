@@ -91,7 +91,7 @@ def benchmark(
         request: what to measure.
         data: samples to run on (None: made up from the first model's inputs).
         metric: name of a metric for the data; accuracy where it has labels.
-        progress: is told what is being done.
+        progress: is called with what is being done.
 
     Raises UsageError for options and models that do not fit together, ModelError for a model that does not run.
     """

@@ -38,7 +38,7 @@ class Subject:
         path: the file.
         request: how to measure.
         baseline: the model or the numbers to compare with, where there are any.
-        progress: told what is being done.
+        progress: is called with what is being done.
     """
 
     def __init__(

@@ -47,7 +47,7 @@ def distilled_inputs(
         batches: made-up inputs, arrays by name, float32 or wider where they are to change.
         steps: of Adam, for each batch.
         seed: of the classes that samples get.
-        progress: is told which batch is being worked on.
+        progress: is called with which batch is being worked on.
 
     Raises ModelError for operators that torch has no implementation of.
     """

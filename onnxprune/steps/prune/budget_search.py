@@ -39,7 +39,7 @@ def search_budget(
         planner: the family of cuts to search in.
         targets: one or more.
         costly: of a cut, for "latency" and harm: what the original has, and what the cut has, by building it.
-        progress: told what is being tried.
+        progress: is called with what is being tried.
         added: what recovery will put into what is left, see `recover.added_biases`.
 
     Raises TargetError where there is no such cut.
@@ -190,7 +190,7 @@ class Search:
         cheap: what a cut leaves of them, computed.
         costly: for "latency" and harm, what the original has, and what a cut has, by building it; 0 for harm.
         frozen: says in words what stands in the way, for the message of a failure.
-        progress: told what is being tried.
+        progress: is called with what is being tried.
     """
 
     lost: Callable[[float], Lost]

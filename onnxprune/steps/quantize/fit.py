@@ -119,29 +119,31 @@ class LayerWalk:
         found: list[IntegerWeights] = []
         shared: dict[str, IntegerWeights] = {}
         later = [layer.node for _, layer in pairs]
-        for number, (twin, layer) in enumerate(pairs):
-            self.progress(Counted(f"rounding layer {number + 1} of {len(pairs)}: {twin.name}", number, len(pairs)))
-            streams = self._streams(twin, behind, set(later[number:]))
-            ahead.advance([twin.y, *streams[:1]])
+        for number, (counterpart, layer) in enumerate(pairs):
+            self.progress(
+                Counted(f"rounding layer {number + 1} of {len(pairs)}: {counterpart.name}", number, len(pairs))
+            )
+            streams = self._streams(counterpart, behind, set(later[number:]))
+            ahead.advance([counterpart.y, *streams[:1]])
             behind.advance([_input(layer), *streams[1:]])
-            moments = self._moments(twin, layer, streams, ahead, behind, samples)
-            weights = self._weights(layer, twin, moments, shared)
+            moments = self._moments(counterpart, layer, streams, ahead, behind, samples)
+            weights = self._weights(layer, counterpart, moments, shared)
             found.append(weights)
             set_matrix(self.after.model, layer, weights.matrix)
             if moments is not None:
-                self._finish(layer, twin, weights, merged(*moments).covariances())
+                self._finish(layer, counterpart, weights, merged(*moments).covariances())
         return found
 
-    def _streams(self, twin: Layer, behind: Stepper, later: set[ir.Node]) -> list[str]:
+    def _streams(self, counterpart: Layer, behind: Stepper, later: set[ir.Node]) -> list[str]:
         """What the layer's output is added to, in both models; nothing where that comes later, for it makes up then."""
-        found = residual(twin, self.before)
+        found = residual(counterpart, self.before)
         if found is None:
             return []
         ours = self.made.get(found.skip, found.skip)
         return [] if behind.would_run([ours]) & later else [found.skip, ours]
 
     def _moments(
-        self, twin: Layer, layer: Layer, streams: Sequence[str], ahead: Stepper, behind: Stepper, samples: int
+        self, counterpart: Layer, layer: Layer, streams: Sequence[str], ahead: Stepper, behind: Stepper, samples: int
     ) -> tuple[Centered, Centered] | None:
         """Of what the layer sees and should give, on two parts of the samples; None where that is not finite."""
         features = matrix_of(layer).shape[1]
@@ -151,7 +153,7 @@ class LayerWalk:
         limit = -(-max(_MIN_ROWS, _ROWS_PER_FEATURE * features) // samples)
         sums = Moments(), Moments()
         for number, (theirs, ours) in enumerate(
-            zip(ahead.batches(twin.y, *streams[:1]), behind.batches(_input(layer), *streams[1:]), strict=True)
+            zip(ahead.batches(counterpart.y, *streams[:1]), behind.batches(_input(layer), *streams[1:]), strict=True)
         ):
             target = theirs[0] + (theirs[1] - ours[1]) if streams else theirs[0]
             positions = choose_positions(layer.places(target.shape), limit, rng)
@@ -160,10 +162,14 @@ class LayerWalk:
         return (known[0], known[1]) if all(each.is_finite() for each in known) else None
 
     def _weights(
-        self, layer: Layer, twin: Layer, moments: tuple[Centered, Centered] | None, shared: dict[str, IntegerWeights]
+        self,
+        layer: Layer,
+        counterpart: Layer,
+        moments: tuple[Centered, Centered] | None,
+        shared: dict[str, IntegerWeights],
     ) -> IntegerWeights:
         """Fitted, then rounded; those that several layers share are only rounded."""
-        x_scale = self.grids[twin.x].scale if twin.x in self.grids else 1.0
+        x_scale = self.grids[counterpart.x].scale if counterpart.x in self.grids else 1.0
         if layer.readers > 1 or moments is None or layer.weight in self.fixed:
             return shared.setdefault(layer.weight, round_nearest(layer, self.bits, x_scale))
         start, everything = matrix_of(layer), merged(*moments).covariances()
@@ -175,7 +181,7 @@ class LayerWalk:
         integers, scales = round_matrix(wanted, everything.xx, self.bits, _floor(layer, start, x_scale))
         return IntegerWeights(integers, scales)
 
-    def _finish(self, layer: Layer, twin: Layer, weights: IntegerWeights, seen: Centered) -> None:
+    def _finish(self, layer: Layer, counterpart: Layer, weights: IntegerWeights, seen: Centered) -> None:
         """Set the bias with which the layer gives the right means, and note how far it is off."""
         matrix = weights.matrix
         bias = bias_of(layer, matrix.shape[0] * matrix.shape[2]).reshape(matrix.shape[0], -1)
@@ -184,7 +190,7 @@ class LayerWalk:
             set_bias(self.after.model, layer, bias)
         error, power = seen.error(matrix, bias), float(seen.target_variance().sum())
         snr = 10 * log10(max(power, TINY) / max(error, TINY))
-        self.noise.append(LayerNoise(twin.name, layer.node.op_type, self.bits, snr))
+        self.noise.append(LayerNoise(counterpart.name, layer.node.op_type, self.bits, snr))
 
 
 def _has_bias(layer: Layer) -> bool:

@@ -120,7 +120,7 @@ def find_grids(
         method: which ranges are tried, by a name in RANGES; "auto": those of all of them.
         signed: integers are int8.
         providers: execution providers of ONNX Runtime.
-        progress: told what is being done.
+        progress: is called with what is being done.
 
     Raises ModelError where the model cannot be run.
     """

@@ -60,15 +60,17 @@ class Evidence:
 
 
 class Gathering:
-    """One layer with its twin in the original, and what has been seen of both.
+    """One layer with its counterpart in the original, and what has been seen of both.
 
     Attributes:
         residual: the sum behind the layer that its target makes up for, if any.
         in_advance: rows are what the original sees, for what the layer will see is not there yet.
     """
 
-    def __init__(self, pairing: Pairing, layer: Layer, twin: Layer, samples: int, rng: np.random.Generator) -> None:
-        self.pairing, self.layer, self.twin, self.samples, self.rng = pairing, layer, twin, samples, rng
+    def __init__(
+        self, pairing: Pairing, layer: Layer, counterpart: Layer, samples: int, rng: np.random.Generator
+    ) -> None:
+        self.pairing, self.layer, self.counterpart, self.samples, self.rng = pairing, layer, counterpart, samples, rng
         behind = residual(layer, pairing.pruned)
         self.residual = behind if behind and pairing.fits(behind.skip) else None
         self.in_advance = False
@@ -80,8 +82,8 @@ class Gathering:
     def theirs(self) -> list[str]:
         """The values of the original that the target comes from."""
         form = self.layer.form
-        x = [self.twin.x] if self.in_advance or form.hidden is not None else []
-        y = [self.twin.y] if form.drawn or form.hidden is None else []
+        x = [self.counterpart.x] if self.in_advance or form.hidden is not None else []
+        y = [self.counterpart.y] if form.drawn or form.hidden is None else []
         return [*x, *y, *self.skips]
 
     @property
@@ -104,14 +106,16 @@ class Gathering:
         if number == 0:
             self.moments = (Moments(), Moments())
         layer = self.layer
-        given = self.pairing.sliced(theirs[self.twin.x], self.twin.x) if self.in_advance else ours[layer.x]
+        given = (
+            self.pairing.sliced(theirs[self.counterpart.x], self.counterpart.x) if self.in_advance else ours[layer.x]
+        )
         if layer.form.hidden is None:
             target = self._target(theirs, ours)
             positions = self._positions(number, target.shape)
             rows, wanted = layer.form.rows(given, positions), layer.outputs(target, positions)
         else:
-            positions = self._positions(number, theirs[self.twin.y].shape) if layer.form.drawn else None
-            rows, wanted = layer.form.rows(given, positions), self._hidden_target(theirs[self.twin.x], positions)
+            positions = self._positions(number, theirs[self.counterpart.y].shape) if layer.form.drawn else None
+            rows, wanted = layer.form.rows(given, positions), self._hidden_target(theirs[self.counterpart.x], positions)
         if current is not None:
             skip = layer.outputs(ours[self.skips[0]], positions) if self.skips else 0.0
             wanted = _rectified(wanted, skip, rows, current)
@@ -130,17 +134,17 @@ class Gathering:
 
     def _hidden_target(self, x: Array, positions: Positions | None) -> Array:
         """What the original's weights make of its own input, for the outputs that are left."""
-        matrix = matrix_of(self.twin)
+        matrix = matrix_of(self.counterpart)
         groups, _, outputs = matrix.shape
-        bias = bias_of(self.twin, groups * outputs).reshape(groups, 1, -1)
-        made = np.matmul(self.twin.form.rows(x, positions), matrix) + bias
-        flat = made.transpose(1, 0, 2).reshape(made.shape[1], -1)[:, self.pairing.hidden_outputs(self.twin)]
+        bias = bias_of(self.counterpart, groups * outputs).reshape(groups, 1, -1)
+        made = np.matmul(self.counterpart.form.rows(x, positions), matrix) + bias
+        flat = made.transpose(1, 0, 2).reshape(made.shape[1], -1)[:, self.pairing.hidden_outputs(self.counterpart)]
         wanted: Array = flat.reshape(len(flat), self.layer.form.groups, -1).transpose(1, 0, 2)
         return wanted
 
     def _target(self, theirs: Values, ours: Values) -> Array:
         """What the layer should give: the original's output, and what the pruned stream lacks by now."""
-        target = self.pairing.sliced(theirs[self.twin.y], self.twin.y)
+        target = self.pairing.sliced(theirs[self.counterpart.y], self.counterpart.y)
         for name in self.skips:
             target = target + (self.pairing.sliced(theirs[name], name) - ours[name])
         return target

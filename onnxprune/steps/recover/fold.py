@@ -70,18 +70,24 @@ class FoldUnits:
             for reader in readers:
                 key = reader.reader.weight
                 matrices[key] = reader.folded(matrices.get(key, matrix_of(reader.reader)), keep)
-        modified = [_write(pairing, ours, twin, matrices[twin.weight]) for ours, twin in _pairs(pairing, matrices)]
+        modified = [
+            _write(pairing, ours, counterpart, matrices[counterpart.weight])
+            for ours, counterpart in _pairs(pairing, matrices)
+        ]
         return PassResult(model, any(modified), notes)
 
 
 def _pairs(pairing: Pairing, matrices: dict[str, Matrix]) -> list[tuple[Layer, Layer]]:
-    return [(ours, twin) for ours, twin in pairing.pairs() if twin.weight in matrices]
+    return [(ours, counterpart) for ours, counterpart in pairing.pairs() if counterpart.weight in matrices]
 
 
-def _write(pairing: Pairing, ours: Layer, twin: Layer, matrix: Matrix) -> bool:
+def _write(pairing: Pairing, ours: Layer, counterpart: Layer, matrix: Matrix) -> bool:
     """Give a layer of the pruned model what is left of the original's matrix [1, features, outputs]."""
-    inputs, outputs = pairing.kept(twin.x, twin.form.axis), pairing.kept(twin.y, twin.form.out_axis)
-    features = inputs[twin.feature_channels(len(inputs))[0]]
+    inputs, outputs = (
+        pairing.kept(counterpart.x, counterpart.form.axis),
+        pairing.kept(counterpart.y, counterpart.form.out_axis),
+    )
+    features = inputs[counterpart.feature_channels(len(inputs))[0]]
     before = read(ours.stored)
     set_matrix(pairing.pruned.model, ours, matrix[:, features][:, :, outputs], pairing.pruned)
     return not np.array_equal(before, read(ours.stored))

@@ -69,10 +69,10 @@ def check_fit(original: Analysis, pruned: Analysis, keep: Mapping[Atom, Mask]) -
 
 def _shared_weights(original: Analysis, pruned: Analysis) -> Iterator[tuple[str, ir.Value, ir.Value]]:
     """Weights that nodes of the same output read through the same input, once each."""
-    twins = dict(_read_weights(pruned))
+    counterparts = dict(_read_weights(pruned))
     seen: set[str | None] = set()
     for place, before in _read_weights(original):
-        after = twins.get(place)
+        after = counterparts.get(place)
         if after is not None and before.name not in seen and before.name in original.dims:
             seen.add(before.name)
             yield before.name or "", before, after

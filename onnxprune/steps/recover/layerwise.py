@@ -59,7 +59,7 @@ def walk(
         rounds: how often layers in front of a Relu are fitted again, with what is negative set free.
         seed: of the places that are drawn.
         providers: execution providers of ONNX Runtime.
-        progress: told which layer is being worked on.
+        progress: is called with which layer is being worked on.
 
     Raises ModelError where a model cannot be run.
     """
@@ -71,14 +71,14 @@ def walk(
     pairs = pairing.pairs()
     shared: dict[str, Matrix] = {}
     errors = []
-    for number, (layer, twin) in enumerate(pairs, 1):
+    for number, (layer, counterpart) in enumerate(pairs, 1):
         progress(Counted(f"recovering layer {number} of {len(pairs)}: {layer.name}", number - 1, len(pairs)))
         if layer.readers > 1 and layer.weight not in shared:
             readers = [pair for pair in pairs if pair[0].weight == layer.weight]
             works = [Gathering(pairing, *each, samples, np.random.default_rng([seed, number])) for each in readers]
             shared[layer.weight] = works[0].matrix
             _fit_together(works, fit, ahead, behind)
-        work = Gathering(pairing, layer, twin, samples, np.random.default_rng([seed, number]))
+        work = Gathering(pairing, layer, counterpart, samples, np.random.default_rng([seed, number]))
         if behind.would_run(work.skips) & {later.node for later, _ in pairs[number:]}:
             work.residual = None  # the other branch comes later: it is the one that makes up for this
         ahead.advance(work.theirs)

@@ -94,7 +94,7 @@ def recover_layers(
         data: calibration data, no labels needed; None: inputs are made up, see `made_up_samples`.
         seed: of everything random.
         providers: execution providers of ONNX Runtime.
-        progress: told which layer is being worked on.
+        progress: is called with which layer is being worked on.
 
     Raises UsageError for an unknown method, ModelError where a model cannot be run, DataError for data that does not
     fit.

@@ -57,9 +57,9 @@ class Pairing:
         Those that share a weight are there if all of them are, and read it as the same matrix.
         """
         found = [(layer, self._twin(layer)) for layer in layers(self.pruned, hidden=True)]
-        fit = [(layer, twin) for layer, twin in found if twin is not None and self.fits(layer.y)]
+        fit = [(layer, counterpart) for layer, counterpart in found if counterpart is not None and self.fits(layer.y)]
         together = {layer.node for layer in fittable([layer for layer, _ in fit])}
-        return [(layer, twin) for layer, twin in fit if layer.node in together]
+        return [(layer, counterpart) for layer, counterpart in fit if layer.node in together]
 
     def left(self) -> list[Left]:
         """The nodes that multiply with weights and are no part of `pairs`, in topological order."""
@@ -90,8 +90,8 @@ class Pairing:
     def _twin(self, layer: Layer) -> Layer | None:
         """An Add that was put behind a node of the pruned model has taken over its output's name."""
         made = [layer.node, *([layer.add[0]] if layer.add else [])]
-        twins = (self.originals.get(node.outputs[0].name or "") for node in made)
-        return next((twin for twin in twins if twin is not None), None)
+        counterparts = (self.originals.get(node.outputs[0].name or "") for node in made)
+        return next((counterpart for counterpart in counterparts if counterpart is not None), None)
 
     def kept(self, value: str, axis: int) -> Mask:
         """The entries of an axis of an original value that the pruned model still has."""
@@ -102,12 +102,12 @@ class Pairing:
         dims, shape = self.original.dims.get(value), self.pruned.shapes.shapes.get(value)
         return dims is not None and shape == tuple(int(keep_mask(dim, self.keep).sum()) for dim in dims)
 
-    def hidden_outputs(self, twin: Layer) -> Mask:
+    def hidden_outputs(self, counterpart: Layer) -> Mask:
         """The results inside a node that stay, of all directions of a recurrent one: bool, shape [outputs]."""
-        axis = twin.form.hidden
+        axis = counterpart.form.hidden
         assert axis is not None
-        kept = self.kept(twin.operand.name or "", axis)
-        return np.tile(kept, matrix_of(twin).shape[2] * twin.form.groups // len(kept))
+        kept = self.kept(counterpart.operand.name or "", axis)
+        return np.tile(kept, matrix_of(counterpart).shape[2] * counterpart.form.groups // len(kept))
 
     def sliced(self, array: Array, value: str) -> Array:
         """A value of the original as the pruned model would have it."""

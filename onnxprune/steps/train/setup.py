@@ -46,7 +46,7 @@ class Running:
         metric: what is reported and compared; None: what fits.
         device: where torch computes, "cpu" or "cuda".
         seed: of everything random.
-        progress: told how far it is.
+        progress: is called with how far it is.
         checkpoint: file that the state is kept in; None for none.
         every: minutes between two checkpoints.
         resume: go on from the checkpoint, where there is one.

@@ -85,10 +85,10 @@ def _static(
         weights = walk.run(pairs, feeds)
         noise = walk.noise
     else:
-        weights = [round_nearest(layer, job.weight_bits, grids[twin.x].scale) for twin, layer in pairs]
-        noise = [LayerNoise(twin.name, twin.node.op_type, job.weight_bits) for twin, _ in pairs]
+        weights = [round_nearest(layer, job.weight_bits, grids[counterpart.x].scale) for counterpart, layer in pairs]
+        noise = [LayerNoise(counterpart.name, counterpart.node.op_type, job.weight_bits) for counterpart, _ in pairs]
     stored: dict[str, ir.Value] = {}
-    for (twin, layer), each in zip(pairs, weights, strict=True):
-        store_bias(editor, layer, each, grids[twin.x].scale)
+    for (counterpart, layer), each in zip(pairs, weights, strict=True):
+        store_bias(editor, layer, each, grids[counterpart.x].scale)
         store_weights(editor, layer, each, stored)
     return noise
