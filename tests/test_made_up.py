@@ -19,16 +19,16 @@ from tests.conftest import Build
 MODELS = Path(__file__).resolve().parents[1] / "models"
 
 
-def network(build: Build) -> Path:
+def network(build: Build, batch: str = "batch") -> Path:
     graph = """
-        net (float[batch, 6] x) => (float[batch, 3] y)
+        net (float[BATCH, 6] x) => (float[BATCH, 3] y)
         <float[6, 16] first, float[16, 3] second>
         { h = MatMul(x, first)
           r = Relu(h)
           y = MatMul(r, second) }
     """
     rng = np.random.default_rng(0)
-    return build(graph, first=rng.standard_normal((6, 16)), second=rng.standard_normal((16, 3)))
+    return build(graph.replace("BATCH", batch), first=rng.standard_normal((6, 16)), second=rng.standard_normal((16, 3)))
 
 
 def test_sizes_that_the_analysis_found_are_taken_where_the_usual_ones_do_not_run(
@@ -54,6 +54,7 @@ def test_large_networks_get_fewer_samples_and_the_largest_no_gradients(
 
     def samples(passes: int) -> np.ndarray:
         monkeypatch.setattr(made_up, "_MACS", 3 * macs * passes)
+        monkeypatch.setattr(made_up, "_CALL", 0)
         return np.concatenate([batch.feed["x"] for batch in made_up_samples(analysis).batches()])
 
     drawn, fewer, most = samples(32), samples(40 * 50), samples(10**9)
@@ -62,6 +63,17 @@ def test_large_networks_get_fewer_samples_and_the_largest_no_gradients(
     plain = samples(10**9)
     assert np.array_equal(most[64:], plain[1::2])  # there is no BatchNormalization, so every other one stays
     assert np.abs(most[:64] - plain[::2]).max() > 0.1
+
+
+def test_networks_of_one_sample_at_a_time_get_fewer(build: Build, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every call of a node takes its time, however small the batch."""
+    pytest.importorskip("torch")
+    macs = 6 * 16 + 16 * 3
+    monkeypatch.setattr(made_up, "_MACS", 40 * 40 * (3 * macs + 3000))
+    monkeypatch.setattr(made_up, "_CALL", 1000)
+    fixed = network(build, batch="1")
+    assert sum(map(length_of, made_up_samples(inspect(fixed)).batches())) == 40
+    assert sum(map(length_of, made_up_samples(inspect(network(build))).batches())) == 128
 
 
 def test_compress_without_data_recovers_on_made_up_inputs(build: Build) -> None:
@@ -79,7 +91,7 @@ def test_where_no_inputs_can_be_made_up_a_note_says_so(build: Build, monkeypatch
 
     monkeypatch.setattr(pipeline, "made_up_samples", refuse)
     result = op.compress(network(build), ratio=0.25)
-    assert "no inputs could be made up, so nothing was recovered: nothing fits" in result.report.notes
+    assert "no inputs could be made up, so nothing was fitted: nothing fits" in result.report.notes
     assert result.report.after.parameters < result.report.before.parameters
 
 

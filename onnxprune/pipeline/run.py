@@ -116,7 +116,7 @@ def _with_samples(
                 f"no inputs could be made up to see what a cut does ({error}); give --data, or say how much to remove, "
                 "like --ratio 0.2"
             ) from error
-        note = f"no inputs could be made up, so nothing was fitted to any: {error}"
+        note = f"no inputs could be made up, so nothing was fitted: {error}"
         return state.noted(Record("made-up inputs", notes=(note,))), context
     apart = hold_out(made_up, ports_of(state.original.model)) if measured else None
     return state, replace(context, made_up=apart.fitting if apart else made_up, apart=apart)

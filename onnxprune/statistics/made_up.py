@@ -22,6 +22,8 @@ from onnxprune.support.progress import Progress, silent
 _SAMPLES, _BATCH, _STEPS, _MACS, _RUNS = 128, 128, 40, 8e11, 10
 # A step is a pass forward, one back to the inputs, and as much again for what is remembered in between.
 _PASSES = 3
+# The time of so many MACs goes by whenever a node is called and its gradient taken: what counts in batches of one.
+_CALL = 1e7
 # Fewer samples say too little, and fewer steps are not worth the gradients.
 _FEWEST, _FEWEST_STEPS = 32, 15
 
@@ -45,7 +47,8 @@ def made_up_samples(
     """
     macs = max(cost.before(analysis).macs, 1)
     batches = _drawn(analysis, sizes, min(_SAMPLES, max(_FEWEST, int(_MACS / (_RUNS * macs)))), seed)
-    passes = int(_MACS / (_PASSES * macs))  # of one sample
+    calls = _CALL * len(analysis.model.graph) / max(1, length_of(batches[0]))
+    passes = int(_MACS / (_PASSES * macs + calls))  # of one sample
     samples = min(_SAMPLES, max(_FEWEST, passes // _STEPS))
     steps = min(_STEPS, passes // samples)
     if steps >= _FEWEST_STEPS:
