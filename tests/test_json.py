@@ -19,7 +19,7 @@ NET = """
 """
 ON_DATA = ("--data", "samples.npz")
 COMMANDS = {
-    "compress, apply, recover, train": ("compress", "model.onnx", "--dry-run", *ON_DATA),
+    "compress, apply, recover, train, quantize": ("compress", "model.onnx", "--dry-run", *ON_DATA),
     "evaluate": ("evaluate", "model.onnx", "model.onnx"),
     "inspect": ("inspect", "model.onnx"),
     "score": ("score", "model.onnx"),
