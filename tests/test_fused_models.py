@@ -172,7 +172,7 @@ def test_hand_built(build: Any, kinds: dict[str, int], tmp_path: Path) -> None:
     verdict = judge(path, every_other_unit(analysis), feed(path), tmp_path)
     assert verdict.difference < 1e-4
     assert verdict.effect > 1e-2
-    report = compress(path, ratio=0.5, recover="none").save(tmp_path / "half.onnx")
+    report = compress(path, scope="uniform", ratio=0.5, recover="none").save(tmp_path / "half.onnx")
     left = (
         0.8 if build is four_bits else 0.6
     )  # its 3 and 2 rows of blocks are nested: half of them rounds down to a third
@@ -253,8 +253,8 @@ def test_optimized_by_onnxruntime(name: str, operator: str, zoo: ModuleType, tmp
     assert verdict.difference < 1e-4
     assert verdict.effect > 1e-2
     report, before = (
-        compress(path, ratio=0.5, recover="none").save(tmp_path / "half.onnx"),
-        compress(plain, ratio=0.5, recover="none").report,
+        compress(path, scope="uniform", ratio=0.5, recover="none").save(tmp_path / "half.onnx"),
+        compress(plain, scope="uniform", ratio=0.5, recover="none").report,
     )
     assert (
         report.after.parameters / report.before.parameters < before.after.parameters / before.before.parameters + 0.02
@@ -274,5 +274,5 @@ def test_standard_attention(name: str, zoo: ModuleType, tmp_path: Path) -> None:
     assert {"hidden", "heads", "head-dim", "neurons"} <= {group.kind for group in analysis.groups}
     verdict = judge(path, every_other_unit(analysis), zoo.inputs(zoo.load(name), 0, 1), tmp_path)
     assert verdict.difference < 1e-4
-    report = compress(path, ratio=0.5, recover="none").save(tmp_path / "half.onnx")
+    report = compress(path, scope="uniform", ratio=0.5, recover="none").save(tmp_path / "half.onnx")
     assert report.after.parameters < 0.4 * report.before.parameters

@@ -82,8 +82,8 @@ def check(path: Path, plain: Path, images: npt.NDArray[Any], folder: Path, exact
         assert verdict.difference < 1e-4
         assert verdict.effect > 1e-2
     report, before = (
-        compress(path, ratio=0.5, recover="none").save(folder / "half.onnx"),
-        compress(plain, ratio=0.5, recover="none").report,
+        compress(path, scope="uniform", ratio=0.5, recover="none").save(folder / "half.onnx"),
+        compress(plain, scope="uniform", ratio=0.5, recover="none").report,
     )
     assert (
         report.after.parameters / report.before.parameters < before.after.parameters / before.before.parameters + 0.02
@@ -145,7 +145,7 @@ def test_four_bit_weights(
     verdict = judge(path, every_other_unit(analysis), {model.graph.input[0].name: images[:5]}, tmp_path)
     assert verdict.difference < 1e-4
     assert verdict.effect > 1e-2
-    report = compress(path, ratio=0.5, recover="none").save(tmp_path / "half.onnx")
+    report = compress(path, scope="uniform", ratio=0.5, recover="none").save(tmp_path / "half.onnx")
     assert report.after.parameters < 0.4 * report.before.parameters
 
 
