@@ -1,4 +1,4 @@
-"""What is told apart best."""
+"""The range whose integers keep most of the distribution."""
 
 from __future__ import annotations
 
