@@ -20,6 +20,7 @@ NET = """
 ON_DATA = ("--data", "samples.npz")
 COMMANDS = {
     "compress, apply, recover, train, quantize": ("compress", "model.onnx", "--dry-run", *ON_DATA),
+    "compress, several models": ("compress", "*.onnx", "--dry-run", *ON_DATA),
     "evaluate": ("evaluate", "model.onnx", "model.onnx"),
     "inspect": ("inspect", "model.onnx"),
     "score": ("score", "model.onnx"),
@@ -46,7 +47,12 @@ def sections() -> dict[str, set[str]]:
 
 def test_the_page_has_every_command() -> None:
     assert list(sections()) == list(COMMANDS)
-    spoken_of = {word for title in COMMANDS for word in re.findall(r"\w+", title)} - {"torch", "alignment"}
+    spoken_of = {word for title in COMMANDS for word in re.findall(r"\w+", title)} - {
+        "torch",
+        "alignment",
+        "several",
+        "models",
+    }
     assert spoken_of == set(main.list_commands(None)) - {"completion"}  # type: ignore[arg-type]
 
 

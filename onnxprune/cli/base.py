@@ -135,6 +135,26 @@ class Telling:
         tell_damage(result.report.quality)
 
 
+def tell_several(told: Telling, document: dict[str, Any], *, interrupted: bool) -> None:
+    """The same for several models, one failure after the other on standard error; ends with 1 where there was one."""
+
+    def show() -> None:
+        from onnxprune.report.several import show_several
+
+        show_several(document)
+
+    told.tell(document, show)
+    for each in document["models"]:
+        damage = each["result"] and each["result"]["quality"] and each["result"]["quality"]["damage"]
+        said = each["error"] or (f"warning: {damage}; --allow-damage if this is meant" if damage else "")
+        if said:
+            click.echo(f"onnxprune: {each['model']}: {said}", err=True)
+    if interrupted:
+        raise KeyboardInterrupt("interrupted; what was written stays")
+    if document["failed"]:
+        click.get_current_context().exit(1)
+
+
 def tell_damage(quality: Quality | None) -> None:
     """Say on standard error that a model fell apart, whatever else is printed."""
     if quality is not None and quality.damage:

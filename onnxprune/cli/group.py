@@ -100,7 +100,8 @@ class _OneLineErrors(click.Group):
             raise
         except BaseException as error:
             if came or isinstance(error, KeyboardInterrupt):
-                _fail(ctx, *_STOPPED[came[0] if came else signal.SIGINT])
+                said, code = _STOPPED[came[0] if came else signal.SIGINT]
+                _fail(ctx, str(error) or said if isinstance(error, KeyboardInterrupt) else said, code)
             _tell(ctx, error)
 
 

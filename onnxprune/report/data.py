@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Sequence
 from dataclasses import asdict
 from math import isfinite
 from pathlib import Path
@@ -69,6 +70,21 @@ def of_result(result: Result, model: Path, output: Path | None) -> dict[str, Any
         "frozen": list(details.frozen),
         "notes": list(report.notes),
     }
+
+
+def of_results(ends: Sequence[tuple[str, dict[str, Any] | str]]) -> dict[str, Any]:
+    """What `compress` did with several models: per path the document of the result, or why it failed."""
+    models = [
+        {
+            "model": model,
+            "output": None if isinstance(end, str) else end["output"],
+            "error": str(end) if isinstance(end, str) else None,
+            "result": None if isinstance(end, str) else end,
+        }
+        for model, end in ends
+    ]
+    failed = sum(model["error"] is not None for model in models)
+    return {"format": FORMAT, "kind": "results", "models": models, "failed": failed}
 
 
 def of_quality(quality: Quality) -> dict[str, Any]:

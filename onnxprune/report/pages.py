@@ -10,9 +10,11 @@ from onnxprune.report.cut_page import cut_page
 from onnxprune.report.measured_pages import alignment_page, benchmark_page, gate_page, sensitivity_page
 from onnxprune.report.page import Page
 from onnxprune.report.quality_page import evaluation_page
+from onnxprune.report.several import several_page
 
 _PAGES: dict[str, Callable[[Mapping[str, Any]], Page]] = {
     "result": cut_page,
+    "results": several_page,
     "evaluation": evaluation_page,
     "benchmark": benchmark_page,
     "alignment": alignment_page,

@@ -64,7 +64,7 @@ class Context(MeasureOptions):
     device: str = option("cpu", "Where torch runs, like cuda.", section=RUNNING)
     jobs: int = option(
         1,
-        "Processes that measure, for scope sensitivity, and that decode images to train on.",
+        "Processes that measure, for scope sensitivity, and that decode images to train on; or models at once.",
         low=1,
         recorded=False,
         section=RUNNING,

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from onnxprune.cli.base import MODEL, OUTPUT, Telling, examples, telling
+from onnxprune.cli.base import OUTPUT, Telling, examples, tell_several, telling
 from onnxprune.cli.options import CALIBRATION, EVALUATION, SectionCommand, check_timed, fields, given, tell_missing
+from onnxprune.cli.several import Job, Named, compress_each, named, targets
 from onnxprune.data.options import DataOptions
 from onnxprune.errors import UsageError
 from onnxprune.steps.base import Context
@@ -20,7 +22,10 @@ from onnxprune.steps.recover.step import Recover
 from onnxprune.steps.repeat import Repeat
 from onnxprune.steps.rewind import Rewind
 from onnxprune.steps.train.step import Train
-from onnxprune.support.progress import parts
+from onnxprune.support.progress import Progress, parts
+
+if TYPE_CHECKING:
+    from onnxprune.pipeline.result import Result
 
 _KINDS = (Prune, Rewind, Recover, Train, Repeat, Quantize, Clean, Evaluate, Context)
 
@@ -41,11 +46,11 @@ _KINDS = (Prune, Rewind, Recover, Train, Repeat, Quantize, Clean, Evaluate, Cont
         "onnxprune compress model.onnx --data samples.npz --train 2",
         "onnxprune compress model.onnx --data samples.npz --quantize int8",
         "onnxprune compress model.onnx --recipe recipe.toml",
+        "onnxprune compress '*.onnx' -o small/ --ratio 0.3 --jobs 2",
         "onnxprune compress model.onnx --lossless",
     ),
 )
-@MODEL
-@click.argument("small", type=click.Path(path_type=Path), required=False, metavar="[OUTPUT]")
+@click.argument("model", type=click.Path(path_type=Path), nargs=-1, required=True, metavar="MODEL... [OUTPUT]")
 @OUTPUT
 @fields(DataOptions, "data")
 @fields(Prune, "ratio", "target", "criterion")
@@ -84,8 +89,7 @@ _KINDS = (Prune, Rewind, Recover, Train, Repeat, Quantize, Clean, Evaluate, Cont
 )
 @fields(Clean)
 def command(
-    model: Path,
-    small: Path | None,
+    model: tuple[Path, ...],
     output: Path | None,
     recipe: str | None,
     plan: Path | None,
@@ -99,15 +103,12 @@ def command(
 
     Whole channels, neurons, heads and hidden units go, everywhere at once, so the result is a smaller dense model with
     the same inputs and outputs. It is checked in ONNX Runtime before it takes its place; MODEL is never touched.
+
+    Several models, or a pattern like '*.onnx', go into a folder, --jobs of them at once; one that fails stops no other.
+    With -o every name is a model, without it the last of several is the output.
     """
     with told.progress() as progress:
-        from onnxprune.pipeline.result import output_path
-        from onnxprune.pipeline.run import run
-
-        if output is not None and small is not None:
-            raise UsageError(f"-o {output} and {small} both say where to write; drop one of them")
-        target = None if dry_run else output_path(model, output or small)
-        told.check([model], target, plan)
+        found = named(model, output)
         steps = _recipe(recipe, given(options, *_KINDS))
         check_timed(
             steps.settings, any(_is_timed(step) for step in steps.every()), "--measure, or --target latency=0.8"
@@ -116,21 +117,54 @@ def command(
         data.check_alone()
         tell_missing(steps.settings)
         here = {**_here(steps.settings), **({"unverified": True} if dry_run else {})}  # nothing to prove then
-        working, writing = parts(progress, [20, 1])
-        result = run(
-            steps,
-            model,
-            data=data if data.data else None,
-            calibration=data.beside(calibration),
-            evaluation=data.beside(evaluation),
-            progress=working,
-            **here,
-        )
-        if target is not None:
-            result.save(target, plan=plan, progress=writing)
-        elif plan is not None:
-            result.plan.save(plan)
-    told.tell_result(result, model, target)
+        samples = {
+            "data": data if data.data else None,
+            "calibration": data.beside(calibration),
+            "evaluation": data.beside(evaluation),
+        }
+        job = Job(found.models[0], None, steps, samples, here)
+        if found.several:
+            document, interrupted = _each(found, plan, dry_run, job, told, progress)
+        else:
+            result, target = _one(found, plan, dry_run, job, told, progress)
+    if found.several:
+        tell_several(told, document, interrupted=interrupted)
+    else:
+        told.tell_result(result, job.model, target)
+
+
+def _one(
+    found: Named, plan: Path | None, dry_run: bool, job: Job, told: Telling, progress: Progress
+) -> tuple[Result, Path | None]:
+    """Compress one model; what came of it, and where it was written."""
+    from onnxprune.pipeline.result import output_path
+    from onnxprune.pipeline.run import run
+
+    target = None if dry_run else output_path(job.model, found.output)
+    told.check([job.model], target, plan)
+    working, writing = parts(progress, [20, 1])
+    result = run(job.recipe, job.model, progress=working, **job.samples, **job.settings)
+    if target is not None:
+        result.save(target, plan=plan, progress=writing)
+    elif plan is not None:
+        result.plan.save(plan)
+    return result, target
+
+
+def _each(
+    found: Named, plan: Path | None, dry_run: bool, pattern: Job, told: Telling, progress: Progress
+) -> tuple[dict[str, Any], bool]:
+    """Compress several models; the document of all, and whether it was interrupted."""
+    if plan is not None:
+        raise UsageError("--plan says what was removed from one model, and several are to be compressed; drop it")
+    if found.output is None and not dry_run:
+        raise UsageError("say which folder takes the small models: -o small/")
+    told.check(found.models)
+    goals = [None] * len(found.models) if dry_run or found.output is None else targets(found.models, found.output)
+    at_once = pattern.recipe.settings.get("jobs", 1)
+    alone = replace(pattern, settings={**pattern.settings, "jobs": 1})
+    jobs = [replace(alone, model=model, target=goal) for model, goal in zip(found.models, goals, strict=True)]
+    return compress_each(jobs, at_once, progress)
 
 
 def _recipe(name: str | None, options: dict[str, Any]) -> Any:
