@@ -123,7 +123,7 @@ def compress_each(jobs: Sequence[Job], at_once: int, progress: Progress) -> tupl
     Returns the document of all, and whether it was interrupted: then the models that were not reached are said to be.
     """
     from onnxprune.report.data import of_results
-    from onnxprune.support.pieces import Failure, in_processes
+    from onnxprune.support.pieces import Failure, work_apart
 
     found: dict[int, Any] = {}
 
@@ -132,7 +132,7 @@ def compress_each(jobs: Sequence[Job], at_once: int, progress: Progress) -> tupl
 
     interrupted = False
     try:
-        for number, outcome in in_processes(compress_one, jobs, at_once, tell):
+        for number, outcome in work_apart(compress_one, jobs, at_once, tell):
             found[number] = outcome
             tell(number, "failed" if isinstance(outcome, Failure) else "done")
     except KeyboardInterrupt:

@@ -20,7 +20,7 @@ class Failure(str):
     __slots__ = ()
 
 
-def in_processes(
+def work_apart(
     work: Callable[[Any, Progress], Any],
     pieces: Sequence[Any],
     at_once: int = 1,

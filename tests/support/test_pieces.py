@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 
 from onnxprune.errors import DataError
-from onnxprune.support.pieces import Failure, in_processes
+from onnxprune.support.pieces import Failure, work_apart
 from onnxprune.support.progress import Progress
 
 
@@ -23,7 +23,7 @@ def work(piece: str, progress: Progress) -> str:
 def test_what_fails_leaves_the_others_alone() -> None:
     pieces = ["refused", "first", "killed", "broken", "last"]
     said: list[tuple[int, str]] = []
-    found = dict(in_processes(work, pieces, 2, lambda number, text: said.append((number, text))))
+    found = dict(work_apart(work, pieces, 2, lambda number, text: said.append((number, text))))
     assert (found[1], found[4]) == ("FIRST", "LAST")
     assert not isinstance(found[1], Failure)
     assert all(isinstance(found[number], Failure) for number in (0, 2, 3))
