@@ -53,6 +53,8 @@ BASES = {
     "steps/prune/criteria": {"base"},
     "steps/prune/allocation": {"base", "_knapsack", "_greedy", "_nesting"},
     "steps/prune/schedules": set(),
+    "steps/train/methods": set(),
+    "steps/train/penalties": set(),
     "steps/train/rates": set(),
     "steps/quantize/ranges": {"base"},
     "steps/quantize/types": set(),

@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING
 
+import numpy as np
+import numpy.typing as npt
 import onnx_ir as ir
 
 from onnxprune.analysis.shape_inference import Shapes
@@ -84,6 +86,7 @@ class Analysis:
         unruled: operators without a rule and their counts.
         activations: names of the values that depend on a graph input.
         batch: what `cost.batch_size` has found; None before it is asked.
+        learned: scores that a training has learned of units, for the criterion `learned`: float64, shape [units].
     """
 
     model: ir.Model
@@ -95,6 +98,7 @@ class Analysis:
     unruled: Counter[str] = field(default_factory=Counter)
     activations: set[str] = field(default_factory=set)
     batch: int | None = None
+    learned: dict[Atom, npt.NDArray[np.float64]] = field(default_factory=dict)
 
     @cached_property
     def graph(self) -> nx.DiGraph:

@@ -23,18 +23,26 @@ def producing(analysis: Analysis) -> set[tuple[str, int]]:
     An operator without a rule, or with one that refuses, says nothing. A weight that one operator reads and another is
     made by (a tied embedding) counts as making.
     """
+    return axes_of_units(analysis)[0]
+
+
+def axes_of_units(analysis: Analysis) -> tuple[set[tuple[str, int]], set[tuple[str, int]]]:
+    """The weight axes that make units, as `producing`, and those that read them: that an operator sums over."""
     operators = analysis.operators
     data = {value for _, node in operators for value in node.outputs if value.name in analysis.activations}
     data.update(value for value in analysis.model.graph.inputs if value.name in analysis.activations)
-    found: set[tuple[str, int]] = set()
+    making: set[tuple[str, int]] = set()
+    reading: set[tuple[str, int]] = set()
     for _, node in operators:
         given = [value for value in node.inputs if value is not None]
         if not data.isdisjoint(node.outputs) and not data.issuperset(given):
-            found.update(_coming_out(analysis, node, data))
-    return found
+            for place, comes_out in _sides(analysis, node, data):
+                (making if comes_out else reading).add(place)
+    return making, reading
 
 
-def _coming_out(analysis: Analysis, node: ir.Node, data: set[ir.Value]) -> Iterator[tuple[str, int]]:
+def _sides(analysis: Analysis, node: ir.Node, data: set[ir.Value]) -> Iterator[tuple[tuple[str, int], bool]]:
+    """Per axis of the weights of an operator whether it comes out of it; those that are only summed over do not."""
     chain = [*_computed_from_weights(node, data), node]
     shapes = analysis.shapes.shapes
     values = {value.name or "": value for each in chain for value in (*each.inputs, *each.outputs) if value is not None}
@@ -47,11 +55,14 @@ def _coming_out(analysis: Analysis, node: ir.Node, data: set[ir.Value]) -> Itera
             return
     out = {atom for value in node.outputs if value.name for dim in dims[value.name] for atom in atoms(dim)}
     summed = {id(contraction.dim) for contraction in findings.contractions}
+    over = {atom for contraction in findings.contractions for atom in atoms(contraction.summed)}
     for name, value in values.items():
         if value.is_initializer():
             for axis, dim in enumerate(dims[name]):
                 if id(dim) not in summed and out.issuperset(atoms(dim)):
-                    yield name, axis
+                    yield (name, axis), True
+                elif over & set(atoms(dim)):
+                    yield (name, axis), False
 
 
 def _computed_from_weights(node: ir.Node, data: set[ir.Value]) -> list[ir.Node]:

@@ -87,3 +87,10 @@ def within(where: str, said: str) -> str:
     if isinstance(said, Counted):
         return Counted(text, said.done, said.total)
     return Overall(text, said.share) if isinstance(said, Overall) else text
+
+
+def duration(seconds: float) -> str:
+    """In the unit that fits: `40 s`, `3 min`, `1.5 h`."""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"

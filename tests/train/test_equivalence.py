@@ -13,8 +13,9 @@ from torch.nn import functional as F  # noqa: N812
 
 from onnxprune.data.base import Batch, Data
 from onnxprune.model.file import open_model
-from onnxprune.steps.train.loop import Trained, train_model
+from onnxprune.steps.train.loop import train_model
 from onnxprune.steps.train.options import TrainOptions
+from onnxprune.steps.train.trained import Trained
 from tests.train.networks import NETWORKS, classes, exported, images, made
 
 PLAIN: dict[str, Any] = {

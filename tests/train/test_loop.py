@@ -15,9 +15,10 @@ from onnxprune.errors import ModelError, UsageError
 from onnxprune.model.file import open_model, save
 from onnxprune.runtime.session import Session
 from onnxprune.steps.train.distil import Teacher
-from onnxprune.steps.train.loop import Trained, train_model
+from onnxprune.steps.train.loop import train_model
 from onnxprune.steps.train.reinitialize import reinitialize
 from onnxprune.steps.train.setup import Running
+from onnxprune.steps.train.trained import Trained
 from onnxprune.support.progress import Counted
 from tests.conftest import Build
 from tests.train.harness import CONVOLUTIONS, LINEAR, blobs, data_of, normal, options, pictures, weights

@@ -21,6 +21,7 @@ FAMILIES = {
     "losses": ("onnxprune.runtime.torch.losses.base:LOSSES", "functions that gradients are of: --loss"),
     "metrics": ("onnxprune.evaluation.metrics.base:METRICS", "measures of how good a model is: --metric"),
     "operators": ("onnxprune.ops.base:RULES", "operators with a rule; all others keep their sizes"),
+    "penalties": ("onnxprune.steps.train.method:PENALTIES", "what a training keeps small: --penalty"),
     "rate-schedules": (
         "onnxprune.steps.train.rate:RATE_SCHEDULES",
         "ways in which the learning rate changes: --rate-schedule",
@@ -31,6 +32,10 @@ FAMILIES = {
     "scopes": ("onnxprune.steps.prune.allocation.base:allocations", "ways to spread a cut over groups: --scope"),
     "steps": ("onnxprune.steps.base:steps", "parts of a recipe: [[step]] tables"),
     "types": ("onnxprune.steps.quantize.base:TYPES", "what a model can be quantized to: quantize --to"),
+    "training-methods": (
+        "onnxprune.steps.train.method:TRAINING_METHODS",
+        "methods that take part in a training: --training-method",
+    ),
     "torch-operators": ("onnxprune.runtime.torch.ops.base:TABLE", "operators that torch can compute"),
 }
 

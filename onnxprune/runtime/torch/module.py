@@ -43,7 +43,7 @@ class TorchModel(torch.nn.Module):
 
     In `eval()`, which is how it starts, everything computes as in inference. In `train()` BatchNormalization uses the
     statistics of the batch and moves its running ones (those that no other node reads); Dropout does what the graph
-    says in both.
+    says in both. `substitutes` holds what stands in for weights, by their names: masked, gated or noisy ones.
 
     Args:
         model: the model; functions and bodies of If, Loop and Scan included.
@@ -79,6 +79,7 @@ class TorchModel(torch.nn.Module):
         self._from_shapes = from_shapes(self._program, known, {*self._inputs, *self._slots})
         self._sized: dict[Shapes | None, Sized] = {}
         self._fused: dict[Shapes | None, tuple[Program, frozenset[str]]] = {}
+        self.substitutes: Mapping[str, Tensor] = {}
         self.eval()
 
     def _take(self, key: str, value: ir.Value, context: RunContext) -> None:
@@ -184,6 +185,7 @@ class TorchModel(torch.nn.Module):
         env: dict[str, Any] = {**self._constants, **self._defaults}
         env.update({key: self._buffers[slot] for key, slot in self._buffered.items()})
         env.update(self.weights)
+        env.update(self.substitutes)
         env.update(self.statistics)
         env.update(given)
         self._run(env, self._shapes(given), frozenset(keep), device)

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from contextlib import AbstractContextManager, nullcontext
+import warnings
+from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
+from torch.utils import deterministic
 
 from onnxprune.errors import UsageError
 from onnxprune.steps.train.augment import is_image
 from onnxprune.steps.train.options import AUTO, TrainOptions
 
 Feed = Mapping[str, Tensor]
+_FILL = "fill_uninitialized_memory"
 
 
 @dataclass(frozen=True)
@@ -79,3 +82,22 @@ def full(values: Mapping[str, Any]) -> dict[str, Any]:
 
 
 _HALVES = (torch.float16, torch.bfloat16)
+
+
+@contextmanager
+def reproducible(device: str) -> Iterator[None]:
+    """On a processor, the same numbers from the same seed."""
+    if device != "cpu":
+        yield
+        return
+    before, warned = torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled()
+    filled = getattr(deterministic, _FILL)
+    try:
+        torch.use_deterministic_algorithms(True, warn_only=True)
+        setattr(deterministic, _FILL, False)  # it takes time
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message=".*deterministic.*")
+            yield
+    finally:
+        torch.use_deterministic_algorithms(before, warn_only=warned)
+        setattr(deterministic, _FILL, filled)

@@ -8,22 +8,23 @@ from __future__ import annotations
 
 import math
 import time
-import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from itertools import islice
 
 import numpy as np
+import numpy.typing as npt
 import onnx_ir as ir
 import torch
 from torch import Tensor
-from torch.utils import deterministic
 
+from onnxprune.analysis.groups import Analysis
 from onnxprune.data.base import Data
 from onnxprune.steps.train.augment import Part
+from onnxprune.steps.train.computing import reproducible
 from onnxprune.steps.train.distil import Teacher
 from onnxprune.steps.train.evaluate import Evaluated
+from onnxprune.steps.train.method import Moment
 from onnxprune.steps.train.network import Snapshot
 from onnxprune.steps.train.optim import MovingAverage, make_optimizer, optimizer_defaults, set_rate
 from onnxprune.steps.train.options import TrainOptions
@@ -32,8 +33,9 @@ from onnxprune.steps.train.rate import rate_factor
 from onnxprune.steps.train.samples import Portion
 from onnxprune.steps.train.setup import Running, Setup, Zeros, batch_labels, make_setup, tensors
 from onnxprune.steps.train.state import TrainingCheckpoint, TrainingPlace
+from onnxprune.steps.train.trained import Trained
 from onnxprune.steps.train.write import Written, write_weights
-from onnxprune.support.progress import Counted
+from onnxprune.support.progress import Counted, duration
 
 # The mean loss of so many updates says that the training has collapsed, where it is above that of a constant answer
 # and above twice that of the first update.
@@ -42,37 +44,6 @@ _WINDOW, _WORSE = 20, 2.0
 _SLOWER = 3.0
 # With fewer updates than this a training that gained nothing was too short, most likely.
 _FEW = 50
-_FILL = "fill_uninitialized_memory"
-
-
-@dataclass(frozen=True)
-class Trained:
-    """A training that has ended.
-
-    Attributes:
-        model: a copy of the model with the weights that were kept.
-        start, best: how it did before, and with the weights that were kept; `best.step` says after how many updates.
-        history: every evaluation, the start first.
-        losses: of every update: the step, the rate and the loss.
-        metric: what `Evaluated.metric` is; None where there is none.
-        steps, samples, seconds: how many updates, samples trained on, and time.
-        trained: how many weights were trained.
-        written: what differs from the model before.
-        notes: what a person should know.
-    """
-
-    model: ir.Model
-    start: Evaluated
-    best: Evaluated
-    history: tuple[Evaluated, ...]
-    losses: tuple[tuple[int, float, float], ...]
-    metric: str | None
-    steps: int
-    samples: int
-    seconds: float
-    trained: int
-    written: Written = field(default_factory=Written)
-    notes: tuple[str, ...] = ()
 
 
 def train_model(
@@ -83,6 +54,7 @@ def train_model(
     teacher: Teacher | None = None,
     evaluation: Data | None = None,
     zeros: Zeros | None = None,
+    analysis: Analysis | None = None,
     running: Running = Running(),  # noqa: B008  (frozen)
 ) -> Trained:
     """Train a model on samples, with labels, beside a teacher, or both.
@@ -94,37 +66,27 @@ def train_model(
         teacher: the original, see `distil.teacher_of`; None: labels alone.
         evaluation: samples to evaluate on that are not trained on; None: a share of `data` is kept apart.
         zeros: per weight, which entries may be other than zero: bool, of its shape.
+        analysis: of the model, for methods that look at units; None: made where one does.
         running: device, seed, progress and checkpoints.
 
     Raises UsageError for options that do not fit, ModelError for a model that torch cannot train, DataError for data
     that does not fit the model.
     """
-    with processes() as among, _reproducible(running.device), torch.random.fork_rng():
+    with processes() as among, reproducible(running.device), torch.random.fork_rng():
         torch.manual_seed(running.seed)
         setup = make_setup(
-            model, data, options, running, among, teacher=teacher, evaluation=evaluation, zeros=zeros or {}
+            model,
+            data,
+            options,
+            running,
+            among,
+            teacher=teacher,
+            evaluation=evaluation,
+            zeros=zeros or {},
+            analysis=analysis,
         )
         memory = TrainingCheckpoint(setup, model, teacher)
         return _Training(setup, memory).run(model, zeros or {})
-
-
-@contextmanager
-def _reproducible(device: str) -> Iterator[None]:
-    """On a processor, the same numbers from the same seed."""
-    if device != "cpu":
-        yield
-        return
-    before, warned = torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled()
-    filled = getattr(deterministic, _FILL)
-    try:
-        torch.use_deterministic_algorithms(True, warn_only=True)
-        setattr(deterministic, _FILL, False)  # it takes time
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", message=".*deterministic.*")
-            yield
-    finally:
-        torch.use_deterministic_algorithms(before, warn_only=warned)
-        setattr(deterministic, _FILL, filled)
 
 
 class _Training:
@@ -145,8 +107,14 @@ class _Training:
 
     def _optimizer(self) -> torch.optim.Optimizer:
         network = self.network
-        normalized, count = bool(network.inserted), self.among.count
-        return make_optimizer(self.options, network.weights, network.roles, normalized=normalized, processes=count)
+        return make_optimizer(
+            self.options,
+            network.optimized,
+            network.roles,
+            normalized=bool(network.inserted),
+            processes=self.among.count,
+            rates=network.rates,
+        )
 
     # -- from the beginning to the end
 
@@ -200,22 +168,26 @@ class _Training:
         """One step of the optimizer; the mean loss over the samples."""
         at, step = self.at, self.at.step
         first = rate_factor(self.options, share + (1 - share) / (self.total - step + 1))
-        set_rate(self.optimizer, self.rate * at.slower * first)
+        rate = self.rate * at.slower * first
+        set_rate(self.optimizer, rate)
+        self.network.moment = Moment(share, rate, step)
         torch.manual_seed(hash((self.setup.running.seed, step)) % (1 << 63))
         generator = torch.Generator().manual_seed(hash((self.setup.running.seed, step, 1)) % (1 << 63))
         self.optimizer.zero_grad(set_to_none=True)
         pieces = list(self._pieces(update))
         samples = sum(len(portion) for portion, _, _ in pieces)
-        total = 0.0
+        total, term = 0.0, self.network.term()
         for portion, start, whole in pieces:
             loss = self._loss(portion, Part(start, start + len(portion), whole), generator)
             weight = len(portion) / samples
-            torch.autograd.backward(self.scaler.scale(loss * weight))
+            minimized = loss * weight if term is None else loss * weight + term
+            torch.autograd.backward(self.scaler.scale(minimized))
+            term = None
             total += float(loss.detach()) * weight
         self._step()
         at.step += 1
         at.samples += samples * self.among.count
-        at.losses.append((at.step, self.rate * at.slower * first, total))
+        at.losses.append((at.step, rate, total))
         self._say(total)
         return total
 
@@ -243,12 +215,14 @@ class _Training:
         return objective(found, batch_labels(portion.batch, setup.computing.device), targets, mixed)
 
     def _step(self) -> None:
-        if self.options.clip is not None:
+        if self.options.clip is not None or self.network.effects:
             self.scaler.unscale_(self.optimizer)
+        self.network.before_step()
+        if self.options.clip is not None:
             torch.nn.utils.clip_grad_norm_(self.network.weights.values(), self.options.clip)
         self.scaler.step(self.optimizer)
         self.scaler.update()
-        self.network.keep_zeros()
+        self.network.after_step()
         if self.average is not None:
             self.average.update(self.network.weights)
 
@@ -315,9 +289,12 @@ class _Training:
 
     def _choose(self) -> None:
         """The weights that are kept: the best, or the last ones where those are asked for and are not worse than at
-        the start.
+        the start. Where methods take part the last ones are: zeros and gates are settled at the end only.
         """
         at = self.at
+        if self.network.effects and at.step:
+            self._settle()
+            return
         if at.step and at.back_at == at.step:
             return  # the best ones are there already
         if at.history[-1].step != at.step:
@@ -329,6 +306,15 @@ class _Training:
             else:
                 at.best, self.best = last, self._current()
 
+    def _settle(self) -> None:
+        """Let methods come to an end, and keep what they end with."""
+        at = self.at
+        if at.back_at == at.step:
+            self.network.restore(self.best)
+        self.network.finish(Moment(1.0, 0.0, at.step))
+        at.best, self.best = self._evaluated(), self._current()
+        at.history = [each for each in at.history if each.step != at.step] + [at.best]
+
     # -- what is said and kept
 
     def _say(self, loss: float) -> None:
@@ -338,7 +324,7 @@ class _Training:
         shown = "" if at.history[-1].metric is None else f", {evaluation.metric.name} {at.history[-1].metric:.3f}"  # type: ignore[union-attr]
         text = (
             f"training, step {at.step} of {self.total}: loss {loss:.4g}{shown}, {at.samples / seconds:.0f} samples/s, "
-            f"{_duration(left)} left"
+            f"{duration(left)} left"
         )
         if self.among.writes:
             self.setup.running.progress(Counted(text, at.step, self.total))
@@ -363,9 +349,13 @@ class _Training:
         copy = model.clone()
         copy.meta.update(model.meta)
         written = Written()
+        found: dict[str, npt.NDArray[np.bool_]] = {}
         if at.best.step:
             self.network.restore(self.best)
-            written = write_weights(copy, self.network.result(), zeros)
+            result = self.network.result()
+            found = self.network.zeros(result)
+            written = write_weights(copy, result, {**zeros, **found})
+            at.notes.extend(self.network.remarks(result))
         else:
             few = f": {at.step} updates are few, try more epochs" if 0 < at.step < _FEW else ""
             at.notes.append(f"training found nothing better than the weights at the start, which are kept{few}")
@@ -385,10 +375,6 @@ class _Training:
             len(self.network.weights),
             written,
             (*self.setup.notes, *at.notes),
+            found,
+            self.network.scores() if at.best.step else {},
         )
-
-
-def _duration(seconds: float) -> str:
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import replace
 
 import numpy as np
 import numpy.typing as npt
@@ -10,10 +11,12 @@ import onnx_ir as ir
 import torch
 from torch import Tensor
 
+from onnxprune.analysis.groups import Analysis
 from onnxprune.errors import ModelError, UsageError
 from onnxprune.ops.traits import runs_on_statistics
 from onnxprune.runtime.torch.module import TorchModel
 from onnxprune.steps.train.computing import Computing, full
+from onnxprune.steps.train.method import Effect, Method, Moment, Scene
 from onnxprune.steps.train.normalization import folded, insert_normalization, lacks_normalization
 from onnxprune.steps.train.options import AUTO, TrainOptions
 from onnxprune.steps.train.parallel import Processes, replicated
@@ -42,6 +45,7 @@ class Network:
         weights: what is trained, by name.
         roles: of the weights, see `ops.learned`.
         inserted: the normalizations that were put in.
+        effects: the methods that take part, see `method`; none before `begin`.
         notes: what a person should know.
     """
 
@@ -81,6 +85,8 @@ class Network:
         self.keep_zeros()
         self._among = among
         self._callable: torch.nn.Module = self.module
+        self.effects: dict[str, Effect] = {}
+        self.moment: Moment | None = None
 
     def freeze_unreached(self, loss: Tensor) -> list[str]:
         """Leave out weights that a loss does not depend on; their names. Then the network is ready to be trained.
@@ -103,10 +109,79 @@ class Network:
             self._callable = torch.compile(self._callable)  # type: ignore[assignment]
         return unreached
 
+    def begin(self, methods: Sequence[Method], analysis: Analysis, *, samples: int, seed: int) -> None:
+        """Let methods take part. Raises UsageError where one cannot, or is given twice."""
+        if methods and self._options.compile:
+            raise UsageError("compile does not go with training methods and penalties: leave it out")
+        if methods and self._options.ema:
+            raise UsageError("ema does not go with training methods and penalties: an average has no exact zeros")
+        scene = Scene(self.module.weights, self.roles, analysis, self.inserted, samples, seed, self._zeros)
+        scene = replace(scene, roles={name: self.roles[name] for name in self.weights})
+        for each in methods:
+            if each.name in self.effects:
+                raise UsageError(f"{each.name} is given twice")
+            self.effects[each.name] = each.start(scene)
+
+    @property
+    def optimized(self) -> dict[str, torch.nn.Parameter]:
+        """What the optimizer trains: weights, and the parameters of methods as METHOD/NAME."""
+        own = {f"{name}/{key}": each for name, key, each in self._own() if isinstance(each, torch.nn.Parameter)}
+        return {**self.weights, **own}
+
+    @property
+    def rates(self) -> dict[str, float]:
+        """Factors on the learning rate of parameters of methods."""
+        return {f"{name}/{key}": effect.rate for name, effect in self.effects.items() for key in effect.parameters}
+
+    def _own(self) -> Iterator[tuple[str, str, Tensor]]:
+        for name, effect in self.effects.items():
+            for key, tensor in (*effect.parameters.items(), *effect.buffers.items()):
+                yield name, key, tensor
+
+    def seen(self, *, training: bool) -> dict[str, Tensor]:
+        """The weights that the forward pass uses in place of its own, by name; none before the first update."""
+        found: dict[str, Tensor] = {}
+        if self.moment is None:
+            return found
+        for effect in self.effects.values():
+            own: dict[str, Tensor] = {**self.module.weights, **found}
+            found.update(effect.weights(own, self.moment, training=training))
+        return found
+
+    def term(self) -> Tensor | None:
+        """What methods add to the loss of an update."""
+        assert self.moment is not None
+        found = [effect.term(self.weights, self.moment) for effect in self.effects.values()]
+        terms = [each for each in found if each is not None]
+        return torch.stack(terms).sum() if terms else None
+
+    def before_step(self) -> None:
+        """The gradients are complete."""
+        assert self.moment is not None
+        for effect in self.effects.values():
+            self._among.average([each.grad for each in effect.parameters.values() if each.grad is not None])
+            effect.before_step(self.weights, self.moment)
+
+    @torch.no_grad()
+    def after_step(self) -> None:
+        """The optimizer has made its step."""
+        assert self.moment is not None
+        self.keep_zeros()
+        for effect in self.effects.values():
+            effect.after_step(self.weights, self.moment)
+
+    @torch.no_grad()
+    def finish(self, moment: Moment) -> None:
+        """The last update was made."""
+        self.moment = moment
+        for effect in self.effects.values():
+            effect.finish(self.weights, moment)
+
     def __call__(self, feed: Feed, keep: Collection[str] = (), *, training: bool) -> dict[str, Tensor]:
         """Outputs and the inner values in `keep`, floats in float32; training by statistics of the batch."""
         self.module.train(training and (self._by_batch or bool(self.inserted)))
         run = self._callable if training else self.module
+        self.module.substitutes = self.seen(training=training)
         with self._computing.context():
             return full(run(feed, tuple(keep)))
 
@@ -123,9 +198,11 @@ class Network:
             own[name].mul_(mask)
 
     def tensors(self) -> Iterator[tuple[str, Tensor]]:
-        """Trained weights and running statistics, by name."""
+        """Trained weights, running statistics, and what belongs to methods, by name."""
         yield from self.weights.items()
         yield from self.module.statistics.items()
+        for name, key, tensor in self._own():
+            yield f"{name}/{key}", tensor
 
     def snapshot(self) -> Snapshot:
         """A copy of them."""
@@ -138,7 +215,28 @@ class Network:
             if name in snapshot:
                 tensor.copy_(snapshot[name])
 
+    @torch.no_grad()
     def result(self) -> dict[str, Tensor]:
         """All weights and statistics that may have changed, as the model has them: without what was put in."""
         fixed = {norm.bias: self.module.weights[norm.bias] for norm in self.inserted}
-        return folded({**dict(self.tensors()), **fixed}, self.inserted)
+        own = {**self.weights, **self.module.statistics, **fixed, **self.seen(training=False)}
+        return folded(own, self.inserted)
+
+    def zeros(self, result: Mapping[str, Tensor]) -> dict[str, npt.NDArray[np.bool_]]:
+        """Per weight that a method has made sparse, which entries of `result` may be other than zero."""
+        names = {name for effect in self.effects.values() for name in effect.sparse if name in result}
+        return {name: (result[name] != 0).numpy() for name in sorted(names)}
+
+    @torch.no_grad()
+    def scores(self) -> dict[str, npt.NDArray[np.float64]]:
+        """What methods have learned of units, by group id."""
+        found: dict[str, npt.NDArray[np.float64]] = {}
+        for effect in self.effects.values():
+            found.update({name: each.cpu().double().numpy() for name, each in effect.scores(self.weights).items()})
+        return found
+
+    @torch.no_grad()
+    def remarks(self, result: Mapping[str, Tensor]) -> Iterator[str]:
+        """What methods have to say at the end."""
+        for name, effect in self.effects.items():
+            yield from (f"{name}: {said}" for said in effect.notes(result))

@@ -55,6 +55,7 @@ def make_optimizer(
     *,
     normalized: bool = False,
     processes: int = 1,
+    rates: Mapping[str, float] | None = None,
 ) -> torch.optim.Optimizer:
     """The optimizer over these weights. Every group has a `factor` that its rate is multiplied with.
 
@@ -64,6 +65,7 @@ def make_optimizer(
         roles: of the weights, see `ops.learned`; only matrices and kernels decay.
         normalized: normalizations were put into the network.
         processes: how many train together.
+        rates: factors on the rates of some of the weights, by name.
 
     Raises UsageError for a name that torch.optim does not have, or an optimizer that refuses these options.
     """
@@ -71,8 +73,9 @@ def make_optimizer(
     factors = rate_factors(options, list(weights))
     groups: dict[tuple[float, float], dict[str, Any]] = {}
     for name, weight in weights.items():
+        factor = factors[name] * (rates or {}).get(name, 1.0)
         own = decay if roles.get(name) in _DECAYING else 0.0
-        group = groups.setdefault((factors[name], own), {"params": [], "weight_decay": own, "factor": factors[name]})
+        group = groups.setdefault((factor, own), {"params": [], "weight_decay": own, "factor": factor})
         group["params"].append(weight)
     kind, given = _kind(options)
     sharded = options.shard == "optimizer" and processes > 1

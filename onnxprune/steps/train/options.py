@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from onnxprune.errors import UsageError
 from onnxprune.support.options import check_options, option
+
+if TYPE_CHECKING:
+    from onnxprune.steps.train.method import Method
 
 AUTO, NONE = "auto", "none"
 PRECISIONS = (AUTO, "float32", "bfloat16", "float16")
@@ -16,7 +20,7 @@ KEEPS = ("best", "last")
 DISTANCES = (AUTO, "kl", "mse")
 SHARDS = (NONE, "optimizer")
 AUGMENTATIONS = (AUTO, NONE, "crop", "flip", "mixup", "colour", "time-mask", "frequency-mask")
-_LENGTH, _OPTIMIZER, _LOSS = "How long", "Optimizer", "Loss"
+_LENGTH, _OPTIMIZER, _LOSS, _METHODS = "How long", "Optimizer", "Loss", "Training methods"
 _SAMPLES, _EVALUATION, _NETWORK = "Training samples", "Evaluation", "Computing"
 
 
@@ -24,6 +28,18 @@ def _rate_schedules() -> list[str]:
     from onnxprune.steps.train.rate import RATE_SCHEDULES
 
     return list(RATE_SCHEDULES)
+
+
+def _training_methods() -> list[str]:
+    from onnxprune.steps.train.method import TRAINING_METHODS
+
+    return list(TRAINING_METHODS)
+
+
+def _penalties() -> list[str]:
+    from onnxprune.steps.train.method import PENALTIES
+
+    return list(PENALTIES)
 
 
 @dataclass(frozen=True)
@@ -137,6 +153,22 @@ class TrainOptions:
         section=_LOSS,
     )
 
+    training_method: tuple[str, ...] = option(
+        (),
+        "Training methods that take part, see: onnxprune list training-methods; each with its options, like "
+        "dropout:0.5,level=weight.",
+        offers=_training_methods,
+        metavar="NAME[:VALUE]",
+        section=_METHODS,
+    )
+    penalty: tuple[str, ...] = option(
+        (),
+        "What is kept small while training, with its strength, like l1:1e-4, see: onnxprune list penalties.",
+        offers=_penalties,
+        metavar="NAME[:STRENGTH]",
+        section=_METHODS,
+    )
+
     augment: tuple[str, ...] = option(
         (AUTO,),
         "What is varied: auto, none, crop[=pixels], flip, mixup[=alpha], colour[=strength], time-mask[=share], "
@@ -221,3 +253,12 @@ class TrainOptions:
             raise UsageError("temperature must be above 0; 1 leaves the outputs as they are")
         if self.feature_values and not self.features:
             raise UsageError("feature-values names values that are compared where features is above 0; add features")
+        self.chosen()
+
+    def chosen(self) -> list[Method]:
+        """The methods and penalties that take part. Raises UsageError for one that there is not."""
+        if not self.training_method and not self.penalty:
+            return []  # the command line asks this before it has a use for torch
+        from onnxprune.steps.train.method import chosen_methods
+
+        return chosen_methods(self.training_method, self.penalty)

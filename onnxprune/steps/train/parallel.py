@@ -94,6 +94,13 @@ class Processes:
         dist.all_reduce(said, dist.ReduceOp.MAX)
         return bool(said.item())
 
+    def average(self, tensors: Sequence[Tensor]) -> None:
+        """The mean over the processes, in place."""
+        if self.count > 1:
+            for tensor in tensors:
+                dist.all_reduce(tensor)
+                tensor /= self.count
+
     def spread(self, tensors: Mapping[str, Tensor]) -> None:
         """The tensors of the first process, in place, for all of them."""
         if self.count > 1:

@@ -12,6 +12,9 @@ import onnx_ir as ir
 import torch
 from torch import Tensor
 
+from onnxprune.analysis.copy import copy_model
+from onnxprune.analysis.groups import Analysis
+from onnxprune.analysis.inspect import analyze_model
 from onnxprune.data.base import Batch, Data
 from onnxprune.errors import ModelError, UsageError
 from onnxprune.evaluation.metrics import Metric, metric
@@ -134,6 +137,7 @@ def make_setup(
     teacher: Teacher | None,
     evaluation: Data | None,
     zeros: Zeros,
+    analysis: Analysis | None,
 ) -> Setup:
     """Put a training together; see `loop.train` for the arguments and errors."""
     fixed = any(isinstance(size, int) for port in ports_of(model) for size in port.shape[:1])
@@ -153,6 +157,10 @@ def make_setup(
     outputs = network.module.outputs
     objective = Objective(options, outputs, loss=running.loss, labelled=samples.labelled, targets=targets, sample=said)
     _fit(network, objective, first[0], feeds[0], said, notes)
+    methods = options.chosen()
+    if methods:
+        known = analyze_model(copy_model(model)) if analysis is None else analysis
+        network.begin(methods, known, samples=samples.count, seed=running.seed)
     augmentation = make_augmentation(
         options.augment, list(made[0].values()), per_sample=_per_sample(objective, first[0])
     )

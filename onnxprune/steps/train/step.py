@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from onnxprune.errors import UsageError
@@ -16,7 +16,8 @@ if TYPE_CHECKING:
 
     from onnxprune.steps.state import State
     from onnxprune.steps.train.distil import Teacher
-    from onnxprune.steps.train.loop import Trained
+    from onnxprune.steps.train.setup import Zeros
+    from onnxprune.steps.train.trained import Trained
 
 # Of the losses of single updates, so many means are recorded.
 _POINTS = 100
@@ -62,6 +63,7 @@ class Train(TrainOptions, Step):
             teacher=self._teacher(state),
             evaluation=context.apart.measuring if context.apart is not None and context.apart.apart else None,
             zeros=state.zeros,
+            analysis=state.analysis,
             running=Running(
                 loss=context.loss,
                 metric=context.metric,
@@ -76,9 +78,12 @@ class Train(TrainOptions, Step):
         analysis = copy_analysis(state.analysis)
         for name, value in trained.model.graph.initializers.items():
             analysis.model.graph.initializers[name].const_value = value.const_value
+        atoms = {group.id: group.atom for group in analysis.groups}
+        analysis.learned = {atoms[name]: scores for name, scores in trained.scores.items()}
         last = context.loop.number == context.loop.rounds
         notes = (*trained.notes, *_calibrated(state, context)) if last else ()
-        return state.with_weights(analysis).noted(self.record(_numbers(trained), notes))
+        after = replace(state.with_weights(analysis), zeros=_both(state.zeros, trained.zeros))
+        return after.noted(self.record(_numbers(trained), notes))
 
     def _teacher(self, state: State) -> Teacher | None:
         """The original, where the model is not the original itself."""
@@ -91,6 +96,11 @@ class Train(TrainOptions, Step):
                 raise UsageError("the model is the original itself, so there is nothing to distil: give --teacher")
             return None
         return teacher_of(state.original, state.left)
+
+
+def _both(zeros: Zeros, found: Zeros) -> Zeros:
+    """Zeros of before, and those that a training has made."""
+    return {**zeros, **{name: mask & zeros.get(name, True) for name, mask in found.items()}}
 
 
 def _calibrated(state: State, context: Context) -> Iterator[str]:

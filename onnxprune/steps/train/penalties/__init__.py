@@ -1,0 +1,1 @@
+"""Penalties: what a training keeps small, one file each."""
