@@ -107,15 +107,13 @@ def switched_off(path: Path) -> tuple[TorchModel, dict[str, Mask]]:
     return module, keep
 
 
-# Which kinds of groups have gates; heads are left out where scores of attention are sums over two activations.
-GATED = {"digits_resnet": 7, "digits_transformer": 4, "digits_lstm": 2}
+GATED = ("digits_resnet", "digits_transformer", "digits_lstm")
 
 
 @pytest.mark.parametrize("name", GATED)
 def test_a_gate_of_zero_is_the_removed_unit(name: str) -> None:
     path = ROOT / "models" / f"{name}.onnx"
     module, keep = switched_off(path)
-    print(name, keep.keys(), [(group.id, group.kind, group.statistics) for group in inspect(path).groups])
     cut = inspect(path)
     RemoveUnits(cut, {group.atom: keep[group.id] for group in cut.groups if group.id in keep})(cut.model)
     generator = torch.Generator().manual_seed(0)
@@ -160,10 +158,10 @@ def test_the_steps_that_follow_keep_the_zeros(build: Build) -> None:
     """The mask of a training is part of the state, and holds in the next training."""
     path = build(LINEAR, w=normal(4, 8), v=normal(8, 3))
     given = {"updates": 30, "batch_size": 16, "learning_rate": 0.02, "keep": "last"}
-    recipe = op.Recipe([op.Train(penalty="l1:5", **given), op.Train(**given)])
+    recipe = op.Recipe([op.Train(penalty="l1:1", **given), op.Train(**given)])
     result = recipe(path, data=blobs())
     found = weights(result.model)
-    first = op.Recipe([op.Train(penalty="l1:5", **given)])(path, data=blobs())
+    first = op.Recipe([op.Train(penalty="l1:1", **given)])(path, data=blobs())
     zero = weights(first.model)["w"] == 0
     assert 0 < zero.sum() < zero.size
     assert (found["w"][zero] == 0).all()
