@@ -128,7 +128,7 @@ class Effect:
         yield from ()
 
 
-class Method(ABC):
+class TrainingMethod(ABC):
     """A frozen dataclass whose fields are options, see `support.options.option`; registered with `training_method`."""
 
     name: ClassVar[str]
@@ -147,11 +147,11 @@ class Method(ABC):
         return f"{self.name}:{','.join(given)}"
 
 
-M = TypeVar("M", bound=type[Method])
-TRAINING_METHODS: Registry[str, type[Method]] = Registry(
+M = TypeVar("M", bound=type[TrainingMethod])
+TRAINING_METHODS: Registry[str, type[TrainingMethod]] = Registry(
     "training method", f"{__package__}.methods", "onnxprune.training_methods"
 )
-PENALTIES: Registry[str, type[Method]] = Registry("penalty", f"{__package__}.penalties", "onnxprune.penalties")
+PENALTIES: Registry[str, type[TrainingMethod]] = Registry("penalty", f"{__package__}.penalties", "onnxprune.penalties")
 
 
 def training_method(name: str, *, source: str = "") -> Callable[[M], M]:
@@ -164,7 +164,7 @@ def penalty(name: str, *, source: str = "") -> Callable[[M], M]:
     return _known_as(PENALTIES, name, source)
 
 
-def _known_as(registry: Registry[str, type[Method]], name: str, source: str) -> Callable[[M], M]:
+def _known_as(registry: Registry[str, type[TrainingMethod]], name: str, source: str) -> Callable[[M], M]:
     def add(kind: M) -> M:
         kind.name, kind.source = name, source
         kind.summary = next(iter((kind.__doc__ or "").strip().splitlines()), "")
@@ -174,7 +174,7 @@ def _known_as(registry: Registry[str, type[Method]], name: str, source: str) -> 
     return add
 
 
-def chosen_methods(methods: Sequence[str], penalties: Sequence[str]) -> list[Method]:
+def chosen_methods(methods: Sequence[str], penalties: Sequence[str]) -> list[TrainingMethod]:
     """The methods that were asked for, in that order.
 
     Raises UsageError for a name that there is not, and for options that a method does not have.
@@ -182,7 +182,7 @@ def chosen_methods(methods: Sequence[str], penalties: Sequence[str]) -> list[Met
     return [_read(TRAINING_METHODS, text) for text in methods] + [_read(PENALTIES, text) for text in penalties]
 
 
-def _read(registry: Registry[str, type[Method]], text: str) -> Method:
+def _read(registry: Registry[str, type[TrainingMethod]], text: str) -> TrainingMethod:
     name, _, given = text.partition(":")
     kind = registry[name.strip()]
     options = list(options_of(kind))

@@ -16,7 +16,7 @@ from onnxprune.errors import ModelError, UsageError
 from onnxprune.ops.traits import runs_on_statistics
 from onnxprune.runtime.torch.module import TorchModel
 from onnxprune.steps.train.computing import Computing, full
-from onnxprune.steps.train.method import Effect, Method, Moment, Scene
+from onnxprune.steps.train.method import Effect, Moment, Scene, TrainingMethod
 from onnxprune.steps.train.normalization import folded, insert_normalization, lacks_normalization
 from onnxprune.steps.train.options import AUTO, TrainOptions
 from onnxprune.steps.train.parallel import Processes, replicated
@@ -109,7 +109,7 @@ class Network:
             self._callable = torch.compile(self._callable)  # type: ignore[assignment]
         return unreached
 
-    def begin(self, methods: Sequence[Method], analysis: Analysis, *, samples: int, seed: int) -> None:
+    def begin(self, methods: Sequence[TrainingMethod], analysis: Analysis, *, samples: int, seed: int) -> None:
         """Let methods take part. Raises UsageError where one cannot, or is given twice."""
         if methods and self._options.compile:
             raise UsageError("compile does not go with training methods and penalties: leave it out")

@@ -9,7 +9,7 @@ from onnxprune.errors import UsageError
 from onnxprune.support.options import check_options, option
 
 if TYPE_CHECKING:
-    from onnxprune.steps.train.method import Method
+    from onnxprune.steps.train.method import TrainingMethod
 
 AUTO, NONE = "auto", "none"
 PRECISIONS = (AUTO, "float32", "bfloat16", "float16")
@@ -255,7 +255,7 @@ class TrainOptions:
             raise UsageError("feature-values names values that are compared where features is above 0; add features")
         self.chosen()
 
-    def chosen(self) -> list[Method]:
+    def chosen(self) -> list[TrainingMethod]:
         """The methods and penalties that take part. Raises UsageError for one that there is not."""
         if not self.training_method and not self.penalty:
             return []  # the command line asks this before it has a use for torch

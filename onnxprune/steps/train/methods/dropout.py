@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from onnxprune.errors import UsageError
-from onnxprune.steps.train.method import Effect, Method, Moment, Scene, training_method
+from onnxprune.steps.train.method import Effect, Moment, Scene, TrainingMethod, training_method
 from onnxprune.steps.train.units import gated
 from onnxprune.support.options import option
 
@@ -18,7 +18,7 @@ LEVELS = ("unit", "weight")
 
 @training_method("dropout", source="Srivastava et al. 2014 (units); Wan et al. 2013, DropConnect (weights)")
 @dataclass(frozen=True)
-class Dropout(Method):
+class Dropout(TrainingMethod):
     """Leave out a random share of the units, or of the weights, in every update; all of them count at the end."""
 
     rate: float = option(0.1, "Share that is left out.", low=0, high=1, below=True)

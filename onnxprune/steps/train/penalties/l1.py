@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from onnxprune.steps.train.method import Effect, Method, Moment, Scene, penalty
+from onnxprune.steps.train.method import Effect, Moment, Scene, TrainingMethod, penalty
 from onnxprune.support.options import option
 
 
@@ -18,7 +18,7 @@ def soft_threshold(weight: Tensor, amount: float | Tensor) -> Tensor:
 
 @penalty("l1", source="Tibshirani 1996; the step is Parikh and Boyd 2014, Proximal Algorithms, section 6.5.2")
 @dataclass(frozen=True)
-class L1(Method):
+class L1(TrainingMethod):
     """Sum of absolute weights: ends in exact zeros, weight by weight."""
 
     strength: float = option(1e-4, "Factor on the sum of absolute weights.", low=0)
