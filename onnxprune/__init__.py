@@ -20,6 +20,7 @@ from onnxprune.support.lazy import put_off_sympy
 if TYPE_CHECKING:
     from onnxprune.analysis.groups import Analysis, Group
     from onnxprune.analysis.inspect import inspect
+    from onnxprune.conversion.export import Exported, export
     from onnxprune.data.base import Data, load_data
     from onnxprune.errors import (
         DamageError,
@@ -62,6 +63,7 @@ put_off_sympy()
 _HOMES = {
     "analysis.groups": ("Analysis", "Group"),
     "analysis.inspect": ("inspect",),
+    "conversion.export": ("Exported", "export"),
     "data.base": ("Data", "load_data"),
     "errors": (
         "DamageError",
@@ -109,6 +111,7 @@ __all__ = [
     "Data",
     "DataError",
     "Evaluate",
+    "Exported",
     "Group",
     "MissingExtraError",
     "ModelError",
@@ -138,6 +141,7 @@ __all__ = [
     "benchmark",
     "compress",
     "evaluate",
+    "export",
     "inspect",
     "load_data",
     "quantize",

@@ -53,6 +53,7 @@ collect_ignore_glob = (
     []
     if TORCH
     else [
+        "conversion/test_*torch*.py",
         "runtime/test_torch*.py",
         "criteria/test_activations.py",
         "criteria/test_gradients.py",

@@ -34,9 +34,20 @@ COVERED = {
     "docs/plugins.md": "tests/test_plugin.py",
 }
 # Pages whose examples need a package that the default installation does not have.
-NEEDS = {"docs/criteria/gradients.md": "torch", "docs/report.md": "jinja2", "docs/training.md": "torch"}
+NEEDS = {
+    "docs/criteria/gradients.md": "torch",
+    "docs/howto/torch-and-keras.md": "onnxscript",
+    "docs/report.md": "jinja2",
+    "docs/training.md": "torch",
+}
 # Pages that take more than a few seconds: `-m slow`.
-SLOW = {"docs/benchmark.md", "docs/howto/budgets.md", "docs/report.md", "docs/training.md"}
+SLOW = {
+    "docs/benchmark.md",
+    "docs/howto/budgets.md",
+    "docs/howto/torch-and-keras.md",
+    "docs/report.md",
+    "docs/training.md",
+}
 
 
 def name_of(path: Path) -> str:
@@ -86,7 +97,7 @@ def test_scripts_that_are_not_run_exist() -> None:
 ROOT_CONTEXT = click.Context(main)
 COMMANDS = main.list_commands(ROOT_CONTEXT)
 # Examples of --help that mean other models or machines than the ones here.
-PARSED_ONLY = ("layer3", "cuda", "latency=0.6", "eval ")
+PARSED_ONLY = ("package.net", "net.", "layer3", "cuda", "latency=0.6", "eval ")
 
 
 def help_examples(name: str) -> list[str]:

@@ -18,6 +18,7 @@ NET = """
     <float[5, 12] w, float[12, 3] v> { h = MatMul(x, w)  r = Relu(h)  y = MatMul(r, v) }
 """
 ON_DATA = ("--data", "samples.npz")
+EXAMPLE = ("--example", "input:2x6:int64", "--exporter", "torchscript")
 COMMANDS = {
     "compress, apply, recover, train, quantize": ("compress", "model.onnx", "--dry-run", *ON_DATA),
     "compress, several models": ("compress", "*.onnx", "--dry-run", *ON_DATA),
@@ -30,6 +31,7 @@ COMMANDS = {
     "benchmark": ("benchmark", "model.onnx", "model.onnx", "--rounds", "1", "--profile", *ON_DATA),
     "benchmark --alignment": ("benchmark", "model.onnx", "--alignment", "--rounds", "1"),
     "gate": ("gate", "model.onnx", "--max-size", "1MB"),
+    "export": ("export", "tests.conversion.networks:tokens", *EXAMPLE, "-o", "net.onnx"),
     "list": ("list", "criteria"),
     "doctor": ("doctor",),
 }
@@ -60,6 +62,8 @@ def test_the_page_has_every_command() -> None:
 def test_documents_have_the_keys_of_the_page(
     title: str, build: Build, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    if title == "export":
+        pytest.importorskip("torch", reason="the network is one of torch")
     monkeypatch.chdir(tmp_path)
     build(NET)
     np.savez("samples.npz", x=np.random.default_rng(0).standard_normal((7, 5)).astype(np.float32))

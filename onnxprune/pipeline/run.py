@@ -12,6 +12,7 @@ from onnxprune.analysis.held import nothing_to_prune
 from onnxprune.analysis.inspect import blaming, inspect
 from onnxprune.analysis.select import select_groups
 from onnxprune.analysis.states import offer_of, states_that_hold
+from onnxprune.conversion.base import is_network
 from onnxprune.data.split import hold_out
 from onnxprune.errors import DamageWarning, DataError, ModelError, NothingToPruneError, PlanError, UsageError
 from onnxprune.model.file import name_of
@@ -41,6 +42,7 @@ from onnxprune.support.progress import Progress, parts, silent
 
 # Analysing and running the original take about as long as a step.
 _OPENING = 2.0
+_EXPORTING = 1.0
 
 
 def run(
@@ -125,6 +127,7 @@ def _with_samples(
 def compress(
     model: Any,
     *,
+    example_inputs: Any = None,
     data: Any = None,
     calibration: Any = None,
     evaluation: Any = None,
@@ -135,9 +138,12 @@ def compress(
 
         compress("m.onnx", ratio=0.5, data="samples.npz")
         compress("m.onnx", ratio=0.5, data="samples.npz", train=2)
+        compress(net, example_inputs=torch.randn(2, 3, 32, 32), ratio=0.5, data="samples.npz")
 
     Args:
-        model: a path, an `onnx.ModelProto` or an `onnx_ir.Model`; it is never changed.
+        model: a path, an `onnx.ModelProto` or an `onnx_ir.Model`; it is never changed. A network of torch, Keras or
+            scikit-learn is exported first, see `export`.
+        example_inputs: of a network that is exported first.
         data: samples: a path, an array, a dict of arrays, an iterable of batches, a torch DataLoader.
         calibration: as for `run`.
         evaluation: as for `run`.
@@ -149,6 +155,11 @@ def compress(
     Raises as `run`.
     """
     recipe = Recipe.of_options(options)
+    opening, working = parts(progress, [_EXPORTING, _OPENING + sum(step.effort for step in recipe.steps)])
+    if example_inputs is not None or is_network(model):
+        from onnxprune.conversion.export import export
+
+        model, progress = export(model, example_inputs, progress=opening).model, working
     return run(recipe, model, data=data, calibration=calibration, evaluation=evaluation, progress=progress)
 
 

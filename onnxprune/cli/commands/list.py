@@ -30,6 +30,7 @@ FAMILIES = {
     "recovery": ("onnxprune.steps.recover.base:METHODS", "methods that win accuracy back: --recover"),
     "schedules": ("onnxprune.steps.prune.schedule:SCHEDULES", "ways to spread a cut over rounds: --schedule"),
     "scopes": ("onnxprune.steps.prune.allocation.base:allocations", "ways to spread a cut over groups: --scope"),
+    "sources": ("onnxprune.conversion.base:EXPORT_SOURCES", "networks of other frameworks: onnxprune export"),
     "steps": ("onnxprune.steps.base:steps", "parts of a recipe: [[step]] tables"),
     "types": ("onnxprune.steps.quantize.base:TYPES", "what a model can be quantized to: quantize --to"),
     "training-methods": (

@@ -1,0 +1,1 @@
+"""Exporters of torch, one a file: each is a function `export(network) -> ir.Model` named in its `NAME`."""

@@ -1,0 +1,57 @@
+"""What an export came to: the document of `export --json`, and what a terminal shows."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from onnxprune.conversion.compare import written
+from onnxprune.conversion.export import Exported
+from onnxprune.model.file import estimated_bytes
+from onnxprune.model.signature import Port, ports_in
+from onnxprune.report.data import FORMAT
+from onnxprune.report.tables import TextTable
+from onnxprune.report.terminal import console, show_notes, show_sentence
+from onnxprune.support.quantities import show_bytes
+
+
+def of_export(exported: Exported, source: str, output: Path) -> dict[str, Any]:
+    """What `export` wrote; `compared` has the shapes of the inputs, and the largest difference of the outputs."""
+    graph = exported.model.graph
+    return {
+        "format": FORMAT,
+        "kind": "export",
+        "source": source,
+        "output": str(output),
+        "exporter": exported.exporter,
+        "opset": graph.opset_imports.get(""),
+        "inputs": [_port(port) for port in ports_in(graph.inputs)],
+        "outputs": [_port(port) for port in ports_in(graph.outputs)],
+        "file_bytes": estimated_bytes(exported.model),
+        "compared": [
+            {"shapes": {name: list(shape) for name, shape in each.shapes.items()}, "difference": each.difference}
+            for each in exported.checks
+        ],
+        "notes": list(exported.notes),
+    }
+
+
+def _port(port: Port) -> dict[str, Any]:
+    return {"name": port.name, "type": port.type, "shape": list(port.shape)}
+
+
+def show_export(exported: Exported, output: Path) -> None:
+    """The inputs and outputs, how far they are from the network's, and notes."""
+    graph, out = exported.model.graph, console()
+    size, opset = show_bytes(estimated_bytes(exported.model)), graph.opset_imports.get("")
+    show_sentence(out, f"{output}: {size}, opset {opset}, exported with {exported.exporter}")
+    table = TextTable("", "name", "type")
+    for said, values in (("input", graph.inputs), ("output", graph.outputs)):
+        for port in ports_in(values):
+            table.add_row(said, port.name, str(port))
+    out.print(table)
+    for each in exported.checks:
+        shapes = ", ".join(f"{name} {written(shape)}" for name, shape in each.shapes.items())
+        if each.difference is not None:
+            show_sentence(out, f"same outputs as the network at {shapes} (largest difference {each.difference:.0e})")
+    show_notes(out, exported.notes)
