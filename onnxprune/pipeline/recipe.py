@@ -123,6 +123,14 @@ class Recipe:
         reader = _Reader(str(source), text)
         return reader.recipe()
 
+    @staticmethod
+    def of_table(data: Mapping[str, Any], source: str, text: str) -> Recipe:
+        """A recipe from the data of a TOML file; errors name `source` and the line of its text.
+
+        Raises UsageError as `read`.
+        """
+        return _Reader(source, text).recipe(data)
+
     def document(self) -> dict[str, Any]:
         """The recipe as plain data, which `read` takes as TOML or JSON."""
         return {**_plain(self.settings), "step": [_table(each) for each in self.steps]}
@@ -220,8 +228,8 @@ class _Reader:
     source: str
     text: str
 
-    def recipe(self) -> Recipe:
-        data = self._parsed()
+    def recipe(self, data: Mapping[str, Any] | None = None) -> Recipe:
+        data = dict(self._parsed() if data is None else data)
         tables = data.pop("step", None)
         if tables is None:
             groups = data.pop("groups", {})

@@ -25,6 +25,7 @@ if TYPE_CHECKING:  # the command line reads the options of steps, and has no use
     from onnxprune.data.base import Data
     from onnxprune.data.split import Split
     from onnxprune.runtime.latency import Setting
+    from onnxprune.steps.prune.score import UnitScores
     from onnxprune.steps.state import State
 
 
@@ -57,6 +58,8 @@ class Context(MeasureOptions):
         made_up: made-up inputs in place of them.
         apart: samples that nothing is fitted to, where some were kept apart.
         progress: is called with what is being done.
+        scores: remembers the scores of the original's units, where many recipes are tried: called with what they depend
+            on and what computes them.
         following: the steps of the recipe that come next, up to its end or that of a loop.
         loop: where in a loop the step is.
     """
@@ -122,6 +125,7 @@ class Context(MeasureOptions):
     made_up: Data | None = None
     apart: Split | None = None
     progress: Progress = silent
+    scores: Callable[[str, Callable[[], UnitScores]], UnitScores] | None = None
     following: tuple[Step, ...] = ()
     loop: Loop = Loop()
 

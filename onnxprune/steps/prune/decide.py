@@ -30,9 +30,10 @@ from onnxprune.steps.prune import schedule
 from onnxprune.steps.prune.allocation.base import Curve, Scores, allocations, weakest
 from onnxprune.steps.prune.budget_search import decide_aligned, never_slower
 from onnxprune.steps.prune.candidates import Candidates
+from onnxprune.steps.prune.criteria.base import Criterion
 from onnxprune.steps.prune.options import PruneOptions
 from onnxprune.steps.prune.planner import NOTHING, planner
-from onnxprune.steps.prune.score import score_units
+from onnxprune.steps.prune.score import UnitScores, is_compensated, score_units
 from onnxprune.steps.prune.sensitivity import measure_sensitivity as measure_sensitivity
 from onnxprune.steps.prune.targets import HARM, Outcome
 from onnxprune.steps.recover.methods import added_biases
@@ -110,7 +111,7 @@ def decide(state: State, groups: Sequence[Group], options: PruneOptions, context
     now = state.now(groups)
     context.progress("scoring")
     criterion = options.scored_by(data=context.samples is not None)
-    scored = score_units(context, state.analysis, list(now.values()), criterion)
+    scored = _scored(state, list(now.values()), criterion, context)
     scores = scored.scores
     problem = _Problem(state, groups, now, {name: scores[group.id] for name, group in now.items()}, candidates)
     on_the_way = _on_the_way(options, context.loop, problem)
@@ -126,6 +127,14 @@ def decide(state: State, groups: Sequence[Group], options: PruneOptions, context
     outcome = replace(outcome, remarks=(*outcome.remarks, *scored.remarks(criterion.name)))
     left = _masks(problem)(outcome.lost)
     return Decision(left, outcome, problem.scores, problem.removed, candidates.known(left))
+
+
+def _scored(state: State, groups: Sequence[Group], criterion: Criterion, context: Context) -> UnitScores:
+    """Scores of the groups as they are; those of the original are remembered where many recipes are tried on it."""
+    if context.scores is None or state.analysis is not state.original:
+        return score_units(context, state.analysis, groups, criterion)
+    key = f"{criterion.name} {is_compensated(context)} {' '.join(group.id for group in groups)}"
+    return context.scores(key, lambda: score_units(context, state.analysis, groups, criterion))
 
 
 def _on_the_way(options: PruneOptions, loop: Loop, problem: _Problem) -> PruneOptions:

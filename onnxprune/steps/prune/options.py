@@ -74,6 +74,26 @@ class PruneOptions:
         flag="group-ratio",
         section=_HOW_MUCH,
     )
+    tilt: tuple[float, ...] = option(
+        (),
+        "Cut more (above 0) or less (below) by depth: numbers for the first group, the last, and those between; "
+        "1 squares the share that a group would keep, -1 takes its root.",
+        low=-4,
+        high=4,
+        metavar="NUMBER",
+        section=_HOW_MUCH,
+        search=(-1.5, 1.5),
+    )
+    tilts: tuple[tuple[str, float], ...] = option(
+        (),
+        "The same for a kind or pattern, beside the depth; of several that name a group, the last decides.",
+        low=-4,
+        high=4,
+        metavar="PATTERN=NUMBER",
+        flag="group-tilt",
+        section=_HOW_MUCH,
+        search=(-1.5, 1.5),
+    )
     max_ratio: float = option(
         1.0, "No group loses more than this share of its units.", low=0, high=1, section=_HOW_MUCH, search=(0.3, 1.0)
     )

@@ -22,6 +22,7 @@ from onnxprune.steps.prune.allocation.base import (
 )
 from onnxprune.steps.prune.allocation.rounding import round_up
 from onnxprune.steps.prune.options import PruneOptions
+from onnxprune.steps.prune.tilt import tilted, tilts_of
 
 NOTHING: Mapping[str, Curve] = MappingProxyType({})
 NO_MASKS: Mapping[str, Mask] = MappingProxyType({})
@@ -115,7 +116,7 @@ def planner(
         problem,
         tuple(groups),
         decided,
-        allocations[options.scope](problem),
+        tilted(allocations[options.scope](problem), problem.most, tilts_of(analysis, groups, options)),
         options.round_to,
         already,
         _held(analysis, groups, wanted, options),

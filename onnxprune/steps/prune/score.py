@@ -83,7 +83,7 @@ def score_units(
         observed,
         context.loss,
         context.device,
-        compensated=_compensated(context),
+        compensated=is_compensated(context),
     )
     scores = {group.id: found(group, scoring) for group in groups}
     unseen = tuple(group.id for group in groups if group.id in scoring.unseen)
@@ -96,7 +96,7 @@ def score_units(
     return UnitScores(scores, unseen)
 
 
-def _compensated(context: Context) -> bool:
+def is_compensated(context: Context) -> bool:
     """Will weights make up for what goes: by the recovery that follows, or by a training?"""
     recoveries = [step for step in context.following if isinstance(step, Recover)]
     trained = any(isinstance(step, Train) for step in context.following)
