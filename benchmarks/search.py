@@ -24,6 +24,7 @@ from typing import Any
 
 import numpy as np
 
+from onnxprune.data.options import DataOptions
 from onnxprune.evaluation.metrics import evaluate, metric
 from onnxprune.pipeline.recipe import Recipe
 from onnxprune.pipeline.samples import Sources, samples_of
@@ -66,7 +67,7 @@ class Bench:
         self.model, self.parts = model_and_samples(name)
         for part, arrays in self.parts.items():
             np.savez(folder / f"{part}.npz", **arrays)
-        self.files = {part: str(folder / f"{part}.npz") for part in self.parts}
+        self.files = {part: DataOptions(data=str(folder / f"{part}.npz"), labels="labels") for part in self.parts}
         self.subject = Subject.open(
             self.model,
             Sources(self.files["fit"], evaluation=self.files["choose"]),
@@ -166,21 +167,19 @@ def table(results: Mapping[str, Any]) -> str:
     lines = [
         "# Search",
         "",
-        "Written by `python benchmarks/search.py --table`. Hypervolume in (MACs, error): the area that a front dominates up",
-        f"to all MACs and an error {NEAR:.0%} above the original's (*near*), or up to the error of chance. Errors are of",
-        "images that no search has seen. A search begins with the default at six ratios.",
+        "Written by `python benchmarks/search.py --table`. Hypervolume in (MACs, error): the area that a front",
+        f"dominates up to all MACs and an error {NEAR:.0%} above the original's (*near*), or up to that of chance.",
+        "Errors are of images that no search has seen. A search begins with the default at six ratios.",
         "",
-        "| model | trials | way | near | beside the default | beside uniform | up to chance | beside the default | CPU s |",
+        "| model | trials | way | near | to default | to uniform | up to chance | to default | CPU s |",
         "|---|--:|---|--:|--:|--:|--:|--:|--:|",
     ]
     for found in results.get("compared", []):
         near, far = areas(found, found["original"] + NEAR), areas(found, CHANCE)
         for name in found["fronts"]:
-            lines.append(
-                f"| {found['model']} | {found['trials']} | {name} | {near[name]:.4f} | {_ratio(near, name, 'default')} | "
-                f"{_ratio(near, name, 'uniform')} | {far[name]:.3f} | {_ratio(far, name, 'default')} | "
-                f"{found['seconds'][name]:.0f} |"
-            )
+            cells = [found["model"], found["trials"], name, f"{near[name]:.4f}", _ratio(near, name, "default")]
+            cells += [_ratio(near, name, "uniform"), f"{far[name]:.3f}", _ratio(far, name, "default")]
+            lines.append(f"| {' | '.join(map(str, cells))} | {found['seconds'][name]:.0f} |")
     lines += ["", "Spearman's rank correlation with accuracy after training, candidates of the same MACs:", ""]
     lines += ["| model | candidates | epochs | measured before training | correlation |", "|---|--:|--:|---|--:|"]
     for found in results.get("correlation", []):

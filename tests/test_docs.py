@@ -38,6 +38,7 @@ NEEDS = {
     "docs/criteria/gradients.md": "torch",
     "docs/howto/torch-and-keras.md": "onnxscript",
     "docs/report.md": "jinja2",
+    "docs/search.md": "optuna",
     "docs/training.md": "torch",
 }
 # Pages that take more than a few seconds: `-m slow`.
@@ -46,6 +47,7 @@ SLOW = {
     "docs/howto/budgets.md",
     "docs/howto/torch-and-keras.md",
     "docs/report.md",
+    "docs/search.md",
     "docs/training.md",
 }
 

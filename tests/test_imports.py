@@ -52,6 +52,8 @@ BASES = {
     "runtime/torch/ops": {"base"},
     "runtime/torch/ops/microsoft": set(),
     "steps/prune/criteria": {"base"},
+    "pipeline/search/objectives": {"base"},
+    "pipeline/search/samplers": {"base"},
     "steps/prune/allocation": {"base", "_knapsack", "_greedy", "_nesting"},
     "steps/prune/schedules": set(),
     "steps/train/methods": set(),

@@ -10,6 +10,7 @@ from onnxprune.report.cut_page import cut_page
 from onnxprune.report.measured_pages import alignment_page, benchmark_page, gate_page, sensitivity_page
 from onnxprune.report.page import Page
 from onnxprune.report.quality_page import evaluation_page
+from onnxprune.report.search import search_page
 from onnxprune.report.several import several_page
 
 _PAGES: dict[str, Callable[[Mapping[str, Any]], Page]] = {
@@ -20,6 +21,7 @@ _PAGES: dict[str, Callable[[Mapping[str, Any]], Page]] = {
     "alignment": alignment_page,
     "sensitivity": sensitivity_page,
     "gate": gate_page,
+    "search": search_page,
 }
 
 

@@ -20,6 +20,10 @@ FAMILIES = {
     "data": ("onnxprune.data.base:SOURCES", "sources of samples: --data"),
     "losses": ("onnxprune.runtime.torch.losses.base:LOSSES", "functions that gradients are of: --loss"),
     "metrics": ("onnxprune.evaluation.metrics.base:METRICS", "measures of how good a model is: --metric"),
+    "objectives": (
+        "onnxprune.pipeline.search.objectives.base:objectives",
+        "what a search makes small or large, beside metrics: search --minimize",
+    ),
     "operators": ("onnxprune.ops.base:RULES", "operators with a rule; all others keep their sizes"),
     "penalties": ("onnxprune.steps.train.method:PENALTIES", "what a training keeps small: --penalty"),
     "rate-schedules": (
@@ -28,6 +32,7 @@ FAMILIES = {
     ),
     "ranges": ("onnxprune.steps.quantize.ranges.base:RANGES", "what of their range integers cover: quantize --ranges"),
     "recovery": ("onnxprune.steps.recover.base:METHODS", "methods that win accuracy back: --recover"),
+    "samplers": ("onnxprune.pipeline.search.samplers.base:samplers", "ways to choose the next trial: search --sampler"),
     "schedules": ("onnxprune.steps.prune.schedule:SCHEDULES", "ways to spread a cut over rounds: --schedule"),
     "scopes": ("onnxprune.steps.prune.allocation.base:allocations", "ways to spread a cut over groups: --scope"),
     "sources": ("onnxprune.conversion.base:EXPORT_SOURCES", "networks of other frameworks: onnxprune export"),

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from onnxprune.data.options import DataOptions
 from onnxprune.errors import UsageError
+from onnxprune.pipeline.recipe import Recipe
 from onnxprune.pipeline.samples import Sources
 from onnxprune.pipeline.search.objectives.base import Aim, Limit, aims_of
 from onnxprune.pipeline.search.options import SearchOptions
@@ -68,6 +69,11 @@ class Request:
     def limits(self) -> tuple[Limit, ...]:
         """What candidates have to keep to. Raises UsageError for what is no limit."""
         return tuple(Limit.parse(text) for text in self.options.require)
+
+    def recipe(self, values: Mapping[str, Any] = {}) -> Recipe:
+        """The recipe at values of the parameters, with those settings of the search that may change what comes out."""
+        found = self.space.recipe(values)
+        return replace(found, settings={**found.settings, **changed(Context(**self.settings))})
 
     @property
     def seed(self) -> int:

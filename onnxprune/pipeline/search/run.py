@@ -132,11 +132,14 @@ class Session:
         request: what was asked for; what a study of that name holds already is taken from there.
         given: options of the search that the user named.
         folder: see `search`.
+        begin: create the study where there is none.
 
     Raises UsageError for a study that holds something else, MissingExtraError without optuna.
     """
 
-    def __init__(self, request: Request, given: Mapping[str, Any], folder: str | Path | None = None) -> None:
+    def __init__(
+        self, request: Request, given: Mapping[str, Any], folder: str | Path | None = None, begin: bool = True
+    ) -> None:
         import_optuna()
         import optuna
 
@@ -149,11 +152,13 @@ class Session:
         beside = Path(request.model).parent if isinstance(request.model, str | Path) else Path()
         self.folder = Path(folder) if folder is not None else beside / f"{name}.search"
         made = not self.folder.exists()
+        if made and not begin and options.storage is None:
+            raise UsageError(f"there is no study in {self.folder}; search first")
         self._create_folder()
         try:
             storage = open_storage(options.storage, self.folder)
             directions = [_direction(aim) for aim in request.aims]
-            if request.model is None:
+            if request.model is None or not begin:
                 self.study = _loaded(name, storage)
             else:
                 self.study = optuna.create_study(

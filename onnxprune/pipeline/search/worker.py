@@ -104,7 +104,7 @@ class Worker:
 
     def _tried(self, trial: Trial, values: Mapping[str, Any]) -> dict[str, Measured]:
         """Make the candidate and measure it; where no finished one beats it, its file is written."""
-        recipe = self.request.space.recipe(values)
+        recipe = self.request.recipe(values)
         trial.set_user_attr("recipe", recipe.document())
         made = make(self.subject, recipe, self._said(trial.number), lambda made, part: self._early(trial, made, part))
         found = {aim.text: aim(made) for aim in self._every_aim}
