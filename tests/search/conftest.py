@@ -10,8 +10,6 @@ import pytest
 
 from tests.conftest import Build
 
-pytest.importorskip("optuna", reason="the extra `search` is not installed")
-
 NET = """
     net (float[batch, 12] x) => (float[batch, 6] y)
     <float[12, 24] a, float[24, 16] b, float[16, 6] c>

@@ -17,6 +17,7 @@ from onnxprune.pipeline.search.pareto import front
 from onnxprune.pipeline.search.worker import STRENGTHS, Worker
 from tests.search.conftest import searched, values
 
+pytest.importorskip("optuna", reason="the extra `search` is not installed")
 DATA = ("--data", "samples.npz")
 
 
