@@ -30,8 +30,8 @@ from onnxprune.pipeline.recipe import Recipe
 from onnxprune.pipeline.samples import Sources, samples_of
 from onnxprune.pipeline.search.pareto import hypervolume
 from onnxprune.pipeline.search.run import search
-from onnxprune.pipeline.search.subject import Subject
 from onnxprune.pipeline.search.trial import make
+from onnxprune.pipeline.search.workbench import Workbench
 from onnxprune.steps.prune.step import Prune
 from onnxprune.steps.recover.step import Recover
 from onnxprune.steps.train.step import Train
@@ -68,13 +68,13 @@ class Bench:
         for part, arrays in self.parts.items():
             np.savez(folder / f"{part}.npz", **arrays)
         self.files = {part: DataOptions(data=str(folder / f"{part}.npz"), labels="labels") for part in self.parts}
-        self.subject = Subject.open(
+        self.bench = Workbench.open(
             self.model,
             Sources(self.files["fit"], evaluation=self.files["choose"]),
             Recipe((Prune(), Recover())),
             folder / "shared",
         )
-        context, original = self.subject.context, self.subject.analysis.model
+        context, original = self.bench.context, self.bench.analysis.model
         self.report = samples_of(self.files["report"], original, context)
 
     def error(self, model: Any) -> float:
@@ -83,7 +83,7 @@ class Bench:
 
     def point(self, recipe: Recipe) -> list[float]:
         """Share of the MACs, and the error to report."""
-        made = make(self.subject, recipe, silent)
+        made = make(self.bench, recipe, silent)
         report = made.result.report
         return [report.after.macs / report.before.macs, self.error(made.model)]
 
@@ -94,7 +94,7 @@ def compared(name: str, trials: int, samplers: Sequence[str], seed: int) -> dict
     with tempfile.TemporaryDirectory() as place:
         folder = Path(place)
         bench = Bench(name, folder)
-        found["original"] = bench.error(bench.subject.given.source)
+        found["original"] = bench.error(bench.bench.given.source)
         for scope in ("auto", "uniform"):
             start = time.process_time()
             points = [bench.point(Recipe((Prune(ratio=ratio, scope=scope), Recover()))) for ratio in RATIOS]
@@ -150,10 +150,10 @@ def correlation(name: str, candidates: int, epochs: float, seed: int) -> dict[st
             )
             before = {}
             for method in ("reconstruct", "batchnorm", "none"):
-                made = make(bench.subject, Recipe((prune, Recover(method))), silent)
-                before[method] = bench.subject.value(made.model, metric("accuracy", True))
-                before[f"{method} agreement"] = bench.subject.value(made.model, metric("agreement", True))
-            trained = make(bench.subject, Recipe((prune, Recover(), Train(epochs=epochs))), silent)
+                made = make(bench.bench, Recipe((prune, Recover(method))), silent)
+                before[method] = bench.bench.value(made.model, metric("accuracy", True))
+                before[f"{method} agreement"] = bench.bench.value(made.model, metric("agreement", True))
+            trained = make(bench.bench, Recipe((prune, Recover(), Train(epochs=epochs))), silent)
             before["after training"] = 1 - bench.error(trained.model)
             rows.append(before)
             print(number, before, file=sys.stderr, flush=True)

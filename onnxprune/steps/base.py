@@ -25,7 +25,6 @@ if TYPE_CHECKING:  # the command line reads the options of steps, and has no use
     from onnxprune.data.base import Data
     from onnxprune.data.split import Split
     from onnxprune.runtime.latency import Setting
-    from onnxprune.steps.prune.score import UnitScores
     from onnxprune.steps.state import State
 
 
@@ -125,7 +124,7 @@ class Context(MeasureOptions):
     made_up: Data | None = None
     apart: Split | None = None
     progress: Progress = silent
-    scores: Callable[[str, Callable[[], UnitScores]], UnitScores] | None = None
+    scores: Callable[[str, Callable[[], Any]], Any] | None = None
     following: tuple[Step, ...] = ()
     loop: Loop = Loop()
 

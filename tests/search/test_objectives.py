@@ -11,9 +11,9 @@ import pytest
 from onnxprune.errors import UsageError
 from onnxprune.pipeline.recipe import Recipe
 from onnxprune.pipeline.samples import Sources
-from onnxprune.pipeline.search.objectives.base import Aim, Limit, Measured, aims_of, objectives
-from onnxprune.pipeline.search.subject import Made, Subject
+from onnxprune.pipeline.search.objectives.base import Aim, Reading, Requirement, aims_of, objectives
 from onnxprune.pipeline.search.trial import make
+from onnxprune.pipeline.search.workbench import Made, Workbench
 from onnxprune.runtime.session import Session
 from onnxprune.steps.prune.step import Prune
 from onnxprune.steps.recover.step import Recover
@@ -24,8 +24,8 @@ RECIPE = Recipe((Prune(ratio=0.5, criterion="l1", scope="uniform"), Recover("non
 
 @pytest.fixture
 def made(here: Path) -> Made:
-    subject = Subject.open(Path("model.onnx"), Sources("samples.npz"), RECIPE, here / "shared")
-    return make(subject, RECIPE, silent)
+    bench = Workbench.open(Path("model.onnx"), Sources("samples.npz"), RECIPE, here / "shared")
+    return make(bench, RECIPE, silent)
 
 
 def test_every_objective_is_measured(made: Made) -> None:
@@ -50,8 +50,8 @@ def test_costs_are_those_of_the_file(made: Made, here: Path) -> None:
 
 
 def test_quality_is_measured_on_the_samples_kept_apart(made: Made, here: Path) -> None:
-    feed = {"x": np.concatenate([batch.feed["x"] for batch in made.subject.measured.batches()])}
-    fitted = np.concatenate([batch.feed["x"] for batch in made.subject.context.data.batches()])  # type: ignore[union-attr]
+    feed = {"x": np.concatenate([batch.feed["x"] for batch in made.bench.measured.batches()])}
+    fitted = np.concatenate([batch.feed["x"] for batch in made.bench.context.data.batches()])  # type: ignore[union-attr]
     assert not {row.tobytes() for row in feed["x"]} & {row.tobytes() for row in fitted}
     made.result.save("small.onnx")
     old, new = (Session(Path(name)).run(feed)["y"].argmax(1) for name in ("model.onnx", "small.onnx"))
@@ -64,25 +64,25 @@ def test_quality_is_measured_on_the_samples_kept_apart(made: Made, here: Path) -
 @pytest.mark.parametrize(
     ("text", "found", "holds"),
     [
-        ("macs<=0.5", Measured(0.4, 100, 40), True),
-        ("macs<=0.5", Measured(0.6, 100, 60), False),
-        ("macs <= 50%", Measured(0.6, 100, 60), False),
-        ("macs<=50", Measured(0.6, 100, 60), False),
-        ("macs<=70", Measured(0.6, 100, 60), True),
-        ("size<=1kB", Measured(0.6, 2000, 1200), False),
-        ("latency<=5ms", Measured(0.9, 0.005, 0.0045), True),
-        ("accuracy>=0.9", Measured(0.89, 1, 0.89), False),
-        ("drop<=0.01", Measured(0.0, 0, 0.0), True),
+        ("macs<=0.5", Reading(0.4, 100, 40), True),
+        ("macs<=0.5", Reading(0.6, 100, 60), False),
+        ("macs <= 50%", Reading(0.6, 100, 60), False),
+        ("macs<=50", Reading(0.6, 100, 60), False),
+        ("macs<=70", Reading(0.6, 100, 60), True),
+        ("size<=1kB", Reading(0.6, 2000, 1200), False),
+        ("latency<=5ms", Reading(0.9, 0.005, 0.0045), True),
+        ("accuracy>=0.9", Reading(0.89, 1, 0.89), False),
+        ("drop<=0.01", Reading(0.0, 0, 0.0), True),
     ],
 )
-def test_limits(text: str, found: Measured, holds: bool) -> None:
-    assert (Limit.parse(text).excess(found) <= 0) is holds
+def test_limits(text: str, found: Reading, holds: bool) -> None:
+    assert (Requirement.parse(text).excess(found) <= 0) is holds
 
 
 @pytest.mark.parametrize("text", ["macs", "macs=0.5", "mcas<=0.5", "latency<=5MB", "drop<=5ms", "macs<=much"])
 def test_what_is_no_limit_is_refused(text: str) -> None:
     with pytest.raises(UsageError):
-        Limit.parse(text)
+        Requirement.parse(text)
 
 
 def test_aims() -> None:

@@ -66,9 +66,9 @@ def command(
     """
     with told.progress() as progress:
         from onnxprune.pipeline.samples import Sources
-        from onnxprune.pipeline.search.objectives.base import Limit
+        from onnxprune.pipeline.search.objectives.base import Requirement
         from onnxprune.pipeline.search.request import Request
-        from onnxprune.pipeline.search.run import Session
+        from onnxprune.pipeline.search.run import OpenStudy
 
         told.check([] if model is None else [model])
         chosen, settings = given(options, SearchOptions), given(options, Context)
@@ -76,9 +76,9 @@ def command(
         data = DataOptions.from_command(options)
         data.check_alone()
         sources = Sources(data if data.data else None, data.beside(calibration), data.beside(evaluation))
-        limits = [Limit.parse(text) for text in pick]
+        limits = [Requirement.parse(text) for text in pick]
         folder = None if pick else output
-        session = Session(Request(model, sources, SearchOptions(**chosen), settings), chosen, folder, begin=not pick)
+        session = OpenStudy(Request(model, sources, SearchOptions(**chosen), settings), chosen, folder, begin=not pick)
         picked = None
         if pick:
             found, picked = session.picked(limits, _file(session.request.model, output), progress)

@@ -8,7 +8,7 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 
-from onnxprune.pipeline.search.subject import Made
+from onnxprune.pipeline.search.workbench import Made
 from onnxprune.support.files import staged_text
 from onnxprune.support.toml import to_toml
 

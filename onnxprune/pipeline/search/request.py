@@ -12,7 +12,7 @@ from onnxprune.data.options import DataOptions
 from onnxprune.errors import UsageError
 from onnxprune.pipeline.recipe import Recipe
 from onnxprune.pipeline.samples import Sources
-from onnxprune.pipeline.search.objectives.base import Aim, Limit, aims_of
+from onnxprune.pipeline.search.objectives.base import Aim, Requirement, aims_of
 from onnxprune.pipeline.search.options import SearchOptions
 from onnxprune.pipeline.search.space import Space
 from onnxprune.steps.base import Context
@@ -22,7 +22,7 @@ from onnxprune.support.versions import versions
 if TYPE_CHECKING:
     from optuna import Study
 
-    from onnxprune.pipeline.search.subject import Subject
+    from onnxprune.pipeline.search.workbench import Workbench
 
 _RECORD, _DIGESTS = "onnxprune", "digests"
 # What two workers of one study have to agree on, and what people call it.
@@ -66,9 +66,9 @@ class Request:
         return aims_of(self.options.minimize, self.options.maximize)
 
     @cached_property
-    def limits(self) -> tuple[Limit, ...]:
+    def limits(self) -> tuple[Requirement, ...]:
         """What candidates have to keep to. Raises UsageError for what is no limit."""
-        return tuple(Limit.parse(text) for text in self.options.require)
+        return tuple(Requirement.parse(text) for text in self.options.require)
 
     def recipe(self, values: Mapping[str, Any] = {}) -> Recipe:
         """The recipe at values of the parameters, with those settings of the search that may change what comes out."""
@@ -146,13 +146,13 @@ def is_recorded(study: Study) -> bool:
     return _RECORD in study.user_attrs
 
 
-def check_digests(study: Study, subject: Subject) -> None:
+def check_digests(study: Study, bench: Workbench) -> None:
     """Note what a new study works on. Raises UsageError where a worker has another model or other samples."""
     theirs = study.user_attrs.get(_DIGESTS)
     if theirs is None:
-        study.set_user_attr(_DIGESTS, dict(subject.digests))
+        study.set_user_attr(_DIGESTS, dict(bench.digests))
         return
-    for name, mine in subject.digests.items():
+    for name, mine in bench.digests.items():
         if theirs.get(name) != mine:
             what = "the model" if name == "model" else f"the samples that are {name}"
             raise UsageError(

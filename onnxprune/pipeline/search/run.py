@@ -12,14 +12,14 @@ from typing import TYPE_CHECKING, Any
 from onnxprune.errors import OnnxpruneError, TargetError, UsageError
 from onnxprune.pipeline.recipe import Recipe
 from onnxprune.pipeline.samples import Sources
-from onnxprune.pipeline.search.objectives.base import Aim, Limit, Measured
+from onnxprune.pipeline.search.objectives.base import Aim, Reading, Requirement
 from onnxprune.pipeline.search.options import SearchOptions
 from onnxprune.pipeline.search.pareto import front, is_feasible
 from onnxprune.pipeline.search.points import Points, recipe_path, write_point
 from onnxprune.pipeline.search.request import Request, check_digests, is_recorded, record
 from onnxprune.pipeline.search.storage import open_storage, shown
-from onnxprune.pipeline.search.subject import Subject
 from onnxprune.pipeline.search.trial import make
+from onnxprune.pipeline.search.workbench import Workbench
 from onnxprune.pipeline.search.worker import Worker, costs_of, is_finished, warm_starts
 from onnxprune.support.options import find_option, options_of
 from onnxprune.support.pieces import Failure, work_apart
@@ -45,7 +45,7 @@ class Candidate:
     """
 
     number: int
-    measured: Mapping[str, Measured]
+    measured: Mapping[str, Reading]
     recipe: Mapping[str, Any]
     on_front: bool
     feasible: bool
@@ -116,7 +116,7 @@ def search(
     request = Request(
         model, Sources(data, calibration, evaluation), SearchOptions(**given[SearchOptions]), given[_context()]
     )
-    return Session(request, given[SearchOptions], folder).searched(progress)
+    return OpenStudy(request, given[SearchOptions], folder).searched(progress)
 
 
 def _context() -> Any:
@@ -125,7 +125,7 @@ def _context() -> Any:
     return Context
 
 
-class Session:
+class OpenStudy:
     """A study that is open on this machine, with its folder.
 
     Args:
@@ -189,10 +189,10 @@ class Session:
         except OSError as error:
             raise UsageError(f"the folder {self.folder} cannot be made: {error.strerror}") from None
 
-    def opened(self, progress: Progress = silent) -> Subject:
+    def opened(self, progress: Progress = silent) -> Workbench:
         """The model and its samples. Raises UsageError where they are others than those of the study."""
         request = self.request
-        subject = Subject.open(
+        bench = Workbench.open(
             request.model,
             request.sources,
             request.space.widest,
@@ -202,28 +202,28 @@ class Session:
         )
         for aim in (*request.aims, *(limit.aim for limit in request.limits)):
             if aim.is_metric or aim.text == "drop":
-                subject.metric(aim.text if aim.is_metric else None)  # labels that are not there are missed now
-        check_digests(self.study, subject)
-        return subject
+                bench.metric(aim.text if aim.is_metric else None)  # labels that are not there are missed now
+        check_digests(self.study, bench)
+        return bench
 
     def searched(self, progress: Progress = silent) -> Found:
         """Work until there are enough trials, in as many processes as the settings say; then write the front."""
         minutes = self.request.options.minutes
         deadline = None if minutes is None else time.monotonic() + 60 * minutes
         jobs = int(self.request.settings.get("jobs", 1))
-        subject = self.opened(progress)
+        bench = self.opened(progress)
         interrupted = False
         try:
             if jobs > 1:
                 self._in_processes(jobs, progress)
             else:
-                Worker(self.study, self.request, subject, self.points, progress)(deadline)
+                Worker(self.study, self.request, bench, self.points, progress)(deadline)
         except KeyboardInterrupt:
             interrupted = True
         found = self.found(interrupted=interrupted)
         if not found.candidates and found.failed:
             raise TargetError(f"every trial failed; the first: {next(iter(found.failed.values()))}")
-        return self.written(found, subject, progress) if found.candidates else found
+        return self.written(found, bench, progress) if found.candidates else found
 
     def _in_processes(self, jobs: int, progress: Progress) -> None:
         if not self._has_file:
@@ -259,7 +259,7 @@ class Session:
             interrupted,
         )
 
-    def written(self, found: Found, subject: Subject, progress: Progress = silent) -> Found:
+    def written(self, found: Found, bench: Workbench, progress: Progress = silent) -> Found:
         """The same with a file for every point of the front; those of other trials are removed."""
         self.points.keep({each.number for each in found.front})
         files = {}
@@ -267,11 +267,11 @@ class Session:
             path = self.points.path(each.number)
             if not path.exists() or not recipe_path(path).exists():
                 progress(f"making point {at + 1} of {len(found.front)} of the front again")
-                write_point(make(subject, self._recipe(each), silent), path)
+                write_point(make(bench, self._recipe(each), silent), path)
             files[each.number] = path
         return replace(found, candidates=tuple(replace(each, file=files.get(each.number)) for each in found.candidates))
 
-    def picked(self, limits: Sequence[Limit], path: Path, progress: Progress = silent) -> tuple[Found, Candidate]:
+    def picked(self, limits: Sequence[Requirement], path: Path, progress: Progress = silent) -> tuple[Found, Candidate]:
         """Write the point of the front that keeps to the limits and is best in the other objectives.
 
         Raises TargetError where no point keeps to them.
@@ -285,7 +285,7 @@ class Session:
         return Recipe.of_table(candidate.recipe, f"trial {candidate.number}", "")
 
 
-def pick(found: Found, limits: Sequence[Limit]) -> Candidate:
+def pick(found: Found, limits: Sequence[Requirement]) -> Candidate:
     """Of the points of a front that keep to limits the one that is best in the first objective without a limit.
 
     Raises TargetError where none keeps to them, UsageError for a limit on something that was not measured.
@@ -308,7 +308,7 @@ def pick(found: Found, limits: Sequence[Limit]) -> Candidate:
 def work_on(piece: tuple[Request, Path], progress: Progress) -> None:
     """A worker in a process of its own."""
     request, folder = piece
-    session = Session(request, {}, folder)
+    session = OpenStudy(request, {}, folder)
     minutes = request.options.minutes
     deadline = None if minutes is None else time.monotonic() + 60 * minutes
     Worker(session.study, session.request, session.opened(progress), session.points, progress)(deadline)
@@ -339,7 +339,7 @@ def _candidate(trial: FrozenTrial, on_front: bool) -> Candidate:
     attrs = trial.user_attrs
     return Candidate(
         trial.number,
-        {name: Measured(**each) for name, each in attrs["measured"].items()},
+        {name: Reading(**each) for name, each in attrs["measured"].items()},
         attrs["recipe"],
         on_front,
         is_feasible(trial),

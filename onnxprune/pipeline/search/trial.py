@@ -1,4 +1,4 @@
-"""One trial: run a recipe on the subject, step by step, so that a hopeless one ends after its cheap part."""
+"""One trial: run a recipe on the model, step by step, so that a hopeless one ends after its cheap part."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import replace
 from hashlib import sha256
 
 from onnxprune.pipeline.recipe import Recipe
-from onnxprune.pipeline.search.subject import Made, Subject
+from onnxprune.pipeline.search.workbench import Made, Workbench
 from onnxprune.steps.base import Step
 from onnxprune.steps.clean import Clean
 from onnxprune.steps.evaluate import Evaluate
@@ -21,23 +21,23 @@ from onnxprune.support.progress import Progress, parts
 Early = Callable[[Made, str], None]
 
 
-def make(subject: Subject, recipe: Recipe, progress: Progress, early: Early = lambda _, __: None) -> Made:
-    """Run the steps of a recipe on the subject; `early` may raise to end it.
+def make(bench: Workbench, recipe: Recipe, progress: Progress, early: Early = lambda _, __: None) -> Made:
+    """Run the steps of a recipe on the model; `early` may raise to end it.
 
     Raises what the steps raise.
     """
     steps = _steps(recipe)
-    state = subject.state()
-    context = subject.context
+    state = bench.state()
+    context = bench.context
     last_cut = max((at for at, step in enumerate(steps) if _has(step, Prune)), default=-1)
     first_training = next((at for at, step in enumerate(steps) if _has(step, Train)), len(steps))
     for at, (step, watcher) in enumerate(zip(steps, parts(progress, [each.effort for each in steps]), strict=True)):
         if at == first_training and at:
-            early(Made(subject, recipe, state), "cheap")
+            early(Made(bench, recipe, state), "cheap")
         state = step(state, replace(context, following=tuple(steps[at + 1 :]), progress=watcher))
         if at == last_cut and at < len(steps) - 1:
-            early(Made(subject, recipe, state), "cut")
-    return Made(subject, recipe, state)
+            early(Made(bench, recipe, state), "cut")
+    return Made(bench, recipe, state)
 
 
 def _steps(recipe: Recipe) -> list[Step]:
@@ -60,7 +60,7 @@ def fingerprint(made: Made) -> str:
     """Of the cut, and of what its recipe does besides pruning: candidates with the same come out the same."""
     total = sha256()
     for atom, mask in made.state.left.items():
-        group = next(group.id for group in made.subject.analysis.groups if group.atom is atom)
+        group = next(group.id for group in made.bench.analysis.groups if group.atom is atom)
         total.update(f"{group} {mask.tobytes().hex()}".encode())
     rest = [table for table in made.recipe.document()["step"] if table["step"] != "prune"]
     total.update(repr(rest).encode())

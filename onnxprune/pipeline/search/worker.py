@@ -9,15 +9,15 @@ from math import ceil
 from typing import TYPE_CHECKING, Any
 
 from onnxprune.errors import OnnxpruneError
-from onnxprune.pipeline.search.objectives.base import Aim, Limit, Measured
+from onnxprune.pipeline.search.objectives.base import Aim, Reading, Requirement
 from onnxprune.pipeline.search.pareto import dominates, is_feasible
 from onnxprune.pipeline.search.points import Points
 from onnxprune.pipeline.search.request import Request
 from onnxprune.pipeline.search.samplers.base import samplers
 from onnxprune.pipeline.search.space import Parameter
 from onnxprune.pipeline.search.storage import beating, queue_again, take_up_again
-from onnxprune.pipeline.search.subject import Made, Subject
 from onnxprune.pipeline.search.trial import fingerprint, make
+from onnxprune.pipeline.search.workbench import Made, Workbench
 from onnxprune.support.progress import Counted, Progress
 
 if TYPE_CHECKING:
@@ -45,15 +45,15 @@ class Worker:
     Args:
         study: where the trials are.
         request: what is searched.
-        subject: the model and its samples.
+        bench: the model and its samples.
         points: where the files of the front go; None: nowhere.
         progress: is called with what is being done.
     """
 
     def __init__(
-        self, study: Study, request: Request, subject: Subject, points: Points | None, progress: Progress
+        self, study: Study, request: Request, bench: Workbench, points: Points | None, progress: Progress
     ) -> None:
-        self.study, self.request, self.subject = study, request, subject
+        self.study, self.request, self.bench = study, request, bench
         self._points, self._progress = points, progress
 
     def __call__(self, deadline: float | None = None) -> None:
@@ -102,11 +102,11 @@ class Worker:
                 trial.set_constraint(name, excess)
             return [found[aim.text].value for aim in self.request.aims]
 
-    def _tried(self, trial: Trial, values: Mapping[str, Any]) -> dict[str, Measured]:
+    def _tried(self, trial: Trial, values: Mapping[str, Any]) -> dict[str, Reading]:
         """Make the candidate and measure it; where no finished one beats it, its file is written."""
         recipe = self.request.recipe(values)
         trial.set_user_attr("recipe", recipe.document())
-        made = make(self.subject, recipe, self._said(trial.number), lambda made, part: self._early(trial, made, part))
+        made = make(self.bench, recipe, self._said(trial.number), lambda made, part: self._early(trial, made, part))
         found = {aim.text: aim(made) for aim in self._every_aim}
         excess = self._excess(found)
         if self._points is not None and all(each <= 0 for each in excess.values()) and not self._is_beaten(found):
@@ -121,7 +121,7 @@ class Worker:
         named = {aim.text: aim for aim in (*(limit.aim for limit in self.request.limits), *self.request.aims)}
         return list(named.values())
 
-    def _excess(self, found: Mapping[str, Measured], limits: list[Limit] | None = None) -> dict[str, float]:
+    def _excess(self, found: Mapping[str, Reading], limits: list[Requirement] | None = None) -> dict[str, float]:
         """By how much each limit is missed."""
         return {each.text: each.excess(found[each.aim.text]) for each in limits or self.request.limits}
 
@@ -155,7 +155,7 @@ class Worker:
 
         return self.study.get_trials(deepcopy=False, states=(optuna.trial.TrialState.COMPLETE,))
 
-    def _is_beaten(self, found: Mapping[str, Measured]) -> bool:
+    def _is_beaten(self, found: Mapping[str, Reading]) -> bool:
         mine = [aim.cost(found[aim.text].value) for aim in self.request.aims]
         return any(dominates(costs_of(each, self.request), mine) for each in self._complete() if is_feasible(each))
 
@@ -175,8 +175,8 @@ def _is_quick(aim: Aim) -> bool:
     return aim.objective.name in ("macs", "params", "drop", "metric")
 
 
-def _read(trial: FrozenTrial) -> dict[str, Measured]:
-    return {name: Measured(**each) for name, each in trial.user_attrs["measured"].items()}
+def _read(trial: FrozenTrial) -> dict[str, Reading]:
+    return {name: Reading(**each) for name, each in trial.user_attrs["measured"].items()}
 
 
 def suggested(trial: Trial, parameter: Parameter) -> Any:

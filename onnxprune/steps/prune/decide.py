@@ -134,7 +134,8 @@ def _scored(state: State, groups: Sequence[Group], criterion: Criterion, context
     if context.scores is None or state.analysis is not state.original:
         return score_units(context, state.analysis, groups, criterion)
     key = f"{criterion.name} {is_compensated(context)} {' '.join(group.id for group in groups)}"
-    return context.scores(key, lambda: score_units(context, state.analysis, groups, criterion))
+    found: UnitScores = context.scores(key, lambda: score_units(context, state.analysis, groups, criterion))
+    return found
 
 
 def _on_the_way(options: PruneOptions, loop: Loop, problem: _Problem) -> PruneOptions:

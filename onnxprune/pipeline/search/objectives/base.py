@@ -16,7 +16,7 @@ from onnxprune.support.quantities import split_quantity
 from onnxprune.support.registry import Registry, summary
 
 if TYPE_CHECKING:
-    from onnxprune.pipeline.search.subject import Made
+    from onnxprune.pipeline.search.workbench import Made
 
 Show = Callable[[float], str]
 # Amounts of the original and of the candidate.
@@ -24,7 +24,7 @@ Measure = Callable[..., tuple[float, float]]
 
 
 @dataclass(frozen=True)
-class Objective:
+class SearchObjective:
     """A registered objective.
 
     Attributes:
@@ -49,7 +49,7 @@ class Objective:
         return summary(self.measure)
 
 
-objectives: Registry[str, Objective] = Registry("objective", __package__, "onnxprune.objectives")
+objectives: Registry[str, SearchObjective] = Registry("objective", __package__, "onnxprune.objectives")
 
 
 def objective(
@@ -60,17 +60,17 @@ def objective(
     units: Mapping[str, Decimal] | None = None,
     show: Show = "{:.4g}".format,
 ) -> Callable[[Measure], Measure]:
-    """Decorator: make a function known as objective `name`; see Objective. Raises ValueError when the name is taken."""
+    """Decorator: make a function known as an objective, see SearchObjective. ValueError when the name is taken."""
 
     def add(measure: Measure) -> Measure:
-        objectives.register(name)(Objective(name, measure, relative, early, units, show))
+        objectives.register(name)(SearchObjective(name, measure, relative, early, units, show))
         return measure
 
     return add
 
 
 @dataclass(frozen=True)
-class Measured:
+class Reading:
     """An objective of a candidate: its value, and the amounts of the original and of the candidate."""
 
     value: float
@@ -94,7 +94,7 @@ class Aim:
         self.objective  # noqa: B018 (an unknown name is refused before any work)
 
     @cached_property
-    def objective(self) -> Objective:
+    def objective(self) -> SearchObjective:
         """The objective. Raises UsageError for one that is not there."""
         name, *_ = self.text.split(":")
         if name in objectives:
@@ -108,14 +108,14 @@ class Aim:
         """A metric of the candidate alone; some are better when they are small."""
         return self.objective.name == "metric"
 
-    def __call__(self, made: Made) -> Measured:
+    def __call__(self, made: Made) -> Reading:
         """Measure a candidate. Raises DataError for what is no finite number."""
         arguments = [self.text] if self.is_metric else self.text.split(":")[1:]
         before, after = self.objective.measure(made, *arguments)
         value = after / before if self.objective.relative and before else after
         if not abs(value) < inf:
             raise DataError(f"{self.text} of the candidate is not a finite number")
-        return Measured(value, before, after)
+        return Reading(value, before, after)
 
     def cost(self, value: float) -> float:
         """The value, so that less is better."""
@@ -126,7 +126,7 @@ _LIMIT = re.compile(r"\s*(\S+?)\s*(<=|>=)\s*(.+?)\s*")
 
 
 @dataclass(frozen=True)
-class Limit:
+class Requirement:
     """A bound on an objective: `drop<=0.01`, `macs<=0.5`, `size<=2MB`, `accuracy>=0.9`.
 
     Attributes:
@@ -144,7 +144,7 @@ class Limit:
     text: str
 
     @staticmethod
-    def parse(text: str) -> Limit:
+    def parse(text: str) -> Requirement:
         """Raises UsageError for a text that is no bound."""
         found = _LIMIT.fullmatch(text)
         if found is None:
@@ -161,9 +161,9 @@ class Limit:
             known = f"there are: {', '.join(each for each in units if each)}" if units else "write a plain number"
             raise UsageError(f"limit '{text}': unknown unit '{unit}'; {known}")
         factor = units[unit] if amount and units is not None else Decimal(1)
-        return Limit(aim, found[2] == "<=", float(number * factor), amount, text.strip())
+        return Requirement(aim, found[2] == "<=", float(number * factor), amount, text.strip())
 
-    def excess(self, found: Measured) -> float:
+    def excess(self, found: Reading) -> float:
         """By how much a candidate misses the bound; 0 or less where it holds."""
         over = (found.after if self.amount else found.value) - self.bound
         return over if self.upper else -over

@@ -9,7 +9,7 @@ from onnxprune.pipeline.search.objectives.base import objective
 from onnxprune.support.quantities import BYTES, COUNTS, show_bytes, show_count
 
 if TYPE_CHECKING:
-    from onnxprune.pipeline.search.subject import Made
+    from onnxprune.pipeline.search.workbench import Made
 
 
 @objective("macs", early=True, units=COUNTS, show=show_count)
@@ -40,4 +40,4 @@ def zipped(made: Made) -> tuple[float, float]:
     def packed(model: object) -> int:
         return len(zlib.compress(to_proto(model).SerializeToString(), 6))  # type: ignore[arg-type]
 
-    return made.subject.of_original("zipped", lambda: packed(made.subject.analysis.model)), packed(made.model)
+    return made.bench.of_original("zipped", lambda: packed(made.bench.analysis.model)), packed(made.model)

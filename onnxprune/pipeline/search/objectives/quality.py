@@ -7,19 +7,19 @@ from typing import TYPE_CHECKING
 from onnxprune.pipeline.search.objectives.base import objective
 
 if TYPE_CHECKING:
-    from onnxprune.pipeline.search.subject import Made
+    from onnxprune.pipeline.search.workbench import Made
 
 
 @objective("drop", relative=False, show="{:.4f}".format)
 def drop(made: Made) -> tuple[float, float]:
     """How much worse it is than the original, in --metric: accuracy with labels, else agreement or SNR."""
-    found = made.subject.metric(None)
-    before, after = made.subject.metric_of_original(found), made.value(found)
+    found = made.bench.metric(None)
+    before, after = made.bench.metric_of_original(found), made.value(found)
     return 0.0, before - after if found.higher_is_better else after - before
 
 
 @objective("metric", relative=False, show="{:.4f}".format)
 def metric_value(made: Made, name: str) -> tuple[float, float]:
     """The value of a metric, see: onnxprune list metrics; written as its name."""
-    found = made.subject.metric(name)
-    return made.subject.metric_of_original(found), made.value(found)
+    found = made.bench.metric(name)
+    return made.bench.metric_of_original(found), made.value(found)

@@ -10,7 +10,7 @@ from onnxprune.pipeline.search.objectives.base import objective
 from onnxprune.support.quantities import BYTES, SECONDS, show_bytes, show_seconds
 
 if TYPE_CHECKING:
-    from onnxprune.pipeline.search.subject import Made
+    from onnxprune.pipeline.search.workbench import Made
     from onnxprune.runtime.session import Runnable
 
 # Of measuring, per model.
@@ -18,14 +18,14 @@ _SECONDS = 1.0
 
 
 @objective("latency", units=SECONDS, show=show_seconds)
-def latency(made: Made, provider: str = "", batch: str = "") -> tuple[float, float]:
+def time_of_run(made: Made, provider: str = "", batch: str = "") -> tuple[float, float]:
     """Median time of a run; latency:PROVIDER:BATCH for another than those of --providers and --latency-batch."""
     import numpy as np
 
     from onnxprune.runtime.latency import measure_latency
     from onnxprune.runtime.providers import choose_providers
 
-    subject, setting = made.subject, made.subject.context.setting
+    bench, setting = made.bench, made.bench.context.setting
     if provider:
         setting = replace(setting, provider=choose_providers((provider,))[0][0])
     if batch:
@@ -33,7 +33,7 @@ def latency(made: Made, provider: str = "", batch: str = "") -> tuple[float, flo
             raise UsageError(f"latency:{provider}:{batch}: the batch is a whole number above 0")
         setting = replace(setting, batch=int(batch))
     old, new = measure_latency(
-        [subject.given.source, made.model], setting, seconds=_SECONDS, seed=subject.context.seed, **subject.input_values
+        [bench.given.source, made.model], setting, seconds=_SECONDS, seed=bench.context.seed, **bench.input_values
     )
     times = [float(np.median(each.processor_seconds or each.seconds)) for each in (old, new)]
     return times[0], times[1]
@@ -46,10 +46,8 @@ def memory(made: Made) -> tuple[float, float]:
     from onnxprune.model.signature import ports_of
     from onnxprune.runtime.latency import made_inputs
 
-    subject, setting = made.subject, made.subject.context.setting
-    feed = made_inputs(
-        ports_of(subject.analysis.model), setting.batch, seed=subject.context.seed, **subject.input_values
-    )
+    bench, setting = made.bench, made.bench.context.setting
+    feed = made_inputs(ports_of(bench.analysis.model), setting.batch, seed=bench.context.seed, **bench.input_values)
 
     def added(model: Runnable) -> float:
         found = peak_memory(model, setting, feed)
@@ -57,4 +55,4 @@ def memory(made: Made) -> tuple[float, float]:
             raise DataError("the memory of the model cannot be measured here")
         return float(found.added)
 
-    return subject.of_original("memory", lambda: added(subject.given.source)), added(made.model)
+    return bench.of_original("memory", lambda: added(bench.given.source)), added(made.model)

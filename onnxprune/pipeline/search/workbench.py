@@ -31,7 +31,7 @@ from onnxprune.support.progress import Progress, silent
 
 
 @dataclass
-class Subject:
+class Workbench:
     """A model with its samples, ready for trials.
 
     Attributes:
@@ -52,7 +52,7 @@ class Subject:
     @staticmethod
     def open(
         model: Any, sources: Sources, recipe: Recipe, folder: Path, progress: Progress = silent, **settings: Any
-    ) -> Subject:
+    ) -> Workbench:
         """Open a model with its samples.
 
         Args:
@@ -78,7 +78,7 @@ class Subject:
         context, digests = _shared_samples(context, shared)
         scores = SharedScores(shared, f"{of_model} {digests['fitted']} {context.seed} {context.loss}")
         context = replace(context, scores=scores, progress=silent)
-        return Subject(given, original, context, shared, {"model": of_model, **digests})
+        return Workbench(given, original, context, shared, {"model": of_model, **digests})
 
     @property
     def analysis(self) -> Analysis:
@@ -138,9 +138,9 @@ class Subject:
 
 @dataclass
 class Made:
-    """What a recipe has made of the subject, or what it has come to so far."""
+    """A candidate: the model that a recipe has made, or has come to so far."""
 
-    subject: Subject
+    bench: Workbench
     recipe: Recipe
     state: State
     _values: dict[str, float] = field(default_factory=dict)
@@ -153,12 +153,12 @@ class Made:
     @cached_property
     def result(self) -> Result:
         """Its numbers, and how it gets into a file."""
-        return Result(self.state, self.recipe.document(), self.subject.original, self.subject.analysis)
+        return Result(self.state, self.recipe.document(), self.bench.original, self.bench.analysis)
 
     def value(self, found: Metric) -> float:
         """The value of a metric, measured once."""
         if found.name not in self._values:
-            self._values[found.name] = self.subject.value(self.model, found)
+            self._values[found.name] = self.bench.value(self.model, found)
         return self._values[found.name]
 
 
