@@ -50,7 +50,7 @@ def model_and_samples(name: str) -> tuple[Path, dict[str, Samples]]:
     """The file, and labelled samples to fit to, to choose by, and to report on."""
     if name.startswith("digits"):
         known, test = (dict(np.load(ROOT / "models" / f"digits_{part}.npz")) for part in ("calibration", "test"))
-        first, rest = ({key: value[cut] for key, value in known.items()} for cut in (slice(192), slice(192, None)))
+        first, rest = ({key: value[cut] for key, value in known.items()} for cut in (slice(128), slice(128, None)))
         return ROOT / "models" / f"{name}.onnx", {"fit": first, "choose": rest, "report": test}
     folder = SHARED / "data" / "cifar10"
     tensors = runpy.run_path(str(folder / "load.py"))["tensors"]
