@@ -27,6 +27,7 @@ COMMANDS = {
     "score": ("score", "model.onnx"),
     "sensitivity": ("sensitivity", "model.onnx", "--ratios", "0.5", "--metric", "snr", "--cache", "cache", *ON_DATA),
     "search": ("search", "model.onnx", "--trials", "2", *ON_DATA),
+    "curve": ("curve", "model.onnx", "--strengths", "0.5", *ON_DATA),
     "plan": ("plan", "model.onnx", "plan.json"),
     "plan --torch": ("plan", "model.onnx", "plan.json", "--torch"),
     "benchmark": ("benchmark", "model.onnx", "model.onnx", "--rounds", "1", "--profile", *ON_DATA),

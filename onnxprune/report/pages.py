@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from onnxprune.report.curve import curve_page
 from onnxprune.report.cut_page import cut_page
 from onnxprune.report.measured_pages import alignment_page, benchmark_page, gate_page, sensitivity_page
 from onnxprune.report.page import Page
@@ -22,6 +23,7 @@ _PAGES: dict[str, Callable[[Mapping[str, Any]], Page]] = {
     "sensitivity": sensitivity_page,
     "gate": gate_page,
     "search": search_page,
+    "curve": curve_page,
 }
 
 

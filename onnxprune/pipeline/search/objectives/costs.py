@@ -9,6 +9,8 @@ from onnxprune.pipeline.search.objectives.base import objective
 from onnxprune.support.quantities import BYTES, COUNTS, show_bytes, show_count
 
 if TYPE_CHECKING:
+    import onnx_ir as ir
+
     from onnxprune.pipeline.search.workbench import Made
 
 
@@ -41,3 +43,22 @@ def zipped(made: Made) -> tuple[float, float]:
         return len(zlib.compress(to_proto(model).SerializeToString(), 6))  # type: ignore[arg-type]
 
     return made.bench.of_original("zipped", lambda: packed(made.bench.analysis.model)), packed(made.model)
+
+
+@objective("sparsity", relative=False, show="{:.3f}".format)
+def sparsity(made: Made) -> tuple[float, float]:
+    """Share of the original's weights that are gone or zero."""
+    import numpy as np
+
+    from onnxprune.model.weights import is_weight
+
+    def weights(model: ir.Model) -> list[ir.TensorProtocol]:
+        found = [value for value in model.graph.initializers.values() if is_weight(value)]
+        return [value.const_value for value in found if value.const_value is not None]
+
+    def nonzero(model: ir.Model) -> int:
+        return sum(int(np.count_nonzero(each.numpy())) for each in weights(model))
+
+    entries = sum(each.size for each in weights(made.bench.analysis.model))
+    before = made.bench.of_original("nonzero", lambda: nonzero(made.bench.analysis.model))
+    return 1 - before / entries, 1 - nonzero(made.model) / entries

@@ -1,0 +1,91 @@
+"""Curves of recipes: each point is what `compress` makes of the recipe at that strength, and is measured once."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner, Result
+
+from onnxprune.cli import main
+from onnxprune.pipeline.recipe import Recipe
+from onnxprune.pipeline.search import curves as module
+from onnxprune.steps.prune.step import Prune
+from onnxprune.steps.recover.step import Recover
+from onnxprune.steps.repeat import Repeat
+
+ARGS = ("curve", "model.onnx", "--data", "samples.npz", "--strengths", "0.25,0.6", "--recipe", "a.toml")
+RECIPE = '[[step]]\nstep = "prune"\ntarget = "macs=0.9"\nscope = "uniform"\ncriterion = "l1"\n'
+
+
+def cli(*args: object) -> Result:
+    return CliRunner().invoke(main, [str(arg) for arg in args])
+
+
+def test_a_point_is_what_compress_makes(here: Path) -> None:
+    Path("a.toml").write_text(RECIPE)
+    result = cli(*ARGS, "--recipe", "lossless", "--json", "--plot", "curve.svg", "--report", "curve.html")
+    assert result.exit_code == 0, result.stderr
+    document = json.loads(result.stdout)
+    first, lossless = document["recipes"]
+    assert [point["strength"] for point in first["points"]] == [0.25, 0.6]
+    assert [point["strength"] for point in lossless["points"]] == [None]
+    assert lossless["points"][0]["values"]["agreement"] == 1.0
+    Path("b.toml").write_text(RECIPE.replace('target = "macs=0.9"', "ratio = 0.6"))
+    made = cli("compress", "model.onnx", "b.onnx", "--recipe", "b.toml", "--data", "samples.npz", "--json")
+    after = json.loads(made.stdout)
+    values = first["points"][1]["values"]
+    assert values["macs"] == pytest.approx(after["after"]["macs"] / after["before"]["macs"])
+    assert values["sparsity"] == pytest.approx(1 - after["after"]["parameters"] / after["before"]["parameters"])
+    scores = {score["metric"]: score["after"] for score in after["quality"]["scores"]}
+    assert values["agreement"] == pytest.approx(scores["agreement"])
+    assert Path("curve.svg").read_text().count("<circle") == 3
+    assert "agreement against macs" in Path("curve.html").read_text()
+
+
+def test_points_are_measured_once_also_after_an_interruption(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    Path("a.toml").write_text(RECIPE)
+    made: list[Any] = []
+    plain = module.make
+
+    def counted(*args: Any) -> Any:
+        made.append(args)
+        if len(made) == 2:
+            raise KeyboardInterrupt
+        return plain(*args)
+
+    monkeypatch.setattr(module, "make", counted)
+    result = cli(*ARGS)
+    assert (result.exit_code, "are kept" in result.stderr) == (130, True)
+    assert cli(*ARGS).exit_code == 0
+    assert len(made) == 3
+    assert cli(*ARGS, "--recipe", "lossless").exit_code == 0
+    assert len(made) == 4
+    assert cli(*ARGS, "--seed", "1").exit_code == 0
+    assert len(made) == 6
+
+
+def test_the_strength_reaches_every_step_that_has_one() -> None:
+    recipe = Recipe((Repeat(2, steps=(Prune(target=("macs=0.5",)), Recover())), Prune(lossless=True)))  # type: ignore[arg-type]
+    strong = list(module.at_strength(recipe, 0.4).every())
+    assert strong[1] == Prune(ratio=0.4)
+    assert strong[3] == Prune(lossless=True)
+
+
+@pytest.mark.parametrize(
+    ("args", "said"),
+    [
+        (("curve", "model.onnx"), "needs data"),
+        ((*ARGS, "--against", "speed"), "unknown objective 'speed'"),
+        ((*ARGS, "--strengths", "0.5,2"), "between 0 and 1"),
+        ((*ARGS, "--recipe", "a.toml"), "two recipes are called a"),
+        ((*ARGS, "--recipe", "nowhere.toml"), "cannot read the recipe"),
+    ],
+)
+def test_what_cannot_be_drawn_is_one_line(here: Path, args: tuple[str, ...], said: str) -> None:
+    Path("a.toml").write_text(RECIPE)
+    result = cli(*args)
+    assert result.exit_code in (1, 2)
+    assert said in result.stderr
