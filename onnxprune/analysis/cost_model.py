@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from functools import cache
 from math import prod
+from typing import Any
 
 import onnx_ir as ir
 
@@ -60,6 +61,17 @@ class CostTerms:
         for other in self._others:
             total = _plus(total, other(kept))
         return Cost(*total, self._nodes)
+
+    def macs(self, kept: Mapping[Atom, Any]) -> Any:
+        """MACs with `kept` units left: torch scalars too, not whole ones; what is no polynomial rounds them."""
+        total: Any = 0
+        for product in self._products:
+            ways: Any = product.amounts[1]
+            for atom in product.atoms if ways else ():
+                ways = ways * kept.get(atom, atom.size)
+            total = total + ways
+        whole = {atom: round(float(count)) for atom, count in kept.items()} if self._others else {}
+        return total + sum(other(whole)[1] for other in self._others)
 
     def saved(self, kept: Counts, atom: Atom, count: int) -> Amounts:
         """Parameters, MACs and bytes that go when `atom` comes down to `count` units, all else being as in `kept`."""

@@ -30,6 +30,15 @@ CONVOLUTIONS = """
         p = GlobalAveragePool(r3)  f = Flatten(p)  logits = Gemm(f, v, c)
     }
 """
+# A normalization of its own.
+NORMALIZED = """
+    net (float[batch, 3, 8, 8] x) => (float[batch, 4] logits)
+    <float[6, 3, 3, 3] w, float[6] s, float[6] m, float[6] mean, float[6] var, float[6, 4] v, float[4] c>
+    {
+        y = Conv(x, w)  n = BatchNormalization(y, s, m, mean, var)  r = Relu(n)
+        p = GlobalAveragePool(r)  f = Flatten(p)  logits = Gemm(f, v, c)
+    }
+"""
 
 
 def normal(*shape: int, seed: int = 0) -> Array:

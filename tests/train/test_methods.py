@@ -24,7 +24,7 @@ from onnxprune.steps.train.parameters import trainable
 from onnxprune.steps.train.setup import Running
 from onnxprune.steps.train.units import gated, unit_groups
 from tests.conftest import ROOT, Build
-from tests.train.harness import CONVOLUTIONS, LINEAR, blobs, normal, options, pictures, weights
+from tests.train.harness import CONVOLUTIONS, LINEAR, NORMALIZED, blobs, normal, options, pictures, weights
 
 METHODS = [("training_method", name) for name in TRAINING_METHODS] + [("penalty", name) for name in PENALTIES]
 
@@ -33,7 +33,7 @@ METHODS = [("training_method", name) for name in TRAINING_METHODS] + [("penalty"
 def test_one_that_is_interrupted_ends_as_if_it_had_not_been(
     option: str, name: str, build: Build, tmp_path: Path
 ) -> None:
-    """With normalizations put in, the same seed gives the same numbers, also after a resume."""
+    """With normalizations put in the same seed gives the same numbers, also after a resume."""
     given = {option: (name,), "normalization": "batch", "evaluations": 2}
     path, place = build(CONVOLUTIONS), tmp_path / "training.safetensors"
     whole = train_model(open_model(path), pictures(labelled=True), options(updates=6, **given))
@@ -68,7 +68,7 @@ def test_one_that_is_interrupted_ends_as_if_it_had_not_been(
 
 @pytest.mark.parametrize(("option", "name"), METHODS, ids=[name for _, name in METHODS])
 def test_what_evaluations_see_is_not_random_and_a_term_has_a_gradient(option: str, name: str, build: Build) -> None:
-    path = build(CONVOLUTIONS)
+    path = build(NORMALIZED)
     module = TorchModel(open_model(path))
     roles = {key: slot.role for key, slot in trainable(open_model(path)).items()}
     (method,) = chosen_methods([name], []) if option == "training_method" else chosen_methods([], [name])
@@ -129,7 +129,7 @@ def test_a_gate_of_zero_is_the_removed_unit(name: str) -> None:
 
 def test_texts_say_which_options_and_wrong_ones_are_refused() -> None:
     chosen = chosen_methods(["dropout:0.3,level=weight"], ["l1:1e-3"])
-    assert [str(each) for each in chosen] == ["dropout:rate=0.3,level=weight", "l1:strength=0.001"]
+    assert [str(each) for each in chosen] == ["dropout:rate=0.3,level=weight,curriculum=0.0", "l1:strength=0.001"]
     for text, said in (
         ("dropot", "unknown training method 'dropot'; did you mean 'dropout'"),
         ("dropout:2", r"rate 2 is outside \[0, 1\)"),

@@ -75,6 +75,21 @@ class Scene:
         return unit_groups(self.analysis, self.weights, self.roles, self.inserted)
 
     @property
+    def gateable(self) -> list[UnitGroup]:
+        """The groups whose units a gate can switch off exactly."""
+        return [group for group in self.groups if group.readers]
+
+    @cached_property
+    def kernels(self) -> dict[str, int]:
+        """The axis of the filters of every kernel of a convolution; others are matrices in their last two axes."""
+        from onnxprune.ops.learned import out_axis
+        from onnxprune.ops.traits import convolves
+        from onnxprune.steps.train.parameters import trainable
+
+        slots = trainable(self.analysis.model).items()
+        return {name: out_axis(slot.node, slot.slot) for name, slot in slots if convolves(slot.node)}
+
+    @property
     def matrices(self) -> dict[str, torch.nn.Parameter]:
         """The trained weights that activations are multiplied with: no biases, scales and tables."""
         from onnxprune.ops.learned import RECURRENT, WEIGHT

@@ -17,6 +17,9 @@ from onnxprune.analysis.producers import axes_of_units
 from onnxprune.dims import atoms, units_of
 from onnxprune.steps.train.normalization import Inserted
 
+# Whether a method works on single weights or on whole units.
+LEVELS = WEIGHT, UNIT = "weight", "unit"
+
 
 @dataclass(frozen=True)
 class UnitPlace:
@@ -50,8 +53,8 @@ class UnitGroup:
         id: its name, as in `Group.id`.
         units: how many.
         places: the trained weights that belong to the units: what makes them, what reads them, biases, normalizations.
-        readers: the weights that read them; empty where something else reads them too, or a normalization takes
-            statistics over them: then no gate can switch a unit off exactly.
+        readers: the weights that read them; empty where something else reads them too: then no gate can switch a unit
+            off exactly.
     """
 
     id: str
@@ -59,11 +62,25 @@ class UnitGroup:
     places: tuple[UnitPlace, ...]
     readers: tuple[UnitPlace, ...]
 
+    def squares(self, weights: Mapping[str, Tensor]) -> Tensor:
+        """The sum of squares of all that belongs to each unit: shape [units]."""
+        return torch.stack([place.squares(weights[place.tensor], self.units) for place in self.places]).sum(0)
+
+    def entries(self, weights: Mapping[str, Tensor]) -> Tensor:
+        """How many weights belong to each unit: shape [units]."""
+        return torch.stack([place.entries(weights[place.tensor], self.units) for place in self.places]).sum(0)
+
+    def scale(self, weights: Mapping[str, Tensor], factors: Tensor) -> None:
+        """Multiply, in place, all that belongs to each unit by its factor: shape [units]."""
+        for place in self.places:
+            weight = weights[place.tensor]
+            weight.mul_(place.spread(factors, weight.ndim, 1.0))
+
 
 def unit_groups(
     analysis: Analysis, weights: Mapping[str, Tensor], roles: Mapping[str, str], inserted: Sequence[Inserted]
 ) -> list[UnitGroup]:
-    """The groups of an analysed model as a training has them.
+    """The groups of an analysed model as a training has them; those that a norm takes statistics over are left out.
 
     Args:
         analysis: of the model that is trained, before normalizations were put in.
@@ -75,7 +92,7 @@ def unit_groups(
     norms = {norm.bias: norm for norm in inserted}
     making, reading = axes_of_units(analysis)
     found = []
-    for group in analysis.groups:
+    for group in (group for group in analysis.groups if not group.statistics):
         own: list[UnitPlace] = []
         readers: list[UnitPlace] = []
         for place in group.occurrences:
@@ -96,7 +113,7 @@ Axes = set[tuple[str, int]]
 
 def _is_read_by_weights(analysis: Analysis, group: Group, making: Axes, reading: Axes) -> bool:
     """Is every sum over the units a product with a weight that does nothing else with them?"""
-    if group.statistics or any(_both(place, making, reading) for place in group.occurrences):
+    if any(_both(place, making, reading) for place in group.occurrences):
         return False
     readers = {place.tensor for place in group.occurrences if (place.tensor, place.axis) in reading}
     for contraction in analysis.findings.contractions:

@@ -4,49 +4,58 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from math import exp
 
 import torch
 from torch import Tensor
 
 from onnxprune.errors import UsageError
 from onnxprune.steps.train.method import Effect, Moment, Scene, TrainingMethod, training_method
-from onnxprune.steps.train.units import gated
+from onnxprune.steps.train.units import LEVELS, WEIGHT, gated
 from onnxprune.support.options import option
 
-LEVELS = ("unit", "weight")
 
-
-@training_method("dropout", source="Srivastava et al. 2014 (units); Wan et al. 2013, DropConnect (weights)")
+@training_method(
+    "dropout",
+    source="Srivastava et al. 2014, Dropout (units); Wan et al. 2013, DropConnect (weights); Morerio et al. 2017, "
+    "Curriculum dropout, equation 4",
+)
 @dataclass(frozen=True)
 class Dropout(TrainingMethod):
     """Leave out a random share of the units, or of the weights, in every update; all of them count at the end."""
 
     rate: float = option(0.1, "Share that is left out.", low=0, high=1, below=True)
-    level: str = option("unit", "unit or weight.", choices=lambda: LEVELS)
+    level: str = option("unit", "weight or unit.", choices=lambda: LEVELS)
+    curriculum: float = option(0.0, "How fast the share grows from zero over the training, like 10; 0: at once.", low=0)
 
     def start(self, scene: Scene) -> Effect:
         """Raises UsageError where no weight reads units."""
-        if self.level == "unit" and not any(group.readers for group in scene.groups):
-            raise UsageError("dropout: no units of this model are read by weights alone; try dropout:0.1,level=weight")
+        if self.level != WEIGHT and not scene.gateable:
+            raise UsageError("dropout: no units of this model are read by weights alone; try level=weight")
         return _Dropping(self, scene)
 
 
 class _Dropping(Effect):
     def __init__(self, method: Dropout, scene: Scene) -> None:
         super().__init__()
-        self.method, self.names = method, tuple(scene.matrices)
-        self.groups = [group for group in scene.groups if group.readers] if method.level == "unit" else []
+        self.method, self.names, self.groups = method, tuple(scene.matrices), scene.gateable
 
-    def weights(self, weights: Mapping[str, Tensor], moment: Moment, *, training: bool) -> Mapping[str, Tensor]:  # noqa: ARG002
+    def dropped(self, moment: Moment) -> float:
+        """The share that is left out in an update."""
+        grown = 1 - exp(-self.method.curriculum * moment.share) if self.method.curriculum else 1.0
+        return self.method.rate * grown
+
+    def weights(self, weights: Mapping[str, Tensor], moment: Moment, *, training: bool) -> Mapping[str, Tensor]:
         """Those that are left, larger by as much as makes their mean what it was."""
         if not training:
             return {}
-        if self.method.level == "weight":
-            return {name: weights[name] * self._kept(weights[name].shape, weights[name]) for name in self.names}
-        gates = {group.id: self._kept((group.units,), weights[group.readers[0].tensor]) for group in self.groups}
-        return gated(weights, self.groups, gates)
+        left = 1 - self.dropped(moment)
+        if self.method.level == WEIGHT:
+            return {name: weights[name] * _kept(weights[name].shape, left, weights[name]) for name in self.names}
+        like = next(iter(weights.values()))
+        return gated(weights, self.groups, {group.id: _kept((group.units,), left, like) for group in self.groups})
 
-    def _kept(self, shape: tuple[int, ...], like: Tensor) -> Tensor:
-        """1 / (1 - rate) with probability 1 - rate, else 0."""
-        left = 1 - self.method.rate
-        return torch.empty(shape, dtype=like.dtype, device=like.device).bernoulli_(left) / left
+
+def _kept(shape: tuple[int, ...], left: float, like: Tensor) -> Tensor:
+    """1 / left with probability `left`, else 0."""
+    return torch.empty(shape, dtype=like.dtype, device=like.device).bernoulli_(left) / left

@@ -1,4 +1,4 @@
-"""L1: the sum of absolute weights, by its proximal step."""
+"""L1: the sum of absolute weights."""
 
 from __future__ import annotations
 
@@ -8,32 +8,28 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from onnxprune.steps.train.method import Effect, Moment, Scene, TrainingMethod, penalty
+from onnxprune.steps.train.shrinking import soft_threshold
 from onnxprune.support.options import option
 
 
-def soft_threshold(weight: Tensor, amount: float | Tensor) -> Tensor:
-    """Every entry that much nearer to zero, and zero where it was nearer than that."""
-    return weight.sign() * (weight.abs() - amount).clamp(min=0)
-
-
-@penalty("l1", source="Tibshirani 1996; the step is Parikh and Boyd 2014, Proximal Algorithms, section 6.5.2")
+@penalty("l1", source="Tibshirani 1996, Regression shrinkage and selection via the lasso")
 @dataclass(frozen=True)
 class L1(TrainingMethod):
-    """Sum of absolute weights: ends in exact zeros, weight by weight."""
+    """The sum of absolute weights; single weights end at exactly zero."""
 
-    strength: float = option(1e-4, "Factor on the sum of absolute weights.", low=0)
+    strength: float = option(1e-4, "Factor on the sum.", low=0)
 
     def start(self, scene: Scene) -> Effect:
-        """On matrices and kernels."""
-        return _Shrinking(self.strength, scene)
+        """On the matrices and kernels that are trained."""
+        return _L1(self.strength, scene)
 
 
-class _Shrinking(Effect):
+class _L1(Effect):
     def __init__(self, strength: float, scene: Scene) -> None:
         super().__init__()
         self.strength, self.sparse = strength, tuple(scene.matrices)
 
     def after_step(self, weights: Mapping[str, Tensor], moment: Moment) -> None:
-        """The proximal step with the rate of the update."""
+        """The proximal step."""
         for name in self.sparse:
             weights[name].copy_(soft_threshold(weights[name], self.strength * moment.rate))
