@@ -48,7 +48,8 @@ def test_dropout_leaves_out_its_share_and_keeps_the_mean(build: Build) -> None:
     ratio = units.weights(module.weights, HALF, training=True)["w3"].detach() / module.weights["w3"].detach()
     each = ratio.movedim(1, 0).flatten(1)
     assert torch.allclose(each, each[:, :1].expand_as(each))
-    assert set(each[:, 0].round(decimals=3).tolist()) <= {0.0, round(1 / 0.7, 3)}
+    dropped = each[:, 0] == 0
+    np.testing.assert_allclose(each[~dropped, 0], 1 / 0.7, rtol=1e-5)
 
 
 def test_random_removal_follows_the_cubic_schedule_and_ends_at_its_share(build: Build) -> None:
@@ -158,7 +159,7 @@ def test_the_price_of_gates_counts_the_weights_of_a_unit(build: Build) -> None:
 def test_a_straight_through_mask_is_binary_with_the_gradient_of_a_sigmoid() -> None:
     logits = torch.tensor([-2.0, -0.1, 0.3, 4.0], requires_grad=True)
     mask = straight_through(logits)
-    assert mask.tolist() == [0, 0, 1, 1]
+    np.testing.assert_allclose(mask.detach(), [0, 0, 1, 1], atol=1e-6)
     (gradient,) = torch.autograd.grad(mask.sum(), logits)
     s = 1 / (1 + np.exp(-logits.detach().numpy()))
     np.testing.assert_allclose(gradient, s * (1 - s), rtol=1e-5)

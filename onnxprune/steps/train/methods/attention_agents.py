@@ -14,7 +14,8 @@ from onnxprune.steps.train.spending import Spending
 from onnxprune.steps.train.units import UnitGroup, gated
 from onnxprune.support.options import option
 
-_LEAST = 2
+# A bottleneck of fewer may be shut by its rectifier for good.
+_LEAST = 8
 
 
 @training_method(

@@ -63,7 +63,8 @@ class Truncated:
 
 
 def _phi(x: Tensor) -> Tensor:
-    return torch.exp(-0.5 * x.square()) / (2 * pi) ** 0.5
+    density: Tensor = torch.exp(-0.5 * x.square()) / (2 * pi) ** 0.5
+    return density
 
 
 @training_method(
