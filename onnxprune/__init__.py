@@ -42,6 +42,8 @@ if TYPE_CHECKING:
     from onnxprune.pipeline.recipe import Recipe
     from onnxprune.pipeline.result import Report, Result
     from onnxprune.pipeline.run import apply, compress, quantize, recover, score, sensitivity, train
+    from onnxprune.pipeline.search.curves import curves
+    from onnxprune.pipeline.search.run import search
     from onnxprune.steps.base import Context, Step
     from onnxprune.steps.checkpoint import Checkpoint
     from onnxprune.steps.clean import Clean
@@ -84,6 +86,8 @@ _HOMES = {
     "pipeline.evaluate": ("evaluate",),
     "pipeline.recipe": ("Recipe",),
     "pipeline.result": ("Report", "Result"),
+    "pipeline.search.curves": ("curves",),
+    "pipeline.search.run": ("search",),
     "pipeline.run": ("apply", "compress", "quantize", "recover", "score", "sensitivity", "train"),
     "steps.base": ("Context", "Step"),
     "steps.checkpoint": ("Checkpoint",),
@@ -140,6 +144,7 @@ __all__ = [
     "apply",
     "benchmark",
     "compress",
+    "curves",
     "evaluate",
     "export",
     "inspect",
@@ -147,6 +152,7 @@ __all__ = [
     "quantize",
     "recover",
     "score",
+    "search",
     "sensitivity",
     "train",
 ]

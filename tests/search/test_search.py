@@ -28,6 +28,8 @@ def cli(*args: object) -> Result:
 def test_the_front_has_a_file_and_a_recipe_for_each_point(here: Path) -> None:
     found = searched()
     assert len(found.candidates) == 9
+    assert len(repr(found).splitlines()) < 10
+    assert found._repr_html_().count("<tr>") == len(found.front) + 1
     all_values = values(found)
     assert [each.number for each in found.front] == [found.candidates[at].number for at in front(all_values)]
     names = {path.name for path in Path("model.search").iterdir()} - {"shared", "study.db"}

@@ -17,6 +17,7 @@ from onnxprune.pipeline.search.trial import make
 from onnxprune.pipeline.search.workbench import Workbench
 from onnxprune.steps.repeat import Repeat
 from onnxprune.support.files import staged_text
+from onnxprune.support.notebook import html_table
 from onnxprune.support.options import options_of
 from onnxprune.support.progress import Counted, Progress, silent
 from onnxprune.support.versions import versions
@@ -41,7 +42,7 @@ class CurvePoint:
     error: str = ""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Curves:
     """Several recipes.
 
@@ -58,6 +59,24 @@ class Curves:
     whole: float
     recipes: Mapping[str, tuple[CurvePoint, ...]]
     interrupted: bool = False
+
+    def _rows(self) -> list[tuple[str, ...]]:
+        names = (self.quality, *self.costs)
+        return [
+            (
+                f"{name} {'' if point.strength is None else f'{point.strength:g}'}".strip(),
+                *(f"{point.values[each]:.4g}" if each in point.values else "-" for each in names),
+            )
+            for name, points in self.recipes.items()
+            for point in points
+        ]
+
+    def __repr__(self) -> str:
+        names = ", ".join(self.recipes)
+        return f"Curves of {self.quality} against {', '.join(self.costs)}: {len(self._rows())} points of {names}"
+
+    def _repr_html_(self) -> str:
+        return html_table(("", self.quality, *self.costs), self._rows())
 
 
 def curves(

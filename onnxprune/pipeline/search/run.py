@@ -21,6 +21,7 @@ from onnxprune.pipeline.search.storage import open_storage, shown
 from onnxprune.pipeline.search.trial import make
 from onnxprune.pipeline.search.workbench import Workbench
 from onnxprune.pipeline.search.worker import Worker, costs_of, is_finished, warm_starts
+from onnxprune.support.notebook import html_table
 from onnxprune.support.options import find_option, options_of
 from onnxprune.support.pieces import Failure, work_apart
 from onnxprune.support.progress import Counted, Progress, silent
@@ -28,6 +29,8 @@ from onnxprune.support.progress import Counted, Progress, silent
 if TYPE_CHECKING:
     from optuna import Study
     from optuna.trial import FrozenTrial
+
+_SHOWN = 6  # points that are printed
 
 
 @dataclass(frozen=True)
@@ -53,7 +56,7 @@ class Candidate:
     file: Path | None = None
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Found:
     """What a search has come to so far.
 
@@ -81,6 +84,23 @@ class Found:
         first = self.request.aims[0]
         points = [each for each in self.candidates if each.on_front]
         return tuple(sorted(points, key=lambda each: first.cost(each.measured[first.text].value)))
+
+    def _rows(self) -> list[tuple[str, ...]]:
+        """A row for each point of the front: the trial and the values of its objectives."""
+        names = [aim.text for aim in self.request.aims]
+        return [
+            (f"trial {each.number}", *(f"{each.measured[name].value:.4g}" for name in names)) for each in self.front
+        ]
+
+    def __repr__(self) -> str:
+        said = f"Found: {len(self.front)} points on the front of {len(self.candidates)} candidates"
+        names = ("", *(aim.text for aim in self.request.aims))
+        rows = [names, *self._rows()[:_SHOWN]] if self.candidates else []
+        more = [f"  and {len(self.front) - _SHOWN} more"] if len(self.front) > _SHOWN else []
+        return "\n".join([said, *("  " + "".join(f"{cell:>12}" for cell in row) for row in rows), *more])
+
+    def _repr_html_(self) -> str:
+        return html_table(("", *(aim.text for aim in self.request.aims)), self._rows())
 
 
 def search(
