@@ -27,6 +27,7 @@ from onnxprune.steps import recover
 from onnxprune.steps.base import steps
 from onnxprune.steps.prune.criteria.base import Criterion, criteria
 from onnxprune.steps.recover.base import METHODS
+from onnxprune.steps.train.method import PENALTIES, TRAINING_METHODS, TrainingMethod
 from onnxprune.support.options import options_of
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -209,6 +210,32 @@ def recipes_page() -> str:
     return between_text(page, "shipped", ["", *shipped, ""])
 
 
+def method_section(found: type[TrainingMethod], flag: str, recipes: dict[str, str]) -> list[str]:
+    """What a training method does, whose it is, the recipes with it, and its options."""
+    using = [stem for stem, text in recipes.items() if re.search(rf'"{found.name}[":]', text)]
+    links = ", ".join(f"[`{stem}`](../recipes/{stem}.toml)" for stem in using)
+    shipped = [f"Recipe: {links}."] if using else []
+    rows = [row(f"`{each.name}`", f"{each.default}", each.declared.help) for each in options_of(found).values()]
+    table = ["| option | default | what |", "|---|---|---|", *rows]
+    return [found.summary, "", f"`{flag} {found.name}`. {found.source}.", *shipped, "", *table]
+
+
+def methods_page() -> str:
+    """The page on training methods and penalties, with a section for each between its two marks."""
+    recipes = {path.stem: path.read_text() for path in sorted((ROOT / "recipes").glob("*.toml"))}
+    lines: list[str] = []
+    for registry, flag, title in (
+        (TRAINING_METHODS, "--training-method", "Methods"),
+        (PENALTIES, "--penalty", "Penalties"),
+    ):
+        lines += ["", f"## {title}"]
+        for name in registry:
+            found = registry[name]
+            if found.__module__.startswith("onnxprune."):
+                lines += ["", f"### {name}", "", *method_section(found, flag, recipes)]
+    return between("methods.md", "methods", [*lines, ""])
+
+
 def main() -> None:
     """Write or check."""
     wanted = {
@@ -216,6 +243,7 @@ def main() -> None:
         ROOT / "docs" / "criteria.md": criteria_page(),
         ROOT / "docs" / "passes.md": passes_page(),
         ROOT / "docs" / "recipes.md": recipes_page(),
+        ROOT / "docs" / "methods.md": methods_page(),
         ROOT / "docs" / "gate.md": gate_page(),
         ROOT / "docs" / "index.md": index_page(),
         **{ROOT / "docs" / "criteria" / f"{name}.md": family_page(name, found) for name, found in families().items()},

@@ -39,7 +39,7 @@ def test_dropout_leaves_out_its_share_and_keeps_the_mean(build: Build) -> None:
     path = build(CONVOLUTIONS)
     torch.manual_seed(0)
     effect, module = started(path, "dropout:0.3,level=weight,curriculum=10")
-    share = 0.3 * (1 - np.exp(-10 * 0.5))  # Morerio et al., equation 4, with theta = 1 - share
+    share = 0.3 * (1 - np.exp(-10 * 0.5))  # Morerio et al. 2017, with theta = 1 - share
     drawn = [effect.weights(module.weights, HALF, training=True)["w2"] for _ in range(60)]
     ratio = torch.stack(drawn).detach() / module.weights["w2"].detach()
     assert abs(float((ratio == 0).float().mean()) - share) < 0.01

@@ -18,7 +18,7 @@ from onnxprune.support.options import option
 @training_method(
     "dropout",
     source="Srivastava et al. 2014, Dropout (units); Wan et al. 2013, DropConnect (weights); Morerio et al. 2017, "
-    "Curriculum dropout, equation 4",
+    "Curriculum dropout",
 )
 @dataclass(frozen=True)
 class Dropout(TrainingMethod):

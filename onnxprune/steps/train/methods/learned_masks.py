@@ -26,8 +26,8 @@ def straight_through(logits: Tensor) -> Tensor:
 @training_method(
     "learned-masks",
     source="Bengio, Leonard and Courville 2013 (straight-through); Srinivas, Subramanya and Babu 2017, Training sparse "
-    "neural networks; Savarese, Silva and Maire 2020, Winning the lottery with continuous sparsification, equation 6 "
-    "(sigmoid); Guo et al. 2020, DMCP, equation 11 (cost)",
+    "neural networks; Savarese, Silva and Maire 2020, Winning the lottery with continuous sparsification "
+    "(sigmoid); Guo et al. 2020, DMCP: differentiable Markov channel pruning (cost)",
 )
 @dataclass(frozen=True)
 class LearnedMasks(TrainingMethod):

@@ -16,7 +16,7 @@ from onnxprune.support.options import option
 
 @training_method(
     "targeted-dropout",
-    source="Gomez et al. 2019, Learning sparse networks using targeted dropout, equations 2 and 3",
+    source="Gomez et al. 2019, Learning sparse networks using targeted dropout",
 )
 @dataclass(frozen=True)
 class TargetedDropout(TrainingMethod):

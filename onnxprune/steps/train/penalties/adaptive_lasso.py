@@ -15,7 +15,7 @@ from onnxprune.support.options import option
 _SMALLEST = 1e-6
 
 
-@penalty("adaptive-lasso", source="Zou 2006, The adaptive lasso and its oracle properties, equation 4")
+@penalty("adaptive-lasso", source="Zou 2006, The adaptive lasso and its oracle properties")
 @dataclass(frozen=True)
 class AdaptiveLasso(TrainingMethod):
     """Absolute weights, each over its size at the start: large ones are hardly shrunk, small ones end at zero."""

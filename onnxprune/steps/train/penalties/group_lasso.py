@@ -15,7 +15,7 @@ from onnxprune.support.options import option
 
 @penalty(
     "group-lasso",
-    source="Yuan and Lin 2006, Model selection and estimation in regression with grouped variables, equation 2.1; "
+    source="Yuan and Lin 2006, Model selection and estimation in regression with grouped variables; "
     "Wen et al. 2016, Learning structured sparsity in deep neural networks",
 )
 @dataclass(frozen=True)

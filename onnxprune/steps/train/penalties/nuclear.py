@@ -13,7 +13,7 @@ from onnxprune.steps.train.shrinking import as_matrices
 from onnxprune.support.options import option
 
 
-@penalty("nuclear", source="Cai, Candes and Shen 2010, A singular value thresholding algorithm, equation 2.2")
+@penalty("nuclear", source="Cai, Candes and Shen 2010, A singular value thresholding algorithm")
 @dataclass(frozen=True)
 class Nuclear(TrainingMethod):
     """The sum of singular values: matrices end with a low rank. A kernel counts as filters x the rest."""

@@ -13,7 +13,7 @@ from onnxprune.steps.train.shrinking import as_matrices
 from onnxprune.support.options import option
 
 
-@penalty("orthogonality", source="Bansal, Chen and Wang 2018, Can we gain more from orthogonality, equation 1")
+@penalty("orthogonality", source="Bansal, Chen and Wang 2018, Can we gain more from orthogonality")
 @dataclass(frozen=True)
 class Orthogonality(TrainingMethod):
     """The squared distance of the filters' inner products from those of orthonormal ones."""

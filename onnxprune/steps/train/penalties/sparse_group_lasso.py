@@ -12,7 +12,7 @@ from onnxprune.steps.train.shrinking import shrink_units, soft_threshold
 from onnxprune.support.options import option
 
 
-@penalty("sparse-group-lasso", source="Simon et al. 2013, A sparse-group lasso, equation 3 and section 3.1")
+@penalty("sparse-group-lasso", source="Simon et al. 2013, A sparse-group lasso, equation 3")
 @dataclass(frozen=True)
 class SparseGroupLasso(TrainingMethod):
     """A mix of l1 and group-lasso: units end at zero, and single weights of those that stay."""
@@ -31,7 +31,7 @@ class _SparseGroupLasso(Effect):
         self.method, self.groups, self.sparse = method, scene.groups, tuple(scene.matrices)
 
     def after_step(self, weights: Mapping[str, Tensor], moment: Moment) -> None:
-        """The proximal step: that of l1, then that of the groups (Simon et al., equation 12)."""
+        """The proximal step: that of l1, then that of the groups."""
         amount, mix = self.method.strength * moment.rate, self.method.mix
         for name in self.sparse:
             weights[name].copy_(soft_threshold(weights[name], amount * mix))
