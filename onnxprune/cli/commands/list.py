@@ -19,6 +19,10 @@ FAMILIES = {
     "criteria": ("onnxprune.steps.prune.criteria.base:criteria", "scores of units: --criterion"),
     "data": ("onnxprune.data.base:SOURCES", "sources of samples: --data"),
     "losses": ("onnxprune.runtime.torch.losses.base:LOSSES", "functions that gradients are of: --loss"),
+    "methods": (
+        "onnxprune.steps.train.method:TRAINING_METHODS",
+        "methods that take part in a training: --training-method",
+    ),
     "metrics": ("onnxprune.evaluation.metrics.base:METRICS", "measures of how good a model is: --metric"),
     "objectives": (
         "onnxprune.pipeline.search.objectives.base:objectives",
@@ -38,10 +42,6 @@ FAMILIES = {
     "sources": ("onnxprune.conversion.base:EXPORT_SOURCES", "networks of other frameworks: onnxprune export"),
     "steps": ("onnxprune.steps.base:steps", "parts of a recipe: [[step]] tables"),
     "types": ("onnxprune.steps.quantize.base:TYPES", "what a model can be quantized to: quantize --to"),
-    "training-methods": (
-        "onnxprune.steps.train.method:TRAINING_METHODS",
-        "methods that take part in a training: --training-method",
-    ),
     "torch-operators": ("onnxprune.runtime.torch.ops.base:TABLE", "operators that torch can compute"),
 }
 

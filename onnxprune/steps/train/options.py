@@ -155,7 +155,7 @@ class TrainOptions:
 
     training_method: tuple[str, ...] = option(
         (),
-        "Training methods that take part, see: onnxprune list training-methods; each with its options, like "
+        "Training methods that take part, see: onnxprune list methods; each with its options, like "
         "dropout:0.5,level=weight.",
         offers=_training_methods,
         metavar="NAME[:VALUE]",

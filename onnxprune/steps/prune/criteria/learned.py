@@ -9,7 +9,8 @@ from onnxprune.steps.prune.criteria.base import Scores, ScoringContext, by_size,
 @criterion(
     "learned",
     cost="nothing; the training before it learns the scores",
-    source="the training method that learned them, see: onnxprune list training-methods",
+    source='that of the training method; gates are those of Louizos et al. 2018, "Learning Sparse Neural Networks '
+    'through L0 Regularization", section 2.2',
     comparable=True,
 )
 def learned(group: Group, context: ScoringContext) -> Scores:
