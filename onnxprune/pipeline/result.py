@@ -262,5 +262,5 @@ def _nothing_removed(recipe: Mapping[str, Any]) -> list[str]:
         return ["no unit can go without a trace: nothing was removed"]
     if options.get("target"):
         return [f"{', '.join(options['target'])}: met without removing anything"]
-    rounding = f" with round-to {options['round_to']}" if options.get("round_to", 1) > 1 else ""
+    rounding = f" with round-to {options['round_to']}" if (options.get("round_to") or 1) > 1 else ""
     return [f"ratio {options.get('ratio', 0.5):g}{rounding} leaves every group whole: nothing was removed"]

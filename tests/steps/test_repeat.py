@@ -27,7 +27,7 @@ def test_many_steps_meet_the_target_of_one(digits: dict[str, Path], tmp_path: Pa
     report = result.report
     assert report.before == compress(digits[name], ratio=0.5, recover="none").report.before
     assert 0.38 * report.before.macs < report.after.macs <= 0.4 * report.before.macs
-    assert report.notes == (f"target met, macs=0.4: {report.notes[0].split(': ')[1]}",)
+    assert report.notes[0].startswith("target met, macs=0.4: ")
     assert {group.id for group in report.groups} == {group.id for group in inspect(digits[name]).groups}
     kept = {group.id: group.kept for group in report.groups}
     for removal in result.plan.removals:
@@ -155,7 +155,7 @@ def test_a_drop_holds_at_the_end(digits: dict[str, Path]) -> None:
     data = load_data(
         str(path.with_name("digits_calibration.npz")), ports_of(open_model(path)), samples=64, labels="labels"
     )
-    result = compress(path, target=["macs=0.6", "drop=0.5"], steps=2, data=data)
+    result = compress(path, target=["macs=0.6", "drop=0.5"], steps=2, round_to=1, data=data)
     assert [note.split(": ")[0] for note in result.report.notes] == [
         "target met, macs=0.6",
         "target met, drop=0.5",

@@ -14,12 +14,10 @@ from onnxprune.errors import TargetError
 from onnxprune.model.file import file_bytes
 from onnxprune.model.weights import is_weight
 from onnxprune.steps.prune.allocation.base import AllocationProblem, Lost
-from onnxprune.steps.prune.planner import Planner
+from onnxprune.steps.prune.planner import SIZES_AS_THEY_COME, Planner
 from onnxprune.steps.prune.targets import CHEAP, HARM, Met, Outcome, Target, format_quantity
 from onnxprune.support.progress import Counted, Progress, silent
 
-# Kernels work on blocks of channels; for other machines see: onnxprune benchmark --alignment, and --round-to.
-_KERNELS_LIKE = 8
 # What a new bias takes in a file beside its entries: an Add and three names, where there was none.
 _ADDED_BYTES = 256
 # Of a cut, for "latency" and harm: what the original has, and what the cut has, by building it.
@@ -47,7 +45,7 @@ def search_budget(
     sums = Sums(planner, added)
     search = Search(cache(planner.lost), sums.before, sums.after, costly, lambda: frozen_text(planner), progress)
     outcome = search.meet(targets)
-    if planner.round_to > 1 or any(target.kind not in CHEAP for target in targets):
+    if any(target.kind not in CHEAP for target in targets):
         return outcome
     lost = give_back(planner, outcome.lost, lambda lost: all(search.met(target, lost).holds for target in targets))
     return replace(outcome, lost=lost, met=tuple(search.met(target, lost) for target in targets))
@@ -73,18 +71,18 @@ def decide_aligned(
     progress: Progress = silent,
     added: Sequence[tuple[Dim, int]] = (),
 ) -> Outcome:
-    """As `decide`; for a latency, and unless a rounding was asked for, also with axes that kernels like.
+    """As `search_budget`; for a latency, and unless a rounding was asked for, also with axis sizes as they come.
 
-    Of the cuts that meet the targets, plain and rounded, the one that leaves more of the model is taken: which it is
+    Of the cuts that meet the targets, plain and aligned, the one that leaves more of the model is taken: which it is
     depends on the kernels, so both are built and timed.
     """
-    if planner.round_to > 1 or all(target.kind != "latency" for target in targets):
+    if planner.asked or not planner.multiples or all(target.kind != "latency" for target in targets):
         return search_budget(planner, targets, costly, progress, added)
     found: list[Outcome] = []
     failure: TargetError | None = None
-    for multiple in (1, _KERNELS_LIKE):
+    for multiples in (SIZES_AS_THEY_COME, planner.multiples):
         try:
-            found.append(search_budget(replace(planner, round_to=multiple), targets, costly, progress, added))
+            found.append(search_budget(replace(planner, multiples=multiples), targets, costly, progress, added))
         except TargetError as error:
             failure = failure or error
     if not found:
@@ -119,18 +117,18 @@ class Sums:
 
 
 def give_back(planner: Planner, lost: Mapping[str, int], holds: Callable[[Lost], bool]) -> Lost:
-    """Put back unit after unit, those of most damage first, as long as the targets hold: none is lost for nothing.
+    """Put back unit after unit, those of most damage first, as long as the targets hold: none is removed for nothing.
 
-    What earlier steps have removed stays removed.
+    Aligned groups get back as many at once as keep them aligned. What earlier steps have removed stays removed.
     """
     left, problem = dict(lost), planner.problem
     heap = [(-_undone(problem, g.id, left), g.id) for g in problem.groups if left[g.id] > planner.already[g.id]]
     heapq.heapify(heap)
     while heap:
         _, group = heapq.heappop(heap)
-        left[group] -= 1
+        before, left[group] = left[group], planner.given_back(group, left)
         if not holds(left):
-            left[group] += 1
+            left[group] = before
         elif left[group] > planner.already[group]:
             heapq.heappush(heap, (-_undone(problem, group, left), group))
     return left

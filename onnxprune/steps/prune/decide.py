@@ -31,8 +31,9 @@ from onnxprune.steps.prune.allocation.base import Curve, Scores, allocations, we
 from onnxprune.steps.prune.budget_search import decide_aligned, never_slower
 from onnxprune.steps.prune.candidates import Candidates
 from onnxprune.steps.prune.criteria.base import Criterion
+from onnxprune.steps.prune.kernels import liked_multiples
 from onnxprune.steps.prune.options import PruneOptions
-from onnxprune.steps.prune.planner import NOTHING, planner
+from onnxprune.steps.prune.planner import NO_MULTIPLES, NOTHING, planner
 from onnxprune.steps.prune.score import UnitScores, is_compensated, score_units
 from onnxprune.steps.prune.sensitivity import measure_sensitivity as measure_sensitivity
 from onnxprune.steps.prune.targets import HARM, Outcome
@@ -192,6 +193,7 @@ def _outcome(problem: _Problem, options: PruneOptions, context: Context, *, comp
         seconds=seconds,
         removed=problem.removed,
         closed={group.id for group in problem.groups} - set(problem.now),
+        liked=_liked(problem, options, context),
     )
 
     def costly(lost: Lost, kind: str) -> tuple[float, float]:
@@ -207,11 +209,20 @@ def _outcome(problem: _Problem, options: PruneOptions, context: Context, *, comp
         method = None if candidates.recover is None else candidates.recover.chosen(data=context.samples is not None)
         added = added_biases(problem.state.original, method)
         found = decide_aligned(plans, options.targets, costly, context.progress, added)
-        return replace(found, remarks=(*found.remarks, *plans.undecided(found.strength, options.scope)))
+        said = (*plans.aligned(found.lost), *plans.undecided(found.strength, options.scope))
+        return replace(found, remarks=(*found.remarks, *said))
     if seconds:
         return never_slower(plans, options.ratio, lambda lost: candidates.latency(masks(lost)))
-    remarks = plans.undecided(options.ratio, options.scope)
-    return Outcome(plans.lost(options.ratio), options.ratio, remarks=remarks)
+    strength, lost = plans.of_ratio(options.ratio)
+    remarks = (*plans.aligned(lost), *plans.undecided(strength, options.scope))
+    return Outcome(lost, strength, remarks=remarks)
+
+
+def _liked(problem: _Problem, options: PruneOptions, context: Context) -> Mapping[str, int]:
+    """What kernels like, where the tool chooses how many units each group loses; other scopes define that."""
+    if options.targets or options.scope == "auto":
+        return liked_multiples(problem.groups, problem.state.model, context)
+    return NO_MULTIPLES
 
 
 def _measured(

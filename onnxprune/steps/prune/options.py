@@ -98,8 +98,13 @@ class PruneOptions:
         1.0, "No group loses more than this share of its units.", low=0, high=1, section=_HOW_MUCH, search=(0.3, 1.0)
     )
     min_units: int = option(1, "No group is left with fewer units than this.", low=1, section=_HOW_MUCH)
-    round_to: int = option(
-        1, "Make axis sizes multiples of this where they can be.", low=1, section=_HOW_MUCH, search=(1, 16)
+    round_to: int | None = option(
+        None,
+        "Make axis sizes multiples of this where they can be; channels are multiples of 8, which kernels like, where "
+        "neither this nor a scope decides.",
+        low=1,
+        section=_HOW_MUCH,
+        search=(1, 16),
     )
     lossless: bool = option(
         False,

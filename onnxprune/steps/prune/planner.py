@@ -20,12 +20,16 @@ from onnxprune.steps.prune.allocation.base import (
     at_least,
     share,
 )
-from onnxprune.steps.prune.allocation.rounding import round_up
+from onnxprune.steps.prune.allocation.rounding import Multiple, next_larger, round_up
 from onnxprune.steps.prune.options import PruneOptions
 from onnxprune.steps.prune.tilt import tilted, tilts_of
 
 NOTHING: Mapping[str, Curve] = MappingProxyType({})
 NO_MASKS: Mapping[str, Mask] = MappingProxyType({})
+SIZES_AS_THEY_COME: Mapping[str, Multiple] = MappingProxyType({})
+NO_MULTIPLES: Mapping[str, int] = MappingProxyType({})
+# Strengths are told apart to a millionth.
+_HALVINGS = 20
 
 
 @dataclass(frozen=True)
@@ -37,8 +41,9 @@ class Planner:
         groups: all groups of the request, those included that `decided` speaks of.
         decided: units lost by the groups that have a ratio of their own.
         family: of the strategy.
-        round_to: axis sizes come out as multiples of this where they can.
+        multiples: per group id, what its axes are multiples of where they can be; others come as they are.
         already: units that earlier steps have removed, per group id.
+        asked: the multiples were asked for.
         held: in words, which wishes of the request keep units.
     """
 
@@ -46,14 +51,44 @@ class Planner:
     groups: tuple[Group, ...]
     decided: Mapping[str, int]
     family: Family
-    round_to: int
+    multiples: Mapping[str, Multiple]
     already: Mapping[str, int]
+    asked: bool = False
     held: tuple[str, ...] = ()
 
     def lost(self, t: float) -> Lost:
         """How many units every group loses at strength t."""
         lost = {**self.already, **self.decided, **self.family(t)}
-        return at_least(self.already, round_up(list(self.groups), lost, self.round_to)) if self.round_to > 1 else lost
+        return at_least(self.already, round_up(self.groups, lost, self.multiples)) if self.multiples else lost
+
+    def of_ratio(self, ratio: float) -> tuple[float, Lost]:
+        """The strength and the cut that removes the number of units nearest to what the ratio asks for.
+
+        Aligned groups keep a few units more, so that the cut has to be a little stronger to remove as many in all.
+        """
+        if self.asked or not self.multiples:
+            return ratio, self.lost(ratio)
+        wanted = sum(replace(self, multiples=SIZES_AS_THEY_COME).lost(ratio).values())
+        low, high = ratio, 1.0
+        for _ in range(_HALVINGS):
+            middle = (low + high) / 2
+            low, high = (middle, high) if sum(self.lost(middle).values()) < wanted else (low, middle)
+        return min(((t, self.lost(t)) for t in (low, high)), key=lambda cut: abs(sum(cut[1].values()) - wanted))
+
+    def given_back(self, group: str, lost: Lost) -> int:
+        """How many units a group loses once it gets back as few as alignment allows; never less than `already`."""
+        (own,) = (each for each in self.problem.groups if each.id == group)
+        return max(next_larger(own, self.groups, lost, self.multiples.get(group)), self.already[group])
+
+    def aligned(self, lost: Mapping[str, int]) -> tuple[str, ...]:
+        """Which sizes were chosen because kernels like them, in words; empty where that was asked for."""
+        cut = {each.number for name, each in self.multiples.items() if lost[name] > self.already[name]}
+        if self.asked or not cut:
+            return ()
+        return (
+            f"channels are multiples of {max(cut)}, of less where there are few, for kernels are fast on those; "
+            "--round-to 1 takes them as they come",
+        )
 
     def undecided(self, t: float, scope: str) -> tuple[str, ...]:
         """Why what was measured decides nothing at strength t, in words; empty where it does."""
@@ -80,6 +115,7 @@ def planner(
     seconds: Mapping[str, Curve] = NOTHING,
     removed: Mapping[str, Mask] = NO_MASKS,
     closed: Container[str] = (),
+    liked: Mapping[str, int] = NO_MULTIPLES,
 ) -> Planner:
     """Set up an allocation.
 
@@ -93,6 +129,7 @@ def planner(
         seconds: measured times likewise.
         removed: per group id, the units that earlier steps have removed: bool, shape [units].
         closed: ids of groups that cannot lose more than earlier steps have removed.
+        liked: per group id, what kernels like its axes to be multiples of, for groups whose count no option decides.
 
     Raises UsageError for a ratio whose pattern matches no group.
     """
@@ -117,10 +154,20 @@ def planner(
         tuple(groups),
         decided,
         tilted(allocations[options.scope](problem), problem.most, tilts_of(analysis, groups, options)),
-        options.round_to,
+        _multiples(groups, options, liked, decided),
         already,
+        options.round_to is not None,
         _held(analysis, groups, wanted, options),
     )
+
+
+def _multiples(
+    groups: Sequence[Group], options: PruneOptions, liked: Mapping[str, int], decided: Container[str]
+) -> Mapping[str, Multiple]:
+    """What the axes of each group are multiples of, for `Planner`."""
+    if options.round_to is not None:
+        return {group.id: Multiple(options.round_to) for group in groups if options.round_to > 1}
+    return {name: Multiple(number, at_most=True) for name, number in liked.items() if name not in decided}
 
 
 def _held(
@@ -132,7 +179,7 @@ def _held(
         f"--only / --skip leave out {excluded} of {len(analysis.groups)} groups": excluded,
         f"--max-ratio {options.max_ratio:g}": options.max_ratio < 1,
         f"--min-units {options.min_units}": options.min_units > 1,
-        f"--round-to {options.round_to}": options.round_to > 1,
+        f"--round-to {options.round_to}": (options.round_to or 1) > 1,
         f"{len(decided)} of {len(analysis.groups)} groups have ratios of their own": decided,
     }
     return tuple(said for said, holds in wishes.items() if holds)
