@@ -85,10 +85,7 @@ class Planner:
         cut = {each.number for name, each in self.multiples.items() if lost[name] > self.already[name]}
         if self.asked or not cut:
             return ()
-        return (
-            f"channels are multiples of {max(cut)}, of less where there are few, for kernels are fast on those; "
-            "--round-to 1 takes them as they come",
-        )
+        return (f"widths are multiples of {max(cut)}, small ones of 4, which run faster; --round-to 1 turns that off",)
 
     def undecided(self, t: float, scope: str) -> tuple[str, ...]:
         """Why what was measured decides nothing at strength t, in words; empty where it does."""
