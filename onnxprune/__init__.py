@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from onnxprune.analysis.groups import Analysis, Group
     from onnxprune.analysis.inspect import inspect
     from onnxprune.conversion.export import Exported, export
+    from onnxprune.conversion.to_torch.file import TorchCode, to_torch
     from onnxprune.data.base import Data, load_data
     from onnxprune.errors import (
         DamageError,
@@ -66,6 +67,7 @@ _HOMES = {
     "analysis.groups": ("Analysis", "Group"),
     "analysis.inspect": ("inspect",),
     "conversion.export": ("Exported", "export"),
+    "conversion.to_torch.file": ("TorchCode", "to_torch"),
     "data.base": ("Data", "load_data"),
     "errors": (
         "DamageError",
@@ -136,6 +138,7 @@ __all__ = [
     "State",
     "Step",
     "TargetError",
+    "TorchCode",
     "Train",
     "UsageError",
     "VerificationError",
@@ -154,6 +157,7 @@ __all__ = [
     "score",
     "search",
     "sensitivity",
+    "to_torch",
     "train",
 ]
 

@@ -45,6 +45,7 @@ BASES = {
     "ops/microsoft": set(),
     "ops/constants": {"base", "linear"},
     "conversion/sources": set(),
+    "conversion/to_torch/ops": {"layers", "layout"},
     "data/sources": set(),
     "evaluation/metrics": {"base"},
     "evaluation/gate/budgets": {"base"},
@@ -132,7 +133,7 @@ def test_files_of_a_family_do_not_know_each_other(room: str) -> None:
 
 
 # Tables of operators, and what may be named elsewhere: nodes that are made.
-TABLES = ("ops/", "runtime/torch/ops/")
+TABLES = ("conversion/to_torch/ops/", "ops/", "runtime/torch/ops/")
 NAMED = {
     "analysis/canonicalize.py": {"Identity"},  # hands a value out under the name of an output
     "conversion/torch/torchscript.py": {"Identity"},  # puts a weight under a second name
@@ -164,7 +165,14 @@ def test_the_engine_names_no_operator(module: str) -> None:
 
 
 def test_torch_is_imported_where_it_is_needed_only() -> None:
-    allowed = ("conversion/torch/", "conversion/sources/", "runtime/torch/", "statistics/gradients.py", "steps/train/")
+    allowed = (
+        "conversion/torch/",
+        "conversion/to_torch/file.py",
+        "conversion/sources/",
+        "runtime/torch/",
+        "statistics/gradients.py",
+        "steps/train/",
+    )
     for module, path in MODULES.items():
         assert module.startswith(allowed) or all(name[0] != "torch" for name in imports(path)), module
 

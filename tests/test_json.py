@@ -34,6 +34,7 @@ COMMANDS = {
     "benchmark --alignment": ("benchmark", "model.onnx", "--alignment", "--rounds", "1"),
     "gate": ("gate", "model.onnx", "--max-size", "1MB"),
     "export": ("export", "tests.conversion.networks:tokens", *EXAMPLE, "-o", "net.onnx"),
+    "to-torch": ("to-torch", "model.onnx", "-o", "net"),
     "list": ("list", "criteria"),
     "doctor": ("doctor",),
 }
@@ -51,9 +52,9 @@ def sections() -> dict[str, set[str]]:
 
 def test_the_page_has_every_command() -> None:
     assert list(sections()) == list(COMMANDS)
-    spoken_of = {word for title in COMMANDS for word in re.findall(r"\w+", title)} - {
-        "torch",
-        "alignment",
+    spoken_of = {word for title in COMMANDS for word in re.findall(r"[\w-]+", title)} - {
+        "--torch",
+        "--alignment",
         "several",
         "models",
     }
@@ -64,8 +65,8 @@ def test_the_page_has_every_command() -> None:
 def test_documents_have_the_keys_of_the_page(
     title: str, build: Build, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    if title == "export":
-        pytest.importorskip("torch", reason="the network is one of torch")
+    if title in ("export", "to-torch"):
+        pytest.importorskip("torch", reason="it takes torch")
     monkeypatch.chdir(tmp_path)
     build(NET)
     np.savez("samples.npz", x=np.random.default_rng(0).standard_normal((7, 5)).astype(np.float32))

@@ -59,7 +59,7 @@ def compared(model: ir.Model, opened: Opened) -> tuple[OutputCheck, ...]:
 def _difference(name: str, due: Array, given: Array, *, numbers: bool) -> float:
     """Raises ModelError where it is more than rounding makes."""
     if due.shape != given.shape:
-        raise ModelError(f"output '{name}' has the shape {written(given.shape)}, not {written(due.shape)}")
+        raise ModelError(f"output '{name}' has the shape {shape_text(given.shape)}, not {shape_text(due.shape)}")
     if not numbers or due.size == 0:
         return 0.0
     if due.dtype.kind not in "fc":
@@ -78,6 +78,6 @@ def _difference(name: str, due: Array, given: Array, *, numbers: bool) -> float:
     return difference
 
 
-def written(shape: Sequence[int]) -> str:
+def shape_text(shape: Sequence[int]) -> str:
     """`2x3x32x32`, for messages."""
     return "x".join(map(str, shape)) or "a scalar"

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 FAMILIES = {
     "budgets": ("onnxprune.evaluation.gate.budgets.base:BUDGETS", "limits that a model has to keep: onnxprune gate"),
     "clean-ups": ("onnxprune.passes.base:CLEAN_UPS", "passes that leave the outputs as they are: --clean"),
+    "code-operators": ("onnxprune.conversion.to_torch.base:TORCH_CODE", "operators that to-torch can write"),
     "criteria": ("onnxprune.steps.prune.criteria.base:criteria", "scores of units: --criterion"),
     "data": ("onnxprune.data.base:SOURCES", "sources of samples: --data"),
     "losses": ("onnxprune.runtime.torch.losses.base:LOSSES", "functions that gradients are of: --loss"),
