@@ -10,7 +10,7 @@ from typing import Any
 import onnx
 import onnx_ir as ir
 
-from onnxprune.conversion.base import EXPORT_SOURCES, ExportOptions, Opened, cause_of
+from onnxprune.conversion.base import EXPORT_SOURCES, ExportOptions, NetworkSource, Opened, cause_of
 from onnxprune.conversion.compare import OutputCheck, compared
 from onnxprune.errors import ModelError, OnnxpruneError, UsageError, WrongTypeError
 from onnxprune.model.file import save, to_proto
@@ -77,15 +77,20 @@ def export(
     ModelError with the reason of each exporter where none gives the network's outputs.
     """
     settings = ExportOptions(**options, dynamic=() if dynamic is None else _as_texts(dynamic))
-    if isinstance(source, str) and ":" in source and not Path(source).exists():
+    kind = _kind(source)
+    if kind is None and isinstance(source, str) and ":" in source and not Path(source).exists():
         progress("importing")
         source, made = _called(source)
         example_inputs = made if example_inputs is None else example_inputs
-    kind = next((each for each in map(EXPORT_SOURCES.__getitem__, EXPORT_SOURCES) if each.takes(source)), None)
+        kind = _kind(source)
     if kind is None:
         raise _unknown(source)
     progress("opening the network")
     return _first_that_fits(kind.open(source, example_inputs, settings), settings, progress)
+
+
+def _kind(source: Any) -> type[NetworkSource] | None:
+    return next((each for each in map(EXPORT_SOURCES.__getitem__, EXPORT_SOURCES) if each.takes(source)), None)
 
 
 def _as_texts(dynamic: str | list[str] | Mapping[str, Mapping[int, str]]) -> Any:
