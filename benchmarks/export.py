@@ -40,11 +40,8 @@ def tried(name: str, exporter: str | None) -> tuple[str, bool]:
         return f"| {name} | {type(error).__name__}: {error} | | | |", False
     before, after = result.report.before.parameters, result.report.after.parameters
     worst = max(check.difference or 0.0 for check in found.checks)
-    seconds = time.perf_counter() - start
-    return (
-        f"| {name} | {found.exporter} | {worst:.0e} | {before:,.0f} | {after / before:.0%} | {seconds:.0f} |",
-        after < before,
-    )
+    left = f"{before:,.0f} | {after / before:.0%} | {time.perf_counter() - start:.0f}"
+    return f"| {name} | {found.exporter} | {worst:.0e} | {left} |", after < before
 
 
 @click.command()
@@ -63,20 +60,10 @@ def main(match: str, exporter: str | None, output: Path | None) -> None:
     said = f"{done} of {len(rows)} networks were exported, verified at two sizes and compressed at 0.5."
     print(said)
     if output is not None:
-        lines = [
-            "# Networks of torch, exported and compressed",
-            "",
-            f"`python benchmarks/export.py`, torch {torch.__version__}.",
-            "",
-        ]
-        lines += [
-            said,
-            "",
-            "| network | exporter | difference | parameters | left | seconds |",
-            "|---|---|---|---|---|---|",
-            *rows,
-        ]
-        output.write_text("\n".join(lines) + "\n")
+        head = ["# Networks of torch, exported and compressed", ""]
+        head += [f"`python benchmarks/export.py`, torch {torch.__version__}. {said}", ""]
+        head += ["| network | exporter | difference | parameters | left | seconds |", "|---|---|---|---|---|---|"]
+        output.write_text("\n".join((*head, *rows)) + "\n")
 
 
 if __name__ == "__main__":

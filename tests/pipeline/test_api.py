@@ -37,7 +37,19 @@ STEPS = [
 ]
 FUNCTIONS = ["apply", "benchmark", "compress", "evaluate", "inspect", "load_data", "recover", "score", "sensitivity"]
 RESULTS = ["Analysis", "Data", "Exported", "Group", "Plan", "Quality", "Report", "Result", "TorchCode"]
-PUBLIC = [*ERRORS, *STEPS, *FUNCTIONS, *RESULTS, "curves", "export", "quantize", "search", "to_torch", "train", "__version__"]
+PUBLIC = [
+    *ERRORS,
+    *STEPS,
+    *FUNCTIONS,
+    *RESULTS,
+    "curves",
+    "export",
+    "quantize",
+    "search",
+    "to_torch",
+    "train",
+    "__version__",
+]
 
 
 def test_public_names() -> None:
