@@ -36,6 +36,7 @@ COVERED = {
 # Pages whose examples need a package that the default installation does not have.
 NEEDS = {
     "docs/criteria/gradients.md": "torch",
+    "docs/howto/keras.md": "keras",
     "docs/howto/torch-and-keras.md": "onnxscript",
     "docs/report.md": "jinja2",
     "docs/search.md": "optuna",
@@ -45,6 +46,7 @@ NEEDS = {
 SLOW = {
     "docs/benchmark.md",
     "docs/howto/budgets.md",
+    "docs/howto/keras.md",
     "docs/howto/torch-and-keras.md",
     "docs/report.md",
     "docs/search.md",
