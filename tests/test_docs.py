@@ -101,7 +101,17 @@ def test_scripts_that_are_not_run_exist() -> None:
 ROOT_CONTEXT = click.Context(main)
 COMMANDS = main.list_commands(ROOT_CONTEXT)
 # Examples of --help that mean other models or machines than the ones here.
-PARSED_ONLY = ("package.net", "net.", "layer3", "cuda", "latency=0.6", "eval ")
+PARSED_ONLY = (
+    "package.net",
+    "net.",
+    "layer3",
+    "cuda",
+    "latency=0.6",
+    "eval ",
+    "--space ",
+    "--minutes 30",
+    "--storage ",
+)
 
 
 def help_examples(name: str) -> list[str]:

@@ -35,17 +35,21 @@ def run(name: str, trials: int, seed: int) -> list[Any]:
 
 @pytest.mark.parametrize("name", samplers.names())
 def test_contract(name: str) -> None:
-    if name == "gp":
-        pytest.importorskip("torch", reason="gp needs torch")
+    if name in ("gp", "amc"):
+        pytest.importorskip("torch", reason="it needs torch")
     first, again = (run(name, 13, 5) for _ in range(2))
     assert [trial.params for trial in first] == [trial.params for trial in again]
     assert len({tuple(trial.params.values()) for trial in first}) == 13
     assert samplers[name].summary
 
 
-def test_evolution_beats_chance() -> None:
+@pytest.mark.parametrize("name", ["evolution", pytest.param("amc", marks=pytest.mark.slow)])
+def test_our_own_samplers_beat_chance(name: str) -> None:
+    if name == "amc":
+        pytest.importorskip("torch", reason="it needs torch")
+
     def area(name: str, seed: int) -> float:
         return hypervolume([trial.values for trial in run(name, 80, seed)], (1.5, 2.5))
 
-    evolution, chance = (sum(area(name, seed) for seed in range(3)) / 3 for name in ("evolution", "random"))
-    assert evolution > chance + 0.05
+    ours, chance = (sum(area(each, seed) for seed in range(2)) / 2 for each in (name, "random"))
+    assert ours > chance + 0.05

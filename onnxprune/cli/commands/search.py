@@ -20,9 +20,9 @@ from onnxprune.steps.base import Context
     cls=SectionCommand,
     epilog=examples(
         "onnxprune search model.onnx --data samples.npz --trials 8",
-        "onnxprune search model.onnx --data samples.npz --space space.toml --minimize latency --minimize drop",
-        "onnxprune search model.onnx --data samples.npz --require 'drop<=0.01' --minimize size --minutes 30",
-        "onnxprune search model.onnx --pick 'macs<=0.5' -o small.onnx",
+        "onnxprune search model.onnx --pick 'macs<=0.9' -o small.onnx",
+        "onnxprune search model.onnx --data samples.npz --space recipe.toml --minimize latency --minimize drop",
+        "onnxprune search model.onnx --data samples.npz --require 'drop<=0.01' --minutes 30 --study small",
         "onnxprune search --storage postgresql://user@host/studies --study model",
     ),
 )
