@@ -47,6 +47,7 @@ SLOW = {
     "docs/benchmark.md",
     "docs/howto/budgets.md",
     "docs/howto/keras.md",
+    "docs/howto/many-models.md",
     "docs/howto/torch-and-keras.md",
     "docs/report.md",
     "docs/search.md",

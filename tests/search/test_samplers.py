@@ -33,9 +33,14 @@ def run(name: str, trials: int, seed: int) -> list[Any]:
     return list(study.trials)
 
 
-@pytest.mark.parametrize("name", samplers.names())
+SLOW = ("gp", "amc")
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=[pytest.mark.slow] if name in SLOW else []) for name in samplers.names()]
+)
 def test_contract(name: str) -> None:
-    if name in ("gp", "amc"):
+    if name in SLOW:
         pytest.importorskip("torch", reason="it needs torch")
     first, again = (run(name, 13, 5) for _ in range(2))
     assert [trial.params for trial in first] == [trial.params for trial in again]
