@@ -179,7 +179,12 @@ def table(results: Mapping[str, Any]) -> str:
         for name in found["fronts"]:
             cells = [found["model"], found["trials"], name, f"{near[name]:.4f}", _ratio(near, name, "default")]
             cells += [_ratio(near, name, "uniform"), f"{far[name]:.3f}", _ratio(far, name, "default")]
-            lines.append(f"| {' | '.join(map(str, cells))} | {found['seconds'][name]:.0f} |")
+            spent = found["seconds"].get(name)
+            lines.append(f"| {' | '.join(map(str, cells))} | {'-' if spent is None else f'{spent:.0f}'} |")
+    if not any(set(found["fronts"]) - {"default", "uniform"} for found in results.get("compared", [])):
+        lines += ["", "No search has been measured here yet, only the two that it has to beat."]
+    if not results.get("correlation"):
+        return "\n".join([*lines, ""])
     lines += ["", "Spearman's rank correlation with accuracy after training, candidates of the same MACs:", ""]
     lines += ["| model | candidates | epochs | measured before training | correlation |", "|---|--:|--:|---|--:|"]
     for found in results.get("correlation", []):
