@@ -61,7 +61,8 @@ def main(match: str, exporter: str | None, output: Path | None) -> None:
     print(said)
     if output is not None:
         head = ["# Networks of torch, exported and compressed", ""]
-        head += [f"`python benchmarks/export.py`, torch {torch.__version__}. {said}", ""]
+        only = "" if exporter is None else f" --exporter {exporter}"
+        head += [f"`python benchmarks/export.py{only}`, torch {torch.__version__}. {said}", ""]
         head += ["| network | exporter | difference | parameters | left | seconds |", "|---|---|---|---|---|---|"]
         output.write_text("\n".join((*head, *rows)) + "\n")
 

@@ -46,7 +46,9 @@ class Keras:
             if example_inputs is None
             else (_given(example_inputs, names),)
         )
-        return Opened(_runner(model, names), feeds, {"keras": _exporter(model, names, options)})
+        run = _runner(model, names)
+        run(feeds[0])  # Keras exports no model that was never called, as one that was just loaded
+        return Opened(run, feeds, {"keras": _exporter(model, names, options)})
 
 
 def _loaded(path: Path) -> Any:
