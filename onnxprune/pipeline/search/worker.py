@@ -28,8 +28,6 @@ if TYPE_CHECKING:
 STRENGTHS = 6
 # A trial is hopeless once so many finished ones were better in everything at the same point.
 _BETTER = 3
-# Of numbers in the storage that people read.
-_Numbers = Mapping[str, float]
 
 
 class _KnownError(Exception):
@@ -55,6 +53,7 @@ class Worker:
     ) -> None:
         self.study, self.request, self.bench = study, request, bench
         self._points, self._progress = points, progress
+        self._trial: int | None = None  # that was begun last
 
     def __call__(self, deadline: float | None = None) -> None:
         """Try recipes until there are as many trials as asked for, or no more may begin.
@@ -74,10 +73,9 @@ class Worker:
 
     def _interrupted(self) -> None:
         """Queue the trial that this worker has broken off."""
-        last = self._trial
-        frozen = next(each for each in self.study.get_trials(deepcopy=False) if each.number == last)
-        if frozen.values is None and "error" not in frozen.user_attrs:
-            queue_again(self.study, frozen)
+        for each in self.study.get_trials(deepcopy=False):
+            if each.number == self._trial and each.state.name == "FAIL" and not is_finished(each):
+                queue_again(self.study, each)
 
     def _finished(self) -> int:
         return sum(is_finished(each) for each in self.study.get_trials(deepcopy=False))
