@@ -67,6 +67,8 @@ def test_documents_have_the_keys_of_the_page(
 ) -> None:
     if title in ("export", "to-torch"):
         pytest.importorskip("torch", reason="it takes torch")
+    if title == "search":
+        pytest.importorskip("optuna", reason="the extra `search` is not installed")
     monkeypatch.chdir(tmp_path)
     build(NET)
     np.savez("samples.npz", x=np.random.default_rng(0).standard_normal((7, 5)).astype(np.float32))
