@@ -78,8 +78,9 @@ def cost_of(analysis: Analysis, kept: Mapping[Atom, int] | None = None) -> Cost:
 
 def before(analysis: Analysis) -> Cost:
     """What the model of an analysis costs as it is in the file, MACs per sample (see `batch_size`)."""
-    stored_cost: Cost = analysis.model.meta["stored"]
-    return replace(stored_cost, macs=cost_of(analysis).macs // batch_size(analysis))
+    meta = analysis.model.meta
+    stored_cost: Cost = meta["stored"]
+    return replace(stored_cost, macs=meta.get("macs") or cost_of(analysis).macs // batch_size(analysis))
 
 
 def batch_size(analysis: Analysis) -> int:

@@ -142,6 +142,11 @@ class Result:
         return to_proto(self.model)
 
     @property
+    def is_cut(self) -> bool:
+        """Were the steps to make less of the model that was given? Else it was made from another one."""
+        return self.before in (self.state.original, self.state.given)
+
+    @property
     def report(self) -> Report:
         """The numbers; those of the file, once it is saved."""
         return self._saved or self._counted
@@ -149,23 +154,24 @@ class Result:
     @cached_property
     def _counted(self) -> Report:
         before, model, records = self.before, self.model, self.state.records
-        cut = before is self.state.original
+        cut = self.is_cut
         kept = {atom: int(mask.sum()) for atom, mask in self.state.left.items()} if cut else {}
+        whole = self.state.original if cut else before  # with layers split, where some are
         first, batch = cost.before(before), cost.batch_size(before)
         recovered = [record for record in records if record.step == "recover"]
         notes = [*before.model.meta.get("notes", ()), *(note for record in records for note in record.notes)]
         quantized = [record.numbers for record in records if record.step == "quantize"]
         evaluated = [record.numbers["quality"] for record in records if "quality" in record.numbers]
-        if cut and not self.plan.removed_units:
+        if cut and not self.plan.removed_units and not self.state.ranks:
             notes += _nothing_removed(self.recipe)
         return Report(
             before=first,
-            after=replace(cost.stored_cost(model), macs=cost.cost_of(before, kept).macs // batch),
+            after=replace(cost.stored_cost(model), macs=cost.cost_of(whole, kept).macs // batch),
             sizes=cost.sizes_of_sample(before),
             file_bytes=(file_bytes(before.model), estimated_bytes(model)),
             estimated=True,
             groups=tuple(
-                GroupReport(g.id, g.kind, g.units, kept.get(g.atom, g.units), g.statistics) for g in before.groups
+                GroupReport(g.id, g.kind, g.units, kept.get(g.atom, g.units), g.statistics) for g in whole.groups
             ),
             unruled=dict(before.unruled),
             notes=tuple(dict.fromkeys(notes)),

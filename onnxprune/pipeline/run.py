@@ -31,6 +31,7 @@ from onnxprune.steps.prune.criteria.base import Scores
 from onnxprune.steps.prune.criteria.expression import resolve_criterion
 from onnxprune.steps.prune.options import CRITERION
 from onnxprune.steps.prune.score import check_data, score_with
+from onnxprune.steps.prune.split import split_by_rank
 from onnxprune.steps.prune.step import Prune
 from onnxprune.steps.quantize.step import Quantize
 from onnxprune.steps.recover.infer_plan import check_fit, find_plan
@@ -251,10 +252,11 @@ def apply(
     context = Context(**settings, progress=progress)
     with blaming(model):
         given = open_and_inspect(model, context)
-        keep = plan.keep(given.analysis)
+        state = split_by_rank(State.of(given.analysis, given.source), plan.ranks)
+        keep = plan.keep(state.original)
         original, _ = given.started(context)
         progress("removing")
-        state = State.of(given.analysis, given.source).cut(keep, fold=plan.folds)
+        state = state.cut(keep, fold=plan.folds)
         state = Clean(keep_metadata=keep_metadata)(state, context)
         state = Evaluate()(state, context)
     return _told(Result(state, plan.recipe, original, given.analysis))

@@ -18,9 +18,9 @@ BINS = 32
 
 def details_of(result: Result) -> Details:
     """The details of a result: what its last cut was made from."""
-    analysis, state = result.before, result.state
-    cut = analysis is state.original
-    kept = {atom: int(mask.sum()) for atom, mask in state.left.items()} if cut else {}
+    state = result.state
+    analysis = state.original if result.is_cut else result.before
+    kept = {atom: int(mask.sum()) for atom, mask in state.left.items()} if result.is_cut else {}
     prunes = [record.numbers for record in state.records if "scores" in record.numbers]
     spread = []
     for group in analysis.groups if len(prunes) == 1 else ():

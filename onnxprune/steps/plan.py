@@ -52,12 +52,14 @@ class Plan:
         folds: constants that the removed units give go into the biases of what reads them, as in lossless removal.
         structure: name, kind and units of all groups of the model; so the plan is known to fit a model that was trained
             and exported again, although the names in it have changed.
+        ranks: the units of each layer that was split into two thinner ones first, by its weight.
     """
 
     removals: tuple[Removal, ...] = ()
     recipe: dict[str, Any] = field(default_factory=dict)
     structure: tuple[tuple[str, str, int], ...] = ()
     folds: bool = False
+    ranks: dict[str, int] = field(default_factory=dict)
 
     @property
     def removed_units(self) -> int:
@@ -77,8 +79,9 @@ class Plan:
         """The plan as JSON, one group per line."""
         lines = ",\n".join("    " + json.dumps(asdict(removal)) for removal in self.removals)
         head = json.dumps({"format": FORMAT, "kind": "plan", "folds": self.folds, "recipe": self.recipe})[:-1]
+        ranks = f',\n  "ranks": {json.dumps(self.ranks)}' if self.ranks else ""
         structure = f',\n  "structure": {json.dumps(self.structure)}' if self.structure else ""
-        return f'{head},\n  "groups": [\n{lines}\n  ]{structure}\n}}\n'
+        return f'{head},\n  "groups": [\n{lines}\n  ]{structure}{ranks}\n}}\n'
 
     @staticmethod
     def from_json(text: str) -> Plan:
@@ -98,7 +101,8 @@ class Plan:
             )
             structure = tuple((str(name), str(kind), _whole(units)) for name, kind, units in data.get("structure", ()))
             folds = data.get("folds", data.get("request", {}).get("lossless", False))  # plans of 0.1 said it there
-            return Plan(removals, dict(data.get("recipe", {})), structure, bool(folds))
+            ranks = {str(name): _whole(rank) for name, rank in data.get("ranks", {}).items()}
+            return Plan(removals, dict(data.get("recipe", {})), structure, bool(folds), ranks)
         except (AttributeError, KeyError, TypeError, ValueError):
             raise PlanError(f"not a complete plan of onnxprune; {_ADVICE}") from None
 
@@ -181,7 +185,8 @@ def compose(first: Plan, then: Plan) -> Plan:
         removals[before.group] = Removal(before.group, before.kind, before.units, together)
     order = {name: place for place, (name, _, _) in enumerate(first.structure)}
     ordered = sorted(removals.values(), key=lambda removal: order.get(removal.group, len(order)))
-    return Plan(tuple(ordered), then.recipe or first.recipe, first.structure, first.folds or then.folds)
+    ranks = {**then.ranks, **first.ranks}
+    return Plan(tuple(ordered), then.recipe or first.recipe, first.structure, first.folds or then.folds, ranks)
 
 
 def _names_before(first: Plan, then: Plan) -> dict[str, str]:

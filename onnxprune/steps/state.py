@@ -102,6 +102,8 @@ class State:
         records: what each step did.
         folded: constants that removed units gave were folded into biases.
         recovered: the recovery that the current weights have been through since units were removed, see `Recover`.
+        given: the analysis of the model as it was given, where layers of `original` are split; see `prune.split`.
+        ranks: the units of each split layer, by its weight.
     """
 
     source: Path | ir.Model
@@ -113,6 +115,8 @@ class State:
     records: tuple[Record, ...] = ()
     folded: bool = False
     recovered: object = None
+    given: Analysis | None = None
+    ranks: Mapping[str, int] = field(default_factory=dict)
 
     @staticmethod
     def of(analysis: Analysis, source: Path | ir.Model | None = None) -> State:
@@ -192,7 +196,7 @@ class State:
         """What was removed from the original."""
         masks = [(group, self.left[group.atom]) for group in self.original.groups if group.atom in self.left]
         plan = plan_from_masks(masks)
-        return replace(plan, structure=structure_of(self.original), folds=self.folded)
+        return replace(plan, structure=structure_of(self.original), folds=self.folded, ranks=dict(self.ranks))
 
 
 def _sliced(array: Array, dims: Dims, keep: Mapping[Atom, Mask]) -> Array:

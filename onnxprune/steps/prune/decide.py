@@ -16,7 +16,8 @@ the time that can still be saved, measured anew in every round.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from types import MappingProxyType
 
 import numpy as np
 
@@ -52,6 +53,7 @@ class Decision:
         scores: per group id of the original, float64 [units]; 0 for units that earlier rounds have removed.
         removed: per group id, the units that earlier rounds have removed: bool, shape [units].
         made: the state after the cut and its recovery, where it had to be made to measure it.
+        scored: of the units as they were before the cut, by the ids of that model's groups.
     """
 
     left: Mapping[Atom, Mask]
@@ -59,6 +61,7 @@ class Decision:
     scores: Mapping[str, Scores]
     removed: Mapping[str, Mask]
     made: State | None = None
+    scored: UnitScores | None = None
 
 
 @dataclass(frozen=True)
@@ -70,6 +73,7 @@ class _Problem:
     now: Mapping[str, Group]
     own: Mapping[str, Scores]
     candidates: Candidates
+    limits: Mapping[str, int] = field(default_factory=dict)
 
     @property
     def removed(self) -> dict[str, Mask]:
@@ -96,7 +100,15 @@ class _Problem:
         return found
 
 
-def decide(state: State, groups: Sequence[Group], options: PruneOptions, context: Context) -> Decision:
+def decide(
+    state: State,
+    groups: Sequence[Group],
+    options: PruneOptions,
+    context: Context,
+    *,
+    limits: Mapping[str, int] = MappingProxyType({}),
+    scored: UnitScores | None = None,
+) -> Decision:
     """Which units go.
 
     Args:
@@ -104,6 +116,8 @@ def decide(state: State, groups: Sequence[Group], options: PruneOptions, context
         groups: those of the original that may lose units.
         options: ratio or targets, strategy and limits.
         context: data and devices, the recovery that follows, and where in a loop this is.
+        limits: the most units that groups may lose, by id, where the options would allow more.
+        scored: scores of the units as they are, where somebody has them.
 
     Raises TargetError where the targets cannot be met, UsageError for what takes data that is not there.
     """
@@ -112,9 +126,9 @@ def decide(state: State, groups: Sequence[Group], options: PruneOptions, context
     now = state.now(groups)
     context.progress("scoring")
     criterion = options.scored_by(data=context.samples is not None)
-    scored = _scored(state, list(now.values()), criterion, context)
-    scores = scored.scores
-    problem = _Problem(state, groups, now, {name: scores[group.id] for name, group in now.items()}, candidates)
+    scored = scored or _scored(state, list(now.values()), criterion, context)
+    scores = {name: scored.scores[group.id] for name, group in now.items()}
+    problem = _Problem(state, groups, now, scores, candidates, limits)
     on_the_way = _on_the_way(options, context.loop, problem)
     try:
         outcome = _outcome(problem, on_the_way, context, comparable=criterion.comparable)
@@ -127,7 +141,7 @@ def decide(state: State, groups: Sequence[Group], options: PruneOptions, context
             outcome = replace(outcome, remarks=(*outcome.remarks, *candidates.notes(target.kind)))
     outcome = replace(outcome, remarks=(*outcome.remarks, *scored.remarks(criterion.name)))
     left = _masks(problem)(outcome.lost)
-    return Decision(left, outcome, problem.scores, problem.removed, candidates.known(left))
+    return Decision(left, outcome, problem.scores, problem.removed, candidates.known(left), scored)
 
 
 def _scored(state: State, groups: Sequence[Group], criterion: Criterion, context: Context) -> UnitScores:
@@ -194,6 +208,7 @@ def _outcome(problem: _Problem, options: PruneOptions, context: Context, *, comp
         removed=problem.removed,
         closed={group.id for group in problem.groups} - set(problem.now),
         liked=_liked(problem, options, context),
+        limits=problem.limits,
     )
 
     def costly(lost: Lost, kind: str) -> tuple[float, float]:

@@ -106,6 +106,21 @@ class PruneOptions:
         section=_HOW_MUCH,
         search=(1, 16),
     )
+    low_rank: float = option(
+        0.01,
+        "Split layers into two thinner ones where that leaves out no more than this share of a layer's output and "
+        "takes less, if it does less harm than removing units for the same target, measured on --data; 0: never.",
+        low=0,
+        high=1,
+        below=True,
+        section=_HOW_MUCH,
+    )
+    no_guard: bool = option(
+        False,
+        "Take the cut that is predicted to be best; else a few cuts that meet the same target are tried on --data, "
+        "in which groups get units back at the expense of others.",
+        section=_HOW_MUCH,
+    )
     lossless: bool = option(
         False,
         "Remove what changes nothing, units that are constant or not read, and no more.",

@@ -113,6 +113,7 @@ def planner(
     removed: Mapping[str, Mask] = NO_MASKS,
     closed: Container[str] = (),
     liked: Mapping[str, int] = NO_MULTIPLES,
+    limits: Mapping[str, int] = MappingProxyType({}),
 ) -> Planner:
     """Set up an allocation.
 
@@ -127,6 +128,7 @@ def planner(
         removed: per group id, the units that earlier steps have removed: bool, shape [units].
         closed: ids of groups that cannot lose more than earlier steps have removed.
         liked: per group id, what kernels like its axes to be multiples of, for groups whose count no option decides.
+        limits: the most units that groups may lose, by id, where the options would allow more.
 
     Raises UsageError for a ratio whose pattern matches no group.
     """
@@ -138,7 +140,13 @@ def planner(
         analysis,
         free,
         {group.id: scores[group.id] for group in free},
-        {group.id: max(0 if group.id in closed else options.most(group), already[group.id]) for group in free},
+        {
+            group.id: max(
+                0 if group.id in closed else min(options.most(group), limits.get(group.id, group.units)),
+                already[group.id],
+            )
+            for group in free
+        },
         {group.atom: group.units - decided[group.id] for group in groups if group.id in decided},
         comparable,
         options.resource if options.resource != "macs" or cost.cost_of(analysis).macs else "parameters",

@@ -59,18 +59,23 @@ class Prune(PruneOptions, Step):
         from onnxprune.analysis.select import select_groups
         from onnxprune.model.file import name_of
         from onnxprune.steps.prune.decide import decide
+        from onnxprune.steps.prune.guard import best_of_tries, may_guard
 
         groups = select_groups(state.original, self.only, self.skip)
         if self.lossless:
             return self._without_loss(state, groups, context)
         if not groups:
             raise NothingToPruneError(nothing_to_prune(state.original, name_of(state.source)))
-        decision = decide(state, groups, self, context)
+        notes: tuple[str, ...] = ()
+        if may_guard(state, self, context) and not (self.no_guard and not self.low_rank):
+            state, decision, notes = best_of_tries(state, self, context)
+        else:
+            decision = decide(state, groups, self, context)
         context.progress("removing")
         made = decision.made or state.cut(decision.left)
         later = made.records[len(state.records) :]
         last = context.loop.number == context.loop.rounds  # what a round on the way comes to is of no interest
-        record = self.record(_numbers(decision), decision.outcome.notes if last else ())
+        record = self.record(_numbers(decision), (*decision.outcome.notes, *notes) if last else ())
         return replace(made, records=(*state.records, record, *later))
 
     def _without_loss(self, state: State, groups: list[Group], context: Context) -> State:

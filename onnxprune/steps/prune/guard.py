@@ -1,0 +1,205 @@
+"""A few cuts that meet the same targets, tried on samples that nothing was fitted to: the least harmful is taken.
+
+Predictions of damage are sums over layers; what errors do to the outputs together shows only when a model is run. So
+the cut that is predicted to be best is made and recovered, and so are
+
+- the same with layers split into two thinner ones, see `split`;
+- the best so far with one group losing half as much, the others so much more that the targets hold: group after group,
+  those first whose share of the predicted damage is largest.
+
+Fitted is to two thirds of the samples that may be fitted to, measured on the other third; samples that are kept apart
+to report on take no part. The number of tries is bounded, not their time, so the same options give the same file.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from math import inf, isnan
+
+from onnxprune.analysis.groups import Group
+from onnxprune.analysis.select import select_groups
+from onnxprune.data.split import hold_out
+from onnxprune.errors import TargetError
+from onnxprune.evaluation.quality import compare_quality
+from onnxprune.model.signature import ports_of
+from onnxprune.runtime.session import Session
+from onnxprune.steps.base import Context
+from onnxprune.steps.prune.decide import Decision, decide
+from onnxprune.steps.prune.options import PruneOptions
+from onnxprune.steps.prune.split import Spectra
+from onnxprune.steps.prune.targets import CHEAP
+from onnxprune.steps.recover.step import Recover
+from onnxprune.steps.state import State
+from onnxprune.support.progress import silent
+
+# Shares of a layer's variance that splitting it may leave out, as shares of what the option allows.
+_SHARES = (0.1, 1.0)
+# Groups that get units back, and samples that the tries see.
+_GROUPS = 4
+_SAMPLES = 384
+# A cut has to do so much less harm than the best before it: two that differ by less differ by chance.
+_LESS = 0.97
+
+
+@dataclass(frozen=True)
+class Try:
+    """A cut that was made and measured.
+
+    Attributes:
+        state: what was cut: the original, or the same with layers split.
+        decision: which units go.
+        harm: the share of the outputs' variance that comes out wrong after recovery, of the worst output.
+        said: how it differs from the plain cut, in words.
+        limits: what groups may lose at most in it.
+    """
+
+    state: State
+    decision: Decision
+    harm: float
+    said: str = ""
+    limits: tuple[tuple[str, int], ...] = ()
+
+
+def may_guard(state: State, options: PruneOptions, context: Context) -> bool:
+    """Is there something to try: samples, a recovery, one round, and targets that cuts can be computed for?"""
+    recover = _recovery(context)
+    return (
+        bool(options.targets)
+        and all(target.kind in CHEAP for target in options.targets)
+        and context.data is not None
+        and context.loop.rounds == 1
+        and not state.left
+        and recover is not None
+        and recover.compensates(data=True)
+    )
+
+
+def best_of_tries(state: State, options: PruneOptions, context: Context) -> tuple[State, Decision, tuple[str, ...]]:
+    """The state to cut, which units go, and notes on what was tried.
+
+    Raises TargetError where no try meets the targets.
+    """
+    tries = _Tries(state, options, context)
+    found = list(tries.starts())
+    if not found:
+        groups = select_groups(state.original, options.only, options.skip)
+        return state, decide(state, groups, options, context), ()
+    best = first = min(found, key=lambda each: each.harm)
+    if not options.no_guard:
+        best = tries.given_back(first)
+    plain = next((each for each in found if not each.said), None)
+    notes = []
+    if best.said and plain is not None:
+        notes.append(f"{best.said}: on {tries.samples} samples for trying, error {plain.harm:.4f} -> {best.harm:.4f}")
+    elif best.said:
+        notes.append(best.said)
+    return best.state, best.decision, tuple(notes)
+
+
+class _Tries:
+    """Makes cuts, recovers them on some of the samples and measures them on others."""
+
+    def __init__(self, state: State, options: PruneOptions, context: Context) -> None:
+        assert context.data is not None
+        self._state, self._options, self._context = state, options, context
+        apart = hold_out(context.data, ports_of(state.original.model), most=_SAMPLES // 3)
+        self.samples = apart.samples
+        self._measured = apart.measuring
+        quietly = replace(context, progress=silent)
+        self._fitting = replace(quietly, data=apart.fitting, apart=None)
+        self._original = Session(state.source, context.execution, optimized=True)
+
+    def starts(self) -> Iterator[Try]:
+        """The plain cut, and those with layers split."""
+        options = self._options
+        states = [(self._state, "")]
+        if options.low_rank:
+            spectra, known = Spectra(self._state, self._context), set[tuple[tuple[str, int], ...]]()
+            for share in _SHARES:
+                split = spectra.split(share * options.low_rank)
+                if split is not None and tuple(split.ranks.items()) not in known:
+                    known.add(tuple(split.ranks.items()))
+                    states.append((split, _split_in_words(split)))
+        if len(states) == 1 and options.no_guard:
+            return
+        for number, (state, said) in enumerate(states, 1):
+            self._context.progress(f"trying cut {number}: {said or 'plain'}")
+            made = self._try(state, said)
+            if made is not None:
+                yield made
+
+    def given_back(self, best: Try) -> Try:
+        """The best cut after some groups in turn were made to lose half as much."""
+        for group in self._worst(best):
+            lost = best.decision.outcome.lost[group.id]
+            limits = (*best.limits, (group.id, lost // 2))
+            said = "; ".join([*([best.said] if best.said else []), f"{group.id} gets {lost - lost // 2} units back"])
+            self._context.progress(f"trying a cut: {said}")
+            made = self._try(best.state, said, limits, best.decision)
+            if made is not None and made.harm < _LESS * best.harm:
+                best = made
+        return best
+
+    def _worst(self, best: Try) -> list[Group]:
+        """The groups that lose units, those first whose removed scores are the largest share of all."""
+        lost, scores = best.decision.outcome.lost, best.decision.scores
+        found = [group for group in self._groups(best.state) if lost.get(group.id, 0) > 1]
+        if len(self._groups(best.state)) < 2:
+            return []
+
+        def share(group: Group) -> float:
+            ascending = sorted(scores[group.id])
+            return float(sum(ascending[: lost[group.id]]))
+
+        return sorted(found, key=share, reverse=True)[:_GROUPS]
+
+    def _groups(self, state: State) -> Sequence[Group]:
+        return select_groups(state.original, self._options.only, self._options.skip)
+
+    def _try(
+        self,
+        state: State,
+        said: str,
+        limits: tuple[tuple[str, int], ...] = (),
+        before: Decision | None = None,
+    ) -> Try | None:
+        """A cut, recovered and measured; None where no cut meets the targets."""
+        most: Mapping[str, int] = dict(limits)
+        quietly = replace(self._context, progress=silent)
+        try:
+            decision = decide(
+                state,
+                self._groups(state),
+                self._options,
+                quietly,
+                limits=most,
+                scored=None if before is None else before.scored,
+            )
+        except TargetError:
+            if not said:
+                raise
+            return None
+        recover = _recovery(self._context)
+        assert recover is not None
+        made = recover(state.cut(decision.left), self._fitting)
+        return Try(state, decision, self._harm(made), said, limits)
+
+    def _harm(self, made: State) -> float:
+        """The share of the variance that comes out wrong, of the worst output; of their power where nothing varies."""
+        session = Session(made.model, self._context.execution, optimized=True)
+        found = compare_quality(self._original, self._original, session, self._measured)
+        if not isnan(found.explained):
+            return 1 - found.explained
+        ratio = next((score.after for score in found.scores if score.metric == "snr"), -inf)
+        return float(10 ** (-ratio / 10))
+
+
+def _recovery(context: Context) -> Recover | None:
+    return next((each for each in context.following if isinstance(each, Recover)), None)
+
+
+def _split_in_words(state: State) -> str:
+    ranks = [f"{name} through {units} units" for name, units in list(state.ranks.items())[:3]]
+    more = f" and {len(state.ranks) - 3} more" if len(state.ranks) > 3 else ""
+    return f"split in two: {', '.join(ranks)}{more}"
