@@ -85,8 +85,9 @@ def _split(model: ir.Model, layer: Layer, directions: Matrix) -> None:
         if node.op_type in _RECURRENT:
             parts = np.asarray(layer.path.read()).shape[0]
             second = second.T.reshape(parts, -1, len(second))
-        elif attribute(node, "transB", 0):
-            second = second.T
+        elif node.op_type == "Gemm":  # its factor is in the matrix of the first already
+            second = second / float(attribute(node, "alpha", 1.0))
+            second = second.T if attribute(node, "transB", 0) else second
     weight, dtype = layer.stored, layer.stored.dtype
     assert dtype is not None
     front.replace_input_with(1, _weight(model, f"{weight.name}/units", first, dtype))

@@ -63,7 +63,19 @@ _KINDS = (Prune, Rewind, Recover, Train, Repeat, Quantize, Clean, Evaluate, Cont
 @fields(Context, "seed")
 @telling()
 @fields(Evaluate)
-@fields(Prune, "scope", "ratios", "tilt", "tilts", "max_ratio", "min_units", "round_to", "lossless")
+@fields(
+    Prune,
+    "scope",
+    "ratios",
+    "tilt",
+    "tilts",
+    "max_ratio",
+    "min_units",
+    "round_to",
+    "low_rank",
+    "no_guard",
+    "lossless",
+)
 @fields(Repeat)
 @fields(Prune, "only", "skip")
 @fields(DataOptions, but=("data",))

@@ -7,8 +7,9 @@ the cut that is predicted to be best is made and recovered, and so are
 - the best so far with one group losing half as much, the others so much more that the targets hold: group after group,
   those first whose share of the predicted damage is largest.
 
-Fitted is to two thirds of the samples that may be fitted to, measured on the other third; samples that are kept apart
-to report on take no part. The number of tries is bounded, not their time, so the same options give the same file.
+Scores, directions and fits are of two thirds of the samples that may be fitted to, or more, and the tries are measured
+on the others; samples that are kept apart to report on take no part. The number of tries is bounded, not their time, so
+the same options give the same file.
 """
 
 from __future__ import annotations
@@ -17,29 +18,31 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from math import inf, isnan
 
+from onnxprune.analysis import cost
 from onnxprune.analysis.groups import Group
 from onnxprune.analysis.select import select_groups
 from onnxprune.data.split import hold_out
 from onnxprune.errors import TargetError
 from onnxprune.evaluation.quality import compare_quality
+from onnxprune.model.file import estimated_bytes, file_bytes
 from onnxprune.model.signature import ports_of
 from onnxprune.runtime.session import Session
 from onnxprune.steps.base import Context
 from onnxprune.steps.prune.decide import Decision, decide
 from onnxprune.steps.prune.options import PruneOptions
 from onnxprune.steps.prune.split import Spectra
-from onnxprune.steps.prune.targets import CHEAP
+from onnxprune.steps.prune.targets import CHEAP, Target
 from onnxprune.steps.recover.step import Recover
 from onnxprune.steps.state import State
 from onnxprune.support.progress import silent
 
-# Shares of a layer's variance that splitting it may leave out, as shares of what the option allows.
-_SHARES = (0.1, 1.0)
+# Shares of a layer's variance that splitting it may leave out, as shares of what the option allows, ascending.
+_SHARES = (0.03, 0.1, 0.3, 1.0)
 # Groups that get units back, and samples that the tries see.
 _GROUPS = 4
 _SAMPLES = 384
 # A cut has to do so much less harm than the best before it: two that differ by less differ by chance.
-_LESS = 0.97
+_LESS = 0.85
 
 
 @dataclass(frozen=True)
@@ -85,10 +88,12 @@ def best_of_tries(state: State, options: PruneOptions, context: Context) -> tupl
     if not found:
         groups = select_groups(state.original, options.only, options.skip)
         return state, decide(state, groups, options, context), ()
-    best = first = min(found, key=lambda each: each.harm)
-    if not options.no_guard:
-        best = tries.given_back(first)
     plain = next((each for each in found if not each.said), None)
+    best = min(found, key=lambda each: each.harm)
+    if plain is not None and best.harm >= _LESS * plain.harm:
+        best = plain
+    if not options.no_guard:
+        best = tries.given_back(best)
     notes = []
     if best.said and plain is not None:
         notes.append(f"{best.said}: on {tries.samples} samples for trying, error {plain.harm:.4f} -> {best.harm:.4f}")
@@ -106,28 +111,43 @@ class _Tries:
         apart = hold_out(context.data, ports_of(state.original.model), most=_SAMPLES // 3)
         self.samples = apart.samples
         self._measured = apart.measuring
-        quietly = replace(context, progress=silent)
-        self._fitting = replace(quietly, data=apart.fitting, apart=None)
+        self._fitting = replace(context, data=apart.fitting, apart=None, scores=None, progress=silent)
         self._original = Session(state.source, context.execution, optimized=True)
 
     def starts(self) -> Iterator[Try]:
         """The plain cut, and those with layers split."""
-        options = self._options
-        states = [(self._state, "")]
-        if options.low_rank:
-            spectra, known = Spectra(self._state, self._context), set[tuple[tuple[str, int], ...]]()
-            for share in _SHARES:
-                split = spectra.split(share * options.low_rank)
-                if split is not None and tuple(split.ranks.items()) not in known:
-                    known.add(tuple(split.ranks.items()))
-                    states.append((split, _split_in_words(split)))
-        if len(states) == 1 and options.no_guard:
+        states = [(self._state, ""), *((split, _split_in_words(split)) for split in self._splits())]
+        if len(states) == 1 and self._options.no_guard:
             return
         for number, (state, said) in enumerate(states, 1):
-            self._context.progress(f"trying cut {number}: {said or 'plain'}")
+            self._context.progress(f"trying cut {number}" + (f", {len(state.ranks)} layers split" if said else ""))
             made = self._try(state, said)
             if made is not None:
                 yield made
+
+    def _splits(self) -> list[State]:
+        """The least that meets the targets by splitting alone, and the next smaller one; else the two largest."""
+        if not self._options.low_rank or self._options.only or self._options.skip:  # who names groups means no others
+            return []
+        spectra = Spectra(self._state, self._fitting)
+        found: list[State] = []
+        for share in _SHARES:
+            split = spectra.split(share * self._options.low_rank)
+            if split is None or (found and split.ranks == found[-1].ranks):
+                continue
+            found.append(split)
+            if all(self._meets(split, target) for target in self._options.targets):
+                break
+        return found[-2:]
+
+    def _meets(self, split: State, target: Target) -> bool:
+        """Is a target met without removing a unit?"""
+        stored, before = cost.stored_cost(split.model), cost.before(self._state.original)
+        macs = cost.cost_of(split.analysis).macs // cost.batch_size(split.analysis)
+        size, whole = estimated_bytes(split.model), file_bytes(self._state.original.model)
+        have = {"params": (stored.parameters, before.parameters), "macs": (macs, before.macs), "size": (size, whole)}
+        left, of = have[target.kind]
+        return left <= target.limit * (of if target.relative else 1)
 
     def given_back(self, best: Try) -> Try:
         """The best cut after some groups in turn were made to lose half as much."""
@@ -135,7 +155,7 @@ class _Tries:
             lost = best.decision.outcome.lost[group.id]
             limits = (*best.limits, (group.id, lost // 2))
             said = "; ".join([*([best.said] if best.said else []), f"{group.id} gets {lost - lost // 2} units back"])
-            self._context.progress(f"trying a cut: {said}")
+            self._context.progress(f"trying a cut in which {group.id} gets units back")
             made = self._try(best.state, said, limits, best.decision)
             if made is not None and made.harm < _LESS * best.harm:
                 best = made
@@ -166,13 +186,12 @@ class _Tries:
     ) -> Try | None:
         """A cut, recovered and measured; None where no cut meets the targets."""
         most: Mapping[str, int] = dict(limits)
-        quietly = replace(self._context, progress=silent)
         try:
             decision = decide(
                 state,
                 self._groups(state),
                 self._options,
-                quietly,
+                self._fitting,
                 limits=most,
                 scored=None if before is None else before.scored,
             )

@@ -107,7 +107,7 @@ class PruneOptions:
         search=(1, 16),
     )
     low_rank: float = option(
-        0.01,
+        0.03,
         "Split layers into two thinner ones where that leaves out no more than this share of a layer's output and "
         "takes less, if it does less harm than removing units for the same target, measured on --data; 0: never.",
         low=0,

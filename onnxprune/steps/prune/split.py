@@ -2,7 +2,7 @@
 
 The directions are the principal axes of what the layer gives on the samples (Zhang et al. 2015, "Accelerating Very Deep
 Convolutional Networks", section 3.1, without its nonlinearity). The units between the two are a group like any other,
-whose scores are those axes' variances, so an allocation weighs them against channels and neurons.
+whose scores are those axes' variances on samples, so an allocation weighs them against channels and neurons.
 """
 
 from __future__ import annotations
@@ -33,6 +33,8 @@ _WORTH = 0.75
 _MATTERS = 0.01
 # The covariance takes the square of the outputs in memory and the cube in time.
 _MOST_OUTPUTS = 2_048
+# One batch in so many is held out to say how many directions are needed.
+_HELD_OUT = 3
 # Rows of each batch and layer that are looked at.
 _MAX_ROWS = 1_500
 
@@ -49,11 +51,10 @@ class Spectra:
         assert context.samples is not None
         self._state = state
         self._layers = list(_worthwhile(state.analysis))
-        watch: dict[str, list[Covariance]] = {}
-        self._seen: list[Covariance] = []
+        watch: dict[str, list[_Parts]] = {}
+        self._seen: list[_Parts] = []
         for number, layer in enumerate(self._layers):
-            view = _rows(layer, np.random.default_rng([context.seed, number]))
-            self._seen.append(Covariance(view))
+            self._seen.append(_Parts(_rows(layer, np.random.default_rng([context.seed, number]))))
             name = layer.x if layer.form.hidden is not None else layer.node.outputs[0].name or ""
             watch.setdefault(name, []).append(self._seen[-1])
         if watch:
@@ -69,13 +70,13 @@ class Spectra:
         """
         found = {}
         for layer, seen in zip(self._layers, self._seen, strict=True):
-            gram, variance = _of_outputs(layer, seen)
-            values, axes = np.linalg.eigh(gram)
-            left_out = np.cumsum(np.maximum(values, 0.0))  # ascending
-            units = max(1, len(values) - int(np.searchsorted(left_out, share * variance, side="right")))
+            axes = np.linalg.eigh(_of_outputs(layer, seen.known)[0])[1][:, ::-1]
+            gram, variance = _of_outputs(layer, seen.held_out)  # directions of few samples are not those of others
+            left_out = np.trace(gram) - np.cumsum(np.einsum("ou,ou->u", axes, gram @ axes))
+            units = 1 + int(np.sum(left_out > share * variance))
             features, outputs = plain_matrix(layer).shape[1:]
             if units * (features + outputs) <= _WORTH * features * outputs:
-                found[layer.weight] = axes[:, ::-1][:, :units]
+                found[layer.weight] = axes[:, :units]
         return found
 
     def split(self, share: float) -> State | None:
@@ -102,6 +103,30 @@ def split_by_rank(state: State, ranks: Mapping[str, int]) -> State:
         if weight in found:
             directions[weight] = np.linalg.svd(plain_matrix(found[weight])[0], full_matrices=False)[2][:rank].T
     return split_state(state, directions) if directions else state
+
+
+class _Parts:
+    """Covariances of two parts of the samples: every third batch is held out, or a third of the only one."""
+
+    def __init__(self, view: View) -> None:
+        self._view, self._number = view, 0
+        self.known, self.held_out = Covariance(_as_it_is), Covariance(_as_it_is)
+
+    def update(self, value: Array, batch: Batch) -> None:
+        """Take the value that a batch gives."""
+        for rows in self._view(value, batch):
+            part = self.held_out if self._number % _HELD_OUT == 1 else self.known
+            if self._number == 0:
+                kept = -(-rows.shape[1] * (_HELD_OUT - 1) // _HELD_OUT)
+                self.held_out.update(rows[:, kept:], batch)
+                rows = rows[:, :kept]
+            part.update(rows, batch)
+        self._number += 1
+
+
+def _as_it_is(rows: Array, batch: Batch) -> Iterator[Array]:
+    del batch
+    yield rows
 
 
 def _worthwhile(analysis: Analysis) -> Iterator[Layer]:

@@ -1,0 +1,81 @@
+"""Layers split into two thinner ones: the same with all directions, what lies along them with fewer."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from onnxprune.analysis.layers import layers, plain_matrix
+from onnxprune.model.file import save
+from onnxprune.passes.low_rank import SplitLayers, splittable
+from onnxprune.pipeline.run import inspect
+from onnxprune.runtime.session import Session
+from tests.conftest import Build
+
+RNG = np.random.default_rng(5)
+KINDS = {
+    "MatMul": (
+        "net (float[batch, 4, 8] x) => (float[batch, 4, 6] y) <float[8, 6] w, float[6] b> "
+        "{ h = MatMul(x, w)  y = Add(h, b) }"
+    ),
+    "Gemm": "net (float[batch, 8] x) => (float[batch, 6] y) <float[6, 8] w, float[6] b> "
+    "{ y = Gemm<transB = 1, alpha = 0.5, beta = 2.0>(x, w, b) }",
+    "Conv": "net (float[batch, 3, 8, 8] x) => (float[batch, 6, 4, 4] y) <float[6, 3, 3, 3] w, float[6] b> "
+    "{ y = Conv<pads = [1, 1, 1, 1], strides = [2, 2], kernel_shape = [3, 3]>(x, w, b) }",
+    "LSTM": "net (float[5, batch, 8] x) => (float[5, 2, batch, 3] y) <float[2, 12, 8] w, float[2, 12, 3] r> "
+    '{ y = LSTM<direction = "bidirectional", hidden_size = 3>(x, w, r) }',
+    "GRU": "net (float[5, batch, 8] x) => (float[5, 1, batch, 3] y) <float[1, 9, 8] w, float[1, 9, 3] r> "
+    "{ y = GRU<hidden_size = 3>(x, w, r) }",
+}
+
+
+def outputs(path: Path) -> np.ndarray:
+    shape = [3 if isinstance(size, str) else size for size in Session(path).inputs[0].shape]
+    x = np.random.default_rng(1).standard_normal(shape).astype(np.float32)
+    return next(iter(Session(path).run({"x": x}).values()))
+
+
+def split(path: Path, rank: int | None = None) -> Path:
+    """The model with its layer split along the directions of its matrix, all of them or the first few."""
+    analysis = inspect(path)
+    (layer,) = (each for each in layers(analysis, hidden=True) if splittable(each))
+    matrix = plain_matrix(layer)[0]
+    axes = np.linalg.svd(matrix)[2].T[:, :rank]
+    assert SplitLayers(analysis, {layer.weight: axes})(analysis.model).modified
+    save(analysis.model, path.with_name("split.onnx"))
+    return path.with_name("split.onnx")
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_with_all_directions_it_is_the_same_model(kind: str, build: Build) -> None:
+    path = build(KINDS[kind])
+    thin = split(path)
+    np.testing.assert_allclose(outputs(thin), outputs(path), atol=1e-5)
+    found = inspect(thin)
+    operators = [node.op_type for node in found.model.graph]
+    assert operators.count("MatMul") + operators.count("Conv") + operators.count("Gemm") >= 1 + (kind not in "LSTMGRU")
+    assert found.groups  # the units between are there to be removed
+
+
+@pytest.mark.parametrize("kind", ["MatMul", "Gemm", "Conv"])
+def test_a_matrix_of_two_directions_needs_two_units(kind: str, build: Build) -> None:
+    shape = {"MatMul": (8, 6), "Gemm": (6, 8), "Conv": (6, 3, 3, 3)}[kind]
+    flat = RNG.standard_normal((shape[0], 2)) @ RNG.standard_normal((2, int(np.prod(shape[1:]))))
+    path = build(KINDS[kind], w=flat.reshape(shape))
+    np.testing.assert_allclose(outputs(split(path, 2)), outputs(path), atol=1e-4)
+    with pytest.raises(AssertionError):
+        np.testing.assert_allclose(outputs(split(path, 1)), outputs(path), atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    "graph",
+    [
+        "net (float[b, 4, 6, 6] x) => (float[b, 6, 4, 4] y) <float[6, 2, 3, 3] w> { y = Conv<group = 2>(x, w) }",
+        "net (float[8, 5] x) => (float[5, 6] y) <float[8, 6] w> { y = Gemm<transA = 1>(x, w) }",
+        "net (float[b, 8] x) => (float[b, 8] y) <float[8, 8] w> { h = MatMul(x, w)  r = Relu(h)  y = MatMul(r, w) }",
+    ],
+)
+def test_other_layers_stay_as_they_are(graph: str, build: Build) -> None:
+    assert not [layer for layer in layers(inspect(build(graph))) if splittable(layer)]
