@@ -10,6 +10,7 @@ import pytest
 from onnxprune.analysis.layers import layers, plain_matrix
 from onnxprune.model.file import save
 from onnxprune.passes.low_rank import SplitLayers, splittable
+from onnxprune.passes.rotate import RotateStreams, streams
 from onnxprune.pipeline.run import inspect
 from onnxprune.runtime.session import Session
 from tests.conftest import Build
@@ -79,3 +80,33 @@ def test_a_matrix_of_two_directions_needs_two_units(kind: str, build: Build) -> 
 )
 def test_other_layers_stay_as_they_are(graph: str, build: Build) -> None:
     assert not [layer for layer in layers(inspect(build(graph))) if splittable(layer)]
+
+
+def test_rotated_streams_give_the_same_outputs(build: Build) -> None:
+    """An embedding that two convolutions and an LSTM read, moved about on the way."""
+    path = build(
+        """
+        net (int64[5, batch] x) => (float[batch, 3, 5] y, float[batch, 4, 5] z, float[5, 1, batch, 2] s)
+        <float[9, 6] e, float[3, 6, 3] v, float[4, 6, 1] w, float[1, 8, 6] i, float[1, 8, 2] r>
+        {
+            h = Gather(e, x)  t = Transpose<perm = [1, 2, 0]>(h)  y = Conv<pads = [1, 1]>(t, v)  z = Conv(t, w)
+            s = LSTM<hidden_size = 2>(h, i, r)
+        }
+        """
+    )
+    analysis = inspect(path)
+    (stream,) = streams(analysis)
+    assert len(stream.readers) == 3
+    axes = RNG.standard_normal((6, 6)) + 3 * np.eye(6)
+    feed = {"x": np.random.default_rng(0).integers(0, 9, (5, 4))}
+    due = Session(path).run(feed)
+    assert RotateStreams(analysis, {stream.group.id: axes})(analysis.model).modified
+    save(analysis.model, path.with_name("rotated.onnx"))
+    for name, found in Session(path.with_name("rotated.onnx")).run(feed).items():
+        np.testing.assert_allclose(found, due[name], atol=1e-4)
+
+
+@pytest.mark.parametrize("between", ["Relu(h)", "Add(h, p)", "Softmax(h)"])
+def test_what_is_changed_on_its_way_is_not_rotated(between: str, build: Build) -> None:
+    graph = "net (int64[batch, 5] x) => (float[batch, 5, 3] y) <float[9, 6] e, float[6, 3] w, float[6] p> "
+    assert not list(streams(inspect(build(graph + f"{{ h = Gather(e, x)  k = {between}  y = MatMul(k, w) }}"))))

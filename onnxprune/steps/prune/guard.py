@@ -3,7 +3,7 @@
 Predictions of damage are sums over layers; what errors do to the outputs together shows only when a model is run. So
 the cut that is predicted to be best is made and recovered, and so are
 
-- the same with layers split into two thinner ones, see `split`;
+- the same with embeddings along their principal axes, and with layers split into two thinner ones, see `split`;
 - the best so far with one group losing half as much, the others so much more that the targets hold: group after group,
   those first whose share of the predicted damage is largest.
 
@@ -30,7 +30,7 @@ from onnxprune.runtime.session import Session
 from onnxprune.steps.base import Context
 from onnxprune.steps.prune.decide import Decision, decide
 from onnxprune.steps.prune.options import PruneOptions
-from onnxprune.steps.prune.split import Spectra
+from onnxprune.steps.prune.split import Spectra, rotate_state
 from onnxprune.steps.prune.targets import CHEAP, Target
 from onnxprune.steps.recover.step import Recover
 from onnxprune.steps.state import State
@@ -38,6 +38,7 @@ from onnxprune.support.progress import silent
 
 # Shares of a layer's variance that splitting it may leave out, as shares of what the option allows, ascending.
 _SHARES = (0.03, 0.1, 0.3, 1.0)
+_ROTATED = "embeddings along principal axes"
 # Groups that get units back, and samples that the tries see.
 _GROUPS = 4
 _SAMPLES = 384
@@ -116,20 +117,32 @@ class _Tries:
 
     def starts(self) -> Iterator[Try]:
         """The plain cut, and those with layers split."""
-        states = [(self._state, ""), *((split, _split_in_words(split)) for split in self._splits())]
+        states = [(self._state, "")]
+        rotated = None
+        if self._may_rewrite:
+            rotated = rotate_state(self._state, self._fitting)
+            states += [(rotated, _ROTATED)] if rotated is not None else []
+            before = "" if rotated is None else f"{_ROTATED}; "
+            states += [(split, before + _split_in_words(split)) for split in self._splits(rotated or self._state)]
         if len(states) == 1 and self._options.no_guard:
             return
         for number, (state, said) in enumerate(states, 1):
-            self._context.progress(f"trying cut {number}" + (f", {len(state.ranks)} layers split" if said else ""))
+            self._context.progress(
+                f"trying cut {number}"
+                + (f", {said}" if said and not state.ranks else f", {len(state.ranks)} layers split" if said else "")
+            )
             made = self._try(state, said)
             if made is not None:
                 yield made
 
-    def _splits(self) -> list[State]:
+    @property
+    def _may_rewrite(self) -> bool:
+        """May layers be written in another form? Who names groups wants no others."""
+        return bool(self._options.low_rank) and not self._options.only and not self._options.skip
+
+    def _splits(self, state: State) -> list[State]:
         """The least that meets the targets by splitting alone, and the next smaller one; else the two largest."""
-        if not self._options.low_rank or self._options.only or self._options.skip:  # who names groups means no others
-            return []
-        spectra = Spectra(self._state, self._fitting)
+        spectra = Spectra(state, self._fitting)
         found: list[State] = []
         for share in _SHARES:
             split = spectra.split(share * self._options.low_rank)

@@ -20,6 +20,7 @@ from onnxprune.analysis.inspect import analyze_model
 from onnxprune.analysis.layers import Array, Layer, bias_of, layers, plain_matrix
 from onnxprune.data.base import Batch
 from onnxprune.passes.low_rank import SplitLayers, splittable
+from onnxprune.passes.rotate import RotateStreams, streams
 from onnxprune.statistics.accumulators import Covariance, View
 from onnxprune.statistics.activations import Activations
 from onnxprune.steps.base import Context
@@ -35,6 +36,8 @@ _MATTERS = 0.01
 _MOST_OUTPUTS = 2_048
 # One batch in so many is held out to say how many directions are needed.
 _HELD_OUT = 3
+# Directions in which next to nothing varies count as this share of the mean.
+_RIDGE = 1e-5
 # Rows of each batch and layer that are looked at.
 _MAX_ROWS = 1_500
 
@@ -92,7 +95,38 @@ def split_state(state: State, directions: Mapping[str, Matrix]) -> State:
     analysis.model.meta["macs"] = cost.before(state.original).macs
     split = State.of(analyze_model(analysis.model), state.source)
     ranks = {weight: axes.shape[1] for weight, axes in directions.items()}
-    return replace(split, given=state.original, ranks=ranks, records=state.records)
+    return replace(split, given=state.given or state.original, ranks=ranks, records=state.records)
+
+
+def rotate_state(state: State, context: Context) -> State | None:
+    """A state whose linear streams lie along principal axes, which is exact; None where it has none, see `streams`.
+
+    Of a stream with second moments C that layers read with matrices w, each over the root of its output's power, the
+    axes are those of C^(1/2) w w^T C^(1/2): leaving out the last of them costs the readers least, together.
+    """
+    assert context.samples is not None
+    analysis = copy_analysis(state.analysis)
+    found = list(streams(analysis))
+    seen = {}
+    for stream in found:
+        layer = stream.readers[0]
+        seen[stream.group.id] = layer.x, Covariance(_entries(layer.form.axis))
+    if not found:
+        return None
+    activations = Activations(state.analysis, context.samples, providers=context.execution, progress=context.progress)
+    activations.collect({name: [each] for name, each in seen.values()})
+    axes = {}
+    for stream in found:
+        gram = seen[stream.group.id][1].gram[0]
+        values, vectors = np.linalg.eigh(gram)
+        roots = np.sqrt(np.maximum(values, _RIDGE * values.mean()))
+        half, inverse = (vectors * power @ vectors.T for power in (roots, 1 / roots))
+        read = [half @ plain_matrix(layer)[0].reshape(len(gram), -1) for layer in stream.readers]
+        weighted = np.hstack([each / max(float(np.linalg.norm(each)), 1e-30) for each in read])
+        axes[stream.group.id] = inverse @ np.linalg.svd(weighted)[0]
+    RotateStreams(analysis, axes)(analysis.model)
+    rotated = State.of(analyze_model(analysis.model), state.source)
+    return replace(rotated, given=state.original, records=state.records)
 
 
 def split_by_rank(state: State, ranks: Mapping[str, int]) -> State:
@@ -141,6 +175,16 @@ def _worthwhile(analysis: Analysis) -> Iterator[Layer]:
         matters |= takes[layer.weight] >= _MATTERS * sum(takes.values())
         if matters and plain_matrix(layer).shape[2] <= _MOST_OUTPUTS:
             yield layer
+
+
+def _entries(axis: int) -> View:
+    """All entries of an axis as features."""
+
+    def view(value: Array, batch: Batch) -> Iterator[Array]:
+        del batch
+        yield np.moveaxis(value, axis, -1).reshape(1, -1, value.shape[axis])
+
+    return view
 
 
 def _rows(layer: Layer, rng: np.random.Generator) -> View:

@@ -84,3 +84,18 @@ def test_the_same_options_give_the_same_model(build: Build, rank: float) -> None
     path = build(NARROW, w=THIN)
     first, second = (op.compress(path, data=SAMPLES, low_rank=rank, **TARGET) for _ in range(2))
     assert first.proto().SerializeToString() == second.proto().SerializeToString()
+
+
+def test_embeddings_are_cut_along_their_principal_axes(build: Build) -> None:
+    """A table whose columns all count alike, and whose directions count less and less."""
+    graph = """
+        net (int64[batch, 6] x) => (float[batch, 6, 5] y) <float[12, 10] e, float[10, 5] w>
+        { h = Gather(e, x)  k = MatMul(h, w)  y = Tanh(k) }
+    """
+    directions = np.linalg.qr(RNG.standard_normal((10, 10)))[0]
+    table = RNG.standard_normal((12, 10)) * 0.5 ** np.arange(10) @ directions
+    path = build(graph, e=table)
+    ids = RNG.integers(0, 12, (300, 6))
+    given = {"data": ids, "target": "macs=0.5"}
+    tried, plain = op.compress(path, **given), op.compress(path, low_rank=0.0, no_guard=True, **given)
+    assert harm(path, tried, ids) < 0.5 * harm(path, plain, ids)
