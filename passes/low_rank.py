@@ -11,33 +11,10 @@ import onnx_ir as ir
 
 from onnxprune.analysis.groups import Analysis
 from onnxprune.analysis.layers import Layer, layers, plain_matrix
-from onnxprune.ops.base import attribute
+from onnxprune.ops.halves import halves
 from onnxprune.passes.base import PassResult
 
 Matrix = npt.NDArray[np.float64]
-
-_OPERATORS = ("MatMul", "Gemm", "Conv", "LSTM", "GRU", "RNN")
-_RECURRENT = ("LSTM", "GRU", "RNN")
-# What a Conv says of its window, which goes to the first of the two.
-_WINDOW = ("kernel_shape", "strides", "pads", "dilations", "auto_pad")
-
-
-def splittable(layer: Layer) -> bool:
-    """Is the layer one that `SplitLayers` can split: one float matrix that is stored as its operator reads it?"""
-    node, form, dtype = layer.node, layer.form, layer.stored.dtype
-    return (
-        node.domain == ""
-        and node.op_type in _OPERATORS
-        and form.groups == 1
-        and form.stack is None
-        and layer.readers == 1
-        and not layer.path.links
-        and layer.stored.const_value is not None
-        and len(list(layer.stored.uses())) == 1
-        and dtype in (ir.DataType.FLOAT, ir.DataType.DOUBLE, ir.DataType.FLOAT16)
-        and not attribute(node, "transA", 0)
-        and not attribute(node, "layout", 0)
-    )
 
 
 @dataclass(frozen=True)
@@ -68,34 +45,21 @@ class SplitLayers:
 
 def _split(model: ir.Model, layer: Layer, directions: Matrix) -> None:
     """One layer: a node in front of it that gives the units, and what the layer makes of them."""
-    node, second = layer.node, directions.T
-    first = plain_matrix(layer)[0] @ directions
-    if node.op_type == "Conv":
-        window = layer.stored.shape
-        assert window is not None
-        sizes = [int(size) for size in window[2:]]  # type: ignore[arg-type]
-        kept = [each for name, each in node.attributes.items() if name in _WINDOW]
-        front = ir.Node("", "Conv", [node.inputs[0], None], kept)
-        first = first.T.reshape(len(second), -1, *sizes)
-        second = second.T.reshape(*second.T.shape, *(1 for _ in sizes))
-        for name in _WINDOW:
-            node.attributes.pop(name, None)
-    else:
-        front = ir.Node("", "MatMul", [node.inputs[0], None])
-        if node.op_type in _RECURRENT:
-            parts = np.asarray(layer.path.read()).shape[0]
-            second = second.T.reshape(parts, -1, len(second))
-        elif node.op_type == "Gemm":  # its factor is in the matrix of the first already
-            second = second / float(attribute(node, "alpha", 1.0))
-            second = second.T if attribute(node, "transB", 0) else second
+    node, stored = layer.node, layer.stored.shape
+    assert stored is not None
+    parts = halves(node, tuple(stored.numpy()), plain_matrix(layer)[0] @ directions, directions.T)
+    moved = [each for name, each in node.attributes.items() if name in parts.moved]
+    front = ir.Node("", parts.operator, [node.inputs[0], None], moved)
+    for each in moved:
+        node.attributes.pop(each.name)
     weight, dtype = layer.stored, layer.stored.dtype
     assert dtype is not None
-    front.replace_input_with(1, _weight(model, f"{weight.name}/units", first, dtype))
+    front.replace_input_with(1, _weight(model, f"{weight.name}/units", parts.first, dtype))
     front.name, front.outputs[0].name = f"{node.name or weight.name}/units", f"{layer.y or weight.name}/units"
     front.outputs[0].dtype = dtype
     model.graph.insert_before(node, front)
     node.replace_input_with(0, front.outputs[0])
-    array = np.ascontiguousarray(second.astype(dtype.numpy()))
+    array = np.ascontiguousarray(parts.second.astype(dtype.numpy()))
     weight.const_value, weight.shape = ir.Tensor(array, dtype=dtype, name=weight.name), ir.Shape(array.shape)
 
 

@@ -11,15 +11,13 @@ import onnx_ir as ir
 
 from onnxprune.analysis.groups import Analysis, Group
 from onnxprune.analysis.layers import Layer, layers, plain_matrix
+from onnxprune.analysis.splittable import splittable
 from onnxprune.dims import Atom, resolve
-from onnxprune.ops.base import attribute
+from onnxprune.ops.traits import keeps_axes, looks_up_rows
 from onnxprune.passes.base import PassResult
-from onnxprune.passes.low_rank import splittable
 from onnxprune.passes.write_back import set_matrix
 
 Matrix = npt.NDArray[np.float64]
-
-_MOVES = ("Transpose", "Squeeze", "Unsqueeze", "Identity")
 
 
 @dataclass(frozen=True)
@@ -68,12 +66,12 @@ def _around(
     if value is None or node is None or value.is_graph_output():
         return None
     tables, readers = [], []
-    if node.op_type == "Gather" and node.domain == "" and attribute(node, "axis", 0) == 0:
+    if looks_up_rows(node):
         table = node.inputs[0]
         if table is None or table.const_value is None or len(list(table.uses())) > 1 or table.is_graph_input():
             return None
         tables.append(table)
-    elif node.op_type not in _MOVES:
+    elif not keeps_axes(node):
         return None
     for reader, slot in value.uses():
         layer = by_node.get(reader)
@@ -81,7 +79,7 @@ def _around(
             if _axes(analysis, value.name or "", group.atom) != layer.form.axis:
                 return None
             readers.append(reader)
-        elif reader.op_type not in _MOVES:
+        elif not keeps_axes(reader):
             return None
     return tables, readers
 

@@ -28,6 +28,7 @@ _REPEATS = _keys("Cast", "Identity", "Reshape", "Squeeze", "Unsqueeze", "Flatten
 _MERGED = _keys("Add", "BatchNormalization", "Clip", "HardSigmoid", "LeakyRelu", "Mul", "Relu", "Sigmoid", "Tanh")
 _STATISTICS: dict[Key, tuple[int, int]] = {("", "BatchNormalization"): (3, 4)}
 _CONVOLVES = _keys("Conv")
+_KEEPS_AXES = _keys("Identity", "Squeeze", "Transpose", "Unsqueeze")
 _LOOK_UPS: dict[Key, list[tuple[int, int]]] = {
     ("", "Gather"): [(1, 0)],
     (MICROSOFT, "GatherBlockQuantized"): [(1, 0)],
@@ -78,6 +79,16 @@ def normalizes(node: ir.Node) -> bool:
 def moves(node: ir.Node) -> bool:
     """Does a unit go through it unchanged, or averaged with itself?"""
     return key_of(node) in _POOLS | _VIEWS
+
+
+def keeps_axes(node: ir.Node) -> bool:
+    """Does every axis come out as one axis, in another order or beside axes of size 1?"""
+    return key_of(node) in _KEEPS_AXES
+
+
+def looks_up_rows(node: ir.Node) -> bool:
+    """Does it give entries of its first input along the first axis, chosen by its second?"""
+    return key_of(node) == ("", "Gather") and attribute(node, "axis", 0) == 0
 
 
 def lets_scale_through(node: ir.Node) -> bool:

@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 
 from onnxprune.analysis.layers import layers, plain_matrix
+from onnxprune.analysis.splittable import splittable
 from onnxprune.model.file import save
-from onnxprune.passes.low_rank import SplitLayers, splittable
+from onnxprune.passes.low_rank import SplitLayers
 from onnxprune.passes.rotate import RotateStreams, streams
 from onnxprune.pipeline.run import inspect
 from onnxprune.runtime.session import Session

@@ -18,8 +18,9 @@ from onnxprune.analysis.copy import copy_analysis
 from onnxprune.analysis.groups import Analysis
 from onnxprune.analysis.inspect import analyze_model
 from onnxprune.analysis.layers import Array, Layer, bias_of, layers, plain_matrix
+from onnxprune.analysis.splittable import splittable
 from onnxprune.data.base import Batch
-from onnxprune.passes.low_rank import SplitLayers, splittable
+from onnxprune.passes.low_rank import SplitLayers
 from onnxprune.passes.rotate import RotateStreams, streams
 from onnxprune.statistics.accumulators import Covariance, View
 from onnxprune.statistics.activations import Activations
