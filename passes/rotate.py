@@ -109,15 +109,15 @@ class RotateStreams:
             for table in stream.tables:
                 _store(table, table.const_value.numpy().astype(np.float64) @ axes)  # type: ignore[union-attr]
             for layer in stream.readers:
-                set_matrix(model, layer, read_along(layer, np.linalg.inv(axes)), self.analysis)
+                set_matrix(model, layer, read_along(layer, np.linalg.inv(axes).astype(np.float64)), self.analysis)
         return PassResult(model, bool(found))
 
 
 def read_along(layer: Layer, back: Matrix) -> Matrix:
     """The matrix of a layer [1, features, outputs] with its input channels mixed by `back` [channels, channels]."""
     matrix = plain_matrix(layer)[0]
-    mixed = back @ matrix.reshape(len(back), -1)
-    return mixed.reshape(1, *matrix.shape)
+    mixed: Matrix = (back @ matrix.reshape(len(back), -1)).reshape(1, *matrix.shape)
+    return mixed
 
 
 def _store(value: ir.Value, array: Matrix) -> None:
