@@ -17,10 +17,12 @@ import onnx_ir as ir
 
 from onnxprune.analysis.constants import Constants
 from onnxprune.analysis.groups import Group
-from onnxprune.dims import Mask, atoms, keep_mask, project
+from onnxprune.dims import Dim, Mask, atoms, keep_mask, project
 from onnxprune.ops.base import Contraction
 from onnxprune.ops.constants.computing import terms_of_product
 from onnxprune.ops.constants.linear import linear_form
+from onnxprune.ops.constants.recurrent import read_by_cell
+from onnxprune.ops.learned import RECURRENT, learned
 
 
 class Liveness:
@@ -69,9 +71,10 @@ class Liveness:
         """Which entries of the output are needed, along the axis that weights lead to; empty where there is none."""
         site = self.constants.site(contraction.node)
         form = None if site is None else linear_form(site)
-        if form is None:
-            return np.ones(0, np.bool_)
         live = {atom: self.needed[atom] for atom in self.removable}
+        if form is None:
+            states = self._states(contraction)
+            return np.ones(0, np.bool_) if states is None else keep_mask(states, live)
         return keep_mask(self.analysis.dims[contraction.node.outputs[0].name or ""][form.out], live)
 
     def _needed_by(self, contraction: Contraction, outputs: Mask) -> Mask:
@@ -88,6 +91,9 @@ class Liveness:
             free = usable & (values == 0) if form.refusal else usable
             needed: Mask = form.read_by(outputs) & ~free
             return needed
+        read = read_by_cell(site, slot, outputs) if len(outputs) else None
+        if read is not None:
+            return read
         terms = terms_of_product(site)
         if terms is not None:
             return terms
@@ -97,6 +103,14 @@ class Liveness:
         values, usable = known.along(axis, size)
         adds: Mask = ~usable | (values != 0)
         return adds
+
+    def _states(self, contraction: Contraction) -> Dim | None:
+        """The hidden units of the recurrent cell that makes the sum; None for other operators."""
+        node = contraction.node
+        if RECURRENT not in learned(node).roles.values():
+            return None
+        value = node.inputs[2]
+        return None if value is None else self.analysis.dims[value.name or ""][-1]
 
     def refusals(self) -> Iterator[str]:
         """Constant units that stay because of who reads them."""

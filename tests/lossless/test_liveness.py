@@ -508,11 +508,67 @@ LSTM = """
 """
 
 
+def gates(count: int, units: int, *which: int) -> list[int]:
+    """The rows of some units in the weights of a cell, of all its gates."""
+    return [gate * units + unit for gate in range(count) for unit in which]
+
+
 def test_hidden_units_of_an_lstm_go_only_if_nothing_reads_them(build: Build) -> None:
-    """Unit 2 is read by the cell alone, unit 4 by nobody; a unit that is zero is not recognized."""
-    zero = {("w", 1): [5, 11, 17, 23], ("r", 1): [5, 11, 17, 23], ("b", 1): [5, 11, 17, 23, 29, 35, 41, 47]}
+    """Unit 2 is read by the cell alone, unit 4 by nobody; unit 5 is zero, for its candidate is, whatever its gates."""
+    zero = {("w", 1): [23], ("r", 1): [23], ("b", 1): [23, 47]}
     path = build(LSTM, edit=killing({("v", 0): [2, 4], ("r", 2): [4], **zero}))
-    assert removed(check_lossless(path)) == {"w": (4,)}
+    assert removed(check_lossless(path)) == {"w": (4, 5)}
+    assert "o" in check_facts(path)
+
+
+def test_last_states_of_units_that_are_zero_are_known_too(build: Build) -> None:
+    """A network that reads the last states alone, of an LSTM that runs backwards."""
+    path = build(
+        """
+        net (float[7, batch, 5] x) => (float[batch, 3] y)
+        <float[1, 24, 5] w, float[1, 24, 6] r, float[1, 48] b, int64[1] axes = {0}, float[6, 3] v>
+        { o, h, c = LSTM<hidden_size = 6, direction = "reverse">(x, w, r, b)
+          k = Add(h, c)  s = Squeeze(k, axes)  y = MatMul(s, v) }
+        """,
+        edit=killing({("w", 1): [20], ("r", 1): [20], ("b", 1): [20, 44]}),
+    )
+    assert {"o", "h", "c", "k"} <= set(check_facts(path))
+    assert removed(check_lossless(path)) == {"w": (2,)}
+
+
+def test_a_candidate_that_reads_a_unit_or_a_bias_is_not_zero(build: Build) -> None:
+    for zero in ({("w", 1): [23], ("r", 1): [23]}, {("w", 1): [23], ("b", 1): [23, 47]}, {("w", 1): [23]}):
+        assert removed(check_lossless(build(LSTM, edit=killing(zero)))) == {}
+
+
+def test_units_of_a_cell_that_only_each_other_read_go(build: Build) -> None:
+    """Units 1 and 3 read each other; no other unit and nothing behind the cell reads them."""
+
+    def edit(model: onnx.ModelProto) -> None:
+        kill(model, {("v", 0): [1, 3]})
+        r = next(weight for weight in model.graph.initializer if weight.name == "r")
+        array = onnx.numpy_helper.to_array(r).copy()
+        others = [row for row in range(24) if row % 6 not in (1, 3)]
+        array[:, np.ix_(others, [1, 3])[0], [1, 3]] = 0
+        r.CopyFrom(onnx.numpy_helper.from_array(array, "r"))
+
+    assert removed(check_lossless(build(LSTM, edit=edit))) == {"w": (1, 3)}
+
+
+@pytest.mark.parametrize(("operator", "count"), [("LSTM", 4), ("GRU", 3), ("RNN", 1)])
+def test_units_that_only_a_cell_reads_go_where_its_weights_are_zero(operator: str, count: int, build: Build) -> None:
+    """A layer in front of a cell, a cell in front of a cell, and one that starts at zero."""
+    path = build(
+        f"""
+        net (float[7, batch, 5] x) => (float[7, batch, 3] y)
+        <float[5, 4] p, float[4] q, float[1, {6 * count}, 4] w, float[1, {6 * count}, 6] r, float[1, {12 * count}] b,
+         float[1, {3 * count}, 6] w2, float[1, {3 * count}, 3] r2, int64[1] axes = {{1}}>
+        {{ m = MatMul(x, p)  a = Add(m, q)  h = Tanh(a)  o = {operator}<hidden_size = 6>(h, w, r, b)
+           s = Squeeze(o, axes)  k = {operator}<hidden_size = 3>(s, w2, r2)  y = Squeeze(k, axes) }}
+        """,
+        edit=killing({("w", 2): [1], ("w2", 2): [0, 5], ("r", 2): [0, 5]}),
+    )
+    assert removed(check_lossless(path)) == {"p": (1,), "w": (0, 5)}
 
 
 def test_half_precision(build: Build) -> None:
