@@ -1,0 +1,122 @@
+"""Sparsity that grows while a training goes on."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from onnxprune.analysis.sparse_patterns import NofM, Pattern, parse_pattern
+from onnxprune.errors import UsageError
+from onnxprune.steps.train.masking import Masked, due, grown
+from onnxprune.steps.train.method import Effect, Moment, Scene, TrainingMethod, training_method
+from onnxprune.steps.train.units import UnitGroup, gated
+from onnxprune.support.options import option
+
+LEVELS = ("weight", "unit")
+
+
+@training_method("gradual", source="Zhu & Gupta 2017, To prune, or not to prune, equation 1")
+@dataclass(frozen=True)
+class Gradual(TrainingMethod):
+    """The smallest weights, or units, are zero, more and more of them: fast at first, then slower.
+
+    The sparsity is s * (1 - (1 - t)^3), t the share of the time between `begin` and `end`. A mask hides weights from
+    the network; those behind it still get the gradients of what they would change, and come back where they grow.
+    With `revive=false` they get none, as in the paper, and come back where others become smaller than they are.
+    """
+
+    sparsity: float = option(0.8, "Share of the weights that is zero in the end.", low=0, high=1, below=True)
+    pattern: str = option("none", "Where zeros may stand, see: sparsify --pattern; 2:4 makes its own sparsity.")
+    level: str = option("weight", "weight or unit.", choices=lambda: LEVELS)
+    begin: float = option(0.0, "Share of the training after which it begins.", low=0, high=1)
+    end: float = option(0.75, "Share of the training after which masks stay as they are.", low=0, high=1)
+    interval: int = option(10, "Updates between two changes of masks.", low=1)
+    revive: bool = option(True, "Weights behind a mask get gradients.")
+
+    def start(self, scene: Scene) -> Effect:
+        """Raises UsageError for a pattern that is none, and where nothing can be made sparse."""
+        return _Units(self, scene) if self.level == "unit" else _Weights(self, scene, parse_pattern(self.pattern))
+
+    def way(self, share: float) -> float:
+        """How much of the sparsity is due after a share of the training, in [0, 1]."""
+        return grown(share, self.begin, self.end)
+
+
+class _Weights(Masked):
+    def __init__(self, method: Gradual, scene: Scene, pattern: Pattern) -> None:
+        super().__init__(scene, pattern)
+        self.method = method
+
+    def weights(self, weights: Mapping[str, Tensor], moment: Moment, *, training: bool) -> Mapping[str, Tensor]:  # noqa: ARG002
+        """Those that the masks leave; behind them the gradient passes as if they were there."""
+        found = {}
+        for name, mask in self.masks.items():
+            masked = weights[name] * mask
+            through = training and self.method.revive
+            found[name] = weights[name] + (masked - weights[name]).detach() if through else masked
+        return found
+
+    def after_step(self, weights: Mapping[str, Tensor], moment: Moment) -> None:
+        """New masks, every so many updates until the end."""
+        if due(moment, self.method.interval) and moment.share < self.method.end:
+            self._choose(weights, self.method.way(moment.share))
+
+    def finish(self, weights: Mapping[str, Tensor], moment: Moment) -> None:  # noqa: ARG002
+        """All of the sparsity, in the weights themselves."""
+        self._choose(weights, 1.0)
+        self.set_zeros(weights)
+
+    def _choose(self, weights: Mapping[str, Tensor], way: float) -> None:
+        pattern, share = self.pattern, self.method.sparsity * way
+        if isinstance(pattern, NofM):  # more and more of every M
+            left = round(pattern.m - (pattern.m - pattern.n) * way)
+            pattern = NofM(left, pattern.m)
+        self.keep_largest(weights, dict.fromkeys(self.masks, share), pattern)
+
+
+class _Units(Effect):
+    """Gates of zero and one on what reads units; see `units`."""
+
+    def __init__(self, method: Gradual, scene: Scene) -> None:
+        super().__init__()
+        self.method = method
+        self.groups = [group for group in scene.groups if group.readers]
+        if not self.groups:
+            raise UsageError("gradual: no units of this model are read by weights alone; try level=weight")
+        like = scene.weights[self.groups[0].readers[0].tensor]
+        self.gates = {group.id: torch.ones(group.units, dtype=like.dtype, device=like.device) for group in self.groups}
+        self.buffers.update({f"gates of {name}": gate for name, gate in self.gates.items()})
+
+    def weights(self, weights: Mapping[str, Tensor], moment: Moment, *, training: bool) -> Mapping[str, Tensor]:  # noqa: ARG002
+        """Readers without the units whose gate is zero; behind it the gradient passes as if they were there."""
+        found = gated(weights, self.groups, self.gates)
+        if training and self.method.revive:
+            return {name: weights[name] + (each - weights[name]).detach() for name, each in found.items()}
+        return found
+
+    def after_step(self, weights: Mapping[str, Tensor], moment: Moment) -> None:
+        """New gates, every so many updates until the end."""
+        if due(moment, self.method.interval) and moment.share < self.method.end:
+            self._choose(weights, self.method.way(moment.share))
+
+    def finish(self, weights: Mapping[str, Tensor], moment: Moment) -> None:  # noqa: ARG002
+        """All of the sparsity, in the weights themselves: what reads a unit that is off is zero."""
+        self._choose(weights, 1.0)
+        with torch.no_grad():
+            for name, each in gated(weights, self.groups, self.gates).items():
+                weights[name].copy_(each)
+
+    def _choose(self, weights: Mapping[str, Tensor], way: float) -> None:
+        for group in self.groups:
+            keep_largest_units(self.gates[group.id], group, weights, self.method.sparsity * way)
+
+
+def keep_largest_units(gate: Tensor, group: UnitGroup, weights: Mapping[str, Tensor], share: float) -> None:
+    """Set a gate to one for the units of largest weights, to zero for the rest; one unit stays at least."""
+    sizes = sum(place.squares(weights[place.tensor].detach(), group.units) for place in group.places)
+    off = min(round(share * group.units), group.units - 1)
+    gate.fill_(1.0)
+    gate[torch.argsort(sizes, stable=True)[:off]] = 0.0  # type: ignore[arg-type]
