@@ -14,10 +14,14 @@ from onnxprune.errors import TargetError, UsageError
 from onnxprune.evaluation.metrics import evaluate, metric, outputs_of
 from onnxprune.model.file import estimated_bytes, open_model
 from onnxprune.model.signature import ports_of
+from onnxprune.pipeline.recipe import Recipe
+from onnxprune.pipeline.result import Result
 from onnxprune.pipeline.run import apply, compress, inspect
 from onnxprune.steps.plan import Plan
 from onnxprune.steps.prune import candidates
 from onnxprune.steps.prune.allocation.base import allocations
+from onnxprune.steps.repeat import Repeat
+from onnxprune.steps.sparsify.step import Sparsify
 
 
 @pytest.mark.parametrize("name", ["resnet", "transformer"])
@@ -180,3 +184,24 @@ def test_seconds_are_split_over_the_steps(digits: dict[str, Path], monkeypatch: 
     assert 0.4 < result.report.file_bytes[1] / size < 0.52
     result = compress(digits["resnet"], ratio=0.5, scope="latency", steps=2, recover="none")
     assert 0.1 < result.report.file_bytes[1] / size < 0.8
+
+
+def test_the_best_of_several_tries_is_kept(digits: dict[str, Path]) -> None:
+    """Each try begins where the first began, with a seed of its own; the one that is kept is the best of them."""
+    data = str(digits["lstm"].with_name("digits_calibration.npz"))
+    tries = Sparsify(sparsity=0.6, weight_criterion="random", update="none")
+
+    def agreement(result: Result) -> float:
+        assert result.report.quality is not None
+        return result.report.quality.scores[0].after
+
+    loop = Repeat(times=3, best=True, steps=(tries,))
+    best = Recipe((loop,))(digits["lstm"], data=data, allow_damage=True)
+    (record,) = (each for each in best.state.records if each.step == "repeat")
+    alone = [Recipe((tries,), {"seed": seed})(digits["lstm"], data=data, allow_damage=True) for seed in range(3)]
+    masks = [next(iter(each.state.zeros.values())) for each in (best, *alone)]
+    assert np.array_equal(masks[0], masks[record.numbers["kept"]])
+    assert len(set(record.numbers["drops"])) > 1
+    assert agreement(best) == max(map(agreement, alone))
+    with pytest.raises(UsageError, match="--data"):
+        Recipe((loop,))(digits["lstm"])
