@@ -27,6 +27,7 @@ from onnxprune.steps import recover
 from onnxprune.steps.base import steps
 from onnxprune.steps.prune.criteria.base import Criterion, criteria
 from onnxprune.steps.recover.base import METHODS
+from onnxprune.steps.sparsify.base import ALLOCATIONS, WEIGHT_CRITERIA
 from onnxprune.steps.train.method import PENALTIES, TRAINING_METHODS, TrainingMethod
 from onnxprune.support.options import options_of
 
@@ -236,6 +237,19 @@ def methods_page() -> str:
     return between("methods.md", "methods", [*lines, ""])
 
 
+def sparsity_page() -> str:
+    """The page on sparse weights, with the tables of criteria and allocations."""
+    rows = ["| `--weight-criterion` | score | looks at | source |", "|---|---|---|---|"]
+    for found in (WEIGHT_CRITERIA[name] for name in WEIGHT_CRITERIA):
+        if is_ours(found.score):
+            rows.append(row(f"`{found.name}`", found.summary, "samples" if found.on_data else "weights", found.source))
+    shares = ["| `--sparsity-allocation` | sparsity of a layer |", "|---|---|"]
+    for each in (ALLOCATIONS[name] for name in ALLOCATIONS):
+        if is_ours(each.share):
+            shares.append(row(f"`{each.name}`", each.summary))
+    return between_text(between("sparsity.md", "weight criteria", rows), "sparsity allocations", shares)
+
+
 def main() -> None:
     """Write or check."""
     wanted = {
@@ -245,6 +259,7 @@ def main() -> None:
         ROOT / "docs" / "recipes.md": recipes_page(),
         ROOT / "docs" / "methods.md": methods_page(),
         ROOT / "docs" / "gate.md": gate_page(),
+        ROOT / "docs" / "sparsity.md": sparsity_page(),
         ROOT / "docs" / "index.md": index_page(),
         **{ROOT / "docs" / "criteria" / f"{name}.md": family_page(name, found) for name, found in families().items()},
         **{ROOT / "docs" / "pictures" / f"{name}.svg": text for name, text in pictures().items()},

@@ -42,7 +42,7 @@ if TYPE_CHECKING:
     from onnxprune.pipeline.evaluate import evaluate
     from onnxprune.pipeline.recipe import Recipe
     from onnxprune.pipeline.result import Report, Result
-    from onnxprune.pipeline.run import apply, compress, quantize, recover, score, sensitivity, train
+    from onnxprune.pipeline.run import apply, compress, quantize, recover, score, sensitivity, sparsify, train
     from onnxprune.pipeline.search.curves import curves
     from onnxprune.pipeline.search.run import search
     from onnxprune.steps.base import Context, Step
@@ -56,6 +56,7 @@ if TYPE_CHECKING:
     from onnxprune.steps.reinitialize import Reinitialize
     from onnxprune.steps.repeat import Repeat
     from onnxprune.steps.rewind import Rewind
+    from onnxprune.steps.sparsify.step import Sparsify
     from onnxprune.steps.state import State
     from onnxprune.steps.train.step import Train
 
@@ -90,7 +91,7 @@ _HOMES = {
     "pipeline.result": ("Report", "Result"),
     "pipeline.search.curves": ("curves",),
     "pipeline.search.run": ("search",),
-    "pipeline.run": ("apply", "compress", "quantize", "recover", "score", "sensitivity", "train"),
+    "pipeline.run": ("apply", "compress", "quantize", "recover", "score", "sensitivity", "sparsify", "train"),
     "steps.base": ("Context", "Step"),
     "steps.checkpoint": ("Checkpoint",),
     "steps.clean": ("Clean",),
@@ -102,6 +103,7 @@ _HOMES = {
     "steps.reinitialize": ("Reinitialize",),
     "steps.repeat": ("Repeat",),
     "steps.rewind": ("Rewind",),
+    "steps.sparsify.step": ("Sparsify",),
     "steps.state": ("State",),
     "steps.train.step": ("Train",),
 }
@@ -135,6 +137,7 @@ __all__ = [
     "Report",
     "Result",
     "Rewind",
+    "Sparsify",
     "State",
     "Step",
     "TargetError",
@@ -157,6 +160,7 @@ __all__ = [
     "score",
     "search",
     "sensitivity",
+    "sparsify",
     "to_torch",
     "train",
 ]

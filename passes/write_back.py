@@ -43,7 +43,7 @@ def set_matrix(model: ir.Model, layer: Layer, matrix: npt.NDArray[Any], analysis
         _replace(model, node, slot, other, analysis)
     dtype = layer.stored.dtype
     assert dtype is not None
-    _assign(layer.stored, array, dtype)
+    assign(layer.stored, array, dtype)
     if bias is not None and layer.norm is None and bias_scale(layer) is not None and held_bias(layer) is not None:
         set_bias(model, layer, bias, analysis)  # its unit has changed
 
@@ -178,12 +178,13 @@ def _set_input(
     if old is not None and not old.uses() and old.is_initializer() and not old.is_graph_input():
         del model.graph.initializers[old.name or ""]
         value.name, old.name = old.name, value.name
-    _assign(value, array, dtype)
+    assign(value, array, dtype)
     model.graph.register_initializer(value)
     return value
 
 
-def _assign(value: ir.Value, array: npt.NDArray[Any], dtype: ir.DataType) -> None:
+def assign(value: ir.Value, array: npt.NDArray[Any], dtype: ir.DataType) -> None:
+    """Give an initializer other content, stored in a type."""
     stored = np.ascontiguousarray(array.astype(dtype.numpy()))
     value.const_value = ir.Tensor(stored, dtype=dtype, name=value.name)
     value.shape, value.dtype = ir.Shape(stored.shape), dtype

@@ -31,7 +31,7 @@ ROOMS = [
     ["steps.recover", "steps.train", "steps.clean", "steps.checkpoint", "steps.evaluate"],
     ["steps.rewind", "steps.reinitialize", "steps.quantize"],
     ["steps.prune"],
-    ["steps.repeat"],
+    ["steps.repeat", "steps.sparsify"],
     ["pipeline"],
     ["report"],
     ["cli"],
@@ -62,6 +62,8 @@ BASES = {
     "steps/train/rates": set(),
     "steps/quantize/ranges": {"base"},
     "steps/quantize/types": set(),
+    "steps/sparsify/criteria": set(),
+    "steps/sparsify/allocation": set(),
     "passes": {"base", "write_back"},
 }
 
@@ -170,7 +172,9 @@ def test_torch_is_imported_where_it_is_needed_only() -> None:
         "conversion/to_torch/file.py",
         "conversion/sources/",
         "runtime/torch/",
+        "statistics/derivatives.py",
         "statistics/gradients.py",
+        "statistics/weight_gradients.py",
         "steps/train/",
         "pipeline/search/samplers/amc.py",
     )

@@ -20,7 +20,7 @@ NET = """
 ON_DATA = ("--data", "samples.npz")
 EXAMPLE = ("--example", "input:2x6:int64", "--exporter", "torchscript")
 COMMANDS = {
-    "compress, apply, recover, train, quantize": ("compress", "model.onnx", "--dry-run", *ON_DATA),
+    "compress, apply, recover, train, quantize, sparsify": ("compress", "model.onnx", "--dry-run", *ON_DATA),
     "compress, several models": ("compress", "*.onnx", "--dry-run", *ON_DATA),
     "evaluate": ("evaluate", "model.onnx", "model.onnx"),
     "inspect": ("inspect", "model.onnx"),

@@ -145,6 +145,13 @@ def compare_quality(
     return Quality(_scores(columns), explained, samples, inputs, notes=notes)
 
 
+def drop_between(before: Runs, after: Runs, data: Data, *, name: str | None = None, most: int | None = None) -> float:
+    """By how much the first metric is worse after a change: accuracy with labels, else agreement; see above."""
+    score = compare_quality(before, before, after, data, name=name, most=most).scores[0]
+    fell = score.before - score.after
+    return fell if score.higher_is_better else -fell
+
+
 @dataclass
 class _Column:
     """A metric of one output, summed up over the batches; `asked`: somebody named it, so it has to fit."""

@@ -39,6 +39,7 @@ from onnxprune.steps.quantize.step import Quantize
 from onnxprune.steps.recover.step import Recover
 from onnxprune.steps.repeat import Repeat
 from onnxprune.steps.rewind import Rewind
+from onnxprune.steps.sparsify.step import Sparsify
 from onnxprune.steps.train.step import Train
 from onnxprune.support.messages import did_you_mean, one_line
 from onnxprune.support.options import Option, changed, options_of, taken
@@ -49,7 +50,7 @@ if TYPE_CHECKING:
 # What a cut may do where nobody says how much to remove, see `Candidates.damage`.
 LITTLE_DAMAGE = "damage=0.05"
 # Whose options `compress` takes, in the order in which the steps run.
-KINDS: tuple[Any, ...] = (Prune, Rewind, Recover, Train, Repeat, Quantize, Clean, Evaluate, Context)
+KINDS: tuple[Any, ...] = (Prune, Rewind, Recover, Train, Repeat, Sparsify, Quantize, Clean, Evaluate, Context)
 
 
 @dataclass(frozen=True)
@@ -76,7 +77,7 @@ class Recipe:
     @staticmethod
     def of_options(options: Mapping[str, Any]) -> Recipe:
         """The recipe that options of `compress` stand for: prune, recover, train, in rounds if asked for; then
-        quantize where it is asked for, and clean.
+        sparsify and quantize where that is asked for, and clean.
 
         Raises UsageError for an unknown option, and for options that do not go together.
         """
@@ -85,9 +86,10 @@ class Recipe:
             kind, each = find_step(name)
             given[kind][each.name] = value
         prune = Prune(**{**_how_much(given), **given[Prune]})
+        sparsifying = (Sparsify(**given[Sparsify]),) if given[Sparsify] else ()
         quantizing = (Quantize(**given[Quantize]),) if given[Quantize] else ()
         evaluating = (Evaluate(**given[Evaluate]),) if given[Evaluate] else ()
-        last = (*quantizing, Clean(**given[Clean]), *evaluating)
+        last = (*sparsifying, *quantizing, Clean(**given[Clean]), *evaluating)
         if prune.lossless:
             chosen = [
                 options_of(kind)[name] for kind in (Prune, Rewind, Recover, Train, Repeat) for name in given[kind]

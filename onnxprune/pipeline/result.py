@@ -22,6 +22,7 @@ from onnxprune.model.file import estimated_bytes, file_bytes, staged, to_proto
 from onnxprune.steps.plan import Plan
 from onnxprune.steps.recover.layerwise import LayerError
 from onnxprune.steps.recover.step import NONE
+from onnxprune.steps.sparsify.measure import sparsity_numbers
 from onnxprune.steps.state import State
 from onnxprune.support.files import check_targets
 from onnxprune.support.notebook import html_table
@@ -60,6 +61,8 @@ class Report:
         errors: per layer that was recovered, its error before and after; in topological order.
         trainings: what each training did: `metric`, `start`, `best` and the rest, see `docs/json.md`.
         quantization: what became of the layers in `quantize`: `type`, `layers` and what was chosen; None without it.
+        sparsity: weights and zeros of the layers that have to have some: `layers`, `zipped_bytes` and how they were
+            chosen, see `docs/json.md`; None where no weight has to be zero.
         quality: what the cut costs, metrics before and after; None where no step has measured it.
     """
 
@@ -75,6 +78,7 @@ class Report:
     errors: tuple[LayerError, ...] = ()
     trainings: tuple[Mapping[str, Any], ...] = ()
     quantization: Mapping[str, Any] | None = None
+    sparsity: Mapping[str, Any] | None = None
     quality: Quality | None = None
 
     def _scores(self) -> list[tuple[str, str, str, str]]:
@@ -93,15 +97,19 @@ class Report:
     def __repr__(self) -> str:
         smaller = [group for group in self.groups if group.kept < group.units]
         removed = sum(group.units - group.kept for group in smaller)
-        cut = f"{removed:,} units of {len(smaller)} groups removed"
-        lines = [f"Report: {quantization_line(self.quantization) if self.quantization and not removed else cut}"]
+        others = [
+            *([sparsity_line(self.sparsity)] if self.sparsity else []),
+            *([quantization_line(self.quantization)] if self.quantization else []),
+        ]
+        cut = [f"{removed:,} units of {len(smaller)} groups removed"] if removed or not others else []
+        first, *others = [*cut, *others]
+        lines = [f"Report: {first}"]
         lines += [f"  {self.quality.damage}"] if self.quality is not None and self.quality.damage else []
         lines += [f"  {name:<11}{old:>15} -> {new:>15}  on {on}" for name, old, new, on in self._scores()]
         lines += [f"  {name:<11}{old:>15,} -> {new:>15,}  {left:>7} left" for name, old, new, left in self._rows()]
         if self.errors:
             lines.append(f"  recovered by {self.recovery}, {len(self.errors)} layers")
-        if self.quantization and removed:
-            lines.append(f"  {quantization_line(self.quantization)}")
+        lines += [f"  {each}" for each in others]
         if self.trainings:
             lines.append(f"  {training_line(self.trainings[-1])}")
         return "\n".join(lines)
@@ -179,6 +187,7 @@ class Result:
             errors=tuple(recovered[-1].numbers["errors"]) if recovered else (),
             trainings=tuple(record.numbers for record in records if record.step == "train"),
             quantization=quantized[-1] if quantized else None,
+            sparsity=sparsity_numbers(self.state, before.model),
             quality=evaluated[-1] if evaluated else None,
         )
 
@@ -243,6 +252,13 @@ def quantization_line(numbers: Mapping[str, Any]) -> str:
     layers = numbers["layers"]
     kept = sum(not layer["bits"] for layer in layers)
     return f"quantized to {numbers['type']}: {len(layers) - kept} layers" + (f", {kept} stay in float" if kept else "")
+
+
+def sparsity_line(numbers: Mapping[str, Any]) -> str:
+    """How sparse the layers are, in a few words."""
+    layers = numbers["layers"]
+    weights, zeros = (sum(layer[name] for layer in layers) for name in ("weights", "zeros"))
+    return f"{zeros / max(weights, 1):.1%} of {weights:,} weights of {len(layers)} layers are zero"
 
 
 def _number(value: float | None) -> str:

@@ -36,6 +36,7 @@ from onnxprune.steps.prune.step import Prune
 from onnxprune.steps.quantize.step import Quantize
 from onnxprune.steps.recover.infer_plan import check_fit, find_plan
 from onnxprune.steps.recover.step import BEST, Recover
+from onnxprune.steps.sparsify.step import Sparsify
 from onnxprune.steps.state import Current, State
 from onnxprune.steps.train.step import Train
 from onnxprune.support.options import find_option, options_of
@@ -108,7 +109,7 @@ def _with_samples(
     """Made-up inputs where a step fits to samples and there are none; where none can be made, a note says why."""
     found = list(steps)
     measured = any(target.kind == "damage" for step in found if isinstance(step, Prune) for target in step.targets)
-    fitted = any(isinstance(step, Recover | Quantize) and step.on_samples for step in found)
+    fitted = any(step.on_samples for step in found)
     if context.data is not None or not (fitted or measured):
         return state, context
     try:
@@ -149,9 +150,9 @@ def compress(
         calibration: as for `run`.
         evaluation: as for `run`.
         progress: is called with what is being done.
-        options: those of the steps `Prune`, `Recover`, `Train`, `Repeat` (as `steps` and `schedule`), `Quantize`,
-            `Clean` and `Evaluate`, and of `Context`, by their names; `recover` is the method, `train` the epochs,
-            `quantize` the type.
+        options: those of the steps `Prune`, `Recover`, `Train`, `Repeat` (as `steps` and `schedule`), `Sparsify`,
+            `Quantize`, `Clean` and `Evaluate`, and of `Context`, by their names; `recover` is the method, `train` the
+            epochs, `quantize` the type.
 
     Raises as `run`.
     """
@@ -373,14 +374,48 @@ def quantize(
     Raises UsageError for options that make no sense, ModelError for a file that cannot be worked on, DataError for data
     that does not fit.
     """
-    given: dict[Any, dict[str, Any]] = {Quantize: {"type": to}, Evaluate: {}, Context: {}}
+    recipe = _of_one_step(Quantize, {"type": to, **options})
+    return run(recipe, model, data=data, evaluation=evaluation, progress=progress)
+
+
+def sparsify(
+    model: Any,
+    sparsity: float | None = None,
+    *,
+    data: Any = None,
+    evaluation: Any = None,
+    progress: Progress = silent,
+    **options: Any,
+) -> Result:
+    """Set the weights to zero that matter least; shapes and operators stay.
+
+        sparsify("model.onnx", 0.8, data="samples.npz").save("sparse.onnx")
+        sparsify("model.onnx", pattern="2:4", data="samples.npz")
+
+    Args:
+        model: as for `compress`; it is only read.
+        sparsity: the share of the weights that becomes zero, see `Sparsify`.
+        data: samples to fit to, no labels needed for most criteria; None: weights alone are looked at.
+        evaluation: samples that the result is compared on; None: a share of `data` is kept apart.
+        progress: is called with what is being done.
+        options: those of the steps `Sparsify` and `Evaluate`, and of `Context`.
+
+    Raises UsageError for options that make no sense, TargetError where an allowed drop cannot be kept, ModelError for a
+    file that cannot be worked on, DataError for data that does not fit.
+    """
+    recipe = _of_one_step(Sparsify, {"sparsity": sparsity, **options})
+    return run(recipe, model, data=data, evaluation=evaluation, progress=progress)
+
+
+def _of_one_step(step: type[Step], options: Mapping[str, Any]) -> Recipe:
+    """A step, then clean and evaluate, of options of any of them and of the context."""
+    given: dict[Any, dict[str, Any]] = {step: {}, Evaluate: {}, Context: {}}
     known = [name for kind in given for name in options_of(kind)]
     for name, value in options.items():
         kind = next((kind for kind in given if name.replace("-", "_") in options_of(kind)), Context)
         given[kind][find_option(kind, name, known).name] = value
-    steps = (Quantize(**given[Quantize]), Clean(keep_metadata=True), Evaluate(**given[Evaluate]))
-    recipe = Recipe(steps, given[Context])
-    return run(recipe, model, data=data, evaluation=evaluation, progress=progress)
+    steps = (step(**given[step]), Clean(keep_metadata=True), Evaluate(**given[Evaluate]))
+    return Recipe(steps, given[Context])
 
 
 def _compared(state: State, before: Given, context: Context) -> State:
@@ -428,4 +463,4 @@ def _stored(given: Given) -> set[str | None]:
     return set(given.analysis.model.graph.initializers)
 
 
-__all__ = ["apply", "compress", "inspect", "quantize", "recover", "run", "score", "sensitivity", "train"]
+__all__ = ["apply", "compress", "inspect", "quantize", "recover", "run", "score", "sensitivity", "sparsify", "train"]

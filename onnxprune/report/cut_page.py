@@ -11,6 +11,7 @@ from onnxprune.report.flow import flow
 from onnxprune.report.page import Card, Cell, Chart, Number, Page, Section, Table, asked, count, counted, file_name
 from onnxprune.report.quality_page import quality_alert, quality_cards, quality_section
 from onnxprune.report.quantization_page import quantization_section
+from onnxprune.report.sparsity_page import sparsity_card, sparsity_section
 from onnxprune.report.training_page import training_card, trainings
 from onnxprune.support.quantities import show_bytes, show_count
 
@@ -32,7 +33,8 @@ def cut_page(found: Document) -> Page:
         for key, label in (("parameters", "parameters"), ("macs", "MACs"))
         if before[key]
     ]
-    made = (_quality, _before_after, _groups, _graph, _recovery, trainings, quantization_section, _scores, _frozen)
+    own = (_quality, _before_after, _groups, _graph, _recovery)
+    made = (*own, trainings, quantization_section, sparsity_section, _scores, _frozen)
     return Page(
         title=f"{name}, {_done(found)}",
         lead=f"{' and '.join(left) or 'no weights'} left; same inputs and outputs; {written}.",
@@ -62,6 +64,8 @@ def _done(found: Document) -> str:
         return "pruned"
     if found["quantization"]:
         return "quantized"
+    if found["sparsity"]:
+        return "sparsified"
     if found["trainings"]:
         return "trained"
     return "recovered" if found["recovery"]["layers"] else "cleaned up"
@@ -86,6 +90,8 @@ def _cards(found: Document) -> Iterator[Card]:
         old, new = (sum(layer[when] for layer in layers) / len(layers) for when in ("before", "after"))
         detail = f"mean of a layer, {old:.3f} before recovery"
         yield Card("error left", f"{new:.3f}", detail, "good" if new < _SMALL_ERROR else "")
+    if found["sparsity"]:
+        yield sparsity_card(found["sparsity"])
     if found["trainings"]:
         yield training_card(found["trainings"][-1])
 

@@ -46,7 +46,7 @@ def _plain(value: Any) -> Any:
 
 
 def of_result(result: Result, model: Path, output: Path | None) -> dict[str, Any]:
-    """What `compress`, `apply`, `recover`, `train` and `quantize` did; `output` is None when no file was written."""
+    """What a command that makes a model did, like `compress`; `output` is None when no file was written."""
     report, details = result.report, details_of(result)
     sizes = dict(zip(("before", "after"), report.file_bytes, strict=True))
     return {
@@ -65,6 +65,7 @@ def of_result(result: Result, model: Path, output: Path | None) -> dict[str, Any
         "recovery": {"method": report.recovery, "layers": [asdict(error) for error in report.errors]},
         "trainings": [dict(training) for training in report.trainings],
         "quantization": None if report.quantization is None else dict(report.quantization),
+        "sparsity": None if report.sparsity is None else dict(report.sparsity),
         "scores": list(details.scores),
         "stages": list(details.stages),
         "frozen": list(details.frozen),

@@ -22,6 +22,7 @@ from onnxprune.support.quantities import show_seconds
 # Where nobody sees line ends, names are worth more than narrow lines.
 _WIDTH_IN_FILES = 160
 _PLACES_SHOWN = 2
+_FEW_LAYERS = 4
 
 
 def console() -> Console:
@@ -49,7 +50,7 @@ def show_result(report: Report, model: Path, output: Path | None, *, verbose: bo
     """The before / after table, the groups by kind (each one when `verbose`), and what was written."""
     out = console()
     out.print(_before_after(report))
-    if not report.quantization or any(group.kept < group.units for group in report.groups):
+    if not (report.quantization or report.sparsity) or any(group.kept < group.units for group in report.groups):
         out.print()
         out.print(_by_group(report.groups) if verbose else _by_kind(report.groups))
     if report.errors:
@@ -58,6 +59,10 @@ def show_result(report: Report, model: Path, output: Path | None, *, verbose: bo
     if report.quantization:
         out.print()
         out.print(_quantization(report.quantization, verbose))
+    if report.sparsity:
+        out.print()
+        out.print(_sparsity(report.sparsity, verbose))
+        show_sentence(out, report.sparsity["runtimes"])
     if report.trainings:
         out.print()
         out.print(_trainings(report.trainings))
@@ -165,6 +170,26 @@ def _quantization(found: Mapping[str, Any], verbose: bool) -> TextTable:
         mean = sum(layer["snr"] for layer in measured) / len(measured)
         table.add_row(f"mean of {len(measured)}", "", "", f"{mean:.1f} dB", "")
     return table
+
+
+def _sparsity(found: Mapping[str, Any], verbose: bool) -> TextTable:
+    """Each layer when `verbose`, else the densest and the sparsest; then all together, and bytes when zipped."""
+    chosen = [f"{name} {found[name]}" for name in ("pattern", "criterion", "allocation", "update") if found[name]]
+    zipped = found["zipped_bytes"]
+    bytes_left = f"weights when zipped: {zipped['before']:,} bytes before, {zipped['after']:,} after"
+    table = TextTable("layer", ">weights", ">zeros", ">sparsity", title=f"zeros ({', '.join(chosen)}); {bytes_left}")
+    layers = sorted(found["layers"], key=lambda layer: layer["zeros"] / max(layer["weights"], 1))
+    shown = found["layers"] if verbose or len(layers) < _FEW_LAYERS else (layers[0], layers[-1])
+    for layer in shown:
+        _add_sparsity(table, layer["layer"], layer["weights"], layer["zeros"])
+    if len(layers) > 1:
+        weights, zeros = (sum(layer[name] for layer in layers) for name in ("weights", "zeros"))
+        _add_sparsity(table, f"all {len(layers)}", weights, zeros)
+    return table
+
+
+def _add_sparsity(table: TextTable, name: str, weights: int, zeros: int) -> None:
+    table.add_row(name, f"{weights:,}", f"{zeros:,}", f"{zeros / max(weights, 1):.1%}")
 
 
 def _trainings(trainings: Iterable[Mapping[str, Any]]) -> TextTable:

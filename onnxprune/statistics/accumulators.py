@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from onnxprune.analysis.layers import Layer
+from onnxprune.analysis.layers import Layer, choose_positions
 from onnxprune.data.base import Batch, length_of
 from onnxprune.dims import Atom, units_of
 from onnxprune.statistics.sites import SitePlace
@@ -80,6 +80,29 @@ def layer_rows(layer: Layer) -> View:
         step = max(1, _BLOCK_ENTRIES * len(value) // max(1, value.size * layer.form.taps))
         for start in range(0, len(value), step):
             yield layer.form.rows(value[start : start + step], None)
+
+    return view
+
+
+def drawn_rows(
+    layer: Layer, x_shape: tuple[int, ...], y_shape: tuple[int, ...], rng: np.random.Generator, most: int
+) -> View:
+    """At most so many rows of a layer, at places drawn from each batch; the shapes are those of the analysis."""
+
+    def view(value: Array, batch: Batch) -> Iterator[Array]:
+        del batch
+        limit = max(1, most // len(value))
+        if not layer.form.drawn:
+            yield layer.form.rows(value, None)
+            return
+        if value.shape[1:] == x_shape[1:]:
+            positions = choose_positions(layer.places((len(value), *y_shape[1:])), limit, rng)
+            yield layer.form.rows(value, positions)
+            return
+        rows = layer.form.rows(value, None)  # another size along a dynamic axis: how many places there are shows here
+        by_place = rows.reshape(len(rows), len(value), -1, rows.shape[2])
+        positions = choose_positions(by_place.shape[2], limit, rng)
+        yield rows if positions is None else by_place[:, :, positions].reshape(len(rows), -1, rows.shape[2])
 
     return view
 

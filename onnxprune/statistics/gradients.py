@@ -24,15 +24,13 @@ from onnxprune.analysis.groups import Analysis, Group
 from onnxprune.analysis.owned import Axes, owned_axes, sum_owned
 from onnxprune.data.base import Batch, Data, length_of
 from onnxprune.dims import Atom
-from onnxprune.errors import ModelError, UsageError
-from onnxprune.model.signature import ports_of, synthetic_feed
-from onnxprune.ops.traits import normalizes
+from onnxprune.errors import UsageError
 from onnxprune.runtime.torch.losses import make_loss
 from onnxprune.runtime.torch.losses.probe import CurvatureProbe
 from onnxprune.runtime.torch.module import TorchModel
 from onnxprune.statistics.accumulators import unit_maps
+from onnxprune.statistics.derivatives import derivatives, finite, moved, synaptic_flow
 from onnxprune.statistics.sites import SitePlace, SiteRead, find_sites
-from onnxprune.support.messages import one_line
 
 Sums = npt.NDArray[np.float64]
 AxisSums = dict[tuple[str, Axes], Sums]
@@ -118,7 +116,7 @@ class Gradients:
         self._found: dict[str, Any] = {}
         with _reads_apart(analysis) as reads:
             self._copies: list[_Copy] = reads
-            self._model = _moved(TorchModel(analysis.model), device)
+            self._model = moved(TorchModel(analysis.model), device)
         self._axes = owned_axes(analysis.groups)
 
     def contributions(self, group: Group) -> Contributions | None:
@@ -175,7 +173,7 @@ class Gradients:
         for count, batch in enumerate(self._data.batches(), 1):
             self._progress(f"taking gradients, batch {count}")
             values = self._model(batch.feed, keep)
-            outputs = {name: _finite(values[name]) for name in self._model.outputs}
+            outputs = {name: finite(values[name]) for name in self._model.outputs}
             labels = None if batch.labels is None else torch.as_tensor(batch.labels)
             yield _Step(batch, values, outputs, curvature(outputs) if probe else loss(outputs, labels))
 
@@ -183,8 +181,8 @@ class Gradients:
 
     def _added(self, each: Iterator[dict[Atom, Sums]]) -> dict[Atom, Contributions]:
         found: dict[Atom, Contributions] = {}
-        for derivatives in each:
-            for atom, numbers in derivatives.items():
+        for batch in each:
+            for atom, numbers in batch.items():
                 found.setdefault(atom, Contributions(atom.size)).add(numbers)
         return found
 
@@ -200,9 +198,9 @@ class Gradients:
         names = [copy.name for copy in self._copies]
         for step in self._steps(probe=probe, reduction="sum", keep=names):
             reads = [step.values[name] for name in names]
-            slopes = _gradients([step.scalar], reads)
+            slopes = derivatives([step.scalar], reads)
             effects = {
-                name: _finite(read * slope).detach().cpu().numpy()
+                name: finite(read * slope).detach().cpu().numpy()
                 for name, read, slope in zip(names, reads, slopes, strict=True)
             }
             samples = length_of(step.batch)
@@ -233,7 +231,7 @@ class Gradients:
         """Weight * gradient of a batch's mean loss, with the samples of the batch."""
         weights = self._weights()
         for step in self._steps(probe=False, reduction="mean"):
-            slopes = _gradients([step.scalar], list(weights.values()))
+            slopes = derivatives([step.scalar], list(weights.values()))
             yield length_of(step.batch), _each(weights, slopes, torch.mul)
 
     def _squared_sensitivities(self) -> Iterator[tuple[int, dict[str, Tensor]]]:
@@ -256,9 +254,9 @@ class Gradients:
         weights = self._weights()
         every = [weight for weight in self._model.weights.values() if weight.numel() > 1]
         for step in self._steps(probe=False, reduction="mean"):
-            slopes = _gradients([step.scalar], every, again=True)
+            slopes = derivatives([step.scalar], every, again=True)
             square = torch.stack([(slope * slope.detach()).sum() for slope in slopes]).sum()
-            changes = _gradients([square], list(weights.values()))
+            changes = derivatives([square], list(weights.values()))
             samples = length_of(step.batch)
             yield samples, _each(weights, changes, torch.mul, samples)
 
@@ -270,24 +268,14 @@ class Gradients:
         """
         weights = self._weights()
         for step in self._steps(probe=True, reduction="sum"):
-            slopes = _gradients([step.scalar], list(weights.values()))
+            slopes = derivatives([step.scalar], list(weights.values()))
             yield length_of(step.batch), _each(weights, slopes, lambda weight, slope: (weight * slope).square())
 
     def _synaptic_flow(self) -> AxisSums:
-        """Tanaka et al. take the absolute values of everything stored, running statistics included."""
-        model = _moved(TorchModel(self.analysis.model, "float64"), self._device)
-        with torch.no_grad():
-            for stored in (*model.weights.values(), *model.statistics.values()):
-                stored.abs_()
-        ports = ports_of(self.analysis.model)
-        one_sample = {port.batch_symbol: 1 for port in ports if port.batch_symbol is not None}
-        feed = synthetic_feed(ports, {**self.analysis.shapes.bindings, **one_sample})
-        names = [_before_normalizing(value) for value in self.analysis.model.graph.outputs]
-        values = model({name: np.ones_like(array) for name, array in feed.items()}, names)
-        flows = [values[name].sum() for name in names if values[name].is_floating_point()]
         self._progress("following the synaptic flow")
+        model, flows = synaptic_flow(self.analysis, self._device)
         weights = {name: model.weights[name] for name in self._weights()}
-        return self._summed([(1, _each(weights, _gradients(flows, list(weights.values())), torch.mul))])
+        return self._summed([(1, _each(weights, derivatives(flows, list(weights.values())), torch.mul))])
 
     def _summed(self, scores: Any) -> AxisSums:
         """The mean over samples of scores per weight, summed over all axes but those of `owned_axes`."""
@@ -304,13 +292,6 @@ class Gradients:
         return {key: sums / count for key, sums in total.items()}
 
 
-def _moved(model: TorchModel, device: str) -> TorchModel:
-    try:
-        return model.to(device)
-    except (RuntimeError, AssertionError) as error:  # torch without CUDA asserts
-        raise UsageError(f"torch cannot compute on '{device}' here: {one_line(error)}; leave --device out") from error
-
-
 def _each(
     weights: Mapping[str, Tensor],
     slopes: Sequence[Tensor],
@@ -319,7 +300,7 @@ def _each(
 ) -> dict[str, Tensor]:
     pairs = zip(weights.items(), slopes, strict=True)
     with torch.no_grad():
-        return {name: _finite(score(weight, slope)) * times for (name, weight), slope in pairs}
+        return {name: finite(score(weight, slope)) * times for (name, weight), slope in pairs}
 
 
 def _by_sample(effects: npt.NDArray[Any], place: SitePlace, atom: Atom, samples: int) -> Sums:
@@ -330,37 +311,6 @@ def _by_sample(effects: npt.NDArray[Any], place: SitePlace, atom: Atom, samples:
     maps = unit_maps(effects, place, atom, samples)
     sums: Sums = maps.reshape(*maps.shape[:2], -1).sum(axis=2, dtype=np.float64)
     return sums if len(sums) == samples else np.repeat(sums / samples, samples, axis=0)
-
-
-def _gradients(
-    of: Sequence[Tensor], inputs: Sequence[Tensor], slopes: Sequence[Tensor] | None = None, *, again: bool = False
-) -> list[Tensor]:
-    """Of the sum of `of`, each entry times its slope, by each input; zeros where nothing depends on it.
-
-    `again`: the result can be differentiated once more. Raises ModelError where torch cannot.
-    """
-    followed = [index for index, value in enumerate(inputs) if value.requires_grad]
-    moving = [index for index, value in enumerate(of) if value.requires_grad]
-    result = [torch.zeros_like(value) for value in inputs]
-    if not followed or not moving:
-        return result
-    try:
-        found = torch.autograd.grad(
-            [of[index] for index in moving],
-            [inputs[index] for index in followed],
-            None if slopes is None else [slopes[index] for index in moving],
-            create_graph=again,
-            materialize_grads=True,
-        )
-    except (RuntimeError, NotImplementedError) as error:
-        raise ModelError(f"torch cannot differentiate the model: {one_line(error)}") from error
-    for index, gradient in zip(followed, found, strict=True):
-        result[index] = _finite(gradient)
-    return result
-
-
-def _finite(value: Tensor) -> Tensor:
-    return torch.nan_to_num(value) if isinstance(value, Tensor) and value.is_floating_point() else value
 
 
 @contextlib.contextmanager
@@ -391,11 +341,3 @@ def _reads_apart(analysis: Analysis) -> Iterator[list[_Copy]]:
     finally:
         for step in undo:
             step()
-
-
-def _before_normalizing(output: ir.Value) -> str:
-    """The value to sum for the synaptic flow: the output, or what a softmax, whose sum is always the same, reads."""
-    producer = output.producer()
-    if producer is not None and normalizes(producer) and producer.inputs[0] is not None:
-        return producer.inputs[0].name or ""
-    return output.name or ""

@@ -178,6 +178,11 @@ class Step(ABC):
     summary: ClassVar[str]
 
     @property
+    def on_samples(self) -> bool:
+        """Does it need samples, so that inputs are to be made up where there are none?"""
+        return False
+
+    @property
     def effort(self) -> float:
         """About how long it takes beside other steps, for the bar of progress."""
         return 1.0

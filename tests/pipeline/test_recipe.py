@@ -15,12 +15,13 @@ from onnxprune.data.options import DataOptions
 from onnxprune.errors import UsageError, WrongTypeError
 from onnxprune.pipeline.recipe import Recipe
 from onnxprune.pipeline.run import compress, inspect
-from onnxprune.steps.base import steps
+from onnxprune.steps.base import Step, steps
 from onnxprune.steps.clean import Clean
 from onnxprune.steps.plan import Plan
 from onnxprune.steps.prune.step import Prune
 from onnxprune.steps.recover.step import Recover
 from onnxprune.steps.repeat import Repeat
+from onnxprune.steps.sparsify.step import Sparsify
 from onnxprune.steps.train.step import Train
 from tests.conftest import TORCH
 
@@ -121,25 +122,37 @@ def test_a_missing_recipe_is_refused(tmp_path: Path) -> None:
 
 
 def shortened(recipe: Recipe) -> Recipe:
-    """With two updates in trainings that a method or a penalty takes part in."""
-    methods = [isinstance(step, Train) and bool(step.training_method or step.penalty) for step in recipe.steps]
-    if not any(methods):
+    """With two updates in trainings, and two rounds, where weights become zero or a method or a penalty takes part."""
+    every = list(recipe.every())
+    if not any(isinstance(step, Sparsify) or (isinstance(step, Train) and methods_of(step)) for step in every):
         return recipe
-    short = (replace(step, updates=2) if isinstance(step, Train) else step for step in recipe.steps)
-    return Recipe(tuple(short), recipe.settings)
+    return Recipe(tuple(map(short, recipe.steps)), recipe.settings)
+
+
+def methods_of(step: Train) -> bool:
+    return bool(step.training_method or step.penalty)
+
+
+def short(step: Step) -> Step:
+    if isinstance(step, Repeat):
+        return replace(step, times=2, steps=tuple(map(short, step.steps)))
+    return replace(step, updates=2) if isinstance(step, Train) else step
 
 
 @pytest.mark.parametrize("name", SHIPPED)
+@pytest.mark.filterwarnings("ignore::onnxprune.errors.DamageWarning")
 def test_shipped_recipes_run_on_a_model(digits: dict[str, Path], name: str) -> None:
-    """Those of training methods for two updates only, on a network with normalizations where they look at these."""
+    """Those of sparsity, training methods and penalties for two updates only; one looks at normalizations."""
     recipe = shortened(Recipe.read(name))
-    if not TORCH and any(step.name == "train" for step in recipe.every()):
+    if not TORCH and any(step.name in ("train", "reinitialize") for step in recipe.every()):
         pytest.skip("training needs torch")
     samples = DataOptions(str(digits["lstm"].with_name("digits_calibration.npz")), labels="labels")
     data = None if name in ("data-free", "lossless") else samples
     result = recipe(digits["resnet" if name == "network-slimming" else "lstm"], data=data)
     assert result.recipe == recipe.document()
     assert result.report.after.parameters <= result.report.before.parameters
+    if any(isinstance(step, Sparsify) for step in recipe.every()):
+        assert result.report.sparsity is not None
 
 
 @pytest.mark.parametrize(

@@ -30,7 +30,7 @@ def test_result_document(digits: dict[str, Path], tmp_path: Path) -> None:
     read = json.loads(json.dumps(document, allow_nan=False))
     assert list(read) == [
         "format", "kind", "model", "output", "recipe", "quality", "before", "after", "file_bytes_estimated", "macs_at",
-        "groups", "unruled", "recovery", "trainings", "quantization", "scores", "stages", "frozen", "notes",
+        "groups", "unruled", "recovery", "trainings", "quantization", "sparsity", "scores", "stages", "frozen", "notes",
     ]  # fmt: skip
     assert read["format"] == 1
     assert read["before"]["file_bytes"] == digits["resnet"].stat().st_size

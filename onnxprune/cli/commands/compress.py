@@ -21,13 +21,14 @@ from onnxprune.steps.quantize.step import Quantize
 from onnxprune.steps.recover.step import Recover
 from onnxprune.steps.repeat import Repeat
 from onnxprune.steps.rewind import Rewind
+from onnxprune.steps.sparsify.step import Sparsify
 from onnxprune.steps.train.step import Train
 from onnxprune.support.progress import Progress, parts
 
 if TYPE_CHECKING:
     from onnxprune.pipeline.result import Result
 
-_KINDS = (Prune, Rewind, Recover, Train, Repeat, Quantize, Clean, Evaluate, Context)
+_KINDS = (Prune, Rewind, Recover, Train, Repeat, Sparsify, Quantize, Clean, Evaluate, Context)
 
 
 @click.command(
@@ -82,6 +83,7 @@ _KINDS = (Prune, Rewind, Recover, Train, Repeat, Quantize, Clean, Evaluate, Cont
 @fields(Context, "metric", "loss", "threads", "latency_batch")
 @fields(Train, but=("epochs",), section="Training")
 @fields(Rewind, section="Training")
+@fields(Sparsify, section="Sparsity", optional=True)
 @fields(Quantize, but=("type",))
 @EVALUATION
 @CALIBRATION

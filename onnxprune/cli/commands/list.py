@@ -41,8 +41,16 @@ FAMILIES = {
     "schedules": ("onnxprune.steps.prune.schedule:SCHEDULES", "ways to spread a cut over rounds: --schedule"),
     "scopes": ("onnxprune.steps.prune.allocation.base:allocations", "ways to spread a cut over groups: --scope"),
     "sources": ("onnxprune.conversion.base:EXPORT_SOURCES", "networks of other frameworks: onnxprune export"),
+    "sparsity-allocations": (
+        "onnxprune.steps.sparsify.base:ALLOCATIONS",
+        "ways to share sparsity out over layers: --sparsity-allocation",
+    ),
     "steps": ("onnxprune.steps.base:steps", "parts of a recipe: [[step]] tables"),
     "types": ("onnxprune.steps.quantize.base:TYPES", "what a model can be quantized to: quantize --to"),
+    "weight-criteria": (
+        "onnxprune.steps.sparsify.base:WEIGHT_CRITERIA",
+        "scores of single weights: --weight-criterion",
+    ),
     "torch-operators": ("onnxprune.runtime.torch.ops.base:TABLE", "operators that torch can compute"),
 }
 

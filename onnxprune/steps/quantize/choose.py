@@ -10,7 +10,7 @@ import onnx_ir as ir
 
 from onnxprune.errors import OnnxpruneError, TargetError, UsageError
 from onnxprune.evaluation.benchmark.comparison import Comparison, compare
-from onnxprune.evaluation.quality import compare_quality
+from onnxprune.evaluation.quality import drop_between
 from onnxprune.runtime.latency import measure_latency
 from onnxprune.runtime.session import Session
 from onnxprune.steps.quantize.base import TYPES, Quantized, QuantizeJob
@@ -69,10 +69,7 @@ def drop_of(job: QuantizeJob, model: ir.Model) -> float:
     context = job.context
     assert context.measured is not None
     before, after = (Session(each, context.execution, optimized=True) for each in (job.float_model.model, model))
-    quality = compare_quality(before, before, after, context.measured, name=context.metric, most=_MOST)
-    score = quality.scores[0]
-    lost = score.before - score.after
-    return lost if score.higher_is_better else -lost
+    return drop_between(before, after, context.measured, name=context.metric, most=_MOST)
 
 
 def quantize_best(job: QuantizeJob) -> tuple[str, Quantized]:

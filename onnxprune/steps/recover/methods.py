@@ -106,7 +106,7 @@ def recover_layers(
         return Recovery(method, (), tuple(made(pruned.model).notes))
     if data is None:
         data = made_up_samples(original, seed=seed, progress=progress)
-    feeds, complete = _some(batch.feed for batch in data.batches())
+    feeds, complete = batches_to_fit(batch.feed for batch in data.batches())
     if not complete:
         notes.append(f"recovered on the first {_samples(feeds)} samples of {data.source}")
     made = METHODS[method].make(
@@ -116,7 +116,7 @@ def recover_layers(
     return Recovery(method, tuple(made.errors), tuple(notes))
 
 
-def _some(feeds: Iterable[dict[str, Array]]) -> tuple[list[dict[str, Array]], bool]:
+def batches_to_fit(feeds: Iterable[dict[str, Array]]) -> tuple[list[dict[str, Array]], bool]:
     """As many batches as are used, and whether those are all."""
     found: list[dict[str, Any]] = []
     size = 0

@@ -35,10 +35,10 @@ import numpy.typing as npt
 import onnx_ir as ir
 
 from onnxprune.analysis.groups import Group
-from onnxprune.analysis.layers import Array, Layer, choose_positions, fittable, layers, matrix_of, residual
+from onnxprune.analysis.layers import Array, Layer, fittable, layers, matrix_of, residual
 from onnxprune.data.base import Batch
 from onnxprune.dims import atoms, units_of
-from onnxprune.statistics.accumulators import Covariance, Summary, View, axis_columns
+from onnxprune.statistics.accumulators import Covariance, Summary, View, axis_columns, drawn_rows
 from onnxprune.statistics.activations import Accumulator
 from onnxprune.statistics.sites import SitePlace
 from onnxprune.statistics.windows import Windows
@@ -95,7 +95,7 @@ def observe_layers(context: ScoringContext) -> list[Observed]:
     for number, layer in enumerate(found_layers):
         behind = residual(layer, analysis)
         shapes = analysis.shapes.shapes[layer.x], analysis.shapes.shapes.get(layer.y, ())
-        view = _some_rows(layer, *shapes, np.random.default_rng([context.seed, number]))
+        view = drawn_rows(layer, *shapes, np.random.default_rng([context.seed, number]), _MAX_ROWS)
         channels = analysis.dims[layer.x][layer.form.axis].size // layer.form.groups
         rows = _accumulator(view, channels, layer.form.taps) if layer.node in fitted else Summary(view)
         if layer.readers > 1:  # the steps of an unrolled cell
@@ -122,27 +122,6 @@ def _channels(axis: int) -> View:
     def view(value: Array, batch: Batch) -> Iterator[Array]:
         del batch
         yield np.moveaxis(value, axis, -1).reshape(1, -1, value.shape[axis])
-
-    return view
-
-
-def _some_rows(layer: Layer, x_shape: tuple[int, ...], y_shape: tuple[int, ...], rng: np.random.Generator) -> View:
-    """The rows of a layer at places drawn from each batch; the shapes are those of the analysis."""
-
-    def view(value: Array, batch: Batch) -> Iterator[Array]:
-        del batch
-        limit = max(1, _MAX_ROWS // len(value))
-        if not layer.form.drawn:
-            yield layer.form.rows(value, None)
-            return
-        if value.shape[1:] == x_shape[1:]:
-            positions = choose_positions(layer.places((len(value), *y_shape[1:])), limit, rng)
-            yield layer.form.rows(value, positions)
-            return
-        rows = layer.form.rows(value, None)  # another size along a dynamic axis: how many places there are shows here
-        by_place = rows.reshape(len(rows), len(value), -1, rows.shape[2])
-        positions = choose_positions(by_place.shape[2], limit, rng)
-        yield rows if positions is None else by_place[:, :, positions].reshape(len(rows), -1, rows.shape[2])
 
     return view
 

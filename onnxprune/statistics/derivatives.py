@@ -1,0 +1,95 @@
+"""Derivatives of a model in torch: what the statistics of gradients, of units and of single weights, have in common."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import numpy.typing as npt
+import onnx_ir as ir
+import torch
+from torch import Tensor
+
+from onnxprune.analysis.groups import Analysis
+from onnxprune.errors import ModelError, UsageError
+from onnxprune.model.signature import ports_of, synthetic_feed
+from onnxprune.ops.traits import normalizes
+from onnxprune.runtime.torch.module import TorchModel
+from onnxprune.support.messages import one_line
+
+
+def moved(model: TorchModel, device: str) -> TorchModel:
+    """The model on a device. Raises UsageError where torch cannot compute there."""
+    try:
+        return model.to(device)
+    except (RuntimeError, AssertionError) as error:  # torch without CUDA asserts
+        raise UsageError(f"torch cannot compute on '{device}' here: {one_line(error)}; leave --device out") from error
+
+
+def derivatives(
+    of: Sequence[Tensor], inputs: Sequence[Tensor], slopes: Sequence[Tensor] | None = None, *, again: bool = False
+) -> list[Tensor]:
+    """Of the sum of `of`, each entry times its slope, by each input; zeros where nothing depends on it.
+
+    `again`: the result can be differentiated once more. Raises ModelError where torch cannot.
+    """
+    followed = [index for index, value in enumerate(inputs) if value.requires_grad]
+    moving = [index for index, value in enumerate(of) if value.requires_grad]
+    result = [torch.zeros_like(value) for value in inputs]
+    if not followed or not moving:
+        return result
+    try:
+        found = torch.autograd.grad(
+            [of[index] for index in moving],
+            [inputs[index] for index in followed],
+            None if slopes is None else [slopes[index] for index in moving],
+            create_graph=again,
+            materialize_grads=True,
+        )
+    except (RuntimeError, NotImplementedError) as error:
+        raise ModelError(f"torch cannot differentiate the model: {one_line(error)}") from error
+    for index, gradient in zip(followed, found, strict=True):
+        result[index] = finite(gradient)
+    return result
+
+
+def finite(value: Tensor) -> Tensor:
+    """The same with zeros for NaN and the largest numbers for infinities."""
+    return torch.nan_to_num(value) if isinstance(value, Tensor) and value.is_floating_point() else value
+
+
+def synaptic_flow(
+    analysis: Analysis, device: str = "cpu", kept: Mapping[str, npt.NDArray[np.bool_]] = {}
+) -> tuple[TorchModel, list[Tensor]]:
+    """The model with absolute weights, in double precision, and the sums of its outputs for one input of ones.
+
+    Tanaka et al. 2020 take the absolute values of everything stored, running statistics included. What `kept` leaves
+    out is zero.
+    """
+    model = moved(TorchModel(analysis.model, "float64"), device)
+    with torch.no_grad():
+        for stored in (*model.weights.values(), *model.statistics.values()):
+            stored.abs_()
+        set_zeros(model, kept)
+    ports = ports_of(analysis.model)
+    one_sample = {port.batch_symbol: 1 for port in ports if port.batch_symbol is not None}
+    feed = synthetic_feed(ports, {**analysis.shapes.bindings, **one_sample})
+    names = [before_normalizing(value) for value in analysis.model.graph.outputs]
+    values = model({name: np.ones_like(array) for name, array in feed.items()}, names)
+    return model, [values[name].sum() for name in names if values[name].is_floating_point()]
+
+
+@torch.no_grad()
+def set_zeros(model: TorchModel, kept: Mapping[str, npt.NDArray[np.bool_]]) -> None:
+    """Set the entries of weights to zero that `kept`, bool, of their shapes, leaves out."""
+    for name, mask in kept.items():
+        if name in model.weights:
+            model.weights[name].mul_(torch.from_numpy(mask).to(model.weights[name].device))
+
+
+def before_normalizing(output: ir.Value) -> str:
+    """The value to sum for the synaptic flow: the output, or what a softmax, whose sum is always the same, reads."""
+    producer = output.producer()
+    if producer is not None and normalizes(producer) and producer.inputs[0] is not None:
+        return producer.inputs[0].name or ""
+    return output.name or ""

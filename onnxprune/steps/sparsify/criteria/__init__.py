@@ -1,0 +1,1 @@
+"""Scores of single weights, a file per family; see `steps.sparsify.base.weight_criterion`."""
