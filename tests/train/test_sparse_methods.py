@@ -229,3 +229,20 @@ def test_masks_of_earlier_steps_hold(build: Build) -> None:
     result = op.Recipe(steps)(path, data=pictures(labelled=True), allow_damage=True)
     for name, mask in first.items():
         assert not weights(result.model)[name][~mask].any()
+
+
+@pytest.mark.parametrize("text", ["set:0.5,interval=1", "rigl:0.5,interval=1"])
+def test_weights_whose_channels_come_last_are_exchanged_too(text: str, build: Build) -> None:
+    module = TorchModel(open_model(build(CONVOLUTIONS)))
+    for weight in module.weights.values():
+        if weight.ndim == 4:
+            weight.data = weight.data.to(memory_format=torch.channels_last)
+    roles = {key: slot.role for key, slot in trainable(open_model(build(CONVOLUTIONS))).items()}
+    (method,) = chosen_methods([text], [])
+    effect = method.start(Scene(module.weights, roles, inspect(build(CONVOLUTIONS))))
+    before = effect.buffers["mask of w2"].clone()
+    effect.after_step(dict(module.weights), Moment(0.1, 0.1, 0))
+    after = effect.buffers["mask of w2"]
+    assert not torch.equal(before, after)
+    assert before.sum() == after.sum()
+    assert not module.weights["w2"].detach()[after == 0].any()

@@ -48,7 +48,9 @@ class Masked(Effect):
             name: scene.zeros[name].to(trained[name]) if name in scene.zeros else torch.ones_like(trained[name])
             for name in self.matrices
         }
-        self.masks = {name: each.detach().clone() for name, each in self.allowed.items()}
+        self.masks = {  # in one piece, also of weights whose channels come last
+            name: each.detach().clone(memory_format=torch.contiguous_format) for name, each in self.allowed.items()
+        }
         self.buffers.update({f"mask of {name}": mask for name, mask in self.masks.items()})
         self.sparse = tuple(self.masks)
 
