@@ -100,7 +100,8 @@ def best_of_tries(state: State, options: PruneOptions, context: Context) -> tupl
         notes.append(f"{best.said}: on {tries.samples} samples for trying, error {plain.harm:.4f} -> {best.harm:.4f}")
     elif best.said:
         notes.append(best.said)
-    return best.state, best.decision, tuple(notes)
+    groups = select_groups(best.state.original, options.only, options.skip)  # now scored on all samples
+    return best.state, decide(best.state, groups, options, context, limits=dict(best.limits)), tuple(notes)
 
 
 class _Tries:
