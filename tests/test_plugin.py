@@ -95,7 +95,7 @@ def test_what_lies_behind_it_is_pruned_where_the_file_declares_shapes(build: Bui
 
 
 def test_report_counts_and_names_it(build: Build) -> None:
-    result = compress(build(NET, opsets=DOMAINS), ratio=0.5, unverified=True, recover="none")
+    result = compress(build(NET, opsets=DOMAINS), ratio=0.5, round_to=1, unverified=True, recover="none")
     assert result.report.unruled == {"com.example.ScaledRelu": 1}
     assert [removal.group for removal in result.plan.removals] == ["a"]
 
@@ -125,7 +125,7 @@ def test_example_is_found_through_its_entry_point(installed: None, build: Build)
 
 
 def test_example_is_pruned_through(installed: None, build: Build, tmp_path: Path) -> None:
-    result = compress(build(NET, opsets=DOMAINS), ratio=0.5, unverified=True, recover="none")
+    result = compress(build(NET, opsets=DOMAINS), ratio=0.5, round_to=1, unverified=True, recover="none")
     save(result.model, tmp_path / "pruned.onnx")
     pruned = onnx.load(tmp_path / "pruned.onnx").graph
     shapes = {tensor.name: list(tensor.dims) for tensor in pruned.initializer}
