@@ -30,9 +30,21 @@ def convolution(op: TorchNode, x: Tensor, w: Tensor, bias: Tensor | None = None)
     """Of one, two or three spatial axes, grouped, strided, dilated, with any pads."""
     count, strides, dilations = _steps(op, x)
     pads = auto_pads(op, x.shape[2:], w.shape[2:], strides, dilations)
-    same = pads[:count] == pads[count:] and min(pads, default=0) >= 0
-    x = x if same else F.pad(x, torch_pads(pads))
-    return _CONV[count](x, w, bias, strides, pads[:count] if same else 0, dilations, op.attr("group", 1))
+    pointwise = max(w.shape[2:]) == 1 < max(strides)
+    if pointwise or pads[:count] != pads[count:] or min(pads, default=0) < 0:
+        x, pads = F.pad(x, torch_pads(pads)), [0] * (2 * count)
+    if pointwise:
+        x, strides = _every(x, strides), [1] * count
+    return _CONV[count](x, w, bias, strides, pads[:count], dilations, op.attr("group", 1))
+
+
+def _every(x: Tensor, strides: list[int]) -> Tensor:
+    """The entries that a window of a single entry reads at these strides.
+
+    A strided convolution of such windows writes outside of its memory in torch 2.13, backwards on a processor, where
+    channels are innermost and no multiple of 4.
+    """
+    return x[(..., *(slice(None, None, stride) for stride in strides))]
 
 
 @torch_op("ConvTranspose")
