@@ -205,6 +205,28 @@ def test_an_operator_is_registered_once() -> None:
         torch_op("Relu")(lambda _, x: x)
 
 
+def test_windows_of_one_entry_are_strided_as_others_are(build: Build) -> None:
+    """In both orders of memory: torch's own strided kernel writes outside of its memory where channels are last."""
+    path = build("""
+        net (float[batch, 5, 9, 8] x) => (float[batch, 11, h, w] y) <float[11, 5, 1, 1] k, float[11] b>
+        { y = Conv<strides = [2, 3], pads = [1, 0, 0, 1]>(x, k, b) }
+    """)
+    x = normal(3, 5, 9, 8)
+    model = agrees(path, {"x": x})
+    kernel = model.weights["k"]
+    grads = []
+    for order in (torch.contiguous_format, torch.channels_last):
+        kernel.grad = None
+        model({"x": torch.from_numpy(x).contiguous(memory_format=order)})["y"].square().sum().backward()
+        assert kernel.grad is not None
+        grads.append(kernel.grad.clone())
+    own = kernel.detach().clone().requires_grad_()
+    padded = torch.nn.functional.pad(torch.from_numpy(x), (0, 1, 1, 0))
+    torch.nn.functional.conv2d(padded, own, model.weights["b"].detach(), (2, 3)).square().sum().backward()
+    for grad in grads:
+        torch.testing.assert_close(grad, own.grad, rtol=1e-4, atol=1e-4)
+
+
 def test_a_node_that_fails_is_named(build: Build) -> None:
     path = build("net (float[a, b] x) => (float[a, c] y) <float[4, 3] w> { y = MatMul(x, w) }")
     model = open_model(path)

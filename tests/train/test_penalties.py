@@ -123,9 +123,9 @@ def test_network_slimming_shrinks_scales_alone_and_they_are_scores(build: Build)
     np.testing.assert_allclose(found["w"], plain["w"], rtol=1e-5)
     (scores,) = trained.scores.values()
     np.testing.assert_allclose(scores, np.abs(found["s"]), atol=1e-6)
-    result = op.Recipe(
-        [op.Train(penalty="bn-scale:0.5", augment="none", **given), op.Prune(criterion="learned", ratio=0.5)]
-    )(path, data=pictures(labelled=True))
+    train = op.Train(penalty="bn-scale:0.5", augment="none", **given)
+    prune = op.Prune(criterion="learned", ratio=0.5, round_to=1)
+    result = op.Recipe([train, prune])(path, data=pictures(labelled=True))
     kept = np.sort(np.abs(weights(result.model)["s"]))
     np.testing.assert_allclose(kept, np.sort(np.abs(found["s"]))[3:], rtol=0.1)
 
