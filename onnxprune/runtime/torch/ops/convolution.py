@@ -44,7 +44,7 @@ def _every(x: Tensor, strides: list[int]) -> Tensor:
     A strided convolution of such windows writes outside of its memory in torch 2.13, backwards on a processor, where
     channels are innermost and no multiple of 4.
     """
-    return x[(..., *(slice(None, None, stride) for stride in strides))]
+    return x[(slice(None), slice(None), *(slice(None, None, stride) for stride in strides))]
 
 
 @torch_op("ConvTranspose")
