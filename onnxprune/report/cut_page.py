@@ -177,7 +177,8 @@ def _scores(found: Document) -> Iterator[Section]:
             each["id"],
             Chart(
                 spread(each["kept"], each["removed"]),
-                f"{each['lowest']:.3g} to {each['highest']:.3g}, median {each['median']:.3g}",
+                f"{each['lowest']:.3g} to {each['highest']:.3g}, median {each['median']:.3g}"
+                + (", logarithmic" if each["logarithmic"] else ""),
                 each["median"],
             ),
         )

@@ -14,6 +14,8 @@ from onnxprune.report.stages import stages_of
 from onnxprune.steps.prune.criteria.base import Scores
 
 BINS = 32
+# Half of the scores in so small a share of their range are a single bar.
+_CROWDED = 0.05
 
 
 def details_of(result: Result) -> Details:
@@ -30,16 +32,29 @@ def details_of(result: Result) -> Details:
 
 
 def _spread(group: str, scores: Scores, keep: Any) -> dict[str, Any]:
-    """Lowest and highest score of a group, and how many units lie in each of BINS equal parts between them."""
+    """Lowest and highest score of a group, and how many units lie in each of BINS equal parts between them.
+
+    The parts are equal on a logarithmic axis where the scores are skewed.
+    """
+    lowest, median, highest = (float(each) for each in np.percentile(scores, (0, 50, 100)))
+    logarithmic = is_skewed(scores)
+    scores = np.log(scores) if logarithmic else scores
     ends = (float(scores.min()), float(scores.max()))
     return {
         "id": group,
-        "lowest": ends[0],
-        "median": float(np.median(scores)),
-        "highest": ends[1],
+        "lowest": lowest,
+        "median": median,
+        "highest": highest,
+        "logarithmic": logarithmic,
         "kept": histogram(scores[keep], BINS, ends).tolist(),
         "removed": histogram(scores[~keep], BINS, ends).tolist(),
     }
+
+
+def is_skewed(scores: Scores) -> bool:
+    """Do more than half of the scores share a twentieth of their range, so that a logarithm shows more of them?"""
+    lowest, median, highest = np.percentile(scores, (0, 50, 100))
+    return bool(lowest > 0 and median / highest - lowest / highest < _CROWDED * (1 - lowest / highest))
 
 
 def histogram(values: Scores, bins: int, ends: tuple[float, float]) -> npt.NDArray[np.int64]:

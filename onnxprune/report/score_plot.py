@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from onnxprune.report.charts import column_path, shortened
-from onnxprune.report.details import along, histogram
+from onnxprune.report.details import along, histogram, is_skewed
 
 _WIDTH, _ROW, _HEAD = 960, 44, 64
 _LEFT, _RIGHT = 320, 840  # between these lie the bars
@@ -60,19 +60,23 @@ def plot(found: Mapping[str, Any]) -> str:
 
 
 def _row(group: Mapping[str, Any], top: int, ends: tuple[float, float] | None) -> list[str]:
-    """Name, histogram and range of one group."""
-    values = np.array(group["scores"])
+    """Name, histogram and range of one group; on a logarithmic axis where its own scores are skewed."""
+    values = scores = np.array(group["scores"])
+    logarithmic = ends is None and is_skewed(scores)
+    if logarithmic:
+        values = np.log(scores)
     ends = ends or (float(values.min()), float(values.max()))
     counts = histogram(values, _BINS, ends)
     name, base, step = group["id"], top + _HEIGHT, (_RIGHT - _LEFT) / _BINS
     short = shortened(name, _NAME_LENGTH)
+    said = f"{group['units']:,} {group['kind']}" + (", logarithmic" if logarithmic else "")
     bars = column_path(counts, counts.max(), _LEFT, step, base, _HEIGHT)
     at = _LEFT + (_RIGHT - _LEFT) * along(np.median(values), ends)
     return [
         f'<g><title>{escape(name)}</title><text x="16" y="{top + 14}">{escape(short)}</text>',
-        f'<text class="faint" x="16" y="{top + 29}">{group["units"]:,} {escape(group["kind"])}</text>',
+        f'<text class="faint" x="16" y="{top + 29}">{escape(said)}</text>',
         f'<path class="axis" d="M{_LEFT} {base}.5H{_RIGHT}"/><path class="bar" d="{bars}"/>',
         f'<path class="median" d="M{at:.1f} {top}V{base + 4}"/>',
-        f'<text class="faint" x="{_RIGHT + 12}" y="{top + 14}">{values.min():.3g}</text>',
-        f'<text class="faint" x="{_RIGHT + 12}" y="{top + 29}">{values.max():.3g}</text></g>',
+        f'<text class="faint" x="{_RIGHT + 12}" y="{top + 14}">{scores.min():.3g}</text>',
+        f'<text class="faint" x="{_RIGHT + 12}" y="{top + 29}">{scores.max():.3g}</text></g>',
     ]

@@ -13,7 +13,7 @@ import pytest
 
 from onnxprune.pipeline.run import inspect
 from onnxprune.report.charts import shortened
-from onnxprune.report.details import along, histogram
+from onnxprune.report.details import along, histogram, is_skewed
 from onnxprune.report.score_plot import plot
 from onnxprune.report.scores import as_csv, of_scores, show_scores, sparkline
 from onnxprune.steps.prune.criteria.base import criteria
@@ -69,6 +69,25 @@ def test_histogram_is_that_of_numpy() -> None:
     values = np.random.default_rng(0).standard_normal(500)
     ends = float(values.min()), float(values.max())
     np.testing.assert_array_equal(histogram(values, 20, ends), np.histogram(values, 20)[0])
+
+
+@pytest.mark.parametrize(
+    ("values", "skewed"),
+    [
+        ([1, 2, 3, 4, 5], False),
+        ([1, 1.1, 1.2, 1.3, 100], True),
+        ([0, 1.1, 1.2, 1.3, 100], False),  # no logarithm
+        ([3, 3, 3], False),
+        ([1e-300, 2e-300, 1e300], True),
+    ],
+)
+def test_skewed_scores_are_drawn_on_a_logarithmic_axis(found: dict, values: list[float], skewed: bool) -> None:
+    assert is_skewed(np.array(values, dtype=np.float64)) is skewed
+    drawn = plot({**found, "comparable": False, "groups": [{**found["groups"][0], "scores": values}]})
+    assert ("logarithmic" in drawn) is skewed
+    assert f"{max(values):.3g}</text>" in drawn
+    shared = plot({**found, "comparable": True, "groups": [{**found["groups"][0], "scores": values}]})
+    assert "logarithmic" not in shared
 
 
 def test_plot_is_svg_with_a_row_per_group(found: dict) -> None:
