@@ -5,7 +5,7 @@ the cut that is predicted to be best is made and recovered, and so are
 
 - the same with embeddings along their principal axes, and with layers split into two thinner ones, see `split`;
 - the best so far with one group losing half as much, the others so much more that the targets hold: group after group,
-  those first whose share of the predicted damage is largest.
+  those first whose share of the predicted damage is largest, until that has not helped twice.
 
 Scores, directions and fits are of two thirds of the samples that may be fitted to, or more, and the tries are measured
 on the others; samples that are kept apart to report on take no part. The number of tries is bounded, not their time, so
@@ -39,8 +39,9 @@ from onnxprune.support.progress import silent
 # Shares of a layer's variance that splitting it may leave out, as shares of what the option allows, ascending.
 _SHARES = (0.03, 0.1, 0.3, 1.0)
 _ROTATED = "embeddings along principal axes"
-# Groups that get units back, and samples that the tries see.
+# Groups that get units back, tries of those that may fail, and samples that the tries see.
 _GROUPS = 4
+_MISSES = 2
 _SAMPLES = 384
 # A cut has to do so much less harm than the best before it: two that differ by less differ by chance.
 _LESS = 0.85
@@ -164,14 +165,19 @@ class _Tries:
         return left <= target.limit * (of if target.relative else 1)
 
     def given_back(self, best: Try) -> Try:
-        """The best cut after some groups in turn were made to lose half as much."""
+        """The best cut after some groups in turn were made to lose half as much, until that has not helped twice."""
+        misses = 0
         for group in self._worst(best):
             lost = best.decision.outcome.lost[group.id]
             limits = (*best.limits, (group.id, lost // 2))
             said = "; ".join([*([best.said] if best.said else []), f"{group.id} gets {lost - lost // 2} units back"])
             self._context.progress(f"trying a cut in which {group.id} gets units back")
             made = self._try(best.state, said, limits, best.decision)
-            if made is not None and made.harm < _LESS * best.harm:
+            if made is None or made.harm >= _LESS * best.harm:
+                misses += 1
+                if misses == _MISSES:  # each try costs a recovery, and other groups promise less
+                    break
+            else:
                 best = made
         return best
 
