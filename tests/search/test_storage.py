@@ -8,6 +8,7 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -23,17 +24,15 @@ optuna = pytest.importorskip("optuna", reason="the extra `search` is not install
 
 
 @pytest.fixture(scope="session")
-def postgresql(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+def postgresql() -> Iterator[str]:
     """The URL of a PostgreSQL server in a temporary folder; it runs as nobody where the tests run as root."""
     pytest.importorskip("psycopg", reason="psycopg is not installed")
     initdb, server = (_program(name) for name in ("initdb", "postgres"))
     if initdb is None or server is None:
         pytest.skip("PostgreSQL (initdb, postgres) is not installed")
     user = "nobody" if hasattr(os, "geteuid") and os.geteuid() == 0 else None  # a server refuses to run as root
-    folder = tmp_path_factory.mktemp("postgresql")
+    folder = Path(tempfile.mkdtemp(prefix="postgresql"))  # nobody else may enter the folders of pytest
     if user is not None:
-        for each in (folder, *folder.parents[:2]):
-            each.chmod(0o755)
         shutil.chown(folder, user)
     cluster, log = folder / "data", folder / "log"
     options: dict[str, Any] = {"user": user, "cwd": folder, "stdout": subprocess.DEVNULL}
@@ -49,6 +48,7 @@ def postgresql(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     finally:
         process.send_signal(signal.SIGINT)
         process.wait(30)
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def _program(name: str) -> str | None:
