@@ -47,10 +47,15 @@ SLOW = {
     "docs/benchmark.md",
     "docs/howto/budgets.md",
     "docs/howto/keras.md",
+    "docs/howto/large-models.md",
     "docs/howto/many-models.md",
+    "docs/howto/recover-accuracy.md",
     "docs/howto/torch-and-keras.md",
+    "docs/quantization.md",
+    "docs/recipes.md",
     "docs/report.md",
     "docs/search.md",
+    "docs/sparsity.md",
     "docs/training.md",
 }
 
