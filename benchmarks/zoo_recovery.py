@@ -166,12 +166,13 @@ def _measure(row: Row, folder: Path, start: float) -> None:
 def _compressed(path: Path, folder: Path, data: Any, options: dict[str, Any]) -> tuple[Any, Path | None]:
     """The result, and the file as it was cut where there is one already."""
     from onnxprune.pipeline import run as pipeline
+    from onnxprune.pipeline.beside import recover
 
     if options.pop("lossless", False):
         return pipeline.compress(path, lossless=True), None
     if options.pop("later", False):
         pipeline.compress(path, criterion="l2", ratio=0.3).save(folder / "cut.onnx")
-        return pipeline.recover(folder / "cut.onnx", path, data=data), folder / "cut.onnx"
+        return recover(folder / "cut.onnx", path, data=data), folder / "cut.onnx"
     return pipeline.compress(path, data=data, **options), None
 
 

@@ -39,10 +39,12 @@ if TYPE_CHECKING:
     )
     from onnxprune.evaluation.benchmark.suite import benchmark
     from onnxprune.evaluation.quality import Quality
+    from onnxprune.pipeline.beside import recover, train
     from onnxprune.pipeline.evaluate import evaluate
     from onnxprune.pipeline.recipe import Recipe
     from onnxprune.pipeline.result import Report, Result
-    from onnxprune.pipeline.run import apply, compress, quantize, recover, score, sensitivity, sparsify, train
+    from onnxprune.pipeline.run import apply, compress, quantize, sparsify
+    from onnxprune.pipeline.scores import score, sensitivity
     from onnxprune.pipeline.search.curves import curves
     from onnxprune.pipeline.search.run import search
     from onnxprune.steps.base import Context, Step
@@ -91,7 +93,9 @@ _HOMES = {
     "pipeline.result": ("Report", "Result"),
     "pipeline.search.curves": ("curves",),
     "pipeline.search.run": ("search",),
-    "pipeline.run": ("apply", "compress", "quantize", "recover", "score", "sensitivity", "sparsify", "train"),
+    "pipeline.beside": ("recover", "train"),
+    "pipeline.run": ("apply", "compress", "quantize", "sparsify"),
+    "pipeline.scores": ("score", "sensitivity"),
     "steps.base": ("Context", "Step"),
     "steps.checkpoint": ("Checkpoint",),
     "steps.clean": ("Clean",),

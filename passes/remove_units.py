@@ -16,7 +16,8 @@ from onnxprune.analysis.size_arithmetic import SizeArithmetic
 from onnxprune.dims import Atom, Dim, Mask, keep_mask, kept_size
 from onnxprune.model.graph import subgraphs
 from onnxprune.model.weights import reading
-from onnxprune.ops.base import Array, IndexRef, SizeRef
+from onnxprune.ops.base import Array
+from onnxprune.ops.findings import IndexRef, SizeRef
 from onnxprune.ops.traits import joins
 from onnxprune.passes.base import PassResult
 

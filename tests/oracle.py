@@ -1,8 +1,8 @@
 """The dead-unit oracle: a pruned model must equal the original with the removed units switched off.
 
-Switched off means: every sum over the units (see ops.base.Contraction) reads zeros in their place, and every statistic
-over them is taken on the units that stay. The switched-off model has all its original shapes: only masks, and
-Compress / Scatter pairs around statistics, are inserted, so it shares nothing with the removal of units.
+Switched off means: every sum over the units (see ops.findings.Contraction) reads zeros in their place, and every
+statistic over them is taken on the units that stay. The switched-off model has all its original shapes: only masks,
+and Compress / Scatter pairs around statistics, are inserted, so it shares nothing with the removal of units.
 """
 
 from __future__ import annotations

@@ -14,7 +14,8 @@ import pytest
 
 from onnxprune.analysis.inspect import inspect
 from onnxprune.errors import ModelError, UsageError, WrongTypeError
-from onnxprune.model.file import as_model, check_model, digest, file_bytes, on_disk, open_model, runnable, save
+from onnxprune.model.check import check_model
+from onnxprune.model.file import as_model, digest, file_bytes, on_disk, open_model, runnable, save
 from onnxprune.passes.remove_units import RemoveUnits
 from tests.conftest import Build
 from tests.test_model import SMALL, content

@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 
 from onnxprune.analysis.groups import Analysis
 from onnxprune.errors import ModelError
-from onnxprune.model.file import check_model
+from onnxprune.model.check import check_model
 from onnxprune.model.signature import synthetic_feed
 from onnxprune.ops.base import RULES
 from onnxprune.pipeline.run import apply, inspect

@@ -17,7 +17,8 @@ from hypothesis import strategies as st
 
 from onnxprune.errors import ModelError, UsageError
 from onnxprune.model import file as models
-from onnxprune.model.file import check_model, estimated_bytes, open_model, save, skeleton, staged
+from onnxprune.model.check import check_model
+from onnxprune.model.file import estimated_bytes, open_model, save, skeleton, staged
 from onnxprune.model.signature import ports_of, synthetic_feed
 from onnxprune.pipeline.run import compress
 from onnxprune.runtime.session import Session

@@ -9,7 +9,7 @@ import pytest
 
 from onnxprune.analysis.inspect import blaming
 from onnxprune.errors import ModelError
-from onnxprune.model.file import check_model
+from onnxprune.model.check import check_model
 from onnxprune.pipeline.run import compress
 from tests.conftest import Build
 

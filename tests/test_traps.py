@@ -17,7 +17,7 @@ import pytest
 
 from onnxprune.analysis.groups import Analysis
 from onnxprune.errors import NothingToPruneError
-from onnxprune.model.file import check_model
+from onnxprune.model.check import check_model
 from onnxprune.model.signature import synthetic_feed
 from onnxprune.pipeline.run import compress, inspect
 from tests.conftest import FUSED_ATTENTION, Build

@@ -7,7 +7,7 @@ from dataclasses import replace
 import onnx_ir as ir
 
 from onnxprune.analysis.groups import Analysis, Group
-from onnxprune.ops.base import Findings
+from onnxprune.ops.findings import Findings
 
 
 def copy_model(model: ir.Model) -> ir.Model:

@@ -26,7 +26,8 @@ from onnxprune.dims import Atom, atoms, freeze, resolve
 from onnxprune.model import graph as graphs
 from onnxprune.model.weights import is_weight
 from onnxprune.ops import find_rule
-from onnxprune.ops.base import Dims, Op, Reason, RefuseError, key_of
+from onnxprune.ops.base import Dims, Op, RefuseError, key_of
+from onnxprune.ops.findings import Reason
 
 NO_DIMS: Mapping[str, Dims] = MappingProxyType({})
 

@@ -10,7 +10,8 @@ import onnx_ir as ir
 from onnxprune.analysis.groups import Analysis
 from onnxprune.analysis.size_arithmetic import Scaling, SizeArithmetic
 from onnxprune.dims import Atom, atoms, freeze, resolve, terms
-from onnxprune.ops.base import Array, Reason, SizeRef
+from onnxprune.ops.base import Array
+from onnxprune.ops.findings import Reason, SizeRef
 
 
 def freeze_interface(analysis: Analysis, open_ends: Collection[str] = ()) -> None:

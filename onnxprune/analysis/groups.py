@@ -14,7 +14,8 @@ import onnx_ir as ir
 from onnxprune.analysis.shape_inference import Shapes
 from onnxprune.dims import Atom, Dim, atoms, resolve
 from onnxprune.model import graph as graphs
-from onnxprune.ops.base import Dims, Findings, Reason, SizeRef
+from onnxprune.ops.base import Dims
+from onnxprune.ops.findings import Findings, Reason, SizeRef
 from onnxprune.support.notebook import html_table
 
 # Groups that a print of an analysis lists.

@@ -12,7 +12,8 @@ from onnxprune.analysis.canonicalize import canonicalize
 from onnxprune.analysis.coupling import NO_DIMS, analyze
 from onnxprune.analysis.groups import Analysis
 from onnxprune.errors import ModelError, OnnxpruneError
-from onnxprune.model.file import Given, as_model, check_model, check_references
+from onnxprune.model.check import check_model, check_references
+from onnxprune.model.file import Given, as_model
 from onnxprune.model.graph import remove_dead
 from onnxprune.ops.base import Dims
 from onnxprune.runtime.shape_probe import observe_shapes

@@ -1,6 +1,6 @@
 """Which units something reads that reaches an output: all others can go without a trace.
 
-A unit leaves its dimension through sums only (see ops.base.Contraction), so it is needed where a sum that matters
+A unit leaves its dimension through sums only (see ops.findings.Contraction), so it is needed where a sum that matters
 
     y[j] = shift[j] + sum over i of x[i] * weight[i, j]
 
@@ -18,10 +18,10 @@ import onnx_ir as ir
 from onnxprune.analysis.constants import Constants
 from onnxprune.analysis.groups import Group
 from onnxprune.dims import Dim, Mask, atoms, keep_mask, project
-from onnxprune.ops.base import Contraction
 from onnxprune.ops.constants.computing import terms_of_product
 from onnxprune.ops.constants.linear import linear_form
 from onnxprune.ops.constants.recurrent import read_by_cell
+from onnxprune.ops.findings import Contraction
 from onnxprune.ops.learned import RECURRENT, learned
 
 

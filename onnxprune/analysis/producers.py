@@ -14,7 +14,8 @@ import onnx_ir as ir
 from onnxprune.analysis.groups import Analysis
 from onnxprune.dims import Atom, atoms
 from onnxprune.ops import find_rule
-from onnxprune.ops.base import Dims, Findings, Op, RefuseError, canonical_domain, key_of
+from onnxprune.ops.base import Dims, Op, RefuseError, canonical_domain, key_of
+from onnxprune.ops.findings import Findings
 
 
 def producing(analysis: Analysis) -> set[tuple[str, int]]:

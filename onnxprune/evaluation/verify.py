@@ -12,7 +12,8 @@ import numpy.typing as npt
 
 from onnxprune.errors import ModelError, VerificationError
 from onnxprune.evaluation.trial_inputs import TrialInputs, TrialMaker
-from onnxprune.model.file import as_model, check_model
+from onnxprune.model.check import check_model
+from onnxprune.model.file import as_model
 from onnxprune.model.signature import Feed, Port, ports_in
 from onnxprune.runtime.providers import CPU_ONLY
 from onnxprune.runtime.session import Runnable, Session

@@ -10,7 +10,7 @@ import onnx_ir as ir
 from onnxprune.analysis.groups import Analysis
 from onnxprune.dims import Atom, Dim, atoms
 from onnxprune.model.signature import ports_of
-from onnxprune.ops.base import Contraction
+from onnxprune.ops.findings import Contraction
 
 
 @dataclass(frozen=True)

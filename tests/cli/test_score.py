@@ -12,7 +12,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from onnxprune.cli import main
-from onnxprune.pipeline.run import score
+from onnxprune.pipeline.scores import score
 from onnxprune.runtime.providers import available
 from onnxprune.steps.prune.criteria.base import criteria
 

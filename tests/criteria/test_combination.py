@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from onnxprune.errors import UsageError
-from onnxprune.pipeline.run import score
+from onnxprune.pipeline.scores import score
 from onnxprune.steps.prune.criteria.base import criteria
 from onnxprune.steps.prune.criteria.expression import parse_expression, ranks, resolve_criterion
 

@@ -9,7 +9,8 @@ import onnx
 import pytest
 
 from onnxprune.dims import project
-from onnxprune.pipeline.run import inspect, score
+from onnxprune.pipeline.run import inspect
+from onnxprune.pipeline.scores import score
 from onnxprune.steps.prune.criteria import base
 from tests.conftest import Build
 

@@ -9,7 +9,7 @@ import numpy as np
 import onnx
 import pytest
 
-from onnxprune.pipeline.run import score
+from onnxprune.pipeline.scores import score
 from onnxprune.steps.prune.criteria import base
 from tests.conftest import FUSED_ATTENTION, Build
 

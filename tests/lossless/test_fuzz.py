@@ -10,7 +10,7 @@ import onnx
 import pytest
 
 from onnxprune.errors import ModelError
-from onnxprune.model.file import check_model
+from onnxprune.model.check import check_model
 from onnxprune.model.signature import synthetic_feed
 from onnxprune.pipeline.run import inspect
 from onnxprune.runtime.session import Session

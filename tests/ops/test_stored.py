@@ -12,7 +12,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from onnxprune.model.file import open_model
 from onnxprune.ops.dequantize import entries_each, is_scale, real_weights
-from onnxprune.pipeline.run import score
+from onnxprune.pipeline.scores import score
 from tests.conftest import Build
 
 RNG = np.random.default_rng(0)

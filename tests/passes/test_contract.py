@@ -26,7 +26,8 @@ import pytest
 
 from onnxprune import passes
 from onnxprune.errors import UsageError
-from onnxprune.model.file import check_model, open_model, save
+from onnxprune.model.check import check_model
+from onnxprune.model.file import open_model, save
 from onnxprune.model.signature import synthetic_feed
 from onnxprune.passes.base import CLEAN_UPS, Pass, PassResult, in_order
 from onnxprune.runtime.session import Session

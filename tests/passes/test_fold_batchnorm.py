@@ -8,7 +8,8 @@ import numpy as np
 import onnx
 import pytest
 
-from onnxprune.model.file import check_model, open_model, save
+from onnxprune.model.check import check_model
+from onnxprune.model.file import open_model, save
 from onnxprune.passes.fold_batchnorm import FoldBatchNorm
 from tests.conftest import Build
 from tests.recovery.pruned import feeds, outputs

@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 from onnxprune.analysis.constants import Constants
-from onnxprune.model.file import check_model, open_model, save
+from onnxprune.model.check import check_model
+from onnxprune.model.file import open_model, save
 from onnxprune.passes.fold_constants import FoldConstants
 from onnxprune.passes.remove_units import RemoveUnits
 from onnxprune.pipeline.run import inspect

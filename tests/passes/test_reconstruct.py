@@ -9,7 +9,8 @@ import numpy as np
 import onnx
 import pytest
 
-from onnxprune.model.file import check_model, save
+from onnxprune.model.check import check_model
+from onnxprune.model.file import save
 from onnxprune.steps.recover.batchnorm import RecalibrateBatchNorm
 from onnxprune.steps.recover.bias import CompensateBias
 from onnxprune.steps.recover.pairing import Pairing

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from onnxprune.model.file import check_model
+from onnxprune.model.check import check_model
 from onnxprune.steps.recover.base import METHODS
 from tests.conftest import Build
 from tests.recovery.pruned import error, feeds, outputs, outputs_of, pair

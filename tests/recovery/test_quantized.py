@@ -14,7 +14,8 @@ from onnx import numpy_helper
 from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
 from onnxruntime.quantization.shape_inference import quant_pre_process
 
-from onnxprune.pipeline.run import compress, score
+from onnxprune.pipeline.run import compress
+from onnxprune.pipeline.scores import score
 from onnxprune.runtime.session import Session
 from onnxprune.steps.recover.reconstruct import Reconstruct
 from tests.conftest import Build

@@ -18,7 +18,8 @@ import pytest
 import torch
 
 from onnxprune.errors import ModelError, UsageError
-from onnxprune.model.file import check_model, open_model, save
+from onnxprune.model.check import check_model
+from onnxprune.model.file import open_model, save
 from onnxprune.runtime.session import Session
 from onnxprune.runtime.torch.module import TorchModel
 from onnxprune.runtime.torch.ops.base import TABLE, torch_op

@@ -19,7 +19,8 @@ import pytest
 import onnxprune
 from onnxprune.data.given import as_data
 from onnxprune.errors import MissingExtraError
-from onnxprune.model.file import check_model, save
+from onnxprune.model.check import check_model
+from onnxprune.model.file import save
 from onnxprune.model.signature import ports_of
 from onnxprune.pipeline.recipe import Recipe
 from onnxprune.pipeline.run import inspect

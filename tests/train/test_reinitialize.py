@@ -8,7 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from onnxprune.model.file import check_model, open_model, save
+from onnxprune.model.check import check_model
+from onnxprune.model.file import open_model, save
 from onnxprune.steps.train.reinitialize import reinitialize
 from tests.conftest import Build
 from tests.train.harness import weights

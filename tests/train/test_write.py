@@ -11,7 +11,8 @@ import pytest
 import torch
 
 from onnxprune.errors import ModelError
-from onnxprune.model.file import check_model, open_model, save
+from onnxprune.model.check import check_model
+from onnxprune.model.file import open_model, save
 from onnxprune.steps.train.loop import train_model
 from onnxprune.steps.train.write import write_weights
 from tests.conftest import Build

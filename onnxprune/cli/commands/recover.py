@@ -64,8 +64,8 @@ def command(
     """
     with told.progress() as progress:
         working, writing = parts(progress, [20, 1])
+        from onnxprune.pipeline.beside import recover
         from onnxprune.pipeline.result import output_path
-        from onnxprune.pipeline.run import recover
         from onnxprune.steps.plan import Plan
         from onnxprune.steps.recover.step import Recover
         from onnxprune.support.files import check_targets

@@ -64,7 +64,7 @@ def command(
     it stopped, and compress --scope sensitivity starts from it.
     """
     with told.progress() as progress:
-        from onnxprune.pipeline.run import sensitivity
+        from onnxprune.pipeline.scores import sensitivity
         from onnxprune.report.sensitivity import sensitivity_document, show_sensitivity
         from onnxprune.steps.prune.options import CRITERION
         from onnxprune.support.cache import default_cache

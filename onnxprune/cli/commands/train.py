@@ -67,7 +67,7 @@ def command(
     """
     with told.progress() as progress:
         working, writing = parts(progress, [20, 1])
-        from onnxprune.pipeline.run import train
+        from onnxprune.pipeline.beside import train
         from onnxprune.steps.plan import Plan
         from onnxprune.support.files import check_targets
 

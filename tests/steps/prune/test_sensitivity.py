@@ -22,7 +22,9 @@ from onnxprune.errors import UsageError
 from onnxprune.evaluation.metrics import evaluate, metric, outputs_of
 from onnxprune.model.file import save
 from onnxprune.pipeline import run as pipeline
-from onnxprune.pipeline.run import open_and_inspect
+from onnxprune.pipeline.opening import open_and_inspect
+from onnxprune.pipeline.scores import score
+from onnxprune.pipeline.scores import sensitivity as sensitivity_of
 from onnxprune.report.curves import to_svg
 from onnxprune.steps.base import Context
 from onnxprune.steps.plan import Plan, Removal
@@ -57,7 +59,7 @@ def data() -> Data:
 
 
 def measured(path: Path, data: Data, **options: object) -> Sensitivity:
-    return pipeline.sensitivity(path, data, ratios=(0.25, 0.5), **options)[1]  # type: ignore[arg-type]
+    return sensitivity_of(path, data, ratios=(0.25, 0.5), **options)[1]  # type: ignore[arg-type]
 
 
 def test_curves_are_what_cut_models_give(path: Path, data: Data, tmp_path: Path) -> None:
@@ -179,7 +181,7 @@ def test_with_recovery_every_cut_is_mended_first_and_measured_on_other_samples(
     def batches() -> Iterator[tuple[np.ndarray, np.ndarray]]:
         return zip(whole.reshape(3, 20, 5), apart.reshape(3, 20), strict=True)
 
-    scores = pipeline.score(path)["w1"]
+    scores = score(path)["w1"]
     plan = Plan((Removal("w1", "neurons", 8, tuple(sorted(int(unit) for unit in np.argsort(scores)[:4]))),))
     save(pipeline.apply(path, plan).model, tmp_path / "cut.onnx")
     context = Context(data=seen)
@@ -199,8 +201,7 @@ def test_curves_with_recovery_lie_above_those_without(digits: dict[str, Path], n
         x = arrays["input"][:120]
     data = Data("digits", False, lambda: (Batch({"input": x[i : i + 30]}) for i in range(0, 120, 30)))
     plain, mended = (
-        pipeline.sensitivity(digits[name], data, metric="kl", ratios=(0.5,), recover=how)[1]
-        for how in ("none", recover)
+        sensitivity_of(digits[name], data, metric="kl", ratios=(0.5,), recover=how)[1] for how in ("none", recover)
     )
     better = [mended.curves[group].values[1] < plain.curves[group].values[1] for group in plain.curves]
     assert sum(better) >= 0.8 * len(better)
@@ -227,7 +228,7 @@ def test_where_nothing_can_be_kept(path: Path, data: Data, tmp_path: Path, monke
     """A folder that was named is refused; without the usual one, as in a container, nothing is kept."""
     (tmp_path / "file").touch()
     with pytest.raises(UsageError, match=r"nothing can be kept in .*file: File exists; name another folder"):
-        pipeline.sensitivity(path, data, ratios=[0.5], cache=tmp_path / "file")
+        sensitivity_of(path, data, ratios=[0.5], cache=tmp_path / "file")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file" / "deeper"))
     assert default_cache() is None
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "new" / "deeper"))
