@@ -41,7 +41,17 @@ LEVEL = {room: level for level, rooms in enumerate(ROOMS) for room in rooms}
 
 # In these the files do not know each other, so that one can be added, read or deleted alone; a base they may share.
 BASES = {
-    "ops": {"base", "evaluate", "compute", "matmul_view", "samples", "dequantize", "requantize", "weight_paths"},
+    "ops": {
+        "base",
+        "findings",
+        "evaluate",
+        "compute",
+        "matmul_view",
+        "samples",
+        "dequantize",
+        "requantize",
+        "weight_paths",
+    },
     "ops/microsoft": set(),
     "ops/constants": {"base", "linear"},
     "conversion/sources": set(),
