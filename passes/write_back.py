@@ -107,7 +107,7 @@ def _set_integers(
         real = ir.node("DequantizeLinear", [None, None], {"axis": 0}, name=_free_name(model, f"{node.name}/bias"))
         real.outputs[0].name = _free_name(model, f"{node.name}/bias")
         real.outputs[0].dtype, real.outputs[0].shape = ir.DataType.FLOAT, ir.Shape(stored.shape)
-        model.graph.insert_before(node, real)
+        _graph_of(node).insert_before(node, real)
         node.resize_inputs(max(len(node.inputs), slot + 1))
         node.replace_input_with(slot, real.outputs[0])
     _note(analysis, layer, _set_input(model, real, 0, stored, ir.DataType.INT32))
@@ -199,13 +199,19 @@ def _insert_add(model: ir.Model, node: ir.Node) -> ir.Node:
     ir.convenience.replace_all_uses_with(old, new, replace_graph_outputs=True)
     new.name, old.name = old.name, _free_name(model, f"{old.name}/unshifted")
     add.replace_input_with(0, old)
-    model.graph.insert_after(node, add)
+    _graph_of(node).insert_after(node, add)
     return add
 
 
+def _graph_of(node: ir.Node) -> ir.Graph:
+    """The main graph, or the body that a node is in."""
+    assert isinstance(node.graph, ir.Graph)
+    return node.graph
+
+
 def _free_name(model: ir.Model, name: str) -> str:
-    taken = {*model.graph.initializers, *(node.name for node in model.graph)}
-    taken.update(value.name for node in model.graph for value in node.outputs)
+    taken = {*model.graph.initializers, *(node.name for node in model.graph.all_nodes())}
+    taken.update(value.name for node in model.graph.all_nodes() for value in node.outputs)
     while name in taken:
         name += "'"
     return name

@@ -7,14 +7,17 @@ from typing import Any
 
 import numpy as np
 import pytest
+from click.testing import CliRunner
 
+import onnxprune as op
 from onnxprune.analysis import cost
 from onnxprune.analysis.inspect import inspect
+from onnxprune.cli import main
 from onnxprune.data.given import as_data
 from onnxprune.errors import UsageError
 from onnxprune.model.batch_axes import Shape, batch_axes
 from onnxprune.model.file import open_model
-from onnxprune.model.signature import Port, ports_of
+from onnxprune.model.signature import Port, name_axes, ports_of
 from onnxprune.pipeline.run import compress
 from onnxprune.runtime.latency import Setting, made_inputs, measure_latency
 from onnxprune.runtime.session import Session
@@ -180,3 +183,48 @@ def test_a_recurrent_model_with_a_state_is_compressed_on_data(
     result = compress(path, ratio=0.5, data=data, **options)
     result.save(tmp_path / "small.onnx")
     assert result.report.recovery == "reconstruct"
+
+
+# Sound of one size beside a cache [2, n, 6] and a table for all samples; the shapes do not say which axis is the batch.
+CACHED = """
+    net (float[n, 4] sound, float[2, m, 6] cache, float[5, 3] table) => (float[n, 3] y)
+    <float[4, 8] a, float[6, 8] b, float[8, 3] c, int64[1] zero = {0}>
+    {
+        h = MatMul(sound, a)  s = ReduceSum<keepdims = 0>(cache, zero)  k = MatMul(s, b)
+        t = Add(h, k)  r = Relu(t)  o = MatMul(r, c)  m = ReduceSum<keepdims = 0>(table, zero)  y = Add(o, m)
+    }
+"""
+NAMED = ("sound=0", "cache=1", "table=none")
+
+
+def test_axes_that_are_named(build: Build, tmp_path: Path) -> None:
+    """Arrays whose first axes differ are cut along the axes that were named, and the model sees its own order."""
+    rng = np.random.default_rng(0)
+    arrays = {"sound": (30, 4), "cache": (2, 30, 6), "table": (5, 3)}
+    data = {name: rng.standard_normal(shape).astype(np.float32) for name, shape in arrays.items()}
+    path, file = build(CACHED), tmp_path / "data.npz"
+    np.savez(file, **data)
+    result = op.compress(path, data=file, batch_axis=NAMED, ratio=0.3, recover="none", allow_damage=True)
+    small = tmp_path / "small.onnx"
+    result.save(small)
+    assert result.report.quality is not None
+    assert result.report.quality.inputs == "samples kept apart"
+    arguments = [text for axis in NAMED for text in ("--batch-axis", axis)]
+    gate = ["gate", str(small), "--baseline", str(path), "--data", str(file), "--min-agreement", "0.001", *arguments]
+    found = CliRunner().invoke(main, gate)
+    assert found.exit_code == 0, found.output
+
+
+def test_axes_that_are_not_named_are_inferred_from_the_rest(build: Build) -> None:
+    model = open_model(build(CACHED))
+    name_axes(model, ["cache=1"])
+    assert {port.name: port.batch_axis for port in ports_of(model)}["cache"] == 1
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [("cache", "is not an input and its axis"), ("cash=1", "no input 'cash'"), ("cache=3", "its first axis is 0")],
+)
+def test_axes_that_cannot_be(text: str, said: str, build: Build) -> None:
+    with pytest.raises(UsageError, match=said):
+        op.compress(build(CACHED), batch_axis=(text,))

@@ -313,3 +313,15 @@ def test_scores_and_quality_of_one_sample_at_a_time(build: Build, tmp_path: Path
         assert op.evaluate(path, small, data=given).scores
     _, found = op.sensitivity(path, data)
     assert found.curves
+
+
+def test_gate_and_benchmark_feed_one_sample_at_a_time(build: Build, tmp_path: Path) -> None:
+    path, small, samples = build(ONE_AT_A_TIME), tmp_path / "small.onnx", tmp_path / "samples.npz"
+    op.compress(path, ratio=0.2, recover="none", allow_damage=True).save(small)
+    np.savez(samples, x=np.random.default_rng(0).standard_normal((40, 4, 3)).astype(np.float32))
+    gate = ["gate", str(small), "--baseline", str(path), "--data", str(samples), "--min-agreement", "0.001"]
+    found = CliRunner().invoke(main, gate)
+    assert found.exit_code == 0, found.output
+    timed = CliRunner().invoke(main, ["benchmark", str(path), str(small), "--data", str(samples), "--seconds", "0.1"])
+    assert timed.exit_code == 0, timed.output
+    assert "takes one sample at a time" in timed.output

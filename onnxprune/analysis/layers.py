@@ -20,6 +20,7 @@ import onnx_ir as ir
 from onnxprune.analysis.groups import Analysis
 from onnxprune.analysis.names import distinct, layer_name
 from onnxprune.model import graph as graphs
+from onnxprune.model.inner_values import can_be_handed_out, repeats, way_to
 from onnxprune.ops import find_form
 from onnxprune.ops.base import Array, attribute, key_of
 from onnxprune.ops.dequantize import activation_scale, behind_rounding, clips_below_zero, constant_input
@@ -113,17 +114,27 @@ class Layer:
 ShapeOf = Callable[[ir.Value], tuple[int, ...] | None]
 
 
-def layers(analysis: Analysis, *, hidden: bool = False) -> Iterator[Layer]:
+def layers(analysis: Analysis, *, hidden: bool = False, bodies: bool = False) -> Iterator[Layer]:
     """The affine layers of an analysed model with weights that only layers read, in topological order.
 
     With `hidden` those too whose results are no values of the graph (see `Form.hidden`), as inside recurrent cells.
+    With `bodies` those too in bodies of If, Loop and Scan whose values can be handed out, see `model.inner_values`.
     """
-    nodes = ((name, node) for name, node in analysis.operators if node.graph is analysis.model.graph)
+    main = analysis.model.graph
+    nodes = ((name, node) for name, node in analysis.operators if bodies or node.graph is main)
     taken: set[str] = set()
     for layer in _layers(nodes, lambda value: analysis.shapes.shapes.get(value.name or "")):
-        if layer.x in analysis.activations and (hidden or layer.form.hidden is None):
+        seen = layer.node.graph is main or _is_handed_out(layer, analysis)
+        if seen and layer.x in analysis.activations and (hidden or layer.form.hidden is None):
             name = layer_name(layer.node, analysis.activations) or layer.name
             yield replace(layer, name=distinct(name, taken))
+
+
+def _is_handed_out(layer: Layer, analysis: Analysis) -> bool:
+    """Can what a layer of a body reads and makes be seen from outside, with rows of all steps along one axis?"""
+    assert isinstance(layer.node.graph, ir.Graph)
+    way = way_to(analysis.model, layer.node.graph)
+    return can_be_handed_out(way) and (layer.form.stack != 0 or not repeats(way))
 
 
 def layers_of(model: ir.Model) -> Iterator[Layer]:

@@ -61,6 +61,13 @@ class MeasureOptions:
         metavar="NAME:SHAPE",
         section=RUNNING,
     )
+    batch_axis: tuple[str, ...] = option(
+        (),
+        "Axis of an input along which the samples lie, like cache=1; none: all samples share it. By default by names "
+        "and sizes of the axes.",
+        metavar="INPUT=AXIS",
+        section=RUNNING,
+    )
     custom_ops: tuple[Path, ...] = option(
         (),
         "Library of operators for ONNX Runtime to load, like that of ONNX Runtime Extensions.",
@@ -71,6 +78,12 @@ class MeasureOptions:
 
     def __post_init__(self) -> None:
         check_options(self)
+
+    def name_axes(self, model: ir.Model) -> None:
+        """Let a model know the batch axes that were named, see `signature.name_axes`."""
+        from onnxprune.model.signature import name_axes
+
+        name_axes(model, self.batch_axis)
 
     def sizes(self, model: ir.Model) -> Mapping[str, int]:
         """The sizes of dynamic axes that were asked for, see `given_sizes`."""

@@ -13,7 +13,7 @@ from onnxprune.data.base import length_of as samples_in
 from onnxprune.errors import DataError
 from onnxprune.evaluation.benchmark.comparison import Comparison
 from onnxprune.evaluation.metrics import METRICS, Answer, Array, Metric, chosen_output, metric
-from onnxprune.evaluation.metrics.base import FLOATS, Runs, check_reference, run_batch
+from onnxprune.evaluation.metrics.base import FLOATS, Runs, run_batch
 from onnxprune.model.signature import Port
 
 # Where samples come from, for people.
@@ -130,9 +130,6 @@ def compare_quality(
         due = run_batch(original, batch, wanted)
         old = due if before is original else run_batch(before, batch, wanted)
         new = run_batch(after, batch, wanted)
-        for output in wanted:
-            check_reference(old[output], due[output], output)
-            check_reference(new[output], due[output], output)
         for column in columns:
             column.add(old, new, due, batch.labels)
         for variance in variances:
@@ -165,6 +162,7 @@ class _Column:
     def add(self, old: Outputs, new: Outputs, due: Outputs, labels: Array | None) -> None:
         for at, outputs in enumerate((old, new)):
             try:
+                self.metric.check(outputs[self.output], due[self.output], self.output)
                 answer = Answer(outputs[self.output], labels, due[self.output], outputs)
                 self.sums[at] += self.metric.score(answer)
             except DataError as error:
@@ -195,13 +193,16 @@ class _Variance:
 
     def add(self, new: Outputs, due: Outputs) -> None:
         given, wanted = (outputs[self._output].astype(np.float64) for outputs in (new, due))
+        if given.shape != wanted.shape:  # other numbers of boxes, say: no entry corresponds to any other
+            self._sums[:] = nan
+            return
         self._sums += wanted.size, wanted.sum(), np.square(wanted).sum(), np.square(given - wanted).sum()
 
     @property
     def explained(self) -> float:
-        """1 for the original, 0 for a constant; NaN where nothing varies, and where nothing came out at all."""
+        """1 for the original, 0 for a constant; NaN where nothing varies, nothing came out or sizes differ."""
         entries, total, power, noise = self._sums.tolist()
-        if not entries:
+        if not entries or isnan(entries):
             return nan
         variance = power - total**2 / entries
         if isnan(noise):

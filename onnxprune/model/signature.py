@@ -116,8 +116,9 @@ class Port:
         return f"{self.type.removeprefix('tensor(').removesuffix(')')}[{sizes}]"
 
 
-# In the `meta` of a model that was found to take one sample at a time, whatever it declares.
-TAKES_ONE = "takes one"
+# In the `meta` of a model: it was found to take one sample at a time, whatever it declares; the axes that were named
+# for some of its inputs, see `name_axes`.
+TAKES_ONE, NAMED_AXES = "takes one", "batch axes"
 
 
 def ports_of(model: ir.Model) -> list[Port]:
@@ -130,8 +131,30 @@ def ports_of(model: ir.Model) -> list[Port]:
 
 
 def declared_ports(model: ir.Model) -> list[Port]:
-    """What has to be fed, as the file says."""
-    return with_batch_axes(ports_in(model.graph.inputs), ports_in(model.graph.outputs))[0]
+    """What has to be fed, as the file says; batch axes that were named are no matter of inference."""
+    named = model.meta.get(NAMED_AXES, {})
+    ports = ports_in(model.graph.inputs)
+    inferred, _ = with_batch_axes((port for port in ports if port.name not in named), ports_in(model.graph.outputs))
+    axes = {**{port.name: port.batch_axis for port in inferred}, **named}
+    return [replace(port, batch_axis=axes[port.name]) for port in ports]
+
+
+def name_axes(model: ir.Model, texts: Iterable[str]) -> None:
+    """Let a model know the batch axes of inputs, from texts like `cache=1`; `table=none`: all samples share the input.
+
+    Raises UsageError for a malformed text, an unknown input, and an axis that it does not have.
+    """
+    known, found = {port.name: port for port in declared_ports(model)}, dict[str, int | None]()
+    for text in texts:
+        name, equals, axis = (part.strip() for part in text.rpartition("="))
+        if not equals or not (axis.isdecimal() or axis == "none"):
+            raise UsageError(f"--batch-axis '{text}' is not an input and its axis, like cache=1 or table=none")
+        if name not in known:
+            raise UsageError(f"--batch-axis '{text}': the model has no input '{name}'{did_you_mean(name, known)}")
+        if axis != "none" and int(axis) >= len(known[name].shape):
+            raise UsageError(f"--batch-axis '{text}': '{name}' is {known[name]}, and its first axis is 0")
+        found[name] = None if axis == "none" else int(axis)
+    model.meta[NAMED_AXES] = found
 
 
 def ports_in(values: Iterable[ir.Value]) -> list[Port]:

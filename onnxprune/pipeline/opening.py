@@ -19,6 +19,7 @@ from onnxprune.data.sources.synthetic import hints_of
 from onnxprune.data.split import single_samples
 from onnxprune.errors import ModelError
 from onnxprune.evaluation import verify
+from onnxprune.evaluation.one_by_one import ONE_BY_ONE
 from onnxprune.evaluation.trial_inputs import TrialMaker
 from onnxprune.model.file import runnable
 from onnxprune.model.signature import TAKES_ONE, given_sizes, ports_of, sizes_of
@@ -60,15 +61,12 @@ class Given:
         if not original.one_by_one:
             return original, self
         meta = self.analysis.model.meta
-        meta.update({TAKES_ONE: True, "notes": [*meta.get("notes", ()), _ONE_BY_ONE]})
+        meta.update({TAKES_ONE: True, "notes": [*meta.get("notes", ()), ONE_BY_ONE]})
         return original, self if self.data is None else replace(self, data=single_samples(self.data))
 
     def fed(self, context: Context) -> Given:
         """The same with data that the original takes, one sample at a time where it takes no more."""
         return self.started(replace(context, unverified=True))[1]
-
-
-_ONE_BY_ONE = "the model declares batches of any size but takes one sample at a time, so it was given one at a time"
 
 
 def open_and_inspect(model: Any, context: Context, data: Any = None) -> Given:
@@ -85,6 +83,7 @@ def open_and_inspect(model: Any, context: Context, data: Any = None) -> Given:
     file = source if isinstance(source, Path) else None
     with blaming(source):
         found = opened(source)
+        context.name_axes(found)
         ports = ports_of(found)
         sizes = given_sizes(context.input_shape, ports)
         made_up = data == "synthetic" if isinstance(data, str) else isinstance(data, DataOptions) and data.made_up

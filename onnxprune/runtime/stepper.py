@@ -14,6 +14,7 @@ import onnx_ir as ir
 
 from onnxprune.errors import ModelError
 from onnxprune.model.graph import reads
+from onnxprune.model.inner_values import InnerName, handed_out, inner_makers, node_of, one_after_the_other
 from onnxprune.runtime.providers import CPU_ONLY
 from onnxprune.runtime.session import load_parts, session_options
 from onnxprune.support.messages import one_line
@@ -28,7 +29,8 @@ class Stepper:
     """Computes values of a model in topological order; between two steps only what later nodes read is kept.
 
     All steps together run every node once per batch, so walking through a model costs one run over the data. A node's
-    weights are read in the step that runs it, not before.
+    weights are read in the step that runs it, not before. Values inside bodies are asked for by `InnerName`: the node
+    is run each time, and counts as run once a later value needs it.
 
     Args:
         model: the main graph's nodes are run; types of its values have to be known (see passes.Canonicalize).
@@ -56,8 +58,13 @@ class Stepper:
         self._written = 0
 
     def advance(self, names: Iterable[str]) -> None:
-        """Compute these values. Raises ModelError with one line when ONNX Runtime refuses."""
-        wanted = set(names)
+        """Compute these values, or what nodes read whose bodies hold them.
+
+        Raises ModelError with one line when ONNX Runtime refuses.
+        """
+        nodes = {name: node_of(self._model, name) for name in names}
+        wanted = {name for name, node in nodes.items() if node is None}
+        wanted.update(value.name or "" for node in nodes.values() if node is not None for value in _given(node))
         piece = self._piece(wanted)
         self._done.update(piece)
         if piece:
@@ -73,6 +80,9 @@ class Stepper:
 
     def batches(self, *names: str) -> Iterator[tuple[Array, ...]]:
         """These values, batch by batch; `advance` must have been told of them last."""
+        if any(isinstance(name, InnerName) for name in names):
+            yield from self.peek(*names)
+            return
         for values in self._values:
             yield tuple(values[name] for name in names)
 
@@ -81,17 +91,19 @@ class Stepper:
 
         Raises ModelError with one line when ONNX Runtime refuses.
         """
-        piece = self._piece(set(names))
-        made = sorted(set(names) & {value.name or "" for node in piece for value in node.outputs})
-        session, inputs = self._session(piece, made) if made else (None, [])
+        with handed_out(self._model, names, self._dtypes):
+            piece = self._piece(set(names))
+            made = sorted(set(names) & {value.name or "" for node in piece for value in node.outputs})
+            session, inputs = self._session(piece, made) if made else (None, [])
         for values in self._values:
             results = _run(session, made, {name: values[name] for name in inputs}) if made else []
             found = {**values, **dict(zip(made, results, strict=True))}
-            yield tuple(found[name] for name in names)
+            yield tuple(one_after_the_other(name, found[name], self._model) for name in names)
 
     def would_run(self, names: Iterable[str]) -> set[ir.Node]:
-        """The nodes that have to run before these values are there."""
-        return set(self._piece(set(names)))
+        """The nodes that have to run before these values are there, those of the same body among them."""
+        with handed_out(self._model, names, self._dtypes):
+            return {*self._piece(set(names)), *(node for name in names for node in _inner(name))}
 
     def _piece(self, wanted: set[str]) -> list[ir.Node]:
         """The nodes that the values depend on and that have not run, in the order of the graph."""
@@ -152,6 +164,15 @@ class Stepper:
         self._written += 1
         np.save(path, array)
         return np.load(path, mmap_mode="r")
+
+
+def _given(node: ir.Node) -> Iterator[ir.Value]:
+    """What a node reads and no weight is."""
+    return (value for value in reads(node) if value.const_value is None)
+
+
+def _inner(name: str) -> set[ir.Node]:
+    return inner_makers(name) if isinstance(name, InnerName) else set()
 
 
 def _type_of(array: Array) -> int:

@@ -16,6 +16,7 @@ from onnxprune.analysis.groups import Analysis, Group
 from onnxprune.analysis.layers import Layer, layers
 from onnxprune.data.base import Batch, Data, length_of
 from onnxprune.model.graph import with_outputs
+from onnxprune.model.inner_values import handed_out, one_after_the_other, own_name
 from onnxprune.model.signature import ports_of
 from onnxprune.runtime.providers import CPU_ONLY
 from onnxprune.runtime.session import Session
@@ -126,7 +127,7 @@ class Activations:
             for count, (batch, values) in enumerate(self.stream(names, self._at_once(names)), 1):
                 self._tell(count, number, len(passes))
                 for name in names:
-                    for accumulator in watch[name]:
+                    for accumulator in watch[name] if values[name].size else ():  # of a branch that was not taken
                         accumulator.update(values[name], batch)
             self._batches = count
 
@@ -139,12 +140,15 @@ class Activations:
     def stream(self, names: Iterable[str], most: int | None = None) -> Iterator[tuple[Batch, dict[str, Array]]]:
         """Each batch with the named values, cut to `most` samples. Raises ModelError when the model cannot be run."""
         wanted = list(dict.fromkeys(names))
-        with with_outputs(self.analysis.model, wanted) as model:
-            session = Session(model, self._providers, optimized=True)
+        with handed_out(self.analysis.model, wanted, self.analysis.shapes.dtypes) as inner:
+            made = [value.name or "" for value in inner]
+            with with_outputs(self.analysis.model, [*wanted, *made]) as model:
+                session = Session(model, self._providers, optimized=True)
         for batch in self._cut(most):
             fed = {name: array for name, array in batch.feed.items() if name in wanted}
             made = [name for name in wanted if name not in fed]
-            yield batch, {**(session.run(batch.feed, made) if made else {}), **fed}
+            found = {**(session.run(batch.feed, made) if made else {}), **fed}
+            yield batch, {name: one_after_the_other(name, found[name], self.analysis.model) for name in wanted}
 
     def _at_once(self, names: Iterable[str]) -> int | None:
         """So many samples that the named values of them fit into memory; None where batches cannot be cut."""
@@ -162,7 +166,7 @@ class Activations:
 
     def _bytes(self, name: str) -> int:
         """Of a value of one sample, at the sizes of the analysis."""
-        return -(-4 * prod(self.analysis.shapes.shapes.get(name, ())) // samples_at_once(self.analysis))
+        return -(-4 * prod(self.analysis.shapes.shapes.get(own_name(name), ())) // samples_at_once(self.analysis))
 
     def _passes(self, names: Iterable[str]) -> Iterator[list[str]]:
         """The values in portions that fit into memory, in the order given."""

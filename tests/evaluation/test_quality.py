@@ -13,7 +13,7 @@ import pytest
 from onnxprune.data.base import Batch, Data
 from onnxprune.errors import DataError
 from onnxprune.evaluation.damage import damage_of
-from onnxprune.evaluation.metrics import evaluate, metric
+from onnxprune.evaluation.metrics import METRICS, evaluate, metric, outputs_of
 from onnxprune.evaluation.quality import APART, MADE_UP, Quality, QualityScore, _Variance, compare_quality
 from onnxprune.model.signature import Port
 
@@ -93,6 +93,35 @@ def test_of_no_entries_at_all_nothing_is_explained() -> None:
     found, nothing = _Variance("boxes"), {"boxes": np.zeros((0, 4), np.float32)}
     found.add(nothing, nothing)
     assert np.isnan(found.explained)
+
+
+@dataclass
+class Detector(Fake):
+    """Finds one box for each score above a limit."""
+
+    @property
+    def outputs(self) -> list[Port]:
+        return [Port("scores", "tensor(float)", ("batch", 5)), Port("boxes", "tensor(float)", ("found", 4))]
+
+    def run(self, feed: Mapping[str, Any], names: Sequence[str] | None = None) -> dict[str, Any]:
+        scores = feed["x"] + self.added
+        sides = np.arange(int((scores > 0.5).sum()), dtype=np.float32)[:, None]
+        return {"scores": scores, "boxes": np.hstack([sides, sides, sides + 1, sides + 1])}
+
+
+def test_other_numbers_of_boxes_leave_the_rest_to_compare() -> None:
+    """A smaller detector finds more boxes or fewer: box-f1 can say how many are the same, an SNR cannot."""
+    original, smaller = Detector(), Detector(-0.4)
+    found = compare_quality(original, original, smaller, data())
+    (snr,) = (score for score in found.scores if score.metric == "snr")
+    assert snr.output == "scores"
+    assert snr.after == pytest.approx(10 * np.log10(np.square(X.astype(np.float64)).mean() / 0.16), abs=1e-3)
+    assert found.explained == pytest.approx(1 - 0.16 / X.astype(np.float64).var(), abs=1e-3)
+    assert "output 'boxes' of the original and of the model have different shapes" in found.notes[0]
+    reference = outputs_of(original, data(), output="boxes")
+    counts = [[int((batch.feed["x"] + by > 0.5).sum()) for by in (0, -0.4)] for batch in data().batches()]
+    due = 2 * sum(map(min, counts)) / sum(map(sum, counts))
+    assert evaluate(smaller, data(), METRICS["box-f1"], reference, output="boxes") == pytest.approx(due)
 
 
 def test_of_several_outputs_the_worst_is_shown() -> None:

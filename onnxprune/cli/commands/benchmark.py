@@ -38,7 +38,7 @@ _SETTINGS = {"providers": "providers", "latency_batch": "batch", "threads": "thr
 @fields(BenchmarkRequest)
 @click.option("--alignment", is_flag=True, help="Instead, prune MODEL to several roundings of its axes and time these.")
 @fields(MeasureOptions, "metric", section="")
-@fields(MeasureOptions, "input_shape", "custom_ops", section="Data")
+@fields(MeasureOptions, "input_shape", "batch_axis", "custom_ops", section="Data")
 @fields(DataOptions, but=("batch",), section="Data")
 @fields(MeasureOptions, "seed")
 @telling()
@@ -60,15 +60,17 @@ def command(
     with told.progress() as progress:
         from onnxprune.evaluation.benchmark import suite
         from onnxprune.model.file import open_model
-        from onnxprune.model.signature import given_sizes, ports_of
+        from onnxprune.model.signature import given_sizes, name_axes, ports_of
         from onnxprune.runtime.custom_ops import use_libraries
 
         told.check(models)
-        batches, shapes, libraries = (options.pop(name) for name in ("batch", "input_shape", "custom_ops"))
+        named = ("batch", "input_shape", "batch_axis", "custom_ops")
+        batches, shapes, axes, libraries = (options.pop(name) for name in named)
         use_libraries(libraries)
         opened = open_model(models[0])
+        name_axes(opened, axes)
         data = data_from(options, opened, seed, given_sizes(shapes, ports_of(opened)))
-        request = suite.BenchmarkRequest(batches=batches, input_shapes=shapes, seed=seed, **options)
+        request = suite.BenchmarkRequest(batches=batches, input_shapes=shapes, batch_axes=axes, seed=seed, **options)
         if alignment:
             _check_alone(models, data is not None or metric is not None or request.profile)
             document, show = _alignment(models[0], request, progress)

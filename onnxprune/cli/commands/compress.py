@@ -90,6 +90,7 @@ _KINDS = (Prune, Rewind, Recover, Train, Repeat, Sparsify, Quantize, Clean, Eval
 @fields(
     Context,
     "input_shape",
+    "batch_axis",
     "carry",
     "resize_states",
     "providers",

@@ -70,7 +70,18 @@ def _strengths(_: click.Context, __: click.Parameter, text: str) -> list[float]:
 @telling()
 @fields(DataOptions, but=("data", "labels"))
 @EVALUATION
-@fields(Context, "loss", "threads", "latency_batch", "input_shape", "carry", "providers", "custom_ops", "device")
+@fields(
+    Context,
+    "loss",
+    "threads",
+    "latency_batch",
+    "input_shape",
+    "batch_axis",
+    "carry",
+    "providers",
+    "custom_ops",
+    "device",
+)
 def command(
     model: Path,
     recipes: tuple[str, ...],

@@ -32,7 +32,7 @@ from onnxprune.steps.evaluate import Evaluate
 @fields(Context, "seed")
 @telling()
 @fields(DataOptions, but=("data", "labels"))
-@fields(Context, "providers", "threads", "latency_batch", "input_shape", "custom_ops")
+@fields(Context, "providers", "threads", "latency_batch", "input_shape", "batch_axis", "custom_ops")
 def command(original: Path, model: Path | None, told: Telling, **options: Any) -> None:
     """Compare SMALLER with ORIGINAL: the metric on labels, how often both agree, and how far the outputs are apart.
 

@@ -48,7 +48,18 @@ from onnxprune.steps.base import Context
 @EVALUATION
 @CALIBRATION
 @fields(Context, "metric", "loss", "threads", "latency_batch")
-@fields(Context, "input_shape", "carry", "resize_states", "providers", "custom_ops", "device", "jobs", "unverified")
+@fields(
+    Context,
+    "input_shape",
+    "batch_axis",
+    "carry",
+    "resize_states",
+    "providers",
+    "custom_ops",
+    "device",
+    "jobs",
+    "unverified",
+)
 def command(
     model: Path | None,
     output: Path | None,

@@ -41,7 +41,7 @@ from onnxprune.steps.sparsify.step import Sparsify
 @fields(DataOptions, but=("data",))
 @fields(Context, "metric", "loss", "device", "threads", "latency_batch")
 @EVALUATION
-@fields(Context, "input_shape", "carry", "providers", "custom_ops", "unverified")
+@fields(Context, "input_shape", "batch_axis", "carry", "providers", "custom_ops", "unverified")
 def command(model: Path, output: Path | None, evaluation: str | None, told: Telling, **options: Any) -> None:
     """Set the weights of MODEL to zero that matter least; shapes and operators stay.
 

@@ -49,7 +49,17 @@ _FIRST = ("epochs", "learning_rate", "batch_size")
 @EVALUATION
 @fields(Context, "loss", "metric")
 @fields(
-    Context, "input_shape", "carry", "providers", "custom_ops", "unverified", "device", "jobs", "resume", "save_every"
+    Context,
+    "input_shape",
+    "batch_axis",
+    "carry",
+    "providers",
+    "custom_ops",
+    "unverified",
+    "device",
+    "jobs",
+    "resume",
+    "save_every",
 )
 def command(
     model: Path,

@@ -16,6 +16,7 @@ class BenchmarkRequest:
         batches: sizes of a dynamic first axis.
         threads: of one operator; 0 lets ONNX Runtime decide.
         input_shapes: sizes of dynamic axes, like `images:1x3x224x224`.
+        batch_axes: axes of inputs along which samples lie, like `cache=1`.
         seed: of made-up inputs and of the order of runs.
     """
 
@@ -27,6 +28,7 @@ class BenchmarkRequest:
     batches: tuple[int, ...] = (1,)
     threads: tuple[int, ...] = (1,)
     input_shapes: tuple[str, ...] = ()
+    batch_axes: tuple[str, ...] = ()
     seed: int = 0
 
     def __post_init__(self) -> None:

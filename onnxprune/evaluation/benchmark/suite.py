@@ -19,11 +19,12 @@ from onnxprune.evaluation.benchmark.drift import Drift, drift
 from onnxprune.evaluation.benchmark.memory import PeakMemory, peak_memory
 from onnxprune.evaluation.benchmark.profile import Profile, profile
 from onnxprune.evaluation.benchmark.request import BenchmarkRequest as BenchmarkRequest
+from onnxprune.evaluation.one_by_one import as_taken
 from onnxprune.model.file import Given, file_bytes, name_of, open_model, runnable
-from onnxprune.model.signature import Feed, Port, Values, given_sizes, ports_of
+from onnxprune.model.signature import Feed, Port, Values, given_sizes, name_axes, ports_of
 from onnxprune.runtime.latency import Latency, Setting, made_inputs, measure_latency
 from onnxprune.runtime.providers import choose_providers, short
-from onnxprune.runtime.session import Runnable
+from onnxprune.runtime.session import Runnable, Session
 from onnxprune.support.progress import parts, within
 
 # Batches of made-up inputs on which outputs are compared where there is no data.
@@ -101,7 +102,11 @@ def benchmark(
     if metric is not None and data is None:
         raise UsageError(f"metric '{metric}' is computed on data, which is not there; add --data")
     providers, notes = choose_providers(request.providers)
+    if data is not None:
+        data, said = as_taken(Session(files[0], providers), data)
+        notes += [said] if said else []
     opened = [open_model(model) if isinstance(model, Path) else model for model in files]
+    name_axes(opened[0], request.batch_axes)
     ports = ports_of(opened[0])
     sizes, values, chosen = sizes_for(files[0], ports, request.input_shapes, data)
     inputs = Inputs(tuple(ports), sizes, data, request.seed, values)

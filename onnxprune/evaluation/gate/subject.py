@@ -20,6 +20,7 @@ from onnxprune.evaluation.benchmark.suite import sizes_for
 from onnxprune.evaluation.gate.baseline import BaselineEntry, LatencyEntry, MetricEntry
 from onnxprune.evaluation.gate.request import GateRequest
 from onnxprune.evaluation.metrics import METRICS, Metric
+from onnxprune.evaluation.one_by_one import as_taken
 from onnxprune.model.file import digest, file_bytes, open_model
 from onnxprune.model.signature import ports_of, sizes_of
 from onnxprune.ops.base import key_of
@@ -55,8 +56,10 @@ class Subject:
 
     @cached_property
     def model(self) -> ir.Model:
-        """The opened file."""
-        return open_model(self.path)
+        """The opened file, with the batch axes that were named."""
+        model = open_model(self.path)
+        self.request.name_axes(model)
+        return model
 
     @cached_property
     def size(self) -> int:
@@ -140,7 +143,7 @@ class Subject:
         data = self.request.data_of(self.model)
         if data is None:
             raise UsageError("a metric needs samples: give --data (synthetic is enough for agreement)")
-        return data
+        return as_taken(self.session, data)[0]
 
     @cached_property
     def metric(self) -> Metric:

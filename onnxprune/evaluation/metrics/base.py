@@ -92,6 +92,7 @@ class Metric:
         all_outputs: looks at every output of the model rather than at one.
         unit: "%" for a share, which people read as such, or "dB".
         together: scores all samples at once, since no sums over batches give its value.
+        any_sizes: an output may have other sizes than the original's, as lists of what was found have.
         sample: a case with a known value.
     """
 
@@ -105,12 +106,24 @@ class Metric:
     all_outputs: bool = False
     unit: str = ""
     together: bool = False
+    any_sizes: bool = False
     sample: MetricSample | None = None
 
     @property
     def summary(self) -> str:
         """The first line of the function's docstring."""
         return summary(self.score)
+
+    def check(self, output: Array, original: Array | None, name: str) -> None:
+        """Raises DataError where an output cannot be compared with that of the original."""
+        if original is None:
+            raise DataError("the reference has fewer batches than the data: make it from the same data")
+        if original.shape != output.shape and not self.any_sizes:
+            shapes = " and ".join("x".join(map(str, array.shape)) for array in (original, output))
+            raise DataError(
+                f"output '{name}' of the original and of the model have different shapes: {shapes}; metric box-f1 "
+                "compares boxes that were found"
+            )
 
 
 METRICS: Registry[str, Metric] = Registry("metric", __package__, "onnxprune.metrics")
@@ -201,7 +214,7 @@ def _answers(
         outputs = run_batch(session, batch, None if metric.all_outputs else [name])
         original = None if originals is None else next(originals, None)
         if originals is not None:
-            check_reference(outputs[name], original, name)
+            metric.check(outputs[name], original, name)
         yield Answer(outputs[name], batch.labels, original, outputs)
 
 
@@ -286,15 +299,6 @@ def run_batch(session: Runs, batch: Batch, names: Sequence[str] | None) -> dict[
         name: np.moveaxis(value, axes[name], 0) if axes[name] < value.ndim else np.atleast_1d(value)
         for name, value in outputs.items()
     }
-
-
-def check_reference(output: Array, original: Array | None, name: str) -> None:
-    """Raises DataError where an output and that of the original cannot be compared."""
-    if original is None:
-        raise DataError("the reference has fewer batches than the data: make it from the same data")
-    if original.shape != output.shape:
-        shapes = " and ".join("x".join(map(str, array.shape)) for array in (original, output))
-        raise DataError(f"output '{name}' of the original and of the model have different shapes: {shapes}")
 
 
 def _user_score(spec: str, function: Callable[..., Any]) -> Score:

@@ -21,6 +21,7 @@ _ORIGINAL = [[[0, 0, 2, 2.5], [8, 8, 9, 9], [3, 3, 4, 4]]]
     needs_reference=True,
     perfect=1.0,
     unit="%",
+    any_sizes=True,
     sample=MetricSample(_FOUND, reference=_ORIGINAL, value=0.4),
 )
 def box_f1(answer: Answer) -> tuple[float, float]:

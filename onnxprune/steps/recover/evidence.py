@@ -25,6 +25,7 @@ from onnxprune.analysis.layers import (
     matrix_of,
     residual,
 )
+from onnxprune.model.inner_values import InnerName, name_seen_by, repeats, way_to
 from onnxprune.steps.recover.least_squares import KnownPart, Matrix, Moments, about_zero, merged, pooled_covariance
 from onnxprune.steps.recover.pairing import Pairing
 
@@ -76,7 +77,7 @@ class Gathering:
         self.in_advance = False
         self.positions: list[Positions | None] = []
         self.matrix = matrix_of(layer)
-        self.moments = (Moments(), Moments())
+        self.begin()
 
     @property
     def theirs(self) -> list[str]:
@@ -84,45 +85,76 @@ class Gathering:
         form = self.layer.form
         x = [self.counterpart.x] if self.in_advance or form.hidden is not None else []
         y = [self.counterpart.y] if form.drawn or form.hidden is None else []
-        return [*x, *y, *self.skips]
+        return [self._their(name) for name in (*x, *y, *self._skips)]
 
     @property
     def ours(self) -> list[str]:
         """The values of the pruned model that are needed."""
-        return [*([] if self.in_advance else [self.layer.x]), *self.skips]
+        return [self._our(name) for name in (*([] if self.in_advance else [self.layer.x]), *self._skips)]
 
     @property
     def skips(self) -> list[str]:
-        """What the layer's output is added to, if anything."""
+        """The value of the pruned model that the layer's output is added to, if any."""
+        return [self._our(name) for name in self._skips]
+
+    @property
+    def x(self) -> str:
+        """The value of the pruned model that the layer reads."""
+        return self._our(self.layer.x)
+
+    @property
+    def _skips(self) -> list[str]:
         return [self.residual.skip] if self.residual else []
+
+    def _our(self, name: str) -> str:
+        return name_seen_by(self.layer.node, name, self.pairing.pruned.model)
+
+    def _their(self, name: str) -> str:
+        return name_seen_by(self.counterpart.node, name, self.pairing.original.model)
+
+    @property
+    def repeats(self) -> bool:
+        """Is the layer in a body that runs again and again, so that it may read what it gave a step before?"""
+        return isinstance(self.x, InnerName) and repeats(way_to(self.pairing.pruned.model, self.x.body))
 
     @property
     def is_rectified(self) -> bool:
         """Does a Relu alone read what comes out?"""
         return is_rectified(self.layer, self.residual)
 
-    def add(self, number: int, theirs: Values, ours: Values, current: tuple[Matrix, Matrix] | None) -> None:
-        """One batch; with the matrix and bias so far, targets are those in front of a Relu."""
-        if number == 0:
-            self.moments = (Moments(), Moments())
-        layer = self.layer
-        given = (
-            self.pairing.sliced(theirs[self.counterpart.x], self.counterpart.x) if self.in_advance else ours[layer.x]
-        )
+    def begin(self) -> None:
+        """Forget all batches, but not the places in them."""
+        self.moments, self.batches = (Moments(), Moments()), 0
+
+    def add(self, theirs: Values, ours: Values, current: tuple[Matrix, Matrix] | None) -> None:
+        """One batch; with the matrix and bias so far, targets are those in front of a Relu.
+
+        A batch for which the two models take different branches, or so many steps, says nothing.
+        """
+        values = [*(theirs[name] for name in self.theirs), *(ours[name] for name in self.ours)]
+        if isinstance(self.x, InnerName) and (len({len(value) for value in values}) > 1 or not values[0].size):
+            return
+        layer, number = self.layer, self.batches
+        self.batches += 1
+        x = self.counterpart.x
+        given = self.pairing.sliced(theirs[self._their(x)], x) if self.in_advance else ours[self.x]
         if layer.form.hidden is None:
             target = self._target(theirs, ours)
             positions = self._positions(number, target.shape)
             rows, wanted = layer.form.rows(given, positions), layer.outputs(target, positions)
         else:
-            positions = self._positions(number, theirs[self.counterpart.y].shape) if layer.form.drawn else None
-            rows, wanted = layer.form.rows(given, positions), self._hidden_target(theirs[self.counterpart.x], positions)
+            y = self._their(self.counterpart.y)
+            positions = self._positions(number, theirs[y].shape) if layer.form.drawn else None
+            rows, wanted = layer.form.rows(given, positions), self._hidden_target(theirs[self._their(x)], positions)
         if current is not None:
             skip = layer.outputs(ours[self.skips[0]], positions) if self.skips else 0.0
             wanted = _rectified(wanted, skip, rows, current)
         self.moments[number % _HELD_OUT == 1].update(rows, wanted)
 
     def evidence(self) -> Evidence | None:
-        """What was seen; None where it is not finite."""
+        """What was seen; None where it is not finite, or too few batches were."""
+        if not all(moments.count for moments in self.moments):
+            return None
         groups, _, outputs = self.matrix.shape
         bias = bias_of(self.layer, groups * outputs).reshape(groups, -1)
         train, held_out = (moments.known() for moments in self.moments)
@@ -144,9 +176,9 @@ class Gathering:
 
     def _target(self, theirs: Values, ours: Values) -> Array:
         """What the layer should give: the original's output, and what the pruned stream lacks by now."""
-        target = self.pairing.sliced(theirs[self.counterpart.y], self.counterpart.y)
-        for name in self.skips:
-            target = target + (self.pairing.sliced(theirs[name], name) - ours[name])
+        target = self.pairing.sliced(theirs[self._their(self.counterpart.y)], self.counterpart.y)
+        for name in self._skips:
+            target = target + (self.pairing.sliced(theirs[self._their(name)], name) - ours[self._our(name)])
         return target
 
     def _positions(self, number: int, shape: tuple[int, ...]) -> Positions | None:
@@ -163,9 +195,11 @@ def gather_evidence(
     works: Sequence[Gathering], both: Iterable[tuple[Values, Values]], current: tuple[Matrix, Matrix] | None = None
 ) -> list[Evidence | None]:
     """The evidence of several layers from one run over the batches of original and pruned model."""
-    for number, (theirs, ours) in enumerate(both):
+    for work in works:
+        work.begin()
+    for theirs, ours in both:
         for work in works:
-            work.add(number, theirs, ours, current)
+            work.add(theirs, ours, current)
     return [work.evidence() for work in works]
 
 

@@ -87,20 +87,39 @@ def walk(
         first, fitted = _fitted(work, fit if own else _shift, rounds if own else 0, ahead, behind)
         if first is None or fitted is None:
             continue
-        matrix, bias = fitted
-        if matrix is not first.matrix:
-            set_matrix(pruned.model, layer, matrix, pruned)
-            if layer.path.quantized:  # the bias makes up for what rounding shifted
-                rounded = matrix_of(layer)
-                bias = bias + layer.has_bias * np.einsum("gf,gfo->go", first.everything.x, matrix - rounded)
-                matrix = rounded
-        if layer.has_bias:
-            set_bias(pruned.model, layer, bias, pruned)
+        matrix, bias = _stored(pairing, first, *fitted)
+        if work.repeats and own and not _holds_over_steps(work, first, (matrix, bias), ahead, behind):
+            _stored(pairing, first, first.matrix.copy(), first.bias)
+            continue
         start = shared.get(layer.weight, first.matrix)
         before, after = first.everything.error(start, first.bias), first.everything.error(matrix, bias)
         scale = max(float(first.everything.target_variance().sum()), 1e-30)
         errors.append(LayerError(layer.name, before / scale, after / scale))
     return errors
+
+
+def _stored(pairing: Pairing, first: Evidence, matrix: Matrix, bias: Matrix) -> tuple[Matrix, Matrix]:
+    """Give a layer a matrix and a bias; what it has of them then, rounded where it is stored as integers."""
+    pruned, layer = pairing.pruned, first.layer
+    if matrix is not first.matrix:
+        set_matrix(pruned.model, layer, matrix, pruned)
+        if layer.path.quantized:  # the bias makes up for what rounding shifted
+            rounded = matrix_of(layer)
+            bias = bias + layer.has_bias * np.einsum("gf,gfo->go", first.everything.x, matrix - rounded)
+            matrix = rounded
+    if layer.has_bias:
+        set_bias(pruned.model, layer, bias, pruned)
+    return matrix, bias
+
+
+def _holds_over_steps(
+    work: Gathering, first: Evidence, fitted: tuple[Matrix, Matrix], ahead: Stepper, behind: Stepper
+) -> bool:
+    """Is a layer nearer to its targets, too, on what it reads once the steps before it give something else?"""
+    (again,) = gather_evidence([work], _both(ahead.batches, work.theirs, behind.batches, work.ours))
+    if again is None:
+        return False
+    return again.everything.error(*fitted) <= first.everything.error(first.matrix, first.bias)
 
 
 def _fitted(
@@ -124,7 +143,7 @@ def _fit_together(works: Sequence[Gathering], fit: LayerFit, ahead: Stepper, beh
     first = works[0].layer.node
     for work in works:
         work.residual = None  # what streams lack by now says nothing of what they will lack once this is fitted
-        work.in_advance = first in behind.would_run([work.layer.x]) and work.pairing.fits(work.layer.x)
+        work.in_advance = first in behind.would_run([work.x]) and work.pairing.fits(work.layer.x)
     theirs = [name for work in works for name in work.theirs]
     ours = [name for work in works for name in work.ours]
     evidence = joint_evidence(gather_evidence(works, _both(ahead.peek, theirs, behind.peek, ours)))

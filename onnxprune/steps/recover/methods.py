@@ -54,7 +54,7 @@ def added_biases(analysis: Analysis, method: str | None) -> list[tuple[Dim, int]
         return []
     found: list[tuple[Dim, int]] = []
     seen: set[ir.Value] = set()
-    for layer in (layer for layer in layers(analysis, hidden=True) if layer.has_bias):
+    for layer in (layer for layer in layers(analysis, hidden=True, bodies=True) if layer.has_bias):
         held, dtype = held_bias(layer), layer.stored.dtype
         if (held is None or held in seen) and dtype is not None:  # layers that shared a bias get one each
             dim, count = _along(layer, analysis)

@@ -49,14 +49,14 @@ class Pairing:
     @cached_property
     def originals(self) -> dict[str, Layer]:
         """The layers of the original, by the value that their node makes."""
-        return {layer.node.outputs[0].name or "": layer for layer in layers(self.original, hidden=True)}
+        return {layer.node.outputs[0].name or "": layer for layer in layers(self.original, hidden=True, bodies=True)}
 
     def pairs(self) -> list[tuple[Layer, Layer]]:
         """The layers of the pruned model with those of the original that they come from, in topological order.
 
         Those that share a weight are there if all of them are, and read it as the same matrix.
         """
-        found = [(layer, self._twin(layer)) for layer in layers(self.pruned, hidden=True)]
+        found = [(layer, self._twin(layer)) for layer in layers(self.pruned, hidden=True, bodies=True)]
         fit = [(layer, counterpart) for layer, counterpart in found if counterpart is not None and self.fits(layer.y)]
         together = {layer.node for layer in fittable([layer for layer, _ in fit])}
         return [(layer, counterpart) for layer, counterpart in fit if layer.node in together]

@@ -38,6 +38,7 @@ from onnxprune.analysis.groups import Group
 from onnxprune.analysis.layers import Array, Layer, fittable, layers, matrix_of, residual
 from onnxprune.data.base import Batch
 from onnxprune.dims import atoms, units_of
+from onnxprune.model.inner_values import name_seen_by
 from onnxprune.statistics.accumulators import Covariance, Summary, View, axis_columns, drawn_rows
 from onnxprune.statistics.activations import Accumulator
 from onnxprune.statistics.sites import SitePlace
@@ -90,7 +91,7 @@ def observe_layers(context: ScoringContext) -> list[Observed]:
     analysis = context.analysis
     found, watch = [], dict[str, list[Accumulator]]()
     pooled: dict[tuple[Any, ...], Covariance | Windows | Summary] = {}
-    found_layers = list(layers(analysis, hidden=True))
+    found_layers = list(layers(analysis, hidden=True, bodies=True))
     fitted = {layer.node for layer in fittable(found_layers)} if context.compensated else set[ir.Node]()
     for number, layer in enumerate(found_layers):
         behind = residual(layer, analysis)
@@ -101,9 +102,10 @@ def observe_layers(context: ScoringContext) -> list[Observed]:
         if layer.readers > 1:  # the steps of an unrolled cell
             rows = pooled.setdefault((layer.operand.name, layer.form.axis, *shapes), rows)
         output = Summary(_channels(layer.form.out_axis)) if layer.form.hidden is None else None
-        watch.setdefault(layer.x, []).append(rows)
+        watch.setdefault(name_seen_by(layer.node, layer.x, analysis.model), []).append(rows)
         if output is not None:
-            watch.setdefault(behind.sum if behind else layer.y, []).append(output)
+            read = behind.sum if behind else layer.y
+            watch.setdefault(name_seen_by(layer.node, read, analysis.model), []).append(output)
         found.append(Observed(layer, rows, output))
     context.activations.collect(watch)
     return found
