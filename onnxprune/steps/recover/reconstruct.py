@@ -24,8 +24,9 @@ class Reconstruct(LayerwiseRecovery):
     samples, layer by layer; in front of a Relu negative targets are set free in `rounds` more fits. He et al. 2017,
     "Channel Pruning for Accelerating Very Deep Neural Networks", equation 1 (the reconstruction of the weights) and
     section 3.2 (residual targets). A weight that several layers share is fitted once, for all of them. Where there is
-    no form to solve for (packed bits, weights in bodies of If and Loop), a note counts what was left. `errors` tells
-    how far each layer is off, once it has run; on other data or targets a second run would fit again.
+    no form to solve for (packed bits, weights that are chosen at run time), a note names what was left. Of a body that
+    runs again and again, a fit is kept if it holds on what the steps before then give. `errors` tells how far each
+    layer is off, once it has run; on other data or targets a second run would fit again.
     """
 
     rounds: int = 2
