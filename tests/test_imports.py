@@ -151,6 +151,7 @@ NAMED = {
     "conversion/torch/torchscript.py": {"Identity"},  # puts a weight under a second name
     "cli/doctor.py": {"Conv", "Relu", "GlobalAveragePool", "Flatten", "MatMul"},  # its model for a try
     "dims/__init__.py": {"Concat"},  # a form of dimensions
+    "model/inner_values.py": {"Identity", "Constant"},  # hand values out of bodies
     "passes/fold_constants.py": {"Add"},
     "passes/remove_units.py": {"Mul", "Div", "Where", "Concat"},  # these correct computed sizes
     "passes/resize_states.py": {"Concat", "ConstantOfShape", "Gather", "GatherND", "ScatterND", "Shape", "Transpose"},

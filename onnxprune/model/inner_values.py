@@ -66,12 +66,12 @@ def _way(graph: ir.Graph, body: ir.Graph) -> Way | None:
 
 def can_be_handed_out(way: Way) -> bool:
     """Only the last of the nodes may repeat its body: a stack has as many entries for every step."""
-    return all(node.op_type == "If" for node, _ in way[:-1])
+    return not any(body.inputs for _, body in way[:-1])
 
 
 def repeats(way: Way) -> bool:
-    """Does the innermost body run again and again?"""
-    return bool(way) and way[-1][0].op_type != "If"
+    """Does the innermost body run again and again? Branches alone take no inputs."""
+    return bool(way) and bool(way[-1][1].inputs)
 
 
 def node_of(model: ir.Model, name: str) -> ir.Node | None:
