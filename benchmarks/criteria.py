@@ -1,30 +1,31 @@
 """Accuracy after one cut, criterion by criterion, so that a user sees which one to take.
 
-    python benchmarks/criteria.py --jobs 2 -o benchmarks/results/criteria.md      # three minutes of one core
-    python benchmarks/criteria.py --models digits_resnet --criteria l1,fisher
+    python benchmarks/criteria.py                                  # all that is not measured yet, and the table
+    python benchmarks/criteria.py --criteria l1,fisher --seeds 0
 
 Every criterion removes the same number of units from every group: 30% of those inside blocks (heads, head entries,
 neurons, channels and hidden units that a single node makes). What runs through a whole stage of residual blocks stays:
-cutting it costs far more. Scores come from 500 images of the training set, with labels; accuracy is on test images.
-As it is, which measures the choice alone; with --recover also after every layer was reconstructed on the same images,
-as `onnxprune compress --data` does.
+cutting it costs far more. Scores come from 128 images of the training set, with labels; accuracy is on test images, as
+it is, which measures the choice alone, and after every layer was reconstructed on the same images, as `onnxprune
+compress --data` does. A seed draws the images, and is that of the criterion.
+
+Every finished measurement goes into a JSON lines file beside the table; what stands there is not measured again. Delete
+it to start afresh.
 """
 
 from __future__ import annotations
 
 import functools
-import importlib.util
-import multiprocessing
+import json
 import os
+import runpy
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
-from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from statistics import mean
-from typing import Any, TextIO
+from typing import Any
 
 import click
 import numpy as np
@@ -33,38 +34,49 @@ ROOT = Path(__file__).resolve().parents[1]
 SHARED = Path(os.environ.get("ONNXPRUNE_SHARED", ROOT.parent / "shared"))
 CIFAR = SHARED / "data" / "cifar10"
 MODELS = {
-    "resnet20": CIFAR / "resnet20.onnx",
     "digits_resnet": ROOT / "models" / "digits_resnet.onnx",
     "digits_transformer": ROOT / "models" / "digits_transformer.onnx",
     "digits_lstm": ROOT / "models" / "digits_lstm.onnx",
+    "resnet20": CIFAR / "resnet20.onnx",
 }
-RATIO, IMAGES, TEST_IMAGES, BATCH, RANDOM_SEEDS = 0.3, 500, 2000, 50, 5
+RATIO, IMAGES, TEST_IMAGES, BATCH, SEEDS = 0.3, 128, 1000, 64, 3
 # These take gradients at the labels where the data has some: they are measured without them, too.
 USE_LABELS = ("taylor1", "taylor2", "snip", "grasp")
+# Scores that a training leaves; there is none here.
+OF_OTHERS = ("learned",)
+KINDS = ("accuracy", "recovered")
 
 
-@dataclass
+@dataclass(frozen=True)
 class Row:
-    """One criterion, by model: accuracy in percent of the cut model as it is and recovered, seconds of scoring."""
+    """One measurement: accuracy in percent of the cut model as it is and recovered, CPU seconds of scoring."""
 
     criterion: str
-    needs: str
-    accuracy: dict[str, float] = field(default_factory=dict)
-    recovered: dict[str, float] = field(default_factory=dict)
-    seconds: dict[str, float] = field(default_factory=dict)
+    labelled: bool
+    model: str
+    seed: int
+    accuracy: float
+    recovered: float
+    seconds: float
+
+    @property
+    def name(self) -> str:
+        """What the table calls the criterion."""
+        return self.criterion if self.labelled else f"{self.criterion}, labels drawn"
+
+    @property
+    def key(self) -> tuple[str, str, int]:
+        return self.name, self.model, self.seed
 
 
-def images_of(model: str) -> tuple[Any, Any, Any, Any]:
-    """Images and labels to score with and to test on."""
+def images_of(model: str, seed: int) -> tuple[Any, Any, Any, Any]:
+    """Images and labels to score with, drawn by the seed, and to test on."""
     if model.startswith("digits"):
         arrays, test = (np.load(ROOT / "models" / f"digits_{name}.npz") for name in ("calibration", "test"))
-        return arrays["input"][:IMAGES], arrays["labels"][:IMAGES], test["input"], test["labels"]
-    spec = importlib.util.spec_from_file_location("load", CIFAR / "load.py")
-    assert spec is not None
-    assert spec.loader is not None
-    load = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(load)
-    return *load.tensors("train", IMAGES), *load.tensors("test", TEST_IMAGES)
+        drawn = np.random.default_rng(seed).permutation(len(arrays["input"]))[:IMAGES]
+        return arrays["input"][drawn], arrays["labels"][drawn], test["input"], test["labels"]
+    load = runpy.run_path(str(CIFAR / "load.py"))  # its images are in random order
+    return *load["tensors"]("train", IMAGES, seed * IMAGES), *load["tensors"]("test", TEST_IMAGES)
 
 
 def data_of(images: Any, labels: Any | None) -> Any:
@@ -97,13 +109,13 @@ def inner_groups(analysis: Any) -> list[Any]:
 
 
 class Bench:
-    """One model with its data."""
+    """One model with the data of one seed."""
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, seed: int = 0) -> None:
         from onnxprune.pipeline import run as pipeline
 
-        self.name, self.path = name, MODELS[name]
-        self.images, self.labels, self.test, self.test_labels = images_of(name)
+        self.name, self.path, self.seed = name, MODELS[name], seed
+        self.images, self.labels, self.test, self.test_labels = images_of(name, seed)
         self.analysis = pipeline.inspect(self.path)
         self.groups = inner_groups(self.analysis)
 
@@ -118,8 +130,8 @@ class Bench:
         found = np.concatenate([session.run(None, {"input": part})[0].argmax(1) for part in parts])
         return 100 * float((found == self.test_labels).mean())
 
-    def measure(self, criterion: str, *, labelled: bool, seed: int, recovered: bool) -> tuple[float, float, float]:
-        """Accuracy in percent of what is left, as it is and recovered (or again), and the seconds that scoring took."""
+    def measure(self, criterion: str, *, labelled: bool) -> Row:
+        """What is left of the accuracy, as it is and recovered, and the CPU seconds that scoring took."""
         from onnxprune.analysis import inspect as opening
         from onnxprune.model.file import save
         from onnxprune.pipeline import run as pipeline
@@ -128,105 +140,100 @@ class Bench:
         from onnxprune.steps.prune.score import score_model
         from onnxprune.steps.recover.methods import recover_layers
 
-        start = time.perf_counter()
+        start = time.process_time()
         data = data_of(self.images, self.labels if labelled else None)
-        scores = score_model(self.analysis, self.groups, criterion, data, seed=seed)
-        seconds = time.perf_counter() - start
-        lost = [(group, weakest(scores[group.id], share(RATIO, group.units))) for group in self.groups]
-        plan = plan_from_masks(lost, {})
+        scores = score_model(self.analysis, self.groups, criterion, data, seed=self.seed)
+        seconds = time.process_time() - start
+        removed = [(group, weakest(scores[group.id], share(RATIO, group.units))) for group in self.groups]
+        plan = plan_from_masks(removed, {})
         result = pipeline.apply(self.path, plan)
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder) / "pruned.onnx"
             save(result.model, path)
             cut = self.accuracy(path)
-            if not recovered:
-                return cut, cut, seconds
             pruned = opening.analyze_model(result.model)
-            recover_layers(self.analysis, pruned, plan.keep(self.analysis), "reconstruct", data)
+            recover_layers(self.analysis, pruned, plan.keep(self.analysis), "reconstruct", data, seed=self.seed)
             save(pruned.model, path)
-            return cut, self.accuracy(path), seconds
-
-
-def to_markdown(rows: list[Row], whole: dict[str, float], *, recovered: bool) -> str:
-    names = list(whole)
-    heads = " | ".join(names)
-    lines = [
-        "# Criteria side by side",
-        "",
-        f"Accuracy in percent after {RATIO:.0%} of the units inside blocks have gone from every group at once, "
-        + ("and behind the arrow after every layer was reconstructed. " if recovered else "without any recovery. ")
-        + f"Scores come from {IMAGES} training images, with labels; `random` is the mean of {RANDOM_SEEDS} seeds. "
-        + f"ResNet-20 is tested on the first {TEST_IMAGES} images of its test set, the digits models on all 450: "
-        + "differences of two points are chance.",
-        "",
-        f"Written by `python benchmarks/criteria.py --jobs 2{' --recover' if recovered else ''} "
-        "-o benchmarks/results/criteria.md`. The seconds are those of scoring ResNet-20 on one core of a machine that "
-        "others used too.",
-        "",
-        f"| criterion | needs | {heads} | mean | s |",
-        f"|---|---|{'---|' * len(names)}---|---|",
-        f"| (not pruned) | | {' | '.join(f'{whole[name]:.1f}' for name in names)} | {mean(whole.values()):.1f} | |",
-    ]
-    for row in sorted(rows, key=lambda row: -mean(row.recovered.values())):
-        cells = [shown(row.accuracy[name], row.recovered[name]) for name in names]
-        cells.append(shown(mean(row.accuracy.values()), mean(row.recovered.values())))
-        seconds = f"{row.seconds['resnet20']:.1f}" if "resnet20" in row.seconds else ""
-        lines.append(f"| {row.criterion} | {row.needs} | {' | '.join(cells)} | {seconds} |")
-    return "\n".join(lines) + "\n"
-
-
-def shown(cut: float, recovered: float) -> str:
-    return f"{cut:.1f}" if cut == recovered else f"{cut:.1f} → {recovered:.1f}"
+            return Row(criterion, labelled, self.name, self.seed, cut, self.accuracy(path), seconds)
 
 
 @functools.cache
-def bench_of(model: str) -> Bench:
+def bench_of(model: str, seed: int) -> Bench:
     """One per process."""
-    return Bench(model)
+    return Bench(model, seed)
 
 
-def measured(task: tuple[str, bool, Sequence[str], bool]) -> Row:
-    """One row of the table."""
+def to_markdown(rows: list[Row]) -> str:
+    """The table: means over seeds, sorted by what is left after recovery."""
     from onnxprune.steps.prune.criteria.base import criteria
 
-    criterion, labelled, models, recovered = task
-    row = Row(
-        criterion if labelled else f"{criterion}, labels drawn", ", ".join(criteria[criterion].needs) or "nothing"
-    )
-    for model in models:
-        seeds = range(RANDOM_SEEDS if criterion == "random" else 1)
-        found = [
-            bench_of(model).measure(criterion, labelled=labelled, seed=seed, recovered=recovered) for seed in seeds
+    whole = {name: bench_of(name, 0).accuracy(path) for name, path in MODELS.items()}
+    dense = " | ".join(f"{each:.1f}" for each in whole.values())
+    lines = [
+        "# Criteria side by side",
+        "",
+        f"Accuracy in percent after {RATIO:.0%} of the units inside blocks have gone from every group at once: as cut, "
+        "and behind the arrow after every layer was reconstructed. "
+        f"Scores and recovery see {IMAGES} training images, scores with labels but where it says otherwise. Means over "
+        "draws of images, each with its seed of the criterion; `spread` is the largest difference of a model's "
+        f"recovered accuracy between two of them. ResNet-20 is tested on {TEST_IMAGES} images of its test set, "
+        "the digits models on all 450: from the test images alone a mean of four models is uncertain by about a point.",
+        "",
+        "Written by `python benchmarks/criteria.py`. The seconds are CPU seconds of scoring ResNet-20.",
+        "",
+        f"| criterion | needs | {' | '.join(whole)} | mean as cut | mean recovered | spread | seeds | s |",
+        f"|---|---|{'---|' * len(whole)}---|---|---|---|---|",
+        f"| (not pruned) | | {dense} | {mean(whole.values()):.1f} | | | | |",
+    ]
+    found: dict[str, dict[str, list[Row]]] = {}
+    for row in rows:
+        found.setdefault(row.name, {}).setdefault(row.model, []).append(row)
+    complete = {name: each for name, each in found.items() if len(each) == len(whole)}
+    means = {
+        name: tuple(mean(mean(getattr(row, kind) for row in each[model]) for model in whole) for kind in KINDS)
+        for name, each in complete.items()
+    }
+    for name, each in sorted(complete.items(), key=lambda pair: -means[pair[0]][1]):
+        cells = [
+            " → ".join(f"{mean(getattr(row, kind) for row in each[model]):.1f}" for kind in KINDS) for model in whole
         ]
-        row.accuracy[model], row.recovered[model], row.seconds[model] = map(mean, zip(*found, strict=True))
-    return row
+        spread = max(
+            max(values) - min(values) for values in ([row.recovered for row in some] for some in each.values())
+        )
+        seeds = min(len(some) for some in each.values())
+        needs = ", ".join(criteria[each["resnet20"][0].criterion].needs) or "nothing"
+        seconds = mean(row.seconds for row in each["resnet20"])
+        numbers = f"{means[name][0]:.1f} | {means[name][1]:.1f} | {spread:.1f} | {seeds} | {seconds:.1f}"
+        lines.append(f"| {name} | {needs} | {' | '.join(cells)} | {numbers} |")
+    return "\n".join(lines) + "\n"
 
 
 @click.command()
-@click.option("--models", default=",".join(MODELS), help="names, with commas")
 @click.option("--criteria", "wanted", default="", help="names, with commas (default: all)")
-@click.option("--recover", "recovered", is_flag=True, help="measure after reconstruction, too: four times as long")
-@click.option("--jobs", default=1, help="processes")
-@click.option("-o", "--output", type=click.File("w"), default="-", help="where to write the table; -: here")
-def main(models: str, wanted: str, recovered: bool, jobs: int, output: TextIO) -> None:
-    """Measure every criterion on every model and write the table."""
+@click.option("--seeds", default=SEEDS, help="how many")
+@click.option("-o", "--output", type=Path, default=ROOT / "benchmarks" / "results" / "criteria.md", show_default=True)
+def main(wanted: str, seeds: int, output: Path) -> None:
+    """Measure what is missing and write the table."""
     from onnxprune.steps.prune.criteria.base import criteria
 
-    names = models.split(",")
-    whole = {name: bench_of(name).accuracy(MODELS[name]) for name in names}
-    tasks = [
-        (criterion, labelled, names, recovered)
-        for criterion in (wanted.split(",") if wanted else criteria.names())
-        for labelled in ((True, False) if criterion in USE_LABELS else (True,))
-    ]
-    rows = []
-    with ProcessPoolExecutor(jobs, mp_context=multiprocessing.get_context("spawn")) as pool:
-        for row in pool.map(measured, tasks):
-            rows.append(row)
-            cells = (f"{name} {shown(row.accuracy[name], row.recovered[name])}" for name in names)
-            print(row.criterion, *cells, sep="  ", file=sys.stderr)
-    text = to_markdown(rows, whole, recovered=recovered)
-    output.write(text)
+    cache = output.with_suffix(".jsonl")
+    lines = cache.read_text(encoding="utf-8").splitlines() if cache.exists() else []
+    rows = {row.key: row for row in (Row(**json.loads(line)) for line in lines)}
+    names = wanted.split(",") if wanted else [name for name in criteria.names() if name not in OF_OTHERS]
+    tasks = [(name, labelled) for name in names for labelled in ((True, False) if name in USE_LABELS else (True,))]
+    for seed in range(seeds):
+        for name, labelled in tasks:
+            for model in MODELS:
+                if Row(name, labelled, model, seed, 0, 0, 0).key in rows:
+                    continue
+                row = bench_of(model, seed).measure(name, labelled=labelled)
+                rows[row.key] = row
+                with cache.open("a", encoding="utf-8") as file:
+                    file.write(json.dumps(asdict(row)) + "\n")
+                print(
+                    f"{row.name} {model} {seed}: {row.accuracy:.1f} -> {row.recovered:.1f}", file=sys.stderr, flush=True
+                )
+    output.write_text(to_markdown(list(rows.values())), encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -8,7 +8,7 @@ from dataclasses import replace
 import numpy as np
 
 from onnxprune.data.base import Array, Batch, Data
-from onnxprune.data.split import single_samples
+from onnxprune.data.split import in_batches_of
 from onnxprune.errors import UsageError
 from onnxprune.model.signature import Feed, Port, sizes_of
 from onnxprune.support.messages import did_you_mean
@@ -45,7 +45,7 @@ def in_sequence(data: Data, run: Run, ports: Sequence[Port], states: Mapping[str
         ports: the inputs of the model.
         states: see `carried_states`.
     """
-    single = single_samples(data)
+    single = in_batches_of(data, 1)
 
     def batches() -> Iterator[Batch]:
         held: dict[str, Array] = {}

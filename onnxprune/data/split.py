@@ -117,14 +117,15 @@ def _without(data: Data, held: Mask) -> Callable[[int, int], Iterator[Batch]] | 
     return part
 
 
-def single_samples(data: Data) -> Data:
-    """The same samples, each a batch of its own, for a model that takes no more at a time."""
+def in_batches_of(data: Data, most: int) -> Data:
+    """The same samples in batches of at most `most`; a batch that cannot be cut stays whole."""
 
     def batches() -> Iterator[Batch]:
         for batch in data.batches():
-            if not batch.cuttable:
+            length = length_of(batch)
+            if length <= most or not batch.cuttable:
                 yield batch
                 continue
-            yield from (batch.take(slice(at, at + 1)) for at in range(length_of(batch)))
+            yield from (batch.take(slice(at, at + most)) for at in range(0, length, most))
 
     return Data(data.source, data.labelled, batches, states=data.states)

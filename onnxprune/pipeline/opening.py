@@ -16,7 +16,7 @@ from onnxprune.data.base import Data
 from onnxprune.data.carry import carried_states
 from onnxprune.data.options import DataOptions
 from onnxprune.data.sources.synthetic import hints_of
-from onnxprune.data.split import single_samples
+from onnxprune.data.split import in_batches_of
 from onnxprune.errors import ModelError
 from onnxprune.evaluation import verify
 from onnxprune.evaluation.one_by_one import ONE_BY_ONE
@@ -62,7 +62,7 @@ class Given:
             return original, self
         meta = self.analysis.model.meta
         meta.update({TAKES_ONE: True, "notes": [*meta.get("notes", ()), ONE_BY_ONE]})
-        return original, self if self.data is None else replace(self, data=single_samples(self.data))
+        return original, self if self.data is None else replace(self, data=in_batches_of(self.data, 1))
 
     def fed(self, context: Context) -> Given:
         """The same with data that the original takes, one sample at a time where it takes no more."""

@@ -14,7 +14,8 @@ import numpy.typing as npt
 
 from onnxprune.analysis.groups import Analysis, Group
 from onnxprune.analysis.layers import Layer, layers
-from onnxprune.data.base import Batch, Data, length_of
+from onnxprune.data.base import Batch, Data
+from onnxprune.data.split import in_batches_of
 from onnxprune.model.graph import with_outputs
 from onnxprune.model.inner_values import handed_out, one_after_the_other, own_name
 from onnxprune.model.signature import ports_of
@@ -157,12 +158,7 @@ class Activations:
         return max(1, self._memory // max(1, sum(map(self._bytes, names))))
 
     def _cut(self, most: int | None) -> Iterator[Batch]:
-        for batch in self.data.batches():
-            length = length_of(batch)
-            if most is None or not batch.cuttable or length <= most:
-                yield batch
-            else:
-                yield from (batch.take(slice(start, start + most)) for start in range(0, length, most))
+        return (self.data if most is None else in_batches_of(self.data, most)).batches()
 
     def _bytes(self, name: str) -> int:
         """Of a value of one sample, at the sizes of the analysis."""

@@ -11,11 +11,16 @@ import torch
 from torch import Tensor
 
 from onnxprune.analysis.groups import Analysis
+from onnxprune.data.base import Data
+from onnxprune.data.split import in_batches_of
 from onnxprune.errors import ModelError, UsageError
 from onnxprune.model.signature import ports_of, synthetic_feed
 from onnxprune.ops.traits import normalizes
 from onnxprune.runtime.torch.module import TorchModel
 from onnxprune.support.messages import one_line
+
+# Samples whose gradients of a probe are summed before they are squared: what is in common between two of them is noise.
+PROBED_TOGETHER = 8
 
 
 def moved(model: TorchModel, device: str) -> TorchModel:
@@ -56,6 +61,12 @@ def derivatives(
 def finite(value: Tensor) -> Tensor:
     """The same with zeros for NaN and the largest numbers for infinities."""
     return torch.nan_to_num(value) if isinstance(value, Tensor) and value.is_floating_point() else value
+
+
+def small_batches(data: Data, analysis: Analysis, most: int) -> Data:
+    """The same samples, at most `most` in a batch where the model takes any number."""
+    fixed = any(isinstance(port.batch_size, int) for port in ports_of(analysis.model))
+    return data if fixed else in_batches_of(data, most)
 
 
 def synaptic_flow(

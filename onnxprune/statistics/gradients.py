@@ -29,7 +29,14 @@ from onnxprune.runtime.torch.losses import make_loss
 from onnxprune.runtime.torch.losses.probe import CurvatureProbe
 from onnxprune.runtime.torch.module import TorchModel
 from onnxprune.statistics.accumulators import unit_maps
-from onnxprune.statistics.derivatives import derivatives, finite, moved, synaptic_flow
+from onnxprune.statistics.derivatives import (
+    PROBED_TOGETHER,
+    derivatives,
+    finite,
+    moved,
+    small_batches,
+    synaptic_flow,
+)
 from onnxprune.statistics.sites import SitePlace, SiteRead, find_sites
 
 Sums = npt.NDArray[np.float64]
@@ -164,13 +171,19 @@ class Gradients:
             self._found[kind] = compute()
         return self._found[kind]  # type: ignore[no-any-return]
 
-    def _steps(self, *, probe: bool, reduction: str, keep: Collection[str] = ()) -> Iterator[_Step]:
-        """The model and its loss, or a probe, on every batch. Raises UsageError where there is no data."""
+    def _steps(
+        self, *, probe: bool, reduction: str, keep: Collection[str] = (), most: int | None = None
+    ) -> Iterator[_Step]:
+        """The model and its loss, or a probe, on every batch, or on at most `most` samples of it at once.
+
+        Raises UsageError where there is no data.
+        """
         if self._data is None:
             raise UsageError("the criterion needs gradients: give --data (an .npz, a folder, or synthetic)")
         loss = make_loss(self._loss, self._model.outputs, self._seed, reduction)
         curvature = CurvatureProbe(self._model.outputs, self._seed)
-        for count, batch in enumerate(self._data.batches(), 1):
+        data = self._data if most is None else small_batches(self._data, self.analysis, most)
+        for count, batch in enumerate(data.batches(), 1):
             self._progress(f"taking gradients, batch {count}")
             values = self._model(batch.feed, keep)
             outputs = {name: finite(values[name]) for name in self._model.outputs}
@@ -264,10 +277,11 @@ class Gradients:
         """Squared gradients of a probe are the diagonal of the Gauss-Newton matrix in expectation.
 
         The signs of a probe differ from sample to sample, so the square of a batch's gradient is in expectation the
-        sum of the squares of its samples': one backward pass per batch, not one per sample.
+        sum of the squares of its samples': one backward pass per batch, not one per sample. Batches are small, for the
+        noise falls with the root of their number, at nearly the same cost.
         """
         weights = self._weights()
-        for step in self._steps(probe=True, reduction="sum"):
+        for step in self._steps(probe=True, reduction="sum", most=PROBED_TOGETHER):
             slopes = derivatives([step.scalar], list(weights.values()))
             yield length_of(step.batch), _each(weights, slopes, lambda weight, slope: (weight * slope).square())
 

@@ -15,11 +15,20 @@ from onnxprune.errors import UsageError
 from onnxprune.runtime.torch.losses import make_loss
 from onnxprune.runtime.torch.losses.probe import CurvatureProbe
 from onnxprune.runtime.torch.module import TorchModel
-from onnxprune.statistics.derivatives import derivatives, finite, moved, set_zeros, synaptic_flow
+from onnxprune.statistics.derivatives import (
+    PROBED_TOGETHER,
+    derivatives,
+    finite,
+    moved,
+    set_zeros,
+    small_batches,
+    synaptic_flow,
+)
 
 Sums = npt.NDArray[np.float64]
 # Samples whose gradients are taken one by one.
 _ONE_BY_ONE = 256
+_AS_THEY_COME = 1 << 30
 
 
 class WeightGradients:
@@ -90,24 +99,21 @@ class WeightGradients:
     def _weights(self) -> list[Tensor]:
         return [self._model.weights[name] for name in self._names]
 
-    def _batches(self, *, one_by_one: bool = False) -> Iterator[Batch]:
+    def _batches(self, most: int = _AS_THEY_COME, samples: int = _AS_THEY_COME) -> Iterator[Batch]:
+        """Batches of at most `most` samples, until so many `samples` were seen."""
         if self._data is None:
             raise UsageError("the criterion needs gradients: give --data (an .npz, a folder, or synthetic)")
         seen = 0
-        for count, batch in enumerate(self._data.batches(), 1):
+        for count, batch in enumerate(small_batches(self._data, self._analysis, most).batches(), 1):
             self._progress(f"taking gradients, batch {count}")
-            if not one_by_one or not batch.cuttable:
-                yield batch
-                continue
-            for at in range(min(length_of(batch), _ONE_BY_ONE - seen)):
-                yield batch.take(slice(at, at + 1))
+            yield batch
             seen += length_of(batch)
-            if seen >= _ONE_BY_ONE:
+            if seen >= samples:
                 return
 
     def _losses(self, *, one_by_one: bool = False, reduction: str = "mean") -> Iterator[tuple[Batch, Tensor]]:
         loss = make_loss(self._loss, self._model.outputs, self._seed, reduction)
-        for batch in self._batches(one_by_one=one_by_one):
+        for batch in self._batches(1, _ONE_BY_ONE) if one_by_one else self._batches():
             labels = None if batch.labels is None else torch.as_tensor(batch.labels)
             yield batch, loss(self._outputs(batch), labels)
 
@@ -120,9 +126,12 @@ class WeightGradients:
             yield batch, derivatives([loss], self._weights())
 
     def _probes(self) -> Iterator[tuple[Batch, list[Tensor]]]:
-        """Signs differ from sample to sample, so the squared gradient of a sum is in expectation the sum of squares."""
+        """Signs differ from sample to sample, so the squared gradient of a sum is in expectation the sum of squares.
+
+        Small batches make many draws: the noise falls with the root of their number, at nearly the same cost.
+        """
         probe = CurvatureProbe(self._model.outputs, self._seed)
-        for batch in self._batches():
+        for batch in self._batches(PROBED_TOGETHER):
             yield batch, derivatives([probe(self._outputs(batch))], self._weights())
 
     def _flows(self) -> Iterator[tuple[int, list[Tensor]]]:

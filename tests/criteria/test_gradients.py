@@ -365,6 +365,24 @@ def test_obd_on_batches_is_the_expectation_over_predictions(build: Build) -> Non
     np.testing.assert_allclose(np.mean(found, axis=0), expected, rtol=0.15)
 
 
+def test_obd_ranks_alike_with_another_seed_though_all_samples_come_in_one_batch(build: Build) -> None:
+    """Were the gradients of the whole batch summed before they are squared, it would be .6 on average."""
+    path = build(PERCEPTRON, v=np.random.default_rng(0).normal(0, 0.5, (8, 3)))
+    x = np.random.default_rng(1).standard_normal((256, 5)).astype(np.float32)
+    data = Data("one batch", False, lambda: iter([Batch({"x": x})]))
+    analysis = inspect(path)
+    found = [score_model(analysis, analysis.groups, "obd", data, seed=seed)["w"] for seed in range(8)]
+    ranks = np.argsort(np.argsort(found, axis=1), axis=1)
+    assert np.corrcoef(ranks)[np.triu_indices(8, 1)].mean() > 0.85
+
+
+def test_obd_of_a_model_that_takes_one_batch_size(build: Build) -> None:
+    """Nothing can be cut then: all samples of a batch are probed together."""
+    path = build(PERCEPTRON.replace("batch", "20"))
+    x = np.random.default_rng(1).standard_normal((20, 5)).astype(np.float32)
+    assert only_scores(path, "obd", Data("fixed", False, lambda: iter([Batch({"x": x})]))).min() > 0
+
+
 def test_obd_is_the_diagonal_of_the_hessian(build: Build) -> None:
     """For half the squared error of a network that is linear in each weight: the squared slopes of its output."""
     path = build("""
@@ -499,13 +517,14 @@ def test_units_that_are_never_read_score_finite(build: Build, name: str) -> None
         assert np.ptp(values) > 0
 
 
-def test_groups_that_are_never_read_are_said_and_share_the_scale_of_the_others(build: Build) -> None:
+@pytest.mark.parametrize("name", ["taylor1", "obs"])
+def test_groups_that_are_never_read_are_said_and_share_the_scale_of_the_others(build: Build, name: str) -> None:
     """Sizes of weights beside changes of a loss: a global ranking would never cut them."""
     path = build(FUSED, opsets={"com.microsoft": 1})
     analysis = inspect(path)
     x = np.random.default_rng(0).standard_normal((6, 5, 6)).astype(np.float32)
     context = Context(data=Data("made up", False, lambda: iter([Batch({"x": x})])))
-    found = score_units(context, analysis, analysis.groups, "taylor1")
+    found = score_units(context, analysis, analysis.groups, name)
     assert 0 < len(found.unseen) < len(analysis.groups)
     seen = np.concatenate([values for name, values in found.scores.items() if name not in found.unseen])
     scoring = ScoringContext(analysis, WeightReader(analysis))
@@ -513,11 +532,24 @@ def test_groups_that_are_never_read_are_said_and_share_the_scale_of_the_others(b
         if group.id in found.unseen:
             sizes = weight_sizes(group, scoring)
             np.testing.assert_allclose(found.scores[group.id], sizes / sizes.mean() * seen.mean(), rtol=1e-6)
-    alone = score_units(context, analysis, [g for g in analysis.groups if g.id in found.unseen], "taylor1")
-    for name, values in alone.scores.items():
-        np.testing.assert_allclose(values, found.scores[name], rtol=1e-6)
-    (remark,) = found.remarks("taylor1")
-    assert remark.startswith(f"criterion 'taylor1' cannot see {found.unseen[0]}")
+    alone = score_units(context, analysis, [g for g in analysis.groups if g.id in found.unseen], name)
+    for group_id, values in alone.scores.items():
+        np.testing.assert_allclose(values, found.scores[group_id], rtol=1e-6)
+    (remark,) = found.remarks(name)
+    assert remark.startswith(f"criterion '{name}' cannot see {found.unseen[0]}")
+
+
+def test_ranks_of_a_group_that_is_never_read_stay_ranks(build: Build) -> None:
+    """A combination is on one scale as it is: nothing is divided by a mean that may be zero."""
+    analysis = inspect(build(FUSED, opsets={"com.microsoft": 1}))
+    x = np.random.default_rng(0).standard_normal((6, 5, 6)).astype(np.float32)
+    context = Context(data=Data("made up", False, lambda: iter([Batch({"x": x})])))
+    found = score_units(context, analysis, analysis.groups, "taylor1*0.7 - l2*0.3")
+    parts = [score_model(analysis, analysis.groups, name, context.data) for name in ("taylor1", "l2")]
+    assert found.unseen
+    for name, values in found.scores.items():
+        first, second = (np.argsort(np.argsort(part[name])) / (len(values) - 1) for part in parts)
+        np.testing.assert_allclose(values, 0.7 * first - 0.3 * second, atol=1e-9)
 
 
 def test_the_model_is_left_as_it_was(build: Build) -> None:

@@ -13,7 +13,7 @@ from onnxprune.data.base import Data
 from onnxprune.errors import UsageError
 from onnxprune.statistics.activations import Activations
 from onnxprune.steps.base import Context
-from onnxprune.steps.prune.criteria.base import Criterion, Scores, ScoringContext, WeightReader
+from onnxprune.steps.prune.criteria.base import Criterion, Scores, ScoringContext, WeightReader, criteria
 from onnxprune.steps.prune.criteria.expression import resolve_criterion
 from onnxprune.steps.recover.step import Recover
 from onnxprune.steps.train.step import Train
@@ -87,7 +87,7 @@ def score_units(
     )
     scores = {group.id: found(group, scoring) for group in groups}
     unseen = tuple(group.id for group in groups if group.id in scoring.unseen)
-    if unseen and found.comparable:
+    if unseen and found.comparable and found.name in criteria.names():  # a combination adds ranks: one scale already
         every = {**{group.id: found(group, scoring) for group in analysis.groups if group.id not in scores}, **scores}
         seen = [values for name, values in every.items() if name not in scoring.unseen]
         mean = float(np.abs(np.concatenate(seen)).mean()) if seen else 1.0

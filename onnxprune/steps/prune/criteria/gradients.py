@@ -106,8 +106,9 @@ def fisher(group: Group, context: ScoringContext) -> Scores:
     """Half the mean squared derivative of a sample's loss by the unit's gate: the diagonal of the Fisher information.
 
     It is the true Fisher information, the expectation over the model's predictions, and never looks at labels;
-    `empirical-fisher` does. It is estimated with one random probe for each sample: without bias. On 256
-    samples of the digits networks the ranks of two seeds correlate by .6 to 1.0 within a group.
+    `empirical-fisher` does. It is estimated with one random probe for each sample: without bias, but not without
+    noise. On 256 samples of ResNet-20 and of the digits ResNet and transformer the ranks of two seeds correlate within
+    a group by .89, .94 and .85 on average, .68 at the least; over all groups by .91, .99 and .96.
     """
     found = context.gradients.probes(group)
     return by_size(group, context) if found is None else found.squares / (2 * found.samples)
@@ -189,9 +190,11 @@ def obd(group: Group, context: ScoringContext) -> Scores:
     """Sum of h * weight^2 / 2 over the weights of a unit, with the diagonal h of the Hessian.
 
     As Le Cun et al. take it: off-diagonal entries are left out, also between the weights of one unit, and h is that of
-    the Gauss-Newton matrix, so never negative (for ReLU networks they are the same). It is estimated with one random
-    probe for each batch: without bias, but on 256 samples of the digits network the ranks of two seeds correlate by .4
-    to .6 only; take more and smaller batches where it matters.
+    the Gauss-Newton matrix, so never negative (for ReLU networks they are the same). It is estimated with random probes
+    as for `fisher`, whose gradients are summed over eight samples before they are squared: without bias, in about the
+    time of one pass. On 256 samples of ResNet-20 and of the digits ResNet and transformer the ranks of two seeds
+    correlate within a group by .92, .85 and .86 on average, .57 at the least; over all groups by .94 to .96. A model
+    that takes one batch size only is probed batch by batch, which is noisier.
     """
     return _sum(group, context, context.gradients.curvature()) / 2
 

@@ -43,7 +43,7 @@ from onnxprune.statistics.accumulators import Covariance, Summary, View, axis_co
 from onnxprune.statistics.activations import Accumulator
 from onnxprune.statistics.sites import SitePlace
 from onnxprune.statistics.windows import Windows
-from onnxprune.steps.prune.criteria.base import Scores, ScoringContext, criterion, weight_sizes
+from onnxprune.steps.prune.criteria.base import Scores, ScoringContext, by_size, criterion
 
 Matrix = npt.NDArray[np.float64]
 
@@ -144,16 +144,15 @@ def obs(group: Group, context: ScoringContext) -> Scores:
     of the product's mean square, its terms taken as uncorrelated. In layers that read more than 4096 channels, and in
     those that recovery cannot or will not fit, no weights make up for others. Where what reads the units is no such
     layer (a recurrent state, an operator of integers that has no form) a unit costs its share of the variance that is
-    read there, and units that are never read as activations (the inside of a fused attention) their share of the
-    group's squared weights.
+    read there. Units that are never read as activations (the inside of a fused attention) are scored by the size of
+    their weights, brought to the mean of the others, and a note says so.
     """
     found = context.activations.once("surgeon", lambda: observe_layers(context))
     problems = [problem for observed in found for problem in problems_of(observed, group, context)]
     shares = sum((_own_errors(each, group, context) for each in found), _product_shares(group, context))
     shares = shares + _variance_shares(group, context, {each.layer.node for each in found})
     if not problems and not shares.any():
-        squares = np.square(weight_sizes(group, context))
-        shares = squares / max(float(squares.sum()), 1e-30)
+        return by_size(group, context)
     return _greedy(problems, shares)
 
 
