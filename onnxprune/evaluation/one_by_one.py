@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from onnxprune.data.base import Data, length_of
-from onnxprune.data.split import single_samples
+from onnxprune.data.split import in_batches_of
 from onnxprune.errors import ModelError
 from onnxprune.evaluation.metrics.base import Runs
 from onnxprune.model.signature import Feed
@@ -19,7 +19,7 @@ def as_taken(session: Runs, data: Data) -> tuple[Data, str]:
     batch = next(data.batches(), None)
     if batch is None or not batch.cuttable or length_of(batch) < 2 or _runs(session, batch.feed):
         return data, ""
-    return (single_samples(data), ONE_BY_ONE) if _runs(session, batch.take(slice(1)).feed) else (data, "")
+    return (in_batches_of(data, 1), ONE_BY_ONE) if _runs(session, batch.take(slice(1)).feed) else (data, "")
 
 
 def _runs(session: Runs, feed: Feed) -> bool:
