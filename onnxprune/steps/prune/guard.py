@@ -3,9 +3,12 @@
 Predictions of damage are sums over layers; what errors do to the outputs together shows only when a model is run. So
 the cut that is predicted to be best is made and recovered, and so are
 
-- the same with embeddings along their principal axes, and with layers split into two thinner ones, see `split`;
+- the same with embeddings along their principal axes, and with layers split into two thinner ones, see `split`, as long
+  as that helps;
 - the best so far with one group losing half as much, the others so much more that the targets hold: group after group,
   those first whose share of the predicted damage is largest, until that has not helped twice.
+
+Where the first leaves hardly an error, it is taken without another try.
 
 Scores, directions and fits are of two thirds of the samples that may be fitted to, or more, and the tries are measured
 on the others; samples that are kept apart to report on take no part. The number of tries is bounded, not their time, so
@@ -34,7 +37,7 @@ from onnxprune.steps.prune.split import Spectra, rotate_state
 from onnxprune.steps.prune.targets import CHEAP, Target
 from onnxprune.steps.recover.step import Recover
 from onnxprune.steps.state import State
-from onnxprune.support.progress import silent
+from onnxprune.support.progress import Progress, parts, within
 
 # Shares of a layer's variance that splitting it may leave out, as shares of what the option allows, ascending.
 _SHARES = (0.03, 0.1, 0.3, 1.0)
@@ -43,6 +46,10 @@ _ROTATED = "embeddings along principal axes"
 _GROUPS = 4
 _MISSES = 2
 _SAMPLES = 384
+# Tries there mostly are, for the bar of progress.
+_USUAL = 5
+# A cut that does so little harm (23 dB) needs no other beside it: each try costs a recovery.
+_LITTLE = 0.005
 # A cut has to do so much less harm than the best before it: two that differ by less differ by chance.
 _LESS = 0.85
 # Splitting layers has to, for it makes two nodes of one: what it saves in arithmetic it may take in time.
@@ -94,7 +101,7 @@ def best_of_tries(state: State, options: PruneOptions, context: Context) -> tupl
         return state, decide(state, groups, options, context), ()
     plain = next((each for each in found if not each.said), None)
     best = _least_harmful(found, plain)
-    if not options.no_guard:
+    if not options.no_guard and best.harm >= _LITTLE:
         best = tries.given_back(best)
     notes = []
     if best.said and plain is not None:
@@ -124,28 +131,36 @@ class _Tries:
         apart = hold_out(context.data, ports_of(state.original.model), most=_SAMPLES // 3)
         self.samples = apart.samples
         self._measured = apart.measuring
-        self._fitting = replace(context, data=apart.fitting, apart=None, scores=None, progress=silent)
+        self._fitting = replace(context, data=apart.fitting, apart=None, scores=None)
+        self._watchers = parts(context.progress, [1.0] * (_USUAL + 1))[:-1]  # the last is for the cut that is taken
+        self._made = 0
         self._original = Session(state.source, context.execution, optimized=True)
 
     def starts(self) -> Iterator[Try]:
-        """The plain cut, and those with layers split."""
-        states = [(self._state, "")]
-        rotated = None
-        if self._may_rewrite:
-            rotated = rotate_state(self._state, self._fitting)
-            states += [(rotated, _ROTATED)] if rotated is not None else []
-            before = "" if rotated is None else f"{_ROTATED}; "
-            states += [(split, before + _split_in_words(split)) for split in self._splits(rotated or self._state)]
-        if len(states) == 1 and self._options.no_guard:
+        """The plain cut and those of models written in another form, until one does little harm or splitting harms."""
+        if self._options.no_guard and not self._may_rewrite:
             return
-        for number, (state, said) in enumerate(states, 1):
-            self._context.progress(
-                f"trying cut {number}"
-                + (f", {said}" if said and not state.ranks else f", {len(state.ranks)} layers split" if said else "")
-            )
+        least = inf
+        for state, said in self._forms():
             made = self._try(state, said)
-            if made is not None:
-                yield made
+            if made is None:
+                continue
+            yield made
+            if made.harm < _LITTLE or (state.ranks and made.harm > least):
+                return
+            least = min(least, made.harm)
+
+    def _forms(self) -> Iterator[tuple[State, str]]:
+        """The model as it is, with embeddings along their principal axes, and with layers split."""
+        yield self._state, ""
+        if not self._may_rewrite:
+            return
+        rotated = rotate_state(self._state, self._fitting)
+        if rotated is not None:
+            yield rotated, _ROTATED
+        before = "" if rotated is None else f"{_ROTATED}; "
+        for split in self._splits(rotated or self._state):
+            yield split, before + _split_in_words(split)
 
     @property
     def _may_rewrite(self) -> bool:
@@ -181,7 +196,6 @@ class _Tries:
             lost = best.decision.outcome.lost[group.id]
             limits = (*best.limits, (group.id, lost // 2))
             said = "; ".join([*([best.said] if best.said else []), f"{group.id} gets {lost - lost // 2} units back"])
-            self._context.progress(f"trying a cut in which {group.id} gets units back")
             made = self._try(best.state, said, limits, best.decision)
             if made is None or made.harm >= _LESS * best.harm:
                 misses += 1
@@ -216,12 +230,13 @@ class _Tries:
     ) -> Try | None:
         """A cut, recovered and measured; None where no cut meets the targets."""
         most: Mapping[str, int] = dict(limits)
+        fitting = replace(self._fitting, progress=self._watcher())
         try:
             decision = decide(
                 state,
                 self._groups(state),
                 self._options,
-                self._fitting,
+                fitting,
                 limits=most,
                 scored=None if before is None else before.scored,
             )
@@ -231,8 +246,15 @@ class _Tries:
             return None
         recover = _recovery(self._context)
         assert recover is not None
-        made = recover(state.cut(decision.left), self._fitting)
+        made = recover(state.cut(decision.left), fitting)
         return Try(state, decision, self._harm(made), said, limits)
+
+    def _watcher(self) -> Progress:
+        """The part of the progress that the next try takes."""
+        part = self._watchers[min(self._made, _USUAL - 1)]
+        self._made += 1
+        before = f"trying cut {self._made}"
+        return lambda said: part(within(before, said))
 
     def _harm(self, made: State) -> float:
         """The share of the variance that comes out wrong, of the worst output; of their power where nothing varies."""

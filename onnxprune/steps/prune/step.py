@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 from onnxprune.errors import NothingToPruneError, UsageError
 from onnxprune.steps.base import Context, Step, step
 from onnxprune.steps.prune.options import PruneOptions
-from onnxprune.steps.prune.targets import CHEAP
 from onnxprune.support.options import options_of
 
 if TYPE_CHECKING:
@@ -40,8 +39,8 @@ class Prune(PruneOptions, Step):
 
     @property
     def effort(self) -> float:
-        """Statistics take long; a target that is measured takes many cuts, each with its recovery."""
-        return 10.0 if all(each.kind in CHEAP for each in self.targets) else 40.0
+        """Statistics take long; for a target many cuts are tried, each with its recovery."""
+        return 40.0 if self.targets else 10.0
 
     def needs(self, context: Context) -> None:
         """Raises UsageError where the criterion needs data that is not there."""
