@@ -168,6 +168,8 @@ def test_the_command(build: Build, tmp_path: Path) -> None:
     result = CliRunner().invoke(main, ["to-torch", str(model), "-o", str(out)])
     assert result.exit_code == 0, result.stderr
     assert "same outputs as ONNX Runtime in" in result.stdout
+    assert sorted(each.name for each in out.iterdir()) == ["model.py", "model.safetensors"]
+    (out / "__pycache__").mkdir()  # somebody imported it
     again = CliRunner().invoke(main, ["to-torch", str(model), "-o", str(out), "--json"])
     assert json.loads(again.stdout)["weights"] == {"w.weight": [4, 5], "w.bias": [4], "v.weight": [3, 4]}
     (out / "mine.txt").write_text("do not touch")

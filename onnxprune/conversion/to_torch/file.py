@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -27,6 +26,8 @@ from onnxprune.support.files import moved_into_place
 from onnxprune.support.progress import Progress, silent
 
 CODE, WEIGHTS = "model.py", "model.safetensors"
+# What Python leaves beside a module that somebody imported.
+_COMPILED = "__pycache__"
 # Largest difference that counts as rounding, relative to the largest value of an output.
 _ROUNDING = 1e-3
 
@@ -63,7 +64,7 @@ def to_torch(model: Any, folder: str | Path, *, progress: Progress = silent) -> 
     from safetensors.numpy import save_file
 
     folder = Path(folder)
-    if folder.exists() and (not folder.is_dir() or any(each.name not in (CODE, WEIGHTS) for each in folder.iterdir())):
+    if folder.exists() and (not folder.is_dir() or any(each.name not in (CODE, WEIGHTS, _COMPILED) for each in folder.iterdir())):
         raise UsageError(f"{folder} is there already and holds other things; name a new folder")
     if not folder.absolute().parent.is_dir():
         raise UsageError(f"the folder {folder.absolute().parent} does not exist; create it first")
@@ -156,11 +157,10 @@ def _differences(path: Path, original: Original) -> Iterator[float]:
 
 
 def _imported(path: Path) -> ModuleType:
-    spec = importlib.util.spec_from_file_location("onnxprune_written_module", path)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
+    """The module; an import would leave compiled code beside it."""
+    module = ModuleType("onnxprune_written_module")
+    module.__file__ = str(path)
+    exec(compile(path.read_text(encoding="utf-8"), path, "exec"), module.__dict__)
     return module
 
 
