@@ -60,7 +60,10 @@ class QualityScore:
 
 @dataclass(frozen=True)
 class LatencyChange:
-    """Median seconds of a run before and after, measured in turns, and the comparison of both with its interval."""
+    """Median seconds of a run before and after, measured in turns, and the comparison of both with its interval.
+
+    The seconds are of the clock that they are compared by: the processor's for one thread on the CPU.
+    """
 
     before: float
     after: float

@@ -19,6 +19,8 @@ Document = Mapping[str, Any]
 
 _AXES_SHOWN = 40
 _NO_CHANGE = 0.005
+# Errors below it are shown as zero, and so nothing is left of them.
+_NO_ERROR = 5e-5
 # A layer is well recovered where the error is no more than this share of the variance.
 _SMALL_ERROR = 0.1
 
@@ -236,7 +238,7 @@ def _recovery(found: Document) -> Iterator[Section]:
             Number(f"{layer['after']:.4f}", layer["after"]),
             Chart(
                 pair(layer["before"], layer["after"], largest),
-                f"{layer['after'] / layer['before']:.0%}" if layer["before"] else "-",
+                f"{layer['after'] / layer['before']:.0%}" if layer["before"] > _NO_ERROR else "-",
                 layer["after"],
             ),
         )

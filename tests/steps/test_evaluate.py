@@ -10,6 +10,7 @@ import pytest
 
 import onnxprune as op
 from onnxprune.evaluation.quality import APART, MADE_UP, SEEN
+from onnxprune.steps.base import Context
 from onnxprune.steps.evaluate import EVERY
 
 
@@ -105,6 +106,22 @@ def test_latency_is_measured_where_it_is_asked_for(digits: dict[str, Path], monk
     assert found is not None
     assert found.before > 0 < found.after
     assert found.comparison.low <= found.comparison.ratio <= found.comparison.high
+
+
+def test_the_times_beside_a_factor_are_those_that_it_is_of(monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a busy machine the clock on the wall says something else than the processor's."""
+    from onnxprune.runtime import latency
+    from onnxprune.steps.evaluate import _latency
+
+    def measured(wall: float, processor: float) -> latency.Latency:
+        sessions = tuple(range(latency.SESSIONS))
+        seconds = ((at,) * len(sessions) for at in (wall, processor))
+        return latency.Latency("m", latency.Setting(), next(seconds), sessions, next(seconds), (), {})
+
+    monkeypatch.setattr(latency, "measure_latency", lambda *_, **__: [measured(9.0, 2e-3), measured(5.0, 1e-3)])
+    found = _latency("a.onnx", "b.onnx", Context())
+    assert (found.before, found.after) == (2e-3, 1e-3)
+    assert found.comparison.ratio == pytest.approx(0.5)
 
 
 def test_a_metric_is_refused_before_any_work(digits: dict[str, Path]) -> None:

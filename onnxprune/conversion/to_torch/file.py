@@ -64,7 +64,8 @@ def to_torch(model: Any, folder: str | Path, *, progress: Progress = silent) -> 
     from safetensors.numpy import save_file
 
     folder = Path(folder)
-    if folder.exists() and (not folder.is_dir() or any(each.name not in (CODE, WEIGHTS, _COMPILED) for each in folder.iterdir())):
+    own = {CODE, WEIGHTS, _COMPILED}
+    if folder.exists() and (not folder.is_dir() or {each.name for each in folder.iterdir()} - own):
         raise UsageError(f"{folder} is there already and holds other things; name a new folder")
     if not folder.absolute().parent.is_dir():
         raise UsageError(f"the folder {folder.absolute().parent} does not exist; create it first")

@@ -84,11 +84,17 @@ def compare(first: Latency, other: Latency) -> Comparison:
 
 def session_log_ratios(first: Latency, other: Latency) -> npt.NDArray[np.float64]:
     """Per session, the median of log(other / first) over its rounds [sessions]."""
-    both = [(first.seconds, other.seconds), (first.processor_seconds, other.processor_seconds)]
-    before, after = both[1] if all(both[1]) else both[0]
-    logs = np.log(np.array(after) / np.array(before))
+    before, after = seconds_compared(first, other)
+    logs = np.log(after / before)
     sessions = np.array(first.sessions)
     return np.array([np.median(logs[sessions == session]) for session in np.unique(sessions)])
+
+
+def seconds_compared(first: Latency, other: Latency) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+    """The seconds of both [rounds], on the clock that they are compared by: the processor's where both have it."""
+    both = [(first.seconds, other.seconds), (first.processor_seconds, other.processor_seconds)]
+    before, after = both[1] if all(both[1]) else both[0]
+    return np.array(before), np.array(after)
 
 
 def interval(values: npt.NDArray[np.float64]) -> tuple[float, float]:
