@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from functools import cache
 
 import numpy as np
 import onnx_ir as ir
@@ -72,7 +73,7 @@ def cost_of(analysis: Analysis, kept: Mapping[Atom, int] | None = None) -> Cost:
         size = int(np.prod(shape_of(value.name or "") or (), dtype=np.int64))
         parameters += size if is_parameter(value) else 0
         weight_bytes += (size * value.const_value.dtype.bitwidth + 7) // 8
-    macs = sum(node_macs(node, shape_of) for node in ir.traversal.RecursiveGraphIterator(analysis.model.graph))
+    macs = sum(node_macs(node, shape_of) for _, node in analysis.operators)
     return Cost(parameters, macs, weight_bytes, len(analysis.model.graph))
 
 
@@ -80,7 +81,14 @@ def before(analysis: Analysis) -> Cost:
     """What the model of an analysis costs as it is in the file, MACs per sample (see `batch_size`)."""
     meta = analysis.model.meta
     stored_cost: Cost = meta["stored"]
-    return replace(stored_cost, macs=meta.get("macs") or cost_of(analysis).macs // batch_size(analysis))
+    return replace(stored_cost, macs=meta.get("macs") or macs_of(analysis) // batch_size(analysis))
+
+
+def macs_of(analysis: Analysis) -> int:
+    """MACs of one inference at the sizes of the analysis. They are kept in the analysis."""
+    if analysis.macs is None:
+        analysis.macs = cost_of(analysis).macs
+    return analysis.macs
 
 
 def batch_size(analysis: Analysis) -> int:
@@ -100,12 +108,11 @@ def _batch_size(analysis: Analysis) -> int:
         return 1
     name, axis = batched[0]
     size = analysis.shapes.shapes[name][axis]
-    total = cost_of(analysis).macs
     firsts = [analysis.dims[name][axis] for name, axis in batched]
     varying = [analysis.dims[name][axis] for name, axis in analysis.shapes.dynamic if name in analysis.dims]
     for batches in (firsts, [*firsts, *(dim for dim in varying if dim.size == size)]):  # a reshape may break the trail
         single = {atom: 1 for dim in batches for atom in atoms(dim)}
-        if cost_of(analysis, single).macs * size == total:
+        if cost_of(analysis, single).macs * size == macs_of(analysis):
             return size
     return 1
 
@@ -130,6 +137,7 @@ def _batched_inputs(analysis: Analysis) -> list[tuple[str, int]]:
 def shapes_after(analysis: Analysis, kept: Mapping[Atom, int]) -> ShapeOf:
     """Shapes of all values with `kept` units left in each atom."""
 
+    @cache
     def shape_of(name: str) -> tuple[int, ...] | None:
         dims = analysis.dims.get(name)
         return None if dims is None else tuple(kept_size(dim, kept) for dim in dims)
@@ -169,7 +177,7 @@ def entries_per_unit(dim: Dim, atom: Atom) -> float:
 
 def _nodes_by_atom(analysis: Analysis) -> dict[Atom, list[ir.Node]]:
     found: dict[Atom, dict[ir.Node, None]] = {}
-    for node in ir.traversal.RecursiveGraphIterator(analysis.model.graph):
+    for _, node in analysis.operators:
         if find_cost(key_of(node)) is None:
             continue
         for value in (*node.inputs, *node.outputs):

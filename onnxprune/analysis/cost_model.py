@@ -9,7 +9,6 @@ unit saves depends on what is left of its neighbours.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from functools import cache
 from math import prod
 from typing import Any
 
@@ -38,7 +37,7 @@ class CostTerms:
         unknown = {atom: Polynomial({(number,): 1}) for number, atom in enumerate(groups)}
         amounts: dict[Monomial, Amounts] = {}
         self._others: list[_Other] = []
-        shape_of = cache(shapes_after(analysis, unknown))  # type: ignore[arg-type]  # polynomials in place of numbers
+        shape_of = shapes_after(analysis, unknown)  # type: ignore[arg-type]  # polynomials in place of numbers
         for names, cost in (*_weights(analysis), *_operators(analysis)):
             try:
                 found = [Polynomial.of(amount).terms for amount in cost(shape_of)]
@@ -202,9 +201,8 @@ def _operators(analysis: Analysis) -> list[tuple[list[str], Callable[[ShapeOf], 
     def of(node: ir.Node) -> Callable[[ShapeOf], Amounts]:
         return lambda shape_of: (0, node_macs(node, shape_of), 0)
 
-    nodes = ir.traversal.RecursiveGraphIterator(analysis.model.graph)
     return [
         ([value.name or "" for value in (*node.inputs, *node.outputs) if value is not None], of(node))
-        for node in nodes
+        for _, node in analysis.operators
         if find_cost(key_of(node)) is not None
     ]

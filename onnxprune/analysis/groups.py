@@ -87,6 +87,7 @@ class Analysis:
         unruled: operators without a rule and their counts.
         activations: names of the values that depend on a graph input.
         batch: what `cost.batch_size` has found; None before it is asked.
+        macs: what `cost.macs_of` has found; None before it is asked.
         learned: scores that a training has learned of units, for the criterion `learned`: float64, shape [units].
     """
 
@@ -99,6 +100,7 @@ class Analysis:
     unruled: Counter[str] = field(default_factory=Counter)
     activations: set[str] = field(default_factory=set)
     batch: int | None = None
+    macs: int | None = None
     learned: dict[Atom, npt.NDArray[np.float64]] = field(default_factory=dict)
 
     @cached_property

@@ -63,7 +63,7 @@ class Permuted(Dim):
 def resolve(dim: Dim) -> Dim:
     """What `dim` stands for now: an unbound Atom, a Concat, a Product or a Permuted of one of these."""
     if isinstance(dim, Permuted):
-        return permuted(dim.inner, dim.order)
+        return dim if resolve(dim.inner) is dim.inner else permuted(dim.inner, dim.order)
     if not isinstance(dim, Atom) or dim.bound is None:
         return dim
     root = dim.bound

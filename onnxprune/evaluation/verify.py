@@ -72,7 +72,7 @@ def run_original(model: Runnable, maker: TrialMaker, providers: Sequence[str] = 
     first = _first(session, maker.first())
     others = [run for run in (_run(session, inputs) for inputs in maker.others(first.feed)) if run is not None]
     several = maker.several(first.feed)
-    single = several is not None and _run(session, several) is None
+    single = several is not None and not _ran(several.feed, others) and _run(session, several) is None
     ports = tuple(session.inputs), tuple(session.outputs)
     return Original(model, *ports, (first, *others), tuple(providers), one_by_one=single)
 
@@ -106,6 +106,11 @@ def _run(session: Session, inputs: TrialInputs) -> Trial | None:
         return Trial(inputs.feed, session.run(inputs.feed))
     except ModelError:
         return None
+
+
+def _ran(feed: Feed, trials: Iterable[Trial]) -> bool:
+    """Did one of them have inputs of these sizes?"""
+    return any(all(trial.feed[name].shape == array.shape for name, array in feed.items()) for trial in trials)
 
 
 def _said(refused: ModelError) -> str:

@@ -8,7 +8,7 @@ from pathlib import Path
 import onnx
 
 from onnxprune.errors import ModelError
-from onnxprune.model.file import Given, as_model, name_of, on_disk, open_model
+from onnxprune.model.file import Given, as_model, data_files, name_of, on_disk, open_model
 from onnxprune.support.messages import one_line
 
 
@@ -34,9 +34,9 @@ def _without_links(given: Given) -> Given:
     """What the checker is given: it refuses data files that are links or have several, as caches of downloads have."""
     if not isinstance(given, str | os.PathLike):
         return given
-    model, folder = open_model(given), Path(given).parent.resolve()
-    data = [file for file in model.meta["files"][1:] if file.stat().st_nlink > 1 or file.parent != folder]
-    return model if data else given
+    folder = Path(given).parent.resolve()
+    linked = any(file.stat().st_nlink > 1 or file.parent != folder for file in data_files(given))
+    return open_model(given) if linked else given
 
 
 def _short(given: Given) -> str:

@@ -70,15 +70,25 @@ def open_model(path: str | os.PathLike[str]) -> ir.Model:
     missing, too short or outside the model's folder.
     """
     path = Path(path)
-    proto, ranges = _read_proto(path)
-    _check_proto(proto, str(path))
-    data_files = check_tensors(proto, str(path), path.parent, path.resolve().parent)
+    proto, ranges, external = _read(path)
     model = _built(proto, ranges, lambda *place: _mapped(path, *place), str(path))
     _locate(model, path.parent)
-    files = (path.absolute(), *sorted(data_files))
+    files = (path.absolute(), *external)
     size = sum(file.stat().st_size for file in files)
-    model.meta.update(files=files, from_file=True, bytes=size, external=bool(data_files))
+    model.meta.update(files=files, from_file=True, bytes=size, external=bool(external))
     return model
+
+
+def data_files(path: str | os.PathLike[str]) -> list[Path]:
+    """The files with external data of the model in `path`. Raises ModelError as `open_model`."""
+    return _read(Path(path))[2]
+
+
+def _read(path: Path) -> tuple[onnx.ModelProto, dict[str, tuple[int, int]], list[Path]]:
+    """The graph of a file, where the bytes of its big weights lie in it, and the files with external data."""
+    proto, ranges = _read_proto(path)
+    _check_proto(proto, str(path))
+    return proto, ranges, sorted(check_tensors(proto, str(path), path.parent, path.resolve().parent))
 
 
 def _mapped(path: Path, tensor: ir.TensorProtocol, offset: int, length: int) -> ir.ExternalTensor:

@@ -183,7 +183,7 @@ class _Tries:
     def _meets(self, split: State, target: Target) -> bool:
         """Is a target met without removing a unit?"""
         stored, before = cost.stored_cost(split.model), cost.before(self._state.original)
-        macs = cost.cost_of(split.analysis).macs // cost.batch_size(split.analysis)
+        macs = cost.macs_of(split.analysis) // cost.batch_size(split.analysis)
         size, whole = estimated_bytes(split.model), file_bytes(self._state.original.model)
         have = {"params": (stored.parameters, before.parameters), "macs": (macs, before.macs), "size": (size, whole)}
         left, of = have[target.kind]

@@ -149,7 +149,7 @@ def planner(
         },
         {group.atom: group.units - decided[group.id] for group in groups if group.id in decided},
         comparable,
-        options.resource if options.resource != "macs" or cost.cost_of(analysis).macs else "parameters",
+        options.resource if options.resource != "macs" or cost.macs_of(analysis) else "parameters",
         damages,
         seconds,
         {group.id: removed[group.id] for group in free} if removed else {},

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from onnxprune.pipeline.search.samplers.base import sampler
+from onnxprune.pipeline.search.samplers.base import AT_RANDOM, one_by_one, sampler
 
 if TYPE_CHECKING:
     from optuna.samplers import BaseSampler
 
-# Trials at random before the agent decides; updates of the networks per trial; of the noise, its start and decay.
-_AT_RANDOM, _UPDATES, _NOISE, _DECAY = 10, 300, 0.5, 0.97
+# Trials at random, before the agent decides; updates of the networks per trial; of the noise, its start and decay.
+_FIRST, _UPDATES, _NOISE, _DECAY = 10, 300, 0.5, 0.97
 _HIDDEN, _BATCH, _RATE = 32, 64, 1e-2
 
 
@@ -25,48 +25,34 @@ def amc(seed: int, trials: int) -> BaseSampler:  # noqa: ARG001
     each on the scale of the trials so far. The agent is trained from the storage, so it goes on where another worker
     stopped. In AMC the state also describes the layer; here a number may be any option, so its place in the list does.
     """
-    from optuna.distributions import BaseDistribution, CategoricalDistribution
-    from optuna.samplers import BaseSampler, RandomSampler
-    from optuna.study import Study
-    from optuna.trial import FrozenTrial
-
     from onnxprune.support.extras import check_torch
 
     check_torch()
+    return one_by_one(_Agent(seed), seed)
 
-    class Amc(BaseSampler):
-        """A sampler of optuna; what it knows is in the study."""
 
-        def __init__(self) -> None:
-            self._first = RandomSampler(seed=seed)
-            self._chosen: dict[str, float] = {}
+@dataclass
+class _Agent:
+    """Numbers as the agent has decided them, as shares of their ranges."""
 
-        def infer_relative_search_space(self, study: Study, trial: FrozenTrial) -> dict[str, BaseDistribution]:  # noqa: ARG002
-            return {}
+    seed: int
+    chosen: dict[str, float] = field(default_factory=dict)
 
-        def sample_relative(self, study: Study, trial: FrozenTrial, search_space: object) -> dict[str, object]:  # noqa: ARG002
-            return {}
+    def begin(self, study: Any) -> None:
+        """Let the agent decide all numbers of the trial."""
+        self.chosen = {}
+        known = _known(study)
+        if known is not None and len(known.costs) >= _FIRST:
+            self.chosen = dict(zip(known.names, _decided(known, self.seed), strict=True))
 
-        def before_trial(self, study: Study, trial: FrozenTrial) -> None:  # noqa: ARG002
-            """Let the agent decide all numbers of the trial."""
-            self._chosen = {}
-            known = _known(study)
-            if known is not None and len(known.costs) >= _AT_RANDOM:
-                self._chosen = dict(zip(known.names, _decided(known, seed), strict=True))
-
-        def sample_independent(
-            self, study: Study, trial: FrozenTrial, param_name: str, param_distribution: BaseDistribution
-        ) -> object:
-            """The number that the agent has decided."""
-            if param_name not in self._chosen:
-                return self._first.sample_independent(study, trial, param_name, param_distribution)
-            share = self._chosen[param_name]
-            if isinstance(param_distribution, CategoricalDistribution):
-                at = min(int(share * len(param_distribution.choices)), len(param_distribution.choices) - 1)
-                return param_distribution.choices[at]
-            return _value(share, param_distribution)
-
-    return Amc()
+    def value(self, name: str, distribution: Any) -> object:
+        """The number that the agent has decided."""
+        if name not in self.chosen:
+            return AT_RANDOM
+        share = self.chosen[name]
+        if hasattr(distribution, "choices"):
+            return distribution.choices[min(int(share * len(distribution.choices)), len(distribution.choices) - 1)]
+        return _value(share, distribution)
 
 
 @dataclass(frozen=True)

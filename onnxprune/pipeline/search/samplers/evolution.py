@@ -4,69 +4,59 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from onnxprune.pipeline.search.samplers.base import sampler
+from onnxprune.pipeline.search.samplers.base import AT_RANDOM, one_by_one, sampler
 
 if TYPE_CHECKING:
     from optuna.samplers import BaseSampler
 
-# A parent is the best of so many that are drawn; a number moves by this share of its range.
-_DRAWN, _MOVES, _AT_RANDOM = 3, 0.15, 10
+# A parent is the best of so many that are drawn; a number moves by this share of its range; so many trials come first,
+# at random.
+_DRAWN, _MOVES, _FIRST = 3, 0.15, 10
 
 
 @sampler("evolution")
 def evolution(seed: int, trials: int) -> BaseSampler:  # noqa: ARG001
     """Mutants of the trials that the fewest others dominate, by tournament (Real et al. 2019, for several aims)."""
-    import numpy as np
-    from optuna.distributions import BaseDistribution, CategoricalDistribution
-    from optuna.samplers import BaseSampler, RandomSampler
-    from optuna.study import Study
-    from optuna.trial import FrozenTrial, TrialState
+    return one_by_one(_Mutant(seed), seed)
 
-    from onnxprune.pipeline.search.pareto import dominated_by, is_feasible
 
-    class Evolution(BaseSampler):
-        """A sampler of optuna; what it knows is in the study."""
+class _Mutant:
+    """The numbers of a parent, some of them changed."""
 
-        def __init__(self) -> None:
-            self._random = np.random.default_rng(seed)
-            self._first = RandomSampler(seed=seed)
+    def __init__(self, seed: int) -> None:
+        import numpy as np
 
-        def infer_relative_search_space(self, study: Study, trial: FrozenTrial) -> dict[str, BaseDistribution]:  # noqa: ARG002
-            return {}
+        self._random = np.random.default_rng(seed)
+        self._parent: dict[str, object] = {}
+        self._moving: set[str] = set()
 
-        def sample_relative(self, study: Study, trial: FrozenTrial, search_space: object) -> dict[str, object]:  # noqa: ARG002
-            return {}
+    def begin(self, study: Any) -> None:
+        """Choose the parent, and which of its parameters change: each with even chance, and one at least."""
+        from optuna.trial import TrialState
 
-        def before_trial(self, study: Study, trial: FrozenTrial) -> None:  # noqa: ARG002
-            """Choose the parent, and which of its parameters change: each with even chance, and one at least."""
-            done = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
-            done = [each for each in done if is_feasible(each)] or done
-            self._parent: dict[str, object] = {}
-            self._moving: set[str] = set()
-            if len(done) < _AT_RANDOM:
-                return
-            costs = [tuple(_costs(study, each)) for each in done]
-            ranks = [dominated_by(each, costs) for each in costs]
-            drawn = self._random.choice(len(done), size=min(_DRAWN, len(done)), replace=False)
-            self._parent = dict(done[min(drawn, key=lambda at: (ranks[at], -at))].params)
-            names = sorted(self._parent)
-            self._moving = {name for name in names if self._random.random() < 0.5}
-            self._moving |= {names[int(self._random.integers(len(names)))]}
+        from onnxprune.pipeline.search.pareto import dominated_by, is_feasible
 
-        def sample_independent(
-            self, study: Study, trial: FrozenTrial, param_name: str, param_distribution: BaseDistribution
-        ) -> object:
-            """The value of the parent, or one near it."""
-            value = self._parent.get(param_name)
-            if value is None or not param_distribution._contains(param_distribution.to_internal_repr(value)):
-                return self._first.sample_independent(study, trial, param_name, param_distribution)
-            if param_name not in self._moving:
-                return value
-            if isinstance(param_distribution, CategoricalDistribution):
-                return self._first.sample_independent(study, trial, param_name, param_distribution)
-            return _near(value, param_distribution, self._random)
+        done = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
+        done = [each for each in done if is_feasible(each)] or done
+        self._parent, self._moving = {}, set()
+        if len(done) < _FIRST:
+            return
+        costs = [tuple(_costs(study, each)) for each in done]
+        ranks = [dominated_by(each, costs) for each in costs]
+        drawn = self._random.choice(len(done), size=min(_DRAWN, len(done)), replace=False)
+        self._parent = dict(done[min(drawn, key=lambda at: (ranks[at], -at))].params)
+        names = sorted(self._parent)
+        self._moving = {name for name in names if self._random.random() < 0.5}
+        self._moving |= {names[int(self._random.integers(len(names)))]}
 
-    return Evolution()
+    def value(self, name: str, distribution: Any) -> object:
+        """The value of the parent, or one near it."""
+        value = self._parent.get(name)
+        if value is None or not distribution._contains(distribution.to_internal_repr(value)):
+            return AT_RANDOM
+        if name not in self._moving:
+            return value
+        return AT_RANDOM if hasattr(distribution, "choices") else _near(value, distribution, self._random)
 
 
 def _costs(study: Any, trial: Any) -> list[float]:

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from onnxprune.analysis.groups import Group
-from onnxprune.dims import Atom, Dim, Permuted, atoms, factors, resolve, terms
+from onnxprune.dims import Atom, Dim, Permuted, Product, atoms, factors, resolve, terms
 
 _OWN_SIZES = ("heads", "kv-heads", "head-dim")
 
@@ -34,7 +34,8 @@ def axes(groups: Sequence[Group]) -> list[frozenset[Atom]]:
     for group in groups:
         dims = (resolve(place.dim) for place in group.occurrences)
         for part in (part for dim in dims for part in terms(dim.inner if isinstance(dim, Permuted) else dim)):
-            found.add(frozenset(atom for atom in atoms(part) if atom in counted and len(list(factors(part))) > 1))
+            if isinstance(part, Product):
+                found.add(frozenset(counted.intersection(atoms(part))))
     return [axis for axis in found if axis and not any(axis < other for other in found)]
 
 

@@ -35,8 +35,8 @@ def _removed(problem: AllocationProblem, order: list[str]) -> np.ndarray[tuple[i
     sizes = {group.atom: group.units for group in problem.groups}
     kept = {group.atom: group.units - problem.already[group.id] for group in problem.groups}
     own = {group.id: group.atom for group in problem.groups}
-    on = {atom: [axis for axis in axes(problem.groups) if atom in axis] for atom in sizes}
-    every = {axis for found in on.values() for axis in found}
+    every = axes(problem.groups)
+    on = {atom: [axis for axis in every if atom in axis] for atom in sizes}
     whole = sum(prod(sizes[atom] for atom in axis) for axis in every)
     there = sum(prod(kept[atom] for atom in axis) for axis in every)
     gone = [whole - there]
