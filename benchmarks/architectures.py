@@ -5,7 +5,7 @@
 
 Sizes are those of the originals unless the description says otherwise; weights are random from a fixed seed. Attention
 is written so that a tool that prunes torch modules has it easy: the numbers of heads and their width are attributes
-that `Attention.resize` can be told afterwards, and nothing else in a forward pass remembers a width.
+that `Attention.resize` can be called afterwards, and nothing else in a forward pass remembers a width.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The transformers of `architectures.py`; heads and their width are attributes that can be told anew."""
+"""The transformers of `architectures.py`; heads and their width are attributes that can be set anew."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ class Attention(nn.Module):
     """What the three attentions have in common: how heads are split, mixed and joined.
 
     `projections` names the layers whose outputs are divided into heads; after another tool has made those smaller,
-    `resize` is told the number of query heads.
+    `resize` gets the number of query heads.
     """
 
     def __init__(self, width: int, heads: int, shared: int | None = None):

@@ -26,7 +26,7 @@ import click
 
 SHARED = Path(os.environ.get("ONNXPRUNE_SHARED", Path(__file__).resolve().parents[2] / "shared"))
 REAL = ("real/rfb320.onnx", "real/mnist_cntk.onnx", "real/superres_no_opset.onnx")
-CIFAR = tuple(f"data/cifar10/resnet{depth}{twin}.onnx" for depth in (20, 56) for twin in ("", ".dynamo"))
+CIFAR = tuple(f"data/cifar10/resnet{depth}{exporter}.onnx" for depth in (20, 56) for exporter in ("", ".dynamo"))
 
 
 @dataclass

@@ -4,7 +4,7 @@
     python benchmarks/datafree.py --models digits_resnet --cuts 2x
 
 Accuracy in percent on the 450 test images of the digits, or the first 2,000 test images of CIFAR-10, after a cut to
-1.25, 1.5 and 2 times fewer MACs, and with half of the units gone by their weights alone (l1):
+1.25, 1.5 and 2 times fewer MACs, and with half of the units removed by their weights alone (l1):
 
 - nothing: units chosen by their weights (l1), nothing recovered;
 - drawn: recovered on 128 samples as `--data synthetic` gives them;

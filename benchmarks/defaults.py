@@ -131,7 +131,7 @@ def row(name: str, case: Case, options: str, *, data: bool, folder: Path) -> str
 
 
 def said(document: dict[str, Any]) -> str:
-    """What the run told about quality, else its notes."""
+    """What the run said about quality, else its notes."""
     return "; ".join(document["notes"]) or "nothing"
 
 

@@ -66,7 +66,7 @@ def main() -> None:
     lines = [
         "# One command on the trained digits models",
         "",
-        "Written by `python benchmarks/digits.py -o benchmarks/results/digits.md`. `onnxprune compress models/` stands "
+        "Written by `python benchmarks/digits.py -o benchmarks/results/digits.md`. `onnxprune compress models/` is "
         "in front of each row. Accuracy is that of 450 test images that nothing has seen: one is 0.22 points.",
         "",
         "| command | fewer parameters | fewer MACs | accuracy before | after |",

@@ -92,7 +92,7 @@ class Attention(nn.Module):
         q = self.q(x).view(n, t, self.heads, self.size).transpose(1, 2)
         k, v = self.kv(x).view(n, t, 2, self.kv_heads, self.size).permute(2, 0, 3, 1, 4)
         if self.rotary:
-            q, k = turned(q), turned(k)
+            q, k = rotated(q), rotated(k)
         k, v = (part.repeat_interleave(self.heads // self.kv_heads, 1) for part in (k, v))
         scores = q @ k.transpose(-1, -2) / math.sqrt(self.size)
         if self.rotary:
@@ -100,7 +100,7 @@ class Attention(nn.Module):
         return self.out((scores.softmax(-1) @ v).transpose(1, 2).reshape(n, t, -1))
 
 
-def turned(x: Tensor) -> Tensor:
+def rotated(x: Tensor) -> Tensor:
     """Rotary positions (Su et al., 2021)."""
     half = x.shape[-1] // 2
     rates = 1.0 / 10000 ** (torch.arange(half) / half)

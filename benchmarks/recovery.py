@@ -3,7 +3,7 @@
     python benchmarks/recovery.py                                    # all that is not measured yet, and the table
     python benchmarks/recovery.py --models resnet20 --seeds 0 --ratios 2.11 --methods none,default
 
-Every finished measurement goes into a JSON lines file beside the table (`recovery.jsonl`); what stands there is not
+Every finished measurement goes into a JSON lines file beside the table (`recovery.jsonl`); what is in there is not
 measured again, so that the work can be done in pieces. Delete it to start afresh.
 
 The calibration set of seed s are 500 of the 50,000 training images of CIFAR-10, drawn by `numpy.random.default_rng(s)`;

@@ -200,11 +200,11 @@ def onnxsim_ridge(path: Path, pruned: onnx.ModelProto, images: Any) -> tuple[onn
 
     original, _ = onnxsim.simplify(onnx.load(path))
     batches = [{"input": part} for part in np.split(images, range(BATCH, len(images), BATCH))]
-    mended = onnxsim.apply_pruning_finetune(original, pruned, calibration_data=batches)
+    tuned = onnxsim.apply_pruning_finetune(original, pruned, calibration_data=batches)
     before = {tensor.name: numpy_helper.to_array(tensor) for tensor in pruned.graph.initializer}
-    after = {tensor.name: numpy_helper.to_array(tensor) for tensor in mended.graph.initializer}
+    after = {tensor.name: numpy_helper.to_array(tensor) for tensor in tuned.graph.initializer}
     changed = [name for name in after if name not in before or not np.array_equal(before[name], after[name])]
-    return mended, changed
+    return tuned, changed
 
 
 def measure_peers(

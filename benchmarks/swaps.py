@@ -55,9 +55,9 @@ def error(problems: Sequence[SurgeonProblem], removed: Sequence[int]) -> float:
     """Error of the layers when these units go and the weights left make up for them."""
     total = 0.0
     for problem in problems:
-        gone = problem.members[list(removed)].ravel()
-        weights = problem.matrix[gone]
-        block = problem.inverse[np.ix_(gone, gone)]
+        features = problem.members[list(removed)].ravel()
+        weights = problem.matrix[features]
+        block = problem.inverse[np.ix_(features, features)]
         total += float(np.sum(weights * np.linalg.solve(block, weights))) * problem.scale
     return total
 

@@ -6,7 +6,7 @@
 One call of `compress` prunes, recovers and trains. Criteria and recovery see 500 training images drawn by the seed, or
 all of the digits but those that are kept apart to evaluate on, which nothing is fitted to.
 CIFAR-10: accuracy on all 10,000 test images in ONNX Runtime; augmentation is crop and flip. The same cut of
-torch-pruning trained in plain torch for as many steps stands beside it (`train_peers.py`). Seconds are those of the
+torch-pruning trained in plain torch for as many steps is in it too (`train_peers.py`). Seconds are those of the
 processor, one thread, for the whole call. Every finished measurement is a line of `train.jsonl` beside the table and
 not measured again.
 """

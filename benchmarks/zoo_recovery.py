@@ -226,7 +226,7 @@ def _snr(file: Path, original: Path, data: Any, row: Row) -> float | None:
 
 
 def _check_target(row: Row, text: str, path: Path, file: Path, data: Any) -> None:
-    """Is a target met that was not refused? Told from the files; of a latency the tool's own word is taken."""
+    """Is a target met that was not refused? Found from the files; for a latency the tool's own figure is taken."""
     kind, limit = text.split("=")
     before, after = (pipeline.inspect(each) for each in (path, file))
     shares = {

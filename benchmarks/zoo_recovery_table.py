@@ -33,7 +33,7 @@ def _head(rows: Sequence[Any]) -> list[str]:
         "",
         "`python benchmarks/zoo_recovery.py`: every model of the zoo, made-up inputs, random weights. The SNR of the",
         "outputs beside the original on other inputs, as cut and recovered, says whether recovery does harm, not how",
-        "good a trained model would be; 999 stands for equal outputs. Rows are kept from run to run (`--again`",
+        "good a trained model would be; 999 represents equal outputs. Rows are kept from run to run (`--again`",
         "measures anew), so they may be of different commits. Those of CIFAR-10 and under `real` are trained.",
         "",
         "## Default: `obs`, ratio 0.5, `reconstruct`, 16 samples",

@@ -138,7 +138,7 @@ def analysed(graph: str) -> Analysis:
 def draw(
     graph: str, title: str, named: dict[str, str], axes: dict[tuple[str, int], str], goes: dict[str, list[int]]
 ) -> str:
-    """One picture: groups get the names of `named`, axes by tensor are told in words, `goes` units by name."""
+    """One picture: groups get the names of `named`, axes by tensor are said in words, `goes` units by name."""
     analysis = analysed(graph)
     names = {group.atom: named[group.id] for group in analysis.groups}
     picture = Picture(title)
@@ -151,7 +151,7 @@ def draw(
 
 
 RESULTS = Path(__file__).resolve().parent.parent / "benchmarks" / "results" / "digits.md"
-# Rows of the results, and what the reader is told about each.
+# Rows of the results, and the text about each.
 COMPARED = {
     "digits_resnet.onnx --criterion group-l2": "--criterion group-l2 (no data)",
     "digits_resnet.onnx --data synthetic --samples 256": "--data synthetic (made up)",

@@ -1,7 +1,7 @@
 """The handwritten digits that the models beside this file are trained and measured on.
 
 The images are scikit-learn's ``load_digits``: 1797 scans of 8x8 pixels, values 0 to 16. Every array handed
-out here is a model's ``input`` as it stands: float32 [n, 1, 8, 8], ``(pixels / 16 - MEAN) / STD``.
+out here is a model's ``input`` as it is: float32 [n, 1, 8, 8], ``(pixels / 16 - MEAN) / STD``.
 
     python models/digits.py models/digits_resnet.onnx      # accuracy on the test split, parameters, bytes
 

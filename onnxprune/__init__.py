@@ -170,7 +170,7 @@ __all__ = [
 ]
 
 _ROOT = Path(__file__).resolve().parent.parent
-# `passes` and `recipes` stand beside this package in a checkout, and links lead there. Where links come out as text
+# `passes` and `recipes` lie beside this package in a checkout, and links lead there. Where links come out as text
 # files, as in checkouts on Windows, they are found from the root of the repository.
 if (_ROOT / "passes" / "__init__.py").exists() and not (Path(__file__).parent / "passes").is_dir():
     __path__.append(str(_ROOT))

@@ -22,7 +22,7 @@ _SAMPLE = """
 @clean_up("fold-batchnorm", nodes=True, sample=_SAMPLE)
 @dataclass(frozen=True)
 class FoldBatchNorm:
-    """Put BatchNormalizations into the weights and biases of the layers behind which, or in front of which, they stand.
+    """Put BatchNormalizations into the weights and biases of the layers behind which, or in front of which, they are.
 
     Before:  x ── Conv(w, b) ── BatchNormalization(scale, shift, mean, var) ── Relu
     After:   x ── Conv(w * s, (b - mean) * s + shift) ── Relu               s = scale / sqrt(var + epsilon)

@@ -26,7 +26,7 @@ class FoldConstants:
 
     A bias is created where there is none; a MatMul gets an Add, unless one with a constant follows. The first half of a
     removal: run passes.RemoveUnits with the same masks next, on its own this changes the outputs, and twice adds twice.
-    Values of the analysed model keep their names and, once the units are gone, what they hold.
+    Values of the analysed model keep their names and, once the units are removed, what they hold.
     """
 
     constants: Constants

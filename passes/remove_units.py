@@ -259,7 +259,7 @@ class _Removal:
                     value.shape = ir.Shape(map(self._annotated, dims, value.shape))
 
     def _annotated(self, dim: Dim, old: int | ir.SymbolicDim) -> int | ir.SymbolicDim | None:
-        """The size that is left; a symbol like `12*batch` no longer holds when heads are gone, and goes."""
+        """The size that is left; a symbol like `12*batch` no longer holds when heads are removed, and goes."""
         if not self._changed(dim):
             return old
         return kept_size(dim, self.kept) if isinstance(old, int) else None

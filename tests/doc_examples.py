@@ -1,12 +1,12 @@
 """The examples in a Markdown page, found and run as a reader would, from top to bottom in one folder.
 
     ```shell             commands, a line each (a backslash joins lines)
-    ```console           commands behind "$ ", and what they print; "..." stands for any lines
+    ```console           commands behind "$ ", and what they print; "..." represents any lines
     ```python            run in one namespace for the whole page
     ```python a.py       written to a.py, for the commands that follow; toml and json likewise
     ```text              neither: a picture, a grammar, a table
 
-`model.onnx` stands for the reader's model and `samples.npz` for his samples: they are copies of files in models/.
+`model.onnx` represents the reader's model and `samples.npz` for his samples: they are copies of files in models/.
 """
 
 from __future__ import annotations
@@ -130,7 +130,7 @@ def run(command: str) -> str:
 
 
 def agrees(shown: str, printed: str) -> bool:
-    """Do the words agree, and numbers nearly? A line `...` stands for any lines."""
+    """Do the words agree, and numbers nearly? A line `...` represents any lines."""
     parts = [_words(part) for part in re.split(r"^\.\.\.$", shown, flags=re.MULTILINE)]
     words, at = _words(printed), 0
     for position, part in enumerate(parts):

@@ -187,5 +187,5 @@ class _Editor:
 
 
 def _origin(value: ir.Value) -> str:
-    """The name of the value in the analysed model that an inserted value stands for."""
+    """The name of the value in the analysed model that an inserted value represents."""
     return (value.name or "").partition("//")[0]

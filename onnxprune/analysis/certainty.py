@@ -36,7 +36,7 @@ class _Walk:
     """Certainty of one value after another, those that a node reads first.
 
     Attributes:
-        sure: per known value and entry: is it a sum of products of sizes, and so told apart by the sizes tried?
+        sure: per known value and entry: is it a sum of products of sizes, and so distinguished by the sizes tried?
         sized: axes whose size a doubtful number says.
     """
 

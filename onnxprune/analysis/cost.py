@@ -34,7 +34,7 @@ class Cost:
 
 
 def stored_cost(model: ir.Model) -> Cost:
-    """What a model holds as it stands, constants inside nodes included; its MACs need an analysis and are left at 0."""
+    """What a model holds as it is, constants inside nodes included; its MACs need an analysis and are left at 0."""
     nodes = list(ir.traversal.RecursiveGraphIterator(model.graph))
     graphs = {node.graph for node in nodes if isinstance(node.graph, ir.Graph)} | {model.graph}
     values = [value for graph in graphs for value in graph.initializers.values()]
@@ -158,12 +158,12 @@ def group_costs(analysis: Analysis) -> dict[str, tuple[int, int]]:
 
 
 def _parameters_of(analysis: Analysis, group: Group) -> int:
-    gone: dict[str, float] = {}
+    remaining: dict[str, float] = {}
     for occurrence in group.occurrences:
         share = entries_per_unit(occurrence.dim, group.atom) * group.units / occurrence.dim.size
-        gone[occurrence.tensor] = gone.get(occurrence.tensor, 1.0) * (1.0 - share)
+        remaining[occurrence.tensor] = remaining.get(occurrence.tensor, 1.0) * (1.0 - share)
     total = 0.0
-    for tensor, left in gone.items():
+    for tensor, left in remaining.items():
         value = analysis.model.graph.initializers[tensor]
         if value.const_value is not None and is_parameter(value):
             total += value.const_value.size * (1.0 - left)

@@ -66,7 +66,7 @@ def _computed_targets(analysis: Analysis) -> Iterator[tuple[SizeRef, ir.Value]]:
 def freeze_sizes_that_round(analysis: Analysis) -> None:
     """A varying size that the graph computes is scaled after removal: where its arithmetic rounds, nothing goes.
 
-    A single one that may be inferred needs no scaling. Tried with a half and with a third of all units gone.
+    A single one that may be inferred needs no scaling. Tried with a half and with a third of all units removed.
     """
     suspects = list(_scaled_sizes(analysis))
     if not suspects:
@@ -95,7 +95,7 @@ def _scaled_sizes(analysis: Analysis) -> Iterator[tuple[SizeRef, ir.Value]]:
 
 
 def _shrunk(analysis: Analysis, share: int) -> dict[Atom, int]:
-    """Sizes after one in `share` units of everything prunable has gone."""
+    """Sizes after one in `share` units of everything prunable are removed."""
     everything = (atom for dims in analysis.dims.values() for dim in dims for atom in atoms(dim))
     return {atom: atom.size - atom.size // share for atom in everything if atom.reason is None}
 

@@ -1,7 +1,7 @@
 """Sizes of dynamic axes at which a graph agrees with itself: what it demands of its inputs, searched backwards.
 
 An exporter may leave an axis open though the model takes one size only: a text recognizer whose height has to come out
-as one row, a voice detector whose frames fill one state, two inputs that are added. What operators demand stands in
+as one row, a voice detector whose frames fill one state, two inputs that are added. What operators demand is in
 `ops.demands`; here sizes are changed until no node is left that its inputs do not fit. Nothing is run for it: what is
 asked is one pass of shape inference for each try.
 """

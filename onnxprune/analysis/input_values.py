@@ -1,4 +1,4 @@
-"""Which positions integer inputs may hold, told from the sizes that an analysis knows."""
+"""Which positions integer inputs may hold, found from the sizes that an analysis knows."""
 
 from __future__ import annotations
 

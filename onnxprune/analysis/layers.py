@@ -4,7 +4,7 @@
 
 A row is a place where the layer is applied: a sample, a token, a pixel of a convolution's output. The features f of a
 convolution are the taps of its window over the input channels of a group. Criteria take second moments of the rows,
-recovery solves for the matrix; neither knows an operator: their forms stand beside their rules, in `ops`.
+recovery solves for the matrix; neither knows an operator: their forms are beside their rules, in `ops`.
 """
 
 from __future__ import annotations
@@ -150,7 +150,7 @@ def layers_of(model: ir.Model) -> Iterator[Layer]:
 
 
 def _declared_shape(value: ir.Value) -> tuple[int, ...] | None:
-    """The shape that stands in the file, with 0 for what is dynamic; empty where there is none."""
+    """The shape in the file, with 0 for what is dynamic; empty where there is none."""
     if value.const_value is not None:
         return tuple(value.const_value.shape.numpy())
     path = weight_path(value)

@@ -1,4 +1,4 @@
-"""Shape arithmetic: small arrays computed in numpy, and what sizes will be computed once units are gone."""
+"""Shape arithmetic: small arrays computed in numpy, and what sizes will be computed once units are removed."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Where zeros may stand: anywhere, evenly in every output, N of M, in blocks, or whole outputs at once.
+"""Where zeros may be: anywhere, evenly in every output, N of M, in blocks, or whole outputs at once.
 
 A pattern looks at the matrix of a weight [groups, features, outputs] with the features of a window ordered tap by tap,
 so that neighbours are the same tap of consecutive input channels: the order in which hardware for N:M reads a kernel
@@ -49,7 +49,7 @@ class Pattern(ABC):
 
 @dataclass(frozen=True)
 class Anywhere(Pattern):
-    """Zeros stand anywhere."""
+    """Zeros may be anywhere."""
 
     def keep(self, scores: Scores, share: float) -> Mask:
         """The entries of highest score in the whole matrix."""
@@ -143,7 +143,7 @@ _SIMPLE: dict[str, Callable[[], Pattern]] = {"none": Anywhere, "row": EvenRows, 
 
 
 def parse_pattern(text: str) -> Pattern:
-    """The pattern that a text stands for. Raises UsageError where it stands for none."""
+    """The pattern that a text represents. Raises UsageError where it represents none."""
     if text in _SIMPLE:
         return _SIMPLE[text]()
     found = re.fullmatch(r"(\d+)([:x])(\d+)", text)

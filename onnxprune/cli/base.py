@@ -79,7 +79,7 @@ def examples(*lines: str) -> str:
 
 
 @dataclass(frozen=True)
-class Telling:
+class Presentation:
     """How a command tells what came out: what --report, --markdown, --json, -q and -v say."""
 
     report: Path | None
@@ -135,7 +135,7 @@ class Telling:
         tell_damage(result.report.quality)
 
 
-def tell_several(told: Telling, document: dict[str, Any], *, interrupted: bool) -> None:
+def tell_several(shown: Presentation, document: dict[str, Any], *, interrupted: bool) -> None:
     """The same for several models, one failure after the other on standard error; ends with 1 where there was one."""
 
     def show() -> None:
@@ -143,7 +143,7 @@ def tell_several(told: Telling, document: dict[str, Any], *, interrupted: bool) 
 
         show_several(document)
 
-    told.tell(document, show)
+    shown.tell(document, show)
     for each in document["models"]:
         damage = each["result"] and each["result"]["quality"] and each["result"]["quality"]["damage"]
         said = each["error"] or (f"warning: {damage}; --allow-damage if this is meant" if damage else "")
@@ -161,22 +161,22 @@ def tell_damage(quality: Quality | None) -> None:
         click.echo(f"onnxprune: warning: {quality.damage}; --allow-damage if this is meant", err=True)
 
 
-def telling(
+def presentation_options(
     *others: Callable[[Callable[..., Any]], Callable[..., Any]],
 ) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
-    """Decorator: add the options of Telling, which the command gets as `told`, and `others` in their middle."""
+    """Decorator: add the options of Presentation, which the command gets as `shown`, and `others` in their middle."""
 
     def decorate(command: Callable[..., Any]) -> Callable[..., Any]:
         @functools.wraps(command)
-        def told(
+        def shown(
             report: Path | None, markdown: Path | None, as_json: bool, quiet: bool, verbose: bool, **rest: Any
         ) -> Any:
-            return command(told=Telling(report, markdown, as_json, quiet, verbose), **rest)
+            return command(shown=Presentation(report, markdown, as_json, quiet, verbose), **rest)
 
         add: Callable[[Callable[..., Any]], Callable[..., Any]] = option_group(
             REPORT, MARKDOWN, *others, JSON, QUIET, VERBOSITY
         )
-        return add(told)
+        return add(shown)
 
     return decorate
 

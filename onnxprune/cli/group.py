@@ -2,7 +2,7 @@
 
 Every failure is one line on standard error that says what to do, and an exit code: 2 for wrong usage, 130 for Ctrl-C,
 143 for a polite kill (SIGTERM), 1 for the rest. A file in `commands/` with a `command` in it is a command; nothing else
-has to be told.
+has to be changed.
 """
 
 from __future__ import annotations
@@ -138,7 +138,7 @@ def _tell(ctx: click.Context, error: BaseException) -> NoReturn:
     if isinstance(error, MemoryError):
         _fail(ctx, "out of memory; end other programs or use a machine with more", 1)
     if isinstance(error, BrokenPipeError) or not isinstance(error, Exception):
-        raise error  # click ends quietly when the reader of a pipe has gone
+        raise error  # click ends quietly when the reader of a pipe has closed it
     if ctx.meta.get(VERBOSE):
         traceback.print_exception(error)
     _fail(
@@ -179,7 +179,7 @@ def _print_versions(ctx: click.Context, _: click.Parameter, value: bool) -> None
     is_eager=True,
     expose_value=False,
     callback=_print_versions,
-    help="Show the versions of this and of what it stands on, and exit.",
+    help="Show the versions of onnxprune and of the packages that it uses, and exit.",
 )
 def main() -> None:
     """Structured pruning of ONNX files: any ONNX file in, a smaller one with the same interface out."""

@@ -26,7 +26,7 @@ from onnxprune.support.registry import Registry
 
 @dataclass(frozen=True)
 class Data:
-    """Batches that can be gone through any number of times: every `batches()` starts anew and gives the same.
+    """Batches that can be read any number of times: every `batches()` starts anew and gives the same.
 
     Fields:
         source: what was given, for reports.

@@ -1,4 +1,4 @@
-"""Data as people have it at hand in Python: arrays, dictionaries of arrays, and whatever can be gone through.
+"""Data as people have it at hand in Python: arrays, dictionaries of arrays, and whatever can be iterated over.
 
 All of it becomes chunks like those of files, so that the same code checks, casts and cuts it.
 """
@@ -51,13 +51,13 @@ def as_data(
     - One array, or a tensor, for a model with one input; a dict of them by input name; a table of pyarrow, or of what
       gives itself as one (pandas, polars), with a column for each input. They are cut along the batch axis of each
       input (`Port.batch_axis`).
-    - A list, a generator, a DataLoader, anything that can be gone through, of arrays, dicts of arrays, or (input,
+    - A list, a generator, a DataLoader, anything that can be iterated over, of arrays, dicts of arrays, or (input,
       label) pairs. Inputs of a model with several may also come in their order, as in the batches of a TensorDataset,
       the label last. An item is a batch where its arrays have as many axes as the inputs, and is fed as it is, or cut
       where the model fixes the size of batches; it is one sample where they fit but for the batch axis.
     - A tuple is one item: `(x, y)` are inputs and their labels.
 
-    Arrays and lists are gone through again in every pass. Everything else is gone through once, here, and kept, in a
+    Arrays and lists are read again in every pass. Everything else is read once, here, and kept, in a
     temporary folder where it is large (`stored.kept`): so every pass gives the same, whether or not a DataLoader
     shuffles or a Dataset draws augmentations, and generators are not exhausted.
 
@@ -177,7 +177,7 @@ def _rows(given: Any, request: SampleRequest) -> Start:
 
 
 def _items(given: Any) -> Iterator[Any]:
-    """Raises WrongTypeError for what cannot be gone through."""
+    """Raises WrongTypeError for what cannot be iterated over."""
     try:
         if not isinstance(given, bytes | bytearray | set | frozenset):
             return iterator(given)

@@ -1,4 +1,4 @@
-"""What inputs may hold, told from the graph: positions in tables, categories, values that it compares them with."""
+"""What inputs may hold, found in the graph: positions in tables, categories, values that it compares them with."""
 
 from __future__ import annotations
 
@@ -113,7 +113,7 @@ def _rows(node: ir.Node, slot: int, size_of: SizeOf) -> Iterator[int | str]:
 
 
 def constant_input(node: ir.Node, slot: int) -> ir.TensorProtocol | None:
-    """A constant input; a quantized table counts as what it stands for."""
+    """A constant input; a quantized table counts as what it represents."""
     value = node.inputs[slot] if slot < len(node.inputs) else None
     if value is None:
         return None

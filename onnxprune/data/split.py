@@ -48,7 +48,7 @@ def hold_out(data: Data, ports: Sequence[Port], every: int = EVERY, most: int | 
     """Every third sample apart, the same in every run; where a model takes batches of one size, every third batch.
 
     Args:
-        data: it is gone through once, to count, as far as samples are kept apart.
+        data: it is read once, to count, as far as samples are kept apart.
         ports: the model's inputs.
         every: one in so many is kept apart.
         most: so many samples are enough; all that come later may be fitted to.

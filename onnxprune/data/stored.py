@@ -1,4 +1,4 @@
-"""Samples that were gone through once and kept: in a folder, where other processes find them, or as long as needed."""
+"""Samples that were read once and kept: in a folder, where other processes find them, or as long as needed."""
 
 from __future__ import annotations
 

@@ -6,7 +6,7 @@
          | Permuted(Dim, order)    the same entries in another order
 
 Atoms are the nodes of a union-find forest: `unify` binds an atom to whatever it met, `cut` and `factor` bind it to the
-pieces it turned out to have. Every tensor axis that mentions the atom sees the refinement, so one pass over a graph is
+pieces it proved to have. Every tensor axis that mentions the atom sees the refinement, so one pass over a graph is
 enough. Sizes are concrete; terms of size 0 and factors of size 1 are dropped, so no dimension ever contains itself.
 
 This package knows nothing of ONNX: plain Python and numpy.

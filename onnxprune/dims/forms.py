@@ -61,7 +61,7 @@ class Permuted(Dim):
 
 
 def resolve(dim: Dim) -> Dim:
-    """What `dim` stands for now: an unbound Atom, a Concat, a Product or a Permuted of one of these."""
+    """What `dim` represents now: an unbound Atom, a Concat, a Product or a Permuted of one of these."""
     if isinstance(dim, Permuted):
         return dim if resolve(dim.inner) is dim.inner else permuted(dim.inner, dim.order)
     if not isinstance(dim, Atom) or dim.bound is None:
@@ -152,7 +152,7 @@ def bind(atom: Atom, dim: Dim) -> None:
 
 
 def handle(dim: Dim) -> Atom:
-    """An atom that stands for the dimension; itself, where it is one."""
+    """An atom that represents the dimension; itself, where it is one."""
     if isinstance(dim, Atom):
         return dim
     atom = Atom(dim.size)

@@ -156,12 +156,12 @@ def _factor_concat(dim: Dim, outer_size: int, inner_size: int) -> tuple[Dim, Dim
 def _factor_permuted(dim: Permuted, outer_size: int) -> tuple[Dim, Dim]:
     """Where rows are permuted alike among themselves and each inside, or rows have become columns."""
     grid = dim.order.reshape(outer_size, -1)
-    for size, turned in ((outer_size, False), (dim.size // outer_size, True)):
-        outer, inner = np.divmod(grid.T if turned else grid, dim.size // size)
+    for size, transposed in ((outer_size, False), (dim.size // outer_size, True)):
+        outer, inner = np.divmod(grid.T if transposed else grid, dim.size // size)
         if (outer == outer[:, :1]).all() and (inner == inner[:1]).all():
             first, second = factor(dim.inner, size)
             parts = permuted(first, outer[:, 0]), permuted(second, inner[0])
-            return parts[::-1] if turned else parts
+            return parts[::-1] if transposed else parts
     raise MisalignedError(f"{describe(dim)} has no outer part of {outer_size}")
 
 

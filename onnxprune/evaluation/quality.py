@@ -26,7 +26,7 @@ Outputs = Mapping[str, Array]
 
 @dataclass(frozen=True)
 class QualityScore:
-    """One metric of the model before and after; NaN where it could not be told.
+    """One metric of the model before and after; NaN where it could not be found.
 
     Attributes:
         metric: its name.
@@ -52,7 +52,7 @@ class QualityScore:
         return f"{name} of {self.output}" if self.output else name
 
     def shown(self, value: float) -> str:
-        """`98.7%`, `14.2 dB`, `0.0312`; a dash for the SNR of the original itself and for what could not be told."""
+        """`98.7%`, `14.2 dB`, `0.0312`; a dash for the SNR of the original itself and for what could not be found."""
         if isnan(value) or value == inf:
             return "-"
         return f"{value:.1%}" if self.unit == "%" else f"{value:.1f} dB" if self.unit == "dB" else f"{value:.4g}"
@@ -77,7 +77,7 @@ class Quality:
     Attributes:
         scores: metrics with labels first, then those against the original.
         explained: share of the variance of the original's output that the model's output explains, 1 at most; a
-            constant explains 0. NaN where that could not be told.
+            constant explains 0. NaN where that could not be found.
         samples: how many it was measured on.
         inputs: where they come from: kept apart, fitted to as well, given for this, or made up.
         latency: where it was asked for.

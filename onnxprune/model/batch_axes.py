@@ -1,4 +1,4 @@
-"""Which axis of each input and output enumerates the samples of a batch: told by names and sizes, not by position.
+"""Which axis of each input and output enumerates the samples of a batch: found by names and sizes, not by position.
 
 Time-major sequences have it second (`[time, batch, features]`), and so have the states of recurrent layers
 (`[layers, batch, hidden]`). A graph with `[nodes, features]` beside `[2, edges]` has no such axis.
@@ -104,7 +104,7 @@ def _common_axis(shapes: Sequence[Shape]) -> int | None:
 
 
 def _axes_of_their_own(shapes: Mapping[str, Shape]) -> Axes | None:
-    """One axis of each input, told by what is open or of size 1; None where some input has no such axis, or several."""
+    """One axis of each input, that is open or of size 1; None where some input has none, or several."""
     without_names = {name: _unnamed_axis(shape) for name, shape in shapes.items()}
     dynamic = [name for name, shape in shapes.items() if not all(isinstance(size, int) for size in shape)]
     if dynamic and all(without_names[name] is not None for name in dynamic):

@@ -54,7 +54,7 @@ def _heads(op: Op, dims: list[Atom], attribute: str) -> tuple[Dim, Dim]:
 
 
 def _positions(op: Op, y: Atom, q: Atom, others: tuple[Atom, Atom]) -> None:
-    """Queries pass through unless they are told apart by position; keys compete in the softmax."""
+    """Queries pass through unless their positions differ in meaning; keys compete in the softmax."""
     op.same(y, q)
     windowed = max(int(op.attr("left_window_size", -1)), int(op.attr("right_window_size", -1))) >= 0
     if op.attr("is_causal", 0) or windowed:
@@ -126,7 +126,7 @@ def _rotate(op: Op, table: int, positions: int, heads: int) -> None:
 def _pairs(op: Op, half: Dim, interleaved: bool) -> Dim:
     """The entries that turn, from the pairs: (a, b, a, b, ...) or all a before all b."""
     op.free(half)
-    return product(half, Atom(2, op.reason("turned in pairs"))) if interleaved else concat(half, half)
+    return product(half, Atom(2, op.reason("rotated in pairs"))) if interleaved else concat(half, half)
 
 
 @rule("TensorScatter")

@@ -154,7 +154,7 @@ def conv_form(node: ir.Node, _x: tuple[int, ...], w: tuple[int, ...]) -> Form:
 
 @affine("ConvTranspose")
 def conv_transpose_form(node: ir.Node, _x: tuple[int, ...], w: tuple[int, ...]) -> Form | None:
-    """Input [N, G*I, ...], weight [G*I, O, window]: a Conv with the window turned round over the input spread out."""
+    """Input [N, G*I, ...], weight [G*I, O, window]: a Conv with the window reversed over the input spread out."""
     if attribute(node, "auto_pad", "NOTSET") not in ("NOTSET", "VALID") or attribute(node, "output_shape", None):
         return None
     groups, window = int(attribute(node, "group", 1)), w[2:]
@@ -181,12 +181,12 @@ def conv_transpose_form(node: ir.Node, _x: tuple[int, ...], w: tuple[int, ...]) 
         )
 
     def matrix(weight: Array) -> Array:
-        turned = np.flip(weight, tuple(range(2, weight.ndim))).reshape(groups, -1, w[1], taps)
-        return turned.transpose(0, 1, 3, 2).reshape(groups, -1, w[1])
+        flipped = np.flip(weight, tuple(range(2, weight.ndim))).reshape(groups, -1, w[1], taps)
+        return flipped.transpose(0, 1, 3, 2).reshape(groups, -1, w[1])
 
     def back(matrix: Array) -> Array:
-        turned = matrix.reshape(groups, -1, taps, w[1]).transpose(0, 1, 3, 2).reshape(-1, w[1], *window)
-        return np.flip(turned, tuple(range(2, turned.ndim)))
+        flipped = matrix.reshape(groups, -1, taps, w[1]).transpose(0, 1, 3, 2).reshape(-1, w[1], *window)
+        return np.flip(flipped, tuple(range(2, flipped.ndim)))
 
     return Form(1, 1, taps, groups, rows, matrix, back, bias=2, even=False)
 

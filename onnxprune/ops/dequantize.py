@@ -1,4 +1,4 @@
-"""What integers stand for: per operator, the inputs that hold quantized weights, and where their scales are.
+"""What integers represent: per operator, the inputs that hold quantized weights, and where their scales are.
 
     weight = scale * (stored - zero)
 
@@ -112,7 +112,7 @@ def is_scale(value: ir.Value) -> bool:
 
 
 def real_weights(value: ir.Value, array: Array) -> Array | None:
-    """The weights that an initializer with the integers `array` stands for: float32, shaped as stored.
+    """The weights that an initializer with the integers `array` represents: float32, shaped as stored.
 
     Bytes of several weights get one more axis for them. None where no operator says what the integers mean.
     """

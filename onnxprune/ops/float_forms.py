@@ -65,14 +65,14 @@ class FloatForm:
         return made.outputs[0]
 
     def weight(self, slot: int) -> ir.Value:
-        """What the integers at an input stand for, as a weight. Raises ValueError where that is not known."""
+        """What the integers at an input represent, as a weight. Raises ValueError where that is not known."""
         array = dequantized(self.node, slot, self.array(slot))
         if array is None:
-            raise ValueError(f"what input {slot} of {self.node.op_type} stands for is not known")
+            raise ValueError(f"what input {slot} of {self.node.op_type} represents is not known")
         return self.constant(array)
 
     def real(self, slot: int, scale: int | None = None, zero: int | None = None) -> ir.Value:
-        """What the integers at an input stand for; scale and zero point come next, where nothing else is said."""
+        """What the integers at an input represent; scale and zero point come next, where nothing else is said."""
         value = self.given(slot)
         if value is not None and value.const_value is not None:
             return self._constant_real(slot)
@@ -213,7 +213,7 @@ def matmul_n_bits_floats(form: FloatForm) -> list[ir.Value | None]:
     """Weights [outputs, blocks, entries] of which the last block may be filled up."""
     array = dequantized(form.node, 1, form.array(1))
     if array is None:
-        raise ValueError("what the weights of MatMulNBits stand for is not known")
+        raise ValueError("what the weights of MatMulNBits represent is not known")
     features, outputs = attribute(form.node, "K", 0), attribute(form.node, "N", 0)
     matrix = array.reshape(outputs, -1)[:, :features].T
     return [form.shifted(form.node_of("MatMul", [form.given(0), form.constant(matrix)], {}), 5)]
@@ -226,7 +226,7 @@ def dynamic_quantize_lstm_floats(form: FloatForm) -> list[ir.Value | None]:
     for slot in (1, 2):
         array = dequantized(form.node, slot, form.array(slot))
         if array is None:
-            raise ValueError("what the weights of DynamicQuantizeLSTM stand for is not known")
+            raise ValueError("what the weights of DynamicQuantizeLSTM represent is not known")
         weights.append(form.constant(array.transpose(0, 2, 1)))
     made = ir.node("LSTM", [form.given(0), *weights, *form.node.inputs[3:8]], num_outputs=len(form.node.outputs))
     for each in form.node.attributes.values():

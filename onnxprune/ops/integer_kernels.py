@@ -79,7 +79,7 @@ def is_recurrent(node: ir.Node) -> bool:
 
 
 def recurrent_obstacle(node: ir.Node) -> str:
-    """Why a recurrent operator stays in float; empty for an LSTM that DynamicQuantizeLSTM can stand in for."""
+    """Why a recurrent operator stays in float; empty for an LSTM that DynamicQuantizeLSTM can replace."""
     if not _is(node, {"LSTM"}):
         return f"ONNX Runtime has no integer kernel for {node.op_type}"
     if attribute(node, "layout", 0):
@@ -91,5 +91,5 @@ def recurrent_obstacle(node: ir.Node) -> str:
 
 
 def has_packed_kernel(node: ir.Node) -> bool:
-    """Can MatMulNBits, which takes weights of 8 or 4 bits, stand in for it?"""
+    """Can MatMulNBits, which takes weights of 8 or 4 bits, replace it?"""
     return _is(node, _LAYERS - _WHOLE) and not integer_obstacle(node)

@@ -74,7 +74,7 @@ def einsum(op: Op) -> None:
     terms, right = _labels(str(op.attr("equation")), [len(x) for x in op.x])
     place = dict(zip(right, op.y[0], strict=True))
     labelled = [(i, axis, label) for i, term in enumerate(terms) for axis, label in enumerate(term)]
-    for i, axis, label in labelled:  # a label that is summed over stands for its largest axis
+    for i, axis, label in labelled:  # a label that is summed over represents its largest axis
         if label not in right and (label not in place or op.x[i][axis].size > place[label].size):
             place[label] = op.x[i][axis]
     for i, axis, label in labelled:

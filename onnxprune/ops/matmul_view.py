@@ -1,6 +1,6 @@
 """The operators that multiply an activation with a weight, each as a product of rows and a matrix.
 
-See `layers` for what that is good for. The form of an operator stands beside its axis rule: one function there.
+See `layers` for what that is good for. The form of an operator is beside its axis rule: one function there.
 
     @affine("MatMul")
     def matmul_form(node, x_shape, w_shape):
@@ -94,7 +94,7 @@ def constant_of(value: ir.Value | None) -> ir.TensorProtocol | None:
     return None if value is None else value.const_value
 
 
-def turned(form: Form, order: list[int]) -> Form:
+def reordered(form: Form, order: list[int]) -> Form:
     """The form for a weight that is stored with its axes in another order: axis i of it is axis order[i] as stored."""
     back = np.argsort(order)
     return replace(

@@ -67,7 +67,7 @@ def qlinear_conv(op: Op) -> None:
 
 @affine("QLinearConv", weight=3)
 def qlinear_conv_form(node: ir.Node, x: tuple[int, ...], w: tuple[int, ...]) -> Form | None:
-    """Conv of what the integers stand for."""
+    """Conv of what the integers represent."""
     form = FORMS["", "Conv"](node, x, w)
     return form and of_integers(form, node, result_zero=7, hidden=0, bias=8)
 
@@ -97,7 +97,7 @@ def qlinear_matmul(op: Op) -> None:
 
 @affine("QLinearMatMul", weight=3)
 def qlinear_matmul_form(node: ir.Node, x: tuple[int, ...], w: tuple[int, ...]) -> Form | None:
-    """MatMul of what the integers stand for, by a matrix."""
+    """MatMul of what the integers represent, by a matrix."""
     form = FORMS["", "MatMul"](node, x, w) if len(w) == 2 else None
     return form and of_integers(form, node, result_zero=7, hidden=1, bias=None)
 

@@ -139,7 +139,7 @@ class Sample:
 
 
 def shapes_only(*_: Any, **__: Any) -> None:
-    """Stands for a reference that would be too long to write: values are not compared."""
+    """Represents a reference that would be too long to write: values are not compared."""
 
 
 SAMPLES: dict[Key, list[Sample]] = {}

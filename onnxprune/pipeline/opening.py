@@ -74,7 +74,7 @@ def open_and_inspect(model: Any, context: Context, data: Any = None) -> Given:
 
     Args:
         model: a path, an `onnx.ModelProto` or an `onnx_ir.Model`; it is never changed.
-        context: the sizes that the user names, the seed, and who is told of progress.
+        context: the sizes that the user names, the seed, and what is called with progress.
         data: samples as they were given.
     """
     context.progress("analysing")

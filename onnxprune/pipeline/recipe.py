@@ -76,7 +76,7 @@ class Recipe:
 
     @staticmethod
     def of_options(options: Mapping[str, Any]) -> Recipe:
-        """The recipe that options of `compress` stand for: prune, recover, train, in rounds if asked for; then
+        """The recipe that options of `compress` represent: prune, recover, train, in rounds if asked for; then
         sparsify and quantize where that is asked for, and clean.
 
         Raises UsageError for an unknown option, and for options that do not go together.

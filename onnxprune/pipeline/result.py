@@ -270,7 +270,7 @@ def output_path(source: Path, asked: Path | None, done: str = "pruned") -> Path:
     name = f"{source.stem}.{done}.onnx"
     if asked is None:
         return source.parent / name
-    # Unlike Path.is_dir it does not raise for a name that is too long; that is told when the file is written.
+    # Unlike Path.is_dir it does not raise for a name that is too long; the error comes when the file is written.
     return asked / name if os.path.isdir(asked) else asked
 
 

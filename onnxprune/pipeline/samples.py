@@ -91,7 +91,7 @@ class Sources:
             samples_of(given, model, context, sizes) for given in (self.data, self.calibration, self.evaluation)
         )
         if data is None and (calibration is not None or evaluation is not None):
-            raise UsageError("samples for calibration or evaluation stand beside data; give that too")
+            raise UsageError("samples for calibration or evaluation go with data; give that too")
         if data is None:
             return context
         steps = list(recipe.every())

@@ -100,7 +100,7 @@ def _profiles(profiles: tuple[Profile, ...]) -> dict[str, Any] | None:
 
 
 def _finite(entries: dict[str, Any]) -> dict[str, Any]:
-    """JSON has no NaN and no infinity: null stands for them."""
+    """JSON has no NaN and no infinity: null represents them."""
     return {
         name: None if isinstance(value, float) and not isfinite(value) else value for name, value in entries.items()
     }

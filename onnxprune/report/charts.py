@@ -30,7 +30,7 @@ def shortened(name: str, length: int) -> str:
 
 
 def column_path(counts: Sequence[int] | Any, highest: int, left: float, step: float, base: float, height: float) -> str:
-    """The path of a histogram's columns that stand on `base`, the `highest` count as high as `height`."""
+    """The path of a histogram's columns on `base`, the `highest` count as high as `height`."""
     gap = min(1.0, step / 6)
     return "".join(
         f"M{left + step * index:.1f} {base:g}v{-height * count / highest:.1f}h{step - gap:.1f}V{base:g}z"

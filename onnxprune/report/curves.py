@@ -1,4 +1,4 @@
-"""Curves of a metric against the share of units lost, one small picture per group, as one SVG file."""
+"""Curves of a metric against the share of units removed, one small picture per group, as one SVG file."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ _STYLE = (
 
 
 def to_svg(metric: str, groups: Sequence[Group], curves: Mapping[str, Curve]) -> str:
-    """The picture; all panels share one scale, so the groups that hurt stand out."""
+    """The picture; all panels share one scale, so the groups that hurt are easy to see."""
     finite = [value for group in groups for value in curves[group.id].values if isfinite(value)]
     low, high = min(finite, default=0.0), max(finite, default=1.0)
     rows = -(-len(groups) // _COLUMNS)
     width, height = _COLUMNS * _WIDTH, rows * _HEIGHT + _MARGIN
-    title = f"{metric} ({low:.3g} to {high:.3g}) against the share of units lost"
+    title = f"{metric} ({low:.3g} to {high:.3g}) against the share of units removed"
     panels = [
         _panel(group, curves[group.id], low, high, index % _COLUMNS, index // _COLUMNS)
         for index, group in enumerate(groups)

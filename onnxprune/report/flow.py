@@ -83,7 +83,7 @@ def _label(entry: Mapping[str, Any]) -> str:
 
 
 def _described(entry: Mapping[str, Any]) -> str:
-    """What stands there when the pointer rests on a box."""
+    """The text that appears when the pointer rests on a box."""
     before, after = entry["parameters"]
     parameters = f"; {before:,} parameters, {after:,} left" if before else ""
     widths = "; {} of {} units left".format(*reversed(entry["width"])) if entry["width"] else ""

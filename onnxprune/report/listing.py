@@ -17,7 +17,7 @@ def listing_document(family: str | None, members: Sequence[Mapping[str, Any]]) -
 
 
 def show_listing(family: str, members: Sequence[Mapping[str, Any]]) -> None:
-    """The same as a table; what else is known of a member stands in lines of their own."""
+    """The same as a table; what else is known of a member comes in lines of their own."""
     table = TextTable(family, "")
     for member in members:
         more = [f"{name.replace('_', '-')}: {_words(value)}" for name, value in member.items() if _is_said(name, value)]

@@ -239,7 +239,7 @@ def sensitivity_page(found: Document) -> Page:
     how = "" if found["recover"] == "none" else f" and the rest is recovered ({found['recover']})"
     text = (
         f"{found['metric']} on {counted(found['samples'], 'sample')} when the weakest units of one group alone are "
-        f"gone{how}: none on the left, all on the right. "
+        f"removed{how}: none on the left, all on the right. "
         f"All curves share one scale, from {low:.4g} at the bottom to {high:.4g} at the top; "
         f"{'more' if sign > 0 else 'less'} is better."
     )
@@ -279,7 +279,7 @@ def _values(groups: Sequence[Document]) -> Iterator[Table]:
     for group in groups:
         for lost, value in zip(group["lost"], group["values"], strict=True):
             rows.append((group["id"], count(lost), Number(_shown(value), value or 0.0)))
-    yield Table("Every point", ("group", ">units lost", ">value"), tuple(rows))
+    yield Table("Every point", ("group", ">units removed", ">value"), tuple(rows))
 
 
 def gate_page(found: Document) -> Page:

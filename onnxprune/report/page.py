@@ -74,7 +74,7 @@ class Section:
         text: what a reader should know before looking.
         tables: in order.
         figure: a large picture as SVG.
-        legend: pairs of a colour's class and what it stands for.
+        legend: pairs of a colour's class and what it represents.
         folded: only a heading until it is opened.
     """
 

@@ -50,7 +50,7 @@ def clock(seconds: float) -> str:
 
 @contextlib.contextmanager
 def _lines(stream: TextIO, every: float) -> Iterator[Progress]:
-    """Print where the work stands every so many seconds, as long as the block lasts."""
+    """Print how far the work is every so many seconds, as long as the block lasts."""
     start, stop, now = time.monotonic(), threading.Event(), [Overall("loading", 0.0)]
 
     def show(said: str) -> None:

@@ -1,7 +1,7 @@
 """A model drawn small: its layers and what joins them, by stage, with their widths and parameters before and after.
 
 A layer is an operator that reads a weight with two axes or more. Whatever has one input on the way (activations,
-normalizations, reshapes) is left out, and where several ways meet stands a join.
+normalizations, reshapes) is left out, and where several ways meet a join is drawn.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Tables for a terminal of any width: words wrap, numbers and the names of rows are never cut.
 
-Where a row's name is too long for its column, it stands on a line of its own. Where the columns do not fit beside each
+Where a row's name is too long for its column, it gets a line of its own. Where the columns do not fit beside each
 other, the last one goes under each row; where that is not enough, a row becomes a list: `median: 158 us  p90: 163 us`.
 """
 
@@ -14,7 +14,7 @@ from rich.console import Console, ConsoleOptions, RenderResult
 from rich.text import Text
 
 _GAP, _INDENT = 2, 2
-# Names longer than this may stand on a line of their own; text columns are not made narrower than this, and words are
+# Names longer than this may get a line of their own; text columns are not made narrower than this, and words are
 # only broken where they are longer than that.
 _LONG_NAME, _NARROW, _LONG_WORD = 24, 12, 18
 

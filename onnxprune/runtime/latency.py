@@ -39,7 +39,7 @@ SESSIONS = 12
 _SHORTEST_SECONDS = 200e-6
 # Where a run is shorter than this, refilling the caches after another model's run would show: it is run once untimed.
 _CACHES_MATTER_SECONDS = 10e-3
-# ONNX Runtime starts as many as it is told, and hangs over a mistyped number.
+# ONNX Runtime starts as many as are asked for, and hangs over a mistyped number.
 _MOST_THREADS = 1024
 # Providers whose inputs and outputs can stay on the device, by the name of that device.
 _DEVICES = {"CUDAExecutionProvider": "cuda", "TensorrtExecutionProvider": "cuda"}

@@ -30,12 +30,12 @@ def available() -> list[str]:
 
 
 def choose_providers(names: Iterable[str]) -> tuple[list[str], list[str]]:
-    """Full names of the providers to use, each once, and what a person should be told.
+    """Full names of the providers to use, each once, and notes for the user.
 
     Args:
         names: short (`cuda`) or full (`CUDAExecutionProvider`), upper or lower case.
 
-    A provider that exists but is not installed here falls back to the CPU, and that is told. Raises UsageError for a
+    A provider that exists but is not installed here falls back to the CPU, and a note says so. Raises UsageError for a
     name that ONNX Runtime does not know.
     """
     here = available()

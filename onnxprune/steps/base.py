@@ -49,7 +49,7 @@ class Loop:
 
 @dataclass(frozen=True)
 class Context(MeasureOptions):
-    """What every step may use: data, devices, seed, and who is told of progress.
+    """What every step may use: data, devices, seed, and what is called with progress.
 
     Attributes:
         data: samples that may be fitted to; None where there are none.

@@ -1,8 +1,8 @@
 """sympy is imported when somebody computes with symbolic sizes, and not by every run.
 
 onnx_ir imports sympy at its top, which takes longer than all else that a run imports together, for arithmetic on sizes
-like `2*batch` that nothing here asks for. While onnx_ir loads, `import sympy` inside it yields a stand-in, which
-imports the real one as soon as an attribute is read. The stand-in is known to onnx_ir only: it leaves `sys.modules`
+like `2*batch` that nothing here asks for. While onnx_ir loads, `import sympy` inside it yields a substitute, which
+imports the real one as soon as an attribute is read. The substitute is known to onnx_ir only: it leaves `sys.modules`
 when onnx_ir is loaded, so everybody else gets sympy itself. `importlib.util.LazyLoader` would stay there for all, and
 two threads that use it at the same time break it before Python 3.12.
 """
@@ -27,7 +27,7 @@ def put_off_sympy() -> None:
 
 
 class _OnnxIr:
-    """Finds onnx_ir as Python does, and has it loaded with stand-ins in place; asked by `import` for every module."""
+    """Finds onnx_ir as Python does, and has it loaded with substitutes in place; asked by `import` for every module."""
 
     def find_spec(self, name: str, *_: object) -> ModuleSpec | None:
         """Of onnx_ir, once; None leaves a module to the other finders."""
@@ -48,7 +48,7 @@ class _OnnxIr:
 
 @contextmanager
 def _stand_ins() -> Iterator[None]:
-    """For the length of the block, importing one of _PUT_OFF yields a stand-in unless it is there already."""
+    """For the length of the block, importing one of _PUT_OFF yields a substitute unless it is there already."""
     put = [_StandIn(name) for name in _PUT_OFF if name not in sys.modules]
     sys.modules.update({each.__name__: each for each in put})
     try:

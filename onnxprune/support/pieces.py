@@ -29,7 +29,7 @@ def work_apart(
     """Do every piece of work in a process of its own.
 
     Args:
-        work: a function of a module, called with a piece and who is told of progress.
+        work: a function of a module, called with a piece and what is called with progress.
         pieces: what it is called with; they are sent to the processes.
         at_once: how many processes there are at a time.
         progress: is called with the number of a piece and what is being done for it.

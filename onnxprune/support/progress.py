@@ -1,4 +1,4 @@
-"""What a watcher of a long job is told: a line of text, which may say how much of the work is done.
+"""Progress of a long job: a line of text, which may say how much of the work is done.
 
 A watcher is any function of a string. Where a count is known the string is a `Counted`; what comes from a `Stretch` is
 an `Overall`, which says how much of the whole run is finished. Whoever only wants the words never notices.

@@ -9,7 +9,7 @@ from typing import Any
 
 _NUMBER = re.compile(r"\s*((?:\d+(?:\.\d*)?|\.\d+)(?:e[+-]?\d+)?)\s*([a-z%]*)\s*", re.ASCII | re.IGNORECASE)
 
-# What each unit stands for, in lower case; "" where a bare number is enough.
+# What each unit represents, in lower case; "" where a bare number is enough.
 BYTES: Mapping[str, Decimal] = {"": Decimal(1), "b": Decimal(1)} | {
     f"{letter}{suffix}": Decimal(base**power)
     for power, letter in enumerate("kmg", 1)

@@ -29,7 +29,7 @@ NAMES = criteria.names()
 CHANCE = {"random"}  # scores that do not look at the weights
 
 # Axes that are sums and products of groups: grouped and depthwise convolutions, a concatenation of two branches; and
-# integers that stand for weights.
+# integers that represent weights.
 NETS = {
     "grouped": """
         net (float[batch, 6, 5, 5] x) => (float[batch, 4, 5, 5] y)

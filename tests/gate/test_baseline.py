@@ -170,7 +170,7 @@ def test_the_good_file_of_the_next_test_is_good(folder: Path) -> None:
         ('{"format": 2, "models": {}}', "has format 2, this version reads format 1"),
         ('{"format": true, "models": {}}', "has format True, this version reads format 1"),
         ('{"format": 1}', "is damaged: models"),
-        ('{"format": 1, "models": {"a": {"sha256": "0"}, "a": {}}}', "a key stands in it twice"),
+        ('{"format": 1, "models": {"a": {"sha256": "0"}, "a": {}}}', "a key is in it twice"),
         (changed(size=-1), "models / model.onnx / size"),
         (changed(size="1000000"), "models / model.onnx / size"),
         (changed(size=1e6), "models / model.onnx / size"),

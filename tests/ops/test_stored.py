@@ -1,4 +1,4 @@
-"""What integers stand for, against what ONNX Runtime computes with them."""
+"""What integers represent, against what ONNX Runtime computes with them."""
 
 from __future__ import annotations
 

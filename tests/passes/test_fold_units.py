@@ -1,4 +1,4 @@
-"""Units that others can stand for are folded without loss; where that is unsound they are left alone."""
+"""Units that others can represent are folded without loss; where that is unsound they are left alone."""
 
 from __future__ import annotations
 

@@ -73,7 +73,7 @@ def real_weights(path: Path) -> dict[str, Array]:
 
 
 def with_real_weights(path: Path, target: Path) -> Path:
-    """The same network with the weights that its integers stand for; activations stay quantized."""
+    """The same network with the weights that its integers represent; activations stay quantized."""
     model, weights = onnx.load(path), real_weights(path)
     nodes = [node for node in model.graph.node if node.output[0] not in weights]
     del model.graph.node[:]

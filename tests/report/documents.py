@@ -92,7 +92,7 @@ def _measured(path: str, median: float, comparison: dict[str, Any] | None) -> di
 
 
 def sensitivity() -> dict[str, Any]:
-    """Two groups; one point could not be told."""
+    """Two groups; one point could not be found."""
     return {
         "format": 1,
         "kind": "sensitivity",

@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from onnxprune.cli.base import MODEL, OUTPUT, Telling, examples, telling
+from onnxprune.cli.base import MODEL, OUTPUT, Presentation, examples, presentation_options
 from onnxprune.cli.options import fields, given, tell_missing
 from onnxprune.steps.base import Context
 from onnxprune.steps.clean import Clean
@@ -25,29 +25,29 @@ from onnxprune.support.progress import parts
 @OUTPUT
 @fields(Clean, "keep_metadata", section="")
 @fields(Context, "input_shape", "providers", "custom_ops", "unverified", section="")
-@telling()
+@presentation_options()
 def command(
     model: Path,
     plan: Path,
     output: Path | None,
     keep_metadata: bool,
-    told: Telling,
+    shown: Presentation,
     **options: Any,
 ) -> None:
     """Remove from MODEL what PLAN says, as written by `onnxprune compress --plan`.
 
     Without recovery the file comes out byte for byte as the one that was written with the plan.
     """
-    with told.progress() as progress:
+    with shown.progress() as progress:
         working, writing = parts(progress, [20, 1])
         from onnxprune.pipeline import run as pipeline
         from onnxprune.pipeline.result import output_path
         from onnxprune.steps.plan import Plan
 
         target = output_path(model, output)
-        told.check([model, plan], target)
+        shown.check([model, plan], target)
         settings = given(options, Context)
         tell_missing(settings)
         result = pipeline.apply(model, Plan.read(plan), keep_metadata=keep_metadata, progress=working, **settings)
         result.save(target, progress=writing)
-    told.tell_result(result, model, target)
+    shown.tell_result(result, model, target)

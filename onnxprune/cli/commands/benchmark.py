@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from onnxprune.cli.base import Telling, examples, telling
+from onnxprune.cli.base import Presentation, examples, presentation_options
 from onnxprune.cli.options import fields
 from onnxprune.data.options import DataOptions, data_from
 from onnxprune.errors import UsageError
@@ -41,11 +41,11 @@ _SETTINGS = {"providers": "providers", "latency_batch": "batch", "threads": "thr
 @fields(MeasureOptions, "input_shape", "batch_axis", "custom_ops", section="Data")
 @fields(DataOptions, but=("batch",), section="Data")
 @fields(MeasureOptions, "seed")
-@telling()
+@presentation_options()
 def command(
     models: tuple[Path, ...],
     seed: int,
-    told: Telling,
+    shown: Presentation,
     metric: str | None,
     alignment: bool,
     **options: Any,
@@ -57,13 +57,13 @@ def command(
     difference" means that 1 lies in it, or within one percent of it. Also: memory, load time, size, and how far
     apart the outputs are. --batch, --threads and --providers can be given more than once.
     """
-    with told.progress() as progress:
+    with shown.progress() as progress:
         from onnxprune.evaluation.benchmark import suite
         from onnxprune.model.file import open_model
         from onnxprune.model.signature import given_sizes, name_axes, ports_of
         from onnxprune.runtime.custom_ops import use_libraries
 
-        told.check(models)
+        shown.check(models)
         named = ("batch", "input_shape", "batch_axis", "custom_ops")
         batches, shapes, axes, libraries = (options.pop(name) for name in named)
         use_libraries(libraries)
@@ -76,7 +76,7 @@ def command(
             document, show = _alignment(models[0], request, progress)
         else:
             document, show = _benchmark(models, request, data, metric, progress)
-    told.tell(document, show)
+    shown.tell(document, show)
 
 
 Found = tuple[dict[str, Any], Callable[[], None]]

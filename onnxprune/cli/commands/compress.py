@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from onnxprune.cli.base import OUTPUT, Telling, examples, tell_several, telling
+from onnxprune.cli.base import OUTPUT, Presentation, examples, presentation_options, tell_several
 from onnxprune.cli.options import CALIBRATION, EVALUATION, SectionCommand, check_timed, fields, given, tell_missing
 from onnxprune.cli.several import Job, Named, compress_each, named, targets
 from onnxprune.data.options import DataOptions
@@ -62,7 +62,7 @@ _KINDS = (Prune, Rewind, Recover, Train, Repeat, Sparsify, Quantize, Clean, Eval
 @click.option("--plan", type=click.Path(path_type=Path), help="Also write what was removed, for: onnxprune apply.")
 @click.option("--dry-run", is_flag=True, help="Print the tables, write no model.")
 @fields(Context, "seed")
-@telling()
+@presentation_options()
 @fields(Evaluate)
 @fields(
     Prune,
@@ -111,7 +111,7 @@ def command(
     dry_run: bool,
     calibration: str | None,
     evaluation: str | None,
-    told: Telling,
+    shown: Presentation,
     **options: Any,
 ) -> None:
     """Remove the weakest units of MODEL and write what is left.
@@ -122,7 +122,7 @@ def command(
     Several models, or a pattern like '*.onnx', go into a folder, --jobs of them at once; one that fails stops no other.
     With -o every name is a model, without it the last of several is the output.
     """
-    with told.progress() as progress:
+    with shown.progress() as progress:
         found = named(model, output)
         steps = _recipe(recipe, given(options, *_KINDS))
         check_timed(
@@ -139,24 +139,24 @@ def command(
         }
         job = Job(found.models[0], None, steps, samples, here)
         if found.several:
-            document, interrupted = _each(found, plan, dry_run, job, told, progress)
+            document, interrupted = _each(found, plan, dry_run, job, shown, progress)
         else:
-            result, target = _one(found, plan, dry_run, job, told, progress)
+            result, target = _one(found, plan, dry_run, job, shown, progress)
     if found.several:
-        tell_several(told, document, interrupted=interrupted)
+        tell_several(shown, document, interrupted=interrupted)
     else:
-        told.tell_result(result, job.model, target)
+        shown.tell_result(result, job.model, target)
 
 
 def _one(
-    found: Named, plan: Path | None, dry_run: bool, job: Job, told: Telling, progress: Progress
+    found: Named, plan: Path | None, dry_run: bool, job: Job, shown: Presentation, progress: Progress
 ) -> tuple[Result, Path | None]:
     """Compress one model; what came of it, and where it was written."""
     from onnxprune.pipeline.result import output_path
     from onnxprune.pipeline.run import run
 
     target = None if dry_run else output_path(job.model, found.output)
-    told.check([job.model], target, plan)
+    shown.check([job.model], target, plan)
     working, writing = parts(progress, [20, 1])
     result = run(job.recipe, job.model, progress=working, **job.samples, **job.settings)
     if target is not None:
@@ -167,14 +167,14 @@ def _one(
 
 
 def _each(
-    found: Named, plan: Path | None, dry_run: bool, pattern: Job, told: Telling, progress: Progress
+    found: Named, plan: Path | None, dry_run: bool, pattern: Job, shown: Presentation, progress: Progress
 ) -> tuple[dict[str, Any], bool]:
     """Compress several models; the document of all, and whether it was interrupted."""
     if plan is not None:
         raise UsageError("--plan says what was removed from one model, and several are to be compressed; drop it")
     if found.output is None and not dry_run:
         raise UsageError("say which folder takes the small models: -o small/")
-    told.check(found.models)
+    shown.check(found.models)
     goals = [None] * len(found.models) if dry_run or found.output is None else targets(found.models, found.output)
     at_once = pattern.recipe.settings.get("jobs", 1)
     alone = replace(pattern, settings={**pattern.settings, "jobs": 1})
@@ -183,7 +183,7 @@ def _each(
 
 
 def _recipe(name: str | None, options: dict[str, Any]) -> Any:
-    """The recipe that the command line stands for. Raises UsageError for options that exclude each other."""
+    """The recipe that the command line represents. Raises UsageError for options that exclude each other."""
     from onnxprune.pipeline.recipe import Recipe
 
     if "ratio" in options and "target" in options:

@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from onnxprune.cli.base import MODEL, Telling, examples, telling
+from onnxprune.cli.base import MODEL, Presentation, examples, presentation_options
 from onnxprune.cli.options import EVALUATION, SectionCommand, fields, given, tell_missing
 from onnxprune.data.options import DataOptions
 from onnxprune.errors import UsageError
@@ -67,7 +67,7 @@ def _strengths(_: click.Context, __: click.Parameter, text: str) -> list[float]:
 )
 @click.option("--plot", type=click.Path(path_type=Path), help="Also draw the first of --against, as an SVG picture.")
 @fields(Context, "metric", "seed")
-@telling()
+@presentation_options()
 @fields(DataOptions, but=("data", "labels"))
 @EVALUATION
 @fields(
@@ -90,7 +90,7 @@ def command(
     output: Path | None,
     plot: Path | None,
     evaluation: str | None,
-    told: Telling,
+    shown: Presentation,
     **options: Any,
 ) -> None:
     """Draw what recipes make of MODEL at several strengths: accuracy or agreement against what is left.
@@ -98,12 +98,12 @@ def command(
     Measured on samples that nothing was fitted to. Every point is kept as soon as it is measured: the same command goes
     on where it stopped, and a recipe more costs its own points alone.
     """
-    with told.progress() as progress:
+    with shown.progress() as progress:
         from onnxprune.pipeline.search.curves import curves
         from onnxprune.report.curve import curve_document, curve_svg, show_curve
         from onnxprune.support.files import staged_text
 
-        told.check([model], plot)
+        shown.check([model], plot)
         settings = given(options, Context)
         tell_missing(settings)
         data = DataOptions.from_command(options)
@@ -124,6 +124,6 @@ def command(
         if plot is not None:
             with staged_text(curve_svg(document), plot):
                 pass
-    told.tell(document, lambda: show_curve(document))
+    shown.tell(document, lambda: show_curve(document))
     if found.interrupted:
         raise KeyboardInterrupt("interrupted; the points that were measured are kept")

@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from onnxprune.cli.base import Telling, examples, tell_damage, telling
+from onnxprune.cli.base import Presentation, examples, presentation_options, tell_damage
 from onnxprune.cli.options import SectionCommand, check_timed, fields, given, tell_missing
 from onnxprune.data.options import DataOptions
 from onnxprune.errors import UsageError
@@ -30,20 +30,20 @@ from onnxprune.steps.evaluate import Evaluate
 @fields(Context, "metric", section="")
 @fields(Evaluate, section="")
 @fields(Context, "seed")
-@telling()
+@presentation_options()
 @fields(DataOptions, but=("data", "labels"))
 @fields(Context, "providers", "threads", "latency_batch", "input_shape", "batch_axis", "custom_ops")
-def command(original: Path, model: Path | None, told: Telling, **options: Any) -> None:
+def command(original: Path, model: Path | None, shown: Presentation, **options: Any) -> None:
     """Compare SMALLER with ORIGINAL: the metric on labels, how often both agree, and how far the outputs are apart.
 
     Give samples that neither was fitted to; without --data inputs are made up, which says much less. Of ORIGINAL alone
     the metric on labelled data is printed.
     """
-    with told.progress() as progress:
+    with shown.progress() as progress:
         from onnxprune.pipeline.evaluate import evaluate
         from onnxprune.report import data as documents
 
-        told.check([original, *filter(None, (model,))])
+        shown.check([original, *filter(None, (model,))])
         if model is None and options["labels"] is None:
             raise UsageError("one model alone is judged by labels: give --data and --labels, or a second model")
         settings = given(options, Context, Evaluate)
@@ -58,5 +58,5 @@ def command(original: Path, model: Path | None, told: Telling, **options: Any) -
 
         terminal.show_quality(found, original, model)
 
-    told.tell(documents.of_evaluation(found, original, model), show)
+    shown.tell(documents.of_evaluation(found, original, model), show)
     tell_damage(found)

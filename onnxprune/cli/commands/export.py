@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from onnxprune.cli.base import JSON, QUIET, VERBOSITY, Telling, examples, option_group
+from onnxprune.cli.base import JSON, QUIET, VERBOSITY, Presentation, examples, option_group
 from onnxprune.cli.options import fields, given
 from onnxprune.conversion.base import ExportOptions
 
@@ -35,14 +35,14 @@ def command(source: str, output: Path, as_json: bool, quiet: bool, verbose: bool
     .keras, .h5, .tflite; or a folder: a SavedModel, a model of transformers or timm. The outputs of both are compared,
     at two sizes where axes are dynamic, before the file takes its place.
     """
-    told = Telling(None, None, as_json, quiet, verbose)
-    with told.progress() as progress:
+    shown = Presentation(None, None, as_json, quiet, verbose)
+    with shown.progress() as progress:
         from onnxprune.conversion.export import export
 
-        told.check([Path(source)], output)
+        shown.check([Path(source)], output)
         exported = export(source, progress=progress, **given(options, ExportOptions))
         exported.save(output)
 
     from onnxprune.report import exporting
 
-    told.tell(exporting.of_export(exported, source, output), lambda: exporting.show_export(exported, output))
+    shown.tell(exporting.of_export(exported, source, output), lambda: exporting.show_export(exported, output))

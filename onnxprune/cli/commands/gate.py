@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from onnxprune.cli.base import STDOUT, Telling, examples, print_json, telling, write_reports
+from onnxprune.cli.base import STDOUT, Presentation, examples, presentation_options, print_json, write_reports
 from onnxprune.cli.options import fields, given
 from onnxprune.data.options import DataOptions
 from onnxprune.errors import OnnxpruneError, UsageError
@@ -68,12 +68,12 @@ _TOLD = (
 @_CONFIG
 @fields(MeasureOptions, section="")
 @fields(DataOptions, section="Data")
-@telling(*_TOLD)
+@presentation_options(*_TOLD)
 def command(
     config: Path | None,
     junit: Path | None,
     github: bool,
-    told: Telling,
+    shown: Presentation,
     **options: Any,
 ) -> None:
     """Check that MODELS, files or globs, keep their budgets.
@@ -81,7 +81,7 @@ def command(
     Budgets are options, or keys of [tool.onnxprune.gate] in pyproject.toml or of [gate] in onnxprune.toml; options win.
     Exit code 0: all hold, 1: one is broken, 2: one could not be checked, or wrong usage.
     """
-    with _never_as_broken(), told.progress() as progress:
+    with _never_as_broken(), shown.progress() as progress:
         from onnxprune.evaluation.gate.budgets.base import BUDGETS
         from onnxprune.evaluation.gate.run import matched, run_gate
         from onnxprune.runtime.custom_ops import use_libraries
@@ -92,11 +92,17 @@ def command(
         request = load_request(chosen, config)
         use_libraries(request.custom_ops)
         models = [path for _, path in matched(request.models) if path]
-        told.check(models, junit)
+        shown.check(models, junit)
         verdict = run_gate(request, progress)
     with _never_as_broken():
-        _tell(verdict, github, as_json=told.as_json, quiet=told.quiet, markdown=told.markdown == STDOUT)
-        _write(verdict, told.report, told.markdown, junit)
+        _tell(
+            verdict,
+            github,
+            as_json=shown.as_json,
+            quiet=shown.quiet,
+            markdown=shown.markdown == STDOUT,
+        )
+        _write(verdict, shown.report, shown.markdown, junit)
     click.get_current_context().exit(verdict.exit_code)
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from onnxprune.cli.base import MODEL, Telling, examples, telling
+from onnxprune.cli.base import MODEL, Presentation, examples, presentation_options
 from onnxprune.cli.options import EVALUATION, SectionCommand, fields, given, tell_missing
 from onnxprune.data.options import DataOptions
 from onnxprune.steps.base import Context
@@ -36,26 +36,28 @@ from onnxprune.steps.quantize.step import Quantize
 @fields(DataOptions, "data")
 @fields(Quantize, alone=True, called={"type": "to"})
 @fields(Context, "seed")
-@telling()
+@presentation_options()
 @fields(Evaluate)
 @fields(DataOptions, but=("data",))
 @fields(Context, "metric", "threads", "latency_batch")
 @EVALUATION
 @fields(Context, "input_shape", "batch_axis", "carry", "providers", "custom_ops", "unverified")
-def command(model: Path, output: Path | None, to: str, evaluation: str | None, told: Telling, **options: Any) -> None:
+def command(
+    model: Path, output: Path | None, to: str, evaluation: str | None, shown: Presentation, **options: Any
+) -> None:
     """Store the weights of MODEL in fewer bits, and run it on integers where that is faster.
 
     A few hundred samples without labels say how large values get, and layers are fitted to what they give in float;
     there is no training. What the integers are depends on the processor: this one, or that of --providers.
     """
-    with told.progress() as progress:
+    with shown.progress() as progress:
         from onnxprune.pipeline.result import output_path
         from onnxprune.pipeline.run import quantize
         from onnxprune.support.files import check_targets
 
         target = output_path(model, output, "quantized")
         check_targets([model], target)
-        told.check([model], target)
+        shown.check([model], target)
         settings = given(options, Quantize, Evaluate, Context)
         tell_missing(settings)
         data = DataOptions.from_command(options)
@@ -69,4 +71,4 @@ def command(model: Path, output: Path | None, to: str, evaluation: str | None, t
             **settings,
         )
         result.save(target, progress=progress)
-    told.tell_result(result, model, target)
+    shown.tell_result(result, model, target)

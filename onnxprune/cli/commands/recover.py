@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from onnxprune.cli.base import MODEL, Telling, examples, telling
+from onnxprune.cli.base import MODEL, Presentation, examples, presentation_options
 from onnxprune.cli.options import SectionCommand, fields, given, tell_missing
 from onnxprune.data.options import DataOptions
 from onnxprune.steps.base import Context
@@ -45,7 +45,7 @@ from onnxprune.support.progress import parts
 )
 @fields(DataOptions, "data")
 @fields(Context, "seed")
-@telling()
+@presentation_options()
 @fields(DataOptions, but=("data",))
 @fields(Context, "input_shape", "batch_axis", "carry", "providers", "custom_ops", "unverified")
 def command(
@@ -54,7 +54,7 @@ def command(
     plan: Path | None,
     method: str,
     output: Path | None,
-    told: Telling,
+    shown: Presentation,
     **options: Any,
 ) -> None:
     """Change the weights of the pruned MODEL so that its layers do what those of the model it was made from do.
@@ -62,7 +62,7 @@ def command(
     Needs a few hundred samples without labels, and no training. Shapes stay; a bias is added where there was none.
     Without --data, inputs are made up from the model's signature, which is worth much less.
     """
-    with told.progress() as progress:
+    with shown.progress() as progress:
         working, writing = parts(progress, [20, 1])
         from onnxprune.pipeline.beside import recover
         from onnxprune.pipeline.result import output_path
@@ -72,7 +72,7 @@ def command(
 
         target = output_path(model, output, "recovered")
         check_targets([model, like, *filter(None, (plan,))], target)
-        told.check([model, like], target)
+        shown.check([model, like], target)
         Recover(method)
         settings = given(options, Context)
         tell_missing(settings)
@@ -88,4 +88,4 @@ def command(
             **settings,
         )
         result.save(target, progress=writing)
-    told.tell_result(result, model, target, verbose=True)
+    shown.tell_result(result, model, target, verbose=True)

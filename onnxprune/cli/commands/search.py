@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from onnxprune.cli.base import Telling, examples, telling
+from onnxprune.cli.base import Presentation, examples, presentation_options
 from onnxprune.cli.options import CALIBRATION, EVALUATION, SectionCommand, fields, given, tell_missing
 from onnxprune.data.options import DataOptions
 from onnxprune.errors import UsageError
@@ -43,7 +43,7 @@ from onnxprune.steps.base import Context
     help="Search no more: of the points that keep to this, like latency<=0.5, write the one that is best in the rest.",
 )
 @fields(Context, "seed")
-@telling()
+@presentation_options()
 @fields(DataOptions, but=("data", "labels"))
 @EVALUATION
 @CALIBRATION
@@ -66,7 +66,7 @@ def command(
     pick: tuple[str, ...],
     calibration: str | None,
     evaluation: str | None,
-    told: Telling,
+    shown: Presentation,
     **options: Any,
 ) -> None:
     """Search recipes for MODEL that are best for several objectives, and write a file for each point of their front.
@@ -75,13 +75,13 @@ def command(
     came out on samples that nothing was fitted to. Whatever happens, what was found is kept: the same command goes on.
     Without MODEL it is one more worker of the study that --storage and --study name.
     """
-    with told.progress() as progress:
+    with shown.progress() as progress:
         from onnxprune.pipeline.samples import Sources
         from onnxprune.pipeline.search.objectives.base import Requirement
         from onnxprune.pipeline.search.request import Request
         from onnxprune.pipeline.search.run import OpenStudy
 
-        told.check([] if model is None else [model])
+        shown.check([] if model is None else [model])
         chosen, settings = given(options, SearchOptions), given(options, Context)
         tell_missing(settings)
         data = DataOptions.from_command(options)
@@ -98,7 +98,7 @@ def command(
     from onnxprune.report.search import search_document, show_search
 
     document = search_document(found, picked)
-    told.tell(document, lambda: show_search(document))
+    shown.tell(document, lambda: show_search(document))
     if found.interrupted:
         raise KeyboardInterrupt(f"interrupted; the study and its front are kept in {session.folder}")
 

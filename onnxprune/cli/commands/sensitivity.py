@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from onnxprune.cli.base import MODEL, Telling, examples, telling
+from onnxprune.cli.base import MODEL, Presentation, examples, presentation_options
 from onnxprune.cli.options import SectionCommand, fields, given, tell_missing
 from onnxprune.data.options import DataOptions
 from onnxprune.errors import UsageError
@@ -42,7 +42,7 @@ def _ratios(_: click.Context, __: click.Parameter, text: str) -> list[float]:
 @fields(Recover)
 @click.option("--plot", type=click.Path(path_type=Path), help="Also write the curves as an SVG picture.")
 @fields(Context, "seed")
-@telling()
+@presentation_options()
 @fields(Prune, "only", "skip")
 @fields(DataOptions, but=("data",))
 @fields(Context, "input_shape", "batch_axis", "carry", "providers", "custom_ops", "jobs", "cache")
@@ -54,7 +54,7 @@ def command(
     recover: str | None,
     only: tuple[str, ...],
     skip: tuple[str, ...],
-    told: Telling,
+    shown: Presentation,
     **options: Any,
 ) -> None:
     """Cut every group of MODEL alone, at several ratios, and measure what that does to the outputs.
@@ -63,14 +63,14 @@ def command(
     nearer to what compress makes of it. What was measured is kept, so an interrupted run goes on where
     it stopped, and compress --scope sensitivity starts from it.
     """
-    with told.progress() as progress:
+    with shown.progress() as progress:
         from onnxprune.pipeline.scores import sensitivity
         from onnxprune.report.sensitivity import sensitivity_document, show_sensitivity
         from onnxprune.steps.prune.options import CRITERION
         from onnxprune.support.cache import default_cache
         from onnxprune.support.files import staged_text
 
-        told.check([model], plot)
+        shown.check([model], plot)
         settings = {"cache": default_cache(), **given(options, Context)}
         tell_missing(settings)
         data = DataOptions.from_command(options)
@@ -92,4 +92,4 @@ def command(
 
             with staged_text(to_svg(found.metric, groups, found.curves), plot):
                 pass
-    told.tell(sensitivity_document(model, groups, found), lambda: show_sensitivity(groups, found, ratios))
+    shown.tell(sensitivity_document(model, groups, found), lambda: show_sensitivity(groups, found, ratios))

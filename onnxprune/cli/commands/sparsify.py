@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from onnxprune.cli.base import MODEL, Telling, examples, telling
+from onnxprune.cli.base import MODEL, Presentation, examples, presentation_options
 from onnxprune.cli.options import EVALUATION, SectionCommand, fields, given, tell_missing
 from onnxprune.data.options import DataOptions
 from onnxprune.steps.base import Context
@@ -36,26 +36,26 @@ from onnxprune.steps.sparsify.step import Sparsify
 @fields(DataOptions, "data")
 @fields(Sparsify, alone=True)
 @fields(Context, "seed")
-@telling()
+@presentation_options()
 @fields(Evaluate)
 @fields(DataOptions, but=("data",))
 @fields(Context, "metric", "loss", "device", "threads", "latency_batch")
 @EVALUATION
 @fields(Context, "input_shape", "batch_axis", "carry", "providers", "custom_ops", "unverified")
-def command(model: Path, output: Path | None, evaluation: str | None, told: Telling, **options: Any) -> None:
+def command(model: Path, output: Path | None, evaluation: str | None, shown: Presentation, **options: Any) -> None:
     """Set the weights of MODEL to zero that matter least; shapes and operators stay.
 
     A few hundred samples without labels are enough: the weights that stay are fitted to what each layer gave before;
     there is no training. Zeros make a file smaller once it is zipped; few runtimes are faster for them.
     """
-    with told.progress() as progress:
+    with shown.progress() as progress:
         from onnxprune.pipeline.result import output_path
         from onnxprune.pipeline.run import sparsify
         from onnxprune.support.files import check_targets
 
         target = output_path(model, output, "sparse")
         check_targets([model], target)
-        told.check([model], target)
+        shown.check([model], target)
         settings = given(options, Sparsify, Evaluate, Context)
         tell_missing(settings)
         data = DataOptions.from_command(options)
@@ -68,4 +68,4 @@ def command(model: Path, output: Path | None, evaluation: str | None, told: Tell
             **settings,
         )
         result.save(target, progress=progress)
-    told.tell_result(result, model, target)
+    shown.tell_result(result, model, target)

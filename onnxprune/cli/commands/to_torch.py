@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from onnxprune.cli.base import JSON, MODEL, QUIET, VERBOSITY, Telling, examples, option_group
+from onnxprune.cli.base import JSON, MODEL, QUIET, VERBOSITY, Presentation, examples, option_group
 
 
 @click.command(
@@ -28,12 +28,12 @@ def command(model: Path, output: Path, as_json: bool, quiet: bool, verbose: bool
     The file needs torch and safetensors, nothing of onnxprune. Its outputs are compared with those of ONNX Runtime
     before the folder takes its place. An operator that torch has nothing for is refused, with the name of its node.
     """
-    told = Telling(None, None, as_json, quiet, verbose)
-    with told.progress() as progress:
+    shown = Presentation(None, None, as_json, quiet, verbose)
+    with shown.progress() as progress:
         from onnxprune.conversion.to_torch.file import to_torch
 
         code = to_torch(model, output, progress=progress)
 
     from onnxprune.report import exporting
 
-    told.tell(exporting.of_torch_code(code, model, output), lambda: exporting.show_torch_code(code, output))
+    shown.tell(exporting.of_torch_code(code, model, output), lambda: exporting.show_torch_code(code, output))

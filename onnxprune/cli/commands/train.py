@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from onnxprune.cli.base import MODEL, Telling, examples, telling
+from onnxprune.cli.base import MODEL, Presentation, examples, presentation_options
 from onnxprune.cli.options import EVALUATION, SectionCommand, fields, given, tell_missing
 from onnxprune.data.options import DataOptions
 from onnxprune.errors import UsageError
@@ -43,7 +43,7 @@ _FIRST = ("epochs", "learning_rate", "batch_size")
 @fields(DataOptions, "data", "labels", section="")
 @fields(Train, *_FIRST, alone=True)
 @fields(Context, "seed")
-@telling()
+@presentation_options()
 @fields(Train, but=_FIRST, alone=True)
 @fields(DataOptions, but=("data", "labels", "batch"))
 @EVALUATION
@@ -67,7 +67,7 @@ def command(
     plan: Path | None,
     output: Path | None,
     evaluation: str | None,
-    told: Telling,
+    shown: Presentation,
     **options: Any,
 ) -> None:
     """Train MODEL: fine-tune it on labels, distil it from the model that it was made from, or both.
@@ -75,7 +75,7 @@ def command(
     The weights go back into the same graph, with their names, types and shapes. Some of the samples are kept apart to
     evaluate on, and the result is never worse on those than MODEL.
     """
-    with told.progress() as progress:
+    with shown.progress() as progress:
         working, writing = parts(progress, [20, 1])
         from onnxprune.pipeline.beside import train
         from onnxprune.steps.plan import Plan
@@ -84,7 +84,7 @@ def command(
         target = output or model.with_name(f"{model.stem}.trained.onnx")
         sources = [model, *filter(None, (teacher, plan))]
         check_targets(sources, target)
-        told.check(sources, target)
+        shown.check(sources, target)
         if plan is not None and teacher is None:
             raise UsageError("--plan says what was removed from a teacher; add --teacher")
         settings = given(options, Train, Context)
@@ -102,4 +102,4 @@ def command(
             **settings,
         )
         result.save(target, progress=writing)
-    told.tell_result(result, model, target)
+    shown.tell_result(result, model, target)

@@ -1,7 +1,7 @@
 """Where the time goes, node by node, from the profiles that ONNX Runtime writes.
 
 ONNX Runtime does not run the nodes of the file: it has merged some, and added others that rearrange memory. What merged
-nodes cost stands under the name of one of them, where that can be told of the one with the weights, so that a layer has
+nodes cost is listed under the name of one of them, where the one with the weights can be found, so that a layer has
 the same name in a model and in a pruned copy of it, whatever each was merged to.
 """
 

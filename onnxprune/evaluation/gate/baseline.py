@@ -96,7 +96,7 @@ def _refuse(constant: str) -> float:
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     """A merge that went wrong leaves keys twice; which of them counts would be a matter of luck."""
     if len({key for key, _ in pairs}) < len(pairs):
-        raise ValueError("a key stands in it twice")
+        raise ValueError("a key is in it twice")
     return dict(pairs)
 
 

@@ -64,7 +64,7 @@ def load_request(given: Mapping[str, Any], config: Path | None = None, folder: P
     """
     source, table = _configured(config, folder)
     options = {name: value for name, value in given.items() if value is not None and value != ()}
-    _request(table, source)  # on its own first, so that the file is blamed for what stands in it
+    _request(table, source)  # on its own first, so that the file is blamed for what is in it
     request = _request({**table, **{name.replace("_", "-"): value for name, value in options.items()}}, "gate")
     if not request.models:
         raise UsageError("no model is given: name files or globs, or set models in [tool.onnxprune.gate]")

@@ -26,7 +26,7 @@ class BudgetCheck:
 
     Attributes:
         budget: its option without dashes, or `model` for a file that is not there.
-        status: whether it holds; `unchecked`: could not be told, `new`: has nothing to be compared with yet, and the
+        status: whether it holds; `unchecked`: could not be found, `new`: has nothing to be compared with yet, and the
             baseline is being written.
         found: what was measured; None where nothing was, or where it is not a finite number.
         shown: the same for people; why, where it could not be checked.

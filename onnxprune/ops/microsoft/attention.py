@@ -203,7 +203,7 @@ def group_query_attention(op: Op) -> None:
 
 def _rotary(op: Op, size: Dim) -> None:
     """The first R of the E entries turn in pairs, by tables [max, R/2]; E goes in blocks, as the kernels want it."""
-    still, pairs, block = size, Atom(2, op.reason("turned in pairs")), 8
+    still, pairs, block = size, Atom(2, op.reason("rotated in pairs")), 8
     if op.attr("do_rotary", 0):
         block = 16
         cos, sin = op.x[7], op.x[8]

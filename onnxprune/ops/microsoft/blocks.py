@@ -71,7 +71,7 @@ def _bytes(op: Op, dim: Dim) -> Dim:
 
 @affine("MatMulNBits", domain=MICROSOFT)
 def matmul_n_bits_form(node: ir.Node, x: tuple[int, ...], _: tuple[int, ...]) -> Form | None:
-    """MatMul of floats by what the blocks stand for; a last block that is not full ends in zeros."""
+    """MatMul of floats by what the blocks represent; a last block that is not full ends in zeros."""
     if len(x) < 2 or attribute(node, "weight_prepacked", 0) or (len(node.inputs) > 4 and node.inputs[4] is not None):
         return None
     columns, block, axis = int(attribute(node, "N")), int(attribute(node, "block_size")), len(x) - 1

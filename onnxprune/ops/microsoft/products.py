@@ -10,7 +10,7 @@ import onnx_ir as ir
 from onnxprune.dims import Atom, Dim, concat, product
 from onnxprune.ops.base import CostView, Dims, Op, Typed, attribute, cost, rule, shape_rule
 from onnxprune.ops.evaluate import shape_as
-from onnxprune.ops.matmul_view import FORMS, Form, affine, turned
+from onnxprune.ops.matmul_view import FORMS, Form, affine, reordered
 
 MICROSOFT = "com.microsoft"
 
@@ -160,7 +160,7 @@ def fused_matmul_form(node: ir.Node, x: tuple[int, ...], w: tuple[int, ...]) -> 
     plain = FORMS["", "MatMul"](node, x, tuple(w[axis] for axis in order))
     if plain is None:
         return None
-    form = turned(plain, order)
+    form = reordered(plain, order)
     return replace(
         form,
         matrix=lambda weight: alpha * form.matrix(weight),

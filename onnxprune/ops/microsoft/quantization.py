@@ -119,7 +119,7 @@ def qlinear_conv(op: Op) -> None:
 
 @affine("QLinearConv", domain=MICROSOFT, weight=3)
 def qlinear_conv_form(node: ir.Node, x: tuple[int, ...], w: tuple[int, ...]) -> Form | None:
-    """Conv of what the integers stand for, also with the channels last."""
+    """Conv of what the integers represent, also with the channels last."""
     form = FORMS["", "Conv"](node, x, w)
     if form is not None and attribute(node, "channels_last", 0):
         plain, last = form, len(x) - 1
@@ -158,7 +158,7 @@ def qgemm(op: Op) -> None:
 
 @affine("QGemm", domain=MICROSOFT, weight=3)
 def qgemm_form(node: ir.Node, x: tuple[int, ...], w: tuple[int, ...]) -> Form | None:
-    """Gemm of what the integers stand for."""
+    """Gemm of what the integers represent."""
     form = FORMS["", "Gemm"](node, x, w)
     hidden = 0 if attribute(node, "transB", 0) else 1
     return form and of_integers(form, node, result_zero=8, hidden=hidden, bias=6)
@@ -191,7 +191,7 @@ def dynamic_quantize_matmul(op: Op) -> None:
 
 @affine("DynamicQuantizeMatMul", domain=MICROSOFT)
 def dynamic_quantize_matmul_form(node: ir.Node, x: tuple[int, ...], w: tuple[int, ...]) -> Form | None:
-    """MatMul of floats by what the integers stand for; the input is rounded inside."""
+    """MatMul of floats by what the integers represent; the input is rounded inside."""
     form = FORMS["", "MatMul"](node, x, w) if len(w) == 2 else None
     return form and replace(form, bias=4)
 

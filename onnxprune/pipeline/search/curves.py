@@ -32,7 +32,7 @@ class CurvePoint:
     """A recipe at one strength.
 
     Attributes:
-        strength: share of the units, or of the weights, that the recipe was told to remove; None: as the recipe says.
+        strength: share of the units, or of the weights, that the recipe was asked to remove; None: as the recipe says.
         values: per objective; shares of the original for costs.
         error: why there are none.
     """

@@ -43,7 +43,7 @@ class TorchModel(torch.nn.Module):
 
     In `eval()`, which is how it starts, everything computes as in inference. In `train()` BatchNormalization uses the
     statistics of the batch and moves its running ones (those that no other node reads); Dropout does what the graph
-    says in both. `substitutes` holds what stands in for weights, by their names: masked, gated or noisy ones.
+    says in both. `substitutes` holds what replaces weights, by their names: masked, gated or noisy ones.
 
     Args:
         model: the model; functions and bodies of If, Loop and Scan included.

@@ -1,4 +1,4 @@
-"""The cut of a family that meets targets, on exact costs and on models that are built; what stands in the way."""
+"""The cut of a family that meets targets, on exact costs and on models that are built; what prevents it."""
 
 from __future__ import annotations
 
@@ -162,7 +162,7 @@ def frozen_text(planner: Planner) -> str:
 _SCATTER = 0.02
 
 
-# Strengths are told apart to this; where models are built and run for each, after so many steps.
+# Strengths are distinguished to this; where models are built and run for each, after so many steps.
 _STEPS = 20
 
 
@@ -187,7 +187,7 @@ class Search:
         before: what the original has of the CHEAP kinds.
         cheap: what a cut leaves of them, computed.
         costly: for "latency" and harm, what the original has, and what a cut has, by building it; 0 for harm.
-        frozen: says in words what stands in the way, for the message of a failure.
+        frozen: says in words what prevents it, for the message of a failure.
         progress: is called with what is being tried.
     """
 
@@ -253,7 +253,7 @@ class Search:
             lost = self.lost(high)
             missed = next(each for each in (self.met(target, lost) for target in targets) if not _is_safe(each))
             raise TargetError(
-                f"{missed.target.text} cannot be met: with everything gone that may go "
+                f"{missed.target.text} cannot be met: with everything removed that may go "
                 f"{format_quantity(missed.target.kind, missed.reached)} are left, "
                 f"{format_quantity(missed.target.kind, missed.limit)} are allowed{self.frozen()}"
             )
@@ -275,7 +275,7 @@ class Search:
                 return t
             if t >= 1:
                 missed = self.met(targets[0], self.lost(t))
-                raise TargetError(f"{missed}: measured again it was missed, with everything gone{self.frozen()}")
+                raise TargetError(f"{missed}: measured again it was missed, with everything removed{self.frozen()}")
             t = min(1.0, t + 1 / 2**_COSTLY_STEPS)
 
     def _most(self, targets: Sequence[Target]) -> float:

@@ -1,4 +1,4 @@
-"""What the step `prune` may be told: how much to remove, where, and what to keep to."""
+"""The options of the step `prune`: how much to remove, where, and what to keep to."""
 
 from __future__ import annotations
 

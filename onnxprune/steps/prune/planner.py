@@ -28,7 +28,7 @@ NOTHING: Mapping[str, Curve] = MappingProxyType({})
 NO_MASKS: Mapping[str, Mask] = MappingProxyType({})
 SIZES_AS_THEY_COME: Mapping[str, Multiple] = MappingProxyType({})
 NO_MULTIPLES: Mapping[str, int] = MappingProxyType({})
-# Strengths are told apart to a millionth.
+# Strengths are distinguished to a millionth.
 _HALVINGS = 20
 
 
@@ -39,7 +39,7 @@ class Planner:
     Attributes:
         problem: what the strategy decides on.
         groups: all groups of the request, those included that `decided` speaks of.
-        decided: units lost by the groups that have a ratio of their own.
+        decided: units removed from the groups that have a ratio of their own.
         family: of the strategy.
         multiples: per group id, what its axes are multiples of where they can be; others come as they are.
         already: units that earlier steps have removed, per group id.
@@ -191,7 +191,7 @@ def _held(
 
 
 def _decided(analysis: Analysis, groups: Sequence[Group], options: PruneOptions) -> dict[str, int]:
-    """Units lost by the groups that a ratio of their own names."""
+    """Units removed from the groups that a ratio of their own names."""
     decided: dict[str, int] = {}
     for pattern, ratio in options.ratios:
         for group in select_groups(analysis, [pattern], ()):

@@ -39,7 +39,7 @@ def check_schedule_targets(targets: Sequence[Target]) -> None:
 
 
 def ratio(whole: float, done: float, schedule: str) -> float:
-    """The share that has gone when the steps are `done`, of them all, on the way to `whole`; exact at the end."""
+    """The share that is removed when the steps are `done`, of them all, on the way to `whole`; exact at the end."""
     return whole if done >= 1 else 1 - SCHEDULES[schedule](1 - whole, done)
 
 

@@ -56,7 +56,7 @@ class Sensitivity:
         metric: its name.
         whole: its value of the original.
         higher_is_better: whether more is better.
-        curves: per group id, the metric at each number of units lost, beginning with none.
+        curves: per group id, the metric at each number of units removed, beginning with none.
         recovery: how every cut was recovered, or "none".
         samples: how many it was measured on.
     """

@@ -113,7 +113,7 @@ def parse_target(text: str) -> Target:
 
 
 def _factor(kind: str, unit: str, text: str) -> Decimal:
-    """What a unit stands for. Raises UsageError for one that the quantity does not have."""
+    """What a unit represents. Raises UsageError for one that the quantity does not have."""
     units = _UNITS[kind]
     if unit not in units:
         known = ", ".join(name.upper() if kind != "latency" else name for name in units if name)

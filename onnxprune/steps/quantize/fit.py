@@ -65,7 +65,7 @@ class IntegerWeights:
 
     @property
     def matrix(self) -> Matrix:
-        """What they stand for, with scales as they are stored."""
+        """What they represent, with scales as they are stored."""
         return self.integers * self.scales.astype(np.float32).astype(np.float64)[:, None]
 
 

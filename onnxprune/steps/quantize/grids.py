@@ -1,4 +1,4 @@
-"""Integers and the numbers that they stand for: real = scale * (integer - zero)."""
+"""Integers and the numbers that they represent: real = scale * (integer - zero)."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class Grid:
 
     Attributes:
         scale: between two neighbours.
-        zero: the integer that stands for 0.
+        zero: the integer that represents 0.
         signed: int8, else uint8.
     """
 

@@ -20,7 +20,7 @@ BLOCK = 32
 def pack(matrix: npt.NDArray[Any], bits: int) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.float32]]:
     """Weights [features, outputs] as MatMulNBits stores them, rounded to nearest.
 
-    Returns bytes [outputs, blocks, bytes of a block], lowest bits first, of integers that stand for
+    Returns bytes [outputs, blocks, bytes of a block], lowest bits first, of integers that represent
     scale * (integer - 2 ** (bits - 1)), and scales [outputs * blocks]. A last block that is not full has zeros.
     """
     features, outputs = matrix.shape

@@ -12,7 +12,7 @@ import numpy as np
 
 from onnxprune.steps.quantize.grids import TINY, Matrix, largest_integer
 
-# Shares of the largest weight that the largest integer is tried to stand for.
+# Shares of the largest weight that the largest integer is tried to represent.
 _SHARES = np.linspace(0.4, 1.0, 13)
 # Of the mean of the diagonal, added to it, so that features which never vary do no harm.
 _DAMPING = 1e-4

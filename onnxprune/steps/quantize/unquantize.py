@@ -22,7 +22,7 @@ def put_floats(model: ir.Model) -> tuple[bool, list[str]]:
     After:   x ── Conv(scale * (w - zero)) ── y
 
     Operators that take integers themselves (QLinearConv, MatMulNBits, DynamicQuantizeLSTM) become those of floats.
-    Exact but for the rounding of activations, which goes: weights are what the integers stand for.
+    Exact but for the rounding of activations, which goes: weights are what the integers represent.
     """
     done, left = 0, Counter[str]()
     for node in list(model.graph):
@@ -90,7 +90,7 @@ def _round_later(model: ir.Model, node: ir.Node) -> None:
 
 
 def _fold(model: ir.Model, node: ir.Node) -> bool:
-    """Weights behind a DequantizeLinear become what they stand for."""
+    """Weights behind a DequantizeLinear become what they represent."""
     integers = node.inputs[0] if is_real(node) else None
     if integers is None or integers.const_value is None:
         return False

@@ -32,7 +32,7 @@ class RecalibrateBatchNorm(LayerwiseRecovery):
 
     A layer whose output is added to a stream gets the mean and the deviation of what the stream still lacks: the
     original's sum less the stream as it is now. So the sum behind it has the mean of the original, but not in general
-    its deviation: the layer is scaled, not turned towards its target, and the two parts of the sum vary together in
+    its deviation: the layer is scaled, not rotated towards its target, and the two parts of the sum vary together in
     another way than they did.
     """
 

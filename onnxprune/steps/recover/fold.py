@@ -46,7 +46,7 @@ class FoldUnits:
     Behind a BatchNormalization the statistics in the file give each unit its true spread.
 
     Works on the pruned model, with the weights of the original. Units that several layers add to (a residual stream),
-    or that go through anything but Relu, pooling and rearrangement, are gone as they are, and a note says so. Without
+    or that go through anything but Relu, pooling and rearrangement, go as they are, and a note says so. Without
     data there are no errors to tell.
     """
 

@@ -1,4 +1,4 @@
-"""Which units a pruned model still has, told from its weights: what is left of a weight are rows of the original's.
+"""Which units a pruned model still has, found from its weights: what is left of a weight are rows of the original's.
 
 A weight axis can be read off once the masks of the weight's other axes are known: each slice of the pruned weight is
 the next equal slice of the original. Axes of the same dimension are read off together, those without equal slices
@@ -170,5 +170,5 @@ def _cut(pair: _Pair, keep: Mapping[Atom, Mask], dims: Sequence[Dim] | None = No
 
 
 def _slices(array: Array, axis: int) -> list[bytes]:
-    """What stands for the content of each slice across an axis."""
+    """What represents the content of each slice across an axis."""
     return [hashlib.blake2b(part.tobytes(), digest_size=16).digest() for part in np.moveaxis(array, axis, 0)]

@@ -55,11 +55,11 @@ class Moments:
             self.waiting.clear()
 
     def _add(self, rows: Array, targets: Array) -> None:
-        turned = rows.transpose(0, 2, 1)
+        transposed = rows.transpose(0, 2, 1)
         self.x = self.x + rows.sum(1, dtype=np.float64)
         self.t = self.t + targets.sum(1, dtype=np.float64)
-        self.xx = self.xx + np.matmul(turned, rows).astype(np.float64)
-        self.xt = self.xt + np.matmul(turned, targets).astype(np.float64)
+        self.xx = self.xx + np.matmul(transposed, rows).astype(np.float64)
+        self.xt = self.xt + np.matmul(transposed, targets).astype(np.float64)
         self.tt = self.tt + np.einsum("gno,gno->go", targets, targets, dtype=np.float64)
 
     def known(self) -> KnownPart:
@@ -232,8 +232,8 @@ class KnownRows(KnownPart):
 
     def covariances(self) -> Centered:
         """See `Known`."""
-        turned = self.rows.transpose(0, 2, 1)
-        xx, xt = (np.matmul(turned, other).astype(np.float64) for other in (self.rows, self.targets))
+        transposed = self.rows.transpose(0, 2, 1)
+        xx, xt = (np.matmul(transposed, other).astype(np.float64) for other in (self.rows, self.targets))
         return Centered(self.count, self.x, self.t, xx, xt, self.target_variance())
 
 

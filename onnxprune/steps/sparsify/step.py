@@ -49,7 +49,7 @@ class Sparsify(Step):
     )
     pattern: str = option(
         "none",
-        "Where zeros may stand: none (anywhere), row (as many in every output), channel (whole outputs), N:M like 2:4, "
+        "Where zeros may be: none (anywhere), row (as many in every output), channel (whole outputs), N:M like 2:4, "
         "or blocks of outputs x input channels like 1x4.",
         metavar="PATTERN",
     )

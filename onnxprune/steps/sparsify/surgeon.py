@@ -47,7 +47,7 @@ def choose(start: Matrix, hessian: Matrix, pattern: Pattern, share: float, allow
     Args:
         start: weights [features, outputs], the features in the order of the pattern.
         hessian: second moments of the features, with damping.
-        pattern: where zeros may stand.
+        pattern: where zeros may be.
         share: of the weights that goes.
         allowed: those that may stay.
 
@@ -104,7 +104,7 @@ class SurgeonFit:
 
     Args:
         shares: of the weights of each layer that go, by key.
-        pattern: where zeros may stand.
+        pattern: where zeros may be.
         allowed: entries that may stay, by key, as [groups, features, outputs].
         chosen: which stay, by key, where that is decided already; what is decided is added.
         weights: fit weights; else only biases.

@@ -2,7 +2,7 @@
 
 A file does not say which of its constants were learned. Those are taken that an operator holds in a slot where weights
 stand (see `ops.learned`), directly or through operators that compute on weights alone. Constants of entry-by-entry
-operators need more evidence, for scales of attention, masks, frequencies and statistics of images stand there too.
+operators need more evidence, for scales of attention, masks, frequencies and statistics of images are there too.
 """
 
 from __future__ import annotations
@@ -87,7 +87,7 @@ def _enter(node: ir.Node, depth: dict[ir.Value, int]) -> None:
 
 
 def _holds_weight(node: ir.Node, depth: Mapping[ir.Value, int]) -> bool:
-    """Has it a constant where a weight may stand, beside what comes from more than integers, or indices of a table?"""
+    """Has it a constant where a weight may be, beside what comes from more than integers, or indices of a table?"""
     entry = learned(node)
     for slot, value in enumerate(node.inputs):
         if value is not None and slot in entry.roles and depth.get(value, _CONSTANT) == _CONSTANT:

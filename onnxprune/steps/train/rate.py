@@ -30,7 +30,7 @@ def rate_factor(options: TrainOptions, done: float) -> float:
 
     Args:
         options: schedule, warm-up, milestones and how far it is rewound.
-        done: in [0, 1]. The first step of n stands at 1 / (n + 1), so that none has a rate of zero.
+        done: in [0, 1]. The first step of n is at 1 / (n + 1), so that none has a rate of zero.
 
     Raises UsageError for a schedule that there is not.
     """
@@ -50,7 +50,7 @@ def risen(options: TrainOptions, done: float) -> float:
 
 
 def rewound(options: TrainOptions, share: float) -> float:
-    """Where a schedule stands of which a share is done here, on what is rewound."""
+    """Where a schedule is of which a share is done here, on what is rewound."""
     return options.rate_rewind + (1 - options.rate_rewind) * share
 
 

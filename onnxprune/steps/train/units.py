@@ -86,7 +86,7 @@ def unit_groups(
         analysis: of the model that is trained, before normalizations were put in.
         weights: all float weights of the training.
         roles: of those that are trained.
-        inserted: normalizations that were put in: their scales and shifts stand for the bias that they take up.
+        inserted: normalizations that were put in: their scales and shifts represent the bias that they take up.
     """
     device = next(iter(weights.values())).device
     norms = {norm.bias: norm for norm in inserted}

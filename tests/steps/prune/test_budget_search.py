@@ -1,4 +1,4 @@
-"""`--target`: what is asked for is met, by no more than it takes, or refused with what stands in the way.
+"""`--target`: what is asked for is met, by no more than it takes, or refused with what prevents it.
 
 (tests/test_targets.py is about the targets of Reshape and its like.)
 """
@@ -151,7 +151,7 @@ def test_a_lucky_measurement_does_not_count() -> None:
 def test_what_cannot_be_met_is_refused_with_the_reason() -> None:
     with pytest.raises(
         TargetError,
-        match=r"params=0\.001 cannot be met: with everything gone that may go 10 are left, 1 are allowed; frozen: the",
+        match=r"params=0\.001 cannot be met: with everything removed that may go 10 are left, 1 are allowed; frozen: ",
     ):
         search().meet([parse_target("params=0.001")])
     with pytest.raises(TargetError, match=r"latency=0\.1 cannot be met"):

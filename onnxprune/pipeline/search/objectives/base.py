@@ -80,7 +80,7 @@ class Reading:
 
 @dataclass(frozen=True)
 class Aim:
-    """An objective as it was written, with what stands behind its colons.
+    """An objective as it was written, with what comes after its colons.
 
     Attributes:
         text: as it was written; it names the objective in tables and documents.

@@ -47,7 +47,7 @@ def zipped(made: Made) -> tuple[float, float]:
 
 @objective("sparsity", relative=False, show="{:.3f}".format)
 def sparsity(made: Made) -> tuple[float, float]:
-    """Share of the original's weights that are gone or zero."""
+    """Share of the original's weights that are removed or zero."""
     import numpy as np
 
     from onnxprune.model.weights import is_weight

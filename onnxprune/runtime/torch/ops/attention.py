@@ -88,7 +88,7 @@ def _as_bias(mask: Tensor, columns: int, like: Tensor) -> Tensor:
 
 @torch_op("RotaryEmbedding")
 def rotary_embedding(op: TorchNode, x: Tensor, cosine: Tensor, sine: Tensor, positions: Tensor | None = None) -> Tensor:
-    """Pairs of entries turned by an angle that grows with the position (Su et al., 2021)."""
+    """Pairs of entries rotated by an angle that grows with the position (Su et al., 2021)."""
     heads = x.transpose(1, 2) if x.ndim == 4 else x.reshape(*x.shape[:2], op.attr("num_heads"), -1)
     width = op.attr("rotary_embedding_dim", 0) or heads.shape[-1]
     if positions is not None:

@@ -152,7 +152,7 @@ def quantized_matmul(
     y_scale: Tensor,
     y_zero: Tensor,
 ) -> Tensor:
-    """MatMul of what the integers stand for, quantized again."""
+    """MatMul of what the integers represent, quantized again."""
     a_zero, a_scale = (x.unsqueeze(-1) if x.ndim == 1 and x.numel() > 1 else x for x in (a_zero, a_scale))
     product = (_whole(a, a_zero) @ _whole(b, b_zero)) * (a_scale.double() * b_scale.double())
     return quantized(op, product, y_scale.double(), y_zero, _code(op, 7, y_zero))
@@ -188,7 +188,7 @@ def quantized_convolution(
     y_zero: Tensor,
     bias: Tensor | None = None,
 ) -> Tensor:
-    """Conv of what the integers stand for, quantized again; the bias counts in steps of both scales."""
+    """Conv of what the integers represent, quantized again; the bias counts in steps of both scales."""
     y = _convolved(op, _whole(x, x_zero), _whole(w, w_zero, 0))
     y = y if bias is None else y + per_channel(bias.double(), y.ndim)
     steps = x_scale.double() * w_scale.double()

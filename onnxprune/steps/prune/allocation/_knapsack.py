@@ -52,7 +52,7 @@ def choose_levels(damages: Sequence[Table], savings: Sequence[Table], required: 
     whole = required <= _STEPS and all(bool((saving == np.round(saving)).all()) for saving in savings)
     step = 1.0 if whole or required <= 0 else required / _STEPS
     need = int(np.ceil(required / step - 1e-9)) if required > 0 else 0
-    best = np.full(need + 1, np.inf)  # by steps saved, `need` standing for that or more
+    best = np.full(need + 1, np.inf)  # by steps saved, `need` representing that or more
     best[0] = 0.0
     choices = []
     for damage, saving in zip(damages, savings, strict=True):

@@ -21,17 +21,17 @@ def auto(problem: AllocationProblem) -> Family:
     a grouped convolution, are counted by the axis that they make up: half of it is half of the channels.
     """
     order = [group for group, _ in cheapest_first(problem)]
-    gone = _removed(problem, order)
+    removed = _removed(problem, order)
 
     def lost(t: float) -> Lost:
-        taken = int(np.abs(gone - t).argmin())  # of two that are as near, the first: it removes less
+        taken = int(np.abs(removed - t).argmin())  # of two that are as near, the first: it removes less
         return dict(Counter(problem.already) + Counter(order[:taken]))
 
     return lost
 
 
 def _removed(problem: AllocationProblem, order: list[str]) -> np.ndarray[tuple[int], np.dtype[np.float64]]:
-    """The share of the units that is gone after so many entries of the order: float64 [1 + length of the order]."""
+    """The share of the units that is removed after so many entries of the order: float64 [1 + length of the order]."""
     sizes = {group.atom: group.units for group in problem.groups}
     kept = {group.atom: group.units - problem.already[group.id] for group in problem.groups}
     own = {group.id: group.atom for group in problem.groups}
@@ -39,10 +39,10 @@ def _removed(problem: AllocationProblem, order: list[str]) -> np.ndarray[tuple[i
     on = {atom: [axis for axis in every if atom in axis] for atom in sizes}
     whole = sum(prod(sizes[atom] for atom in axis) for axis in every)
     there = sum(prod(kept[atom] for atom in axis) for axis in every)
-    gone = [whole - there]
+    removed = [whole - there]
     for name in order:
         atom = own[name]
         less = sum(prod(kept[each] for each in axis if each is not atom) for axis in on[atom])
         kept[atom] -= 1
-        gone.append(gone[-1] + less)
-    return np.array(gone) / max(whole, 1)
+        removed.append(removed[-1] + less)
+    return np.array(removed) / max(whole, 1)

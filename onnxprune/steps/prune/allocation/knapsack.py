@@ -8,7 +8,7 @@ from onnxprune.steps.prune.allocation.base import AllocationProblem, Family, all
 
 @allocation("knapsack", nested=False)
 def knapsack(problem: AllocationProblem) -> Family:
-    """As small as every group losing t, with the least importance lost (Shen et al. 2022, "HALP", section 3)."""
+    """As small as every group losing t, with the least importance removed (Shen et al. 2022, "HALP", section 3)."""
     levels = levels_of(problem)
     damages = damage_of_scores(problem, levels)
     return lambda t: as_small_as_uniform(problem, levels, damages, t)

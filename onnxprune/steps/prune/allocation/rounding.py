@@ -70,7 +70,7 @@ def _aligned(group: Group, least: int, multiple: Multiple, kept: Mapping[Atom, i
 
 
 def _entries_per_unit(dim: Dim, atom: Atom, kept: Mapping[Atom, int]) -> int:
-    """How many entries of an axis one unit stands for, once the other factors are cut."""
+    """How many entries of an axis one unit represents, once the other factors are cut."""
     counts = [count for count in (_count(part, atom, kept) for part in terms(dim)) if count]
     return gcd(*counts) if counts else 1
 

@@ -55,7 +55,7 @@ class WeightReader:
         return [place for place in group.occurrences if self.is_parameter(place.tensor)]
 
     def entries(self, tensor: str, axes: Axes) -> Scores:
-        """How many weights each entry along `axes` stands for: as `axis_sums`, of ones."""
+        """How many weights each entry along `axes` represents: as `axis_sums`, of ones."""
         shape = [self._shape(tensor)[axis] for axis in axes]
         return np.full(shape, self.size(tensor) / max(1, prod(shape)))
 
@@ -116,7 +116,7 @@ class WeightReader:
 
     @contextmanager
     def _reading(self, tensor: str) -> Iterator[npt.NDArray[Any]]:
-        """The weights of a tensor, real ones where integers stand for them: bytes of several have one more axis."""
+        """The weights of a tensor, real ones where integers represent them: bytes of several have one more axis."""
         with reading(self._tensor(tensor)) as array:
             real = None if array.dtype.kind in "fc" else real_weights(self._initializers[tensor], array)
             yield array if real is None else real
@@ -265,7 +265,7 @@ def criterion(
 ) -> Callable[[Score], Score]:
     """Decorator: make a function known as criterion `name`; see Criterion for what the options say.
 
-    Raises ValueError when the name is taken, or no name that can stand in a combination, or a need is none of NEEDS.
+    Raises ValueError when the name is taken, or no name for a combination, or a need is none of NEEDS.
     """
     unknown = sorted(set(needs) - set(NEEDS))
     if unknown:

@@ -3,7 +3,7 @@
     combination := ["+" | "-"] term {("+" | "-") term}
     term        := NAME ["*" NUMBER]
 
-Spaces may stand between the parts. Names may hold dashes, so a minus between two names needs spaces: `l1 - random`.
+Spaces may be between the parts. Names may hold dashes, so a minus between two names needs spaces: `l1 - random`.
 
 Criteria differ in scale and in how their scores are spread, so ranks are added: within each group the weakest unit of a
 criterion has 0, the strongest 1, equal ones share the mean of their places. Minus turns a ranking round.
@@ -30,7 +30,7 @@ _END = re.compile(r"\s*$")
 
 
 def resolve_criterion(expression: str | Callable[..., Any]) -> Criterion:
-    """The criterion that a name, a combination, a function of the user or `module:function` stands for.
+    """The criterion that a name, a combination, a function of the user or `module:function` represents.
 
     A function is called as the registered ones are, with a group and a ScoringContext, and returns float64 [units].
     Raises UsageError for a name that is unknown and for what is no combination, with the position.

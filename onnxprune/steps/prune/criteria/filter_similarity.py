@@ -32,7 +32,7 @@ def gram(group: Group, context: ScoringContext) -> Scores:
 def geometric_median(group: Group, context: ScoringContext) -> Scores:
     """Mean distance of a unit's filter to those of all other units (FPGM).
 
-    The filter with the least lies next to the geometric median, so the others can stand in for it best. As published,
+    The filter with the least lies next to the geometric median, so the others can replace it best. As published,
     every filter is measured against the whole group, so two equal ones close to the median go both; `cosine` keeps one.
     """
     products = gram(group, context)

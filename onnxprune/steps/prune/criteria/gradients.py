@@ -155,7 +155,7 @@ def snip(group: Group, context: ScoringContext) -> Scores:
 def grasp(group: Group, context: ScoringContext) -> Scores:
     """Sum of weight * (Hessian * gradient) over the weights of a unit: how much of the gradient flow rests on it.
 
-    The published score with its sign turned, since that removes the highest. It may be negative. Meant for networks
+    The published score with its sign reversed, since that removes the highest. It may be negative. Meant for networks
     before training; after it the gradient that is preserved is small and its direction chance. The gradient is that of
     all weights, those included that nothing can be pruned of.
     """

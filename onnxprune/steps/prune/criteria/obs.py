@@ -52,7 +52,7 @@ _RIDGE = 1e-3
 # All errors of a group are computed about this many times: after every removal in small groups, after a few in large
 # ones. Which few is decided one by one, see _greedy.
 _ROUNDS = 64
-# Rows of H^-1 that are updated together, and the share of features left at which those that are gone are forgotten.
+# Rows of H^-1 that are updated together, and the share of features left at which those that are removed are forgotten.
 _UPDATE_ROWS, _COMPACT = 128, 0.8
 # Rows of each batch and layer that go into H.
 _MAX_ROWS = 1_500
@@ -140,8 +140,8 @@ def obs(group: Group, context: ScoringContext) -> Scores:
 
     The error is relative to the variance of the layer's output, or of the residual stream that it is added to: what is
     read behind it. The scores are those of a greedy order: each unit's is the error that its removal adds after all
-    weaker ones have gone. Where activations are multiplied with each other (queries with keys), a unit costs its share
-    of the product's mean square, its terms taken as uncorrelated. In layers that read more than 4096 channels, and in
+    weaker ones were removed. Where activations are multiplied with each other (queries with keys), a unit costs its
+    share of the product's mean square, its terms taken as uncorrelated. In layers that read more than 4096 channels, and in
     those that recovery cannot or will not fit, no weights make up for others. Where what reads the units is no such
     layer (a recurrent state, an operator of integers that has no form) a unit costs its share of the variance that is
     read there. Units that are never read as activations (the inside of a fused attention) are scored by the size of
@@ -201,7 +201,7 @@ class SurgeonProblem:
         for start in range(0, len(columns), _UPDATE_ROWS):  # parts that stay in the cache
             rows = slice(start, start + _UPDATE_ROWS)
             self.inverse[rows] -= columns[rows] @ step[:, outputs:]
-        # What is gone must not come back by rounding.
+        # What is removed must not come back by rounding.
         self.matrix[gone] = 0.0
         self.inverse[gone] = 0.0
         self.inverse[:, gone] = 0.0

@@ -14,5 +14,5 @@ def global_share(sharing: Sharing) -> dict[str, float]:
     flat = np.concatenate([np.ravel(sharing.scores[key]) for key in keys])
     owner = np.repeat(np.arange(len(keys)), [np.size(sharing.scores[key]) for key in keys])
     lowest = np.argsort(flat, kind="stable")[: round(sharing.sparsity * len(flat))]
-    gone = np.bincount(owner[lowest], minlength=len(keys))
-    return {key: float(count) / np.size(sharing.scores[key]) for key, count in zip(keys, gone, strict=True)}
+    zeros = np.bincount(owner[lowest], minlength=len(keys))
+    return {key: float(count) / np.size(sharing.scores[key]) for key, count in zip(keys, zeros, strict=True)}

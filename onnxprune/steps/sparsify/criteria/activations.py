@@ -32,7 +32,7 @@ def score_obs(scoring: WeightScoring) -> dict[str, Scores]:
     """What a layer's output is off by when a weight goes and the others make up for it: w^2 / [H^-1]_ff.
 
     H is the second moment of the layer's features; the error is relative to the variance of the output. These are the
-    scores before any weight has gone, which share sparsity out over layers. Which weights go is decided in
+    scores before any weight is removed, which share sparsity out over layers. Which weights go is decided in
     `surgeon.SurgeonFit`, layer after layer, while those that stay are updated.
     """
     covariances = input_covariances(scoring.analysis, scoring.matrices, scoring.context)

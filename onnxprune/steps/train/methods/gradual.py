@@ -29,7 +29,7 @@ class Gradual(TrainingMethod):
     """
 
     sparsity: float = option(0.8, "Share of the weights that is zero in the end.", low=0, high=1, below=True)
-    pattern: str = option("none", "Where zeros may stand, see: sparsify --pattern; 2:4 makes its own sparsity.")
+    pattern: str = option("none", "Where zeros may be, see: sparsify --pattern; 2:4 makes its own sparsity.")
     level: str = option("weight", "weight or unit.", choices=lambda: LEVELS)
     begin: float = option(0.0, "Share of the training after which it begins.", low=0, high=1)
     end: float = option(0.75, "Share of the training after which masks stay as they are.", low=0, high=1)

@@ -63,7 +63,7 @@ class L0(TrainingMethod):
 
 
 class _Gates(Effect):
-    """Parameters are log alpha of each gate, prices how many weights each stands for."""
+    """Parameters are log alpha of each gate, prices how many weights each represents."""
 
     def __init__(self, method: L0, scene: Scene) -> None:
         super().__init__()

@@ -23,9 +23,9 @@ from onnxprune.support.options import option
 class RandomRemoval(TrainingMethod):
     """Random weights, or units, go for good while training, many at first and few at the end."""
 
-    sparsity: float = option(0.5, "Share that is gone at the end.", low=0, high=1, below=True)
+    sparsity: float = option(0.5, "Share that is removed at the end.", low=0, high=1, below=True)
     level: str = option("weight", "weight or unit.", choices=lambda: LEVELS)
-    until: float = option(0.75, "Share of the training at which all of them are gone.", low=0, high=1)
+    until: float = option(0.75, "Share of the training at which all of them are removed.", low=0, high=1)
 
     def start(self, scene: Scene) -> Effect:
         """Raises UsageError where no weight reads units."""
@@ -50,14 +50,14 @@ class _Removal(Effect):
             self.buffers[name] = (torch.randperm(size, generator=generator) / size).to(device)
         self.sparse = tuple(scene.matrices)
 
-    def gone(self, moment: Moment) -> float:
-        """The share that is gone."""
+    def removed(self, moment: Moment) -> float:
+        """The share that is removed."""
         done = min(moment.share / self.method.until, 1.0) if self.method.until else 1.0
         return self.method.sparsity * (1 - (1 - done) ** 3)
 
     def weights(self, weights: Mapping[str, Tensor], moment: Moment, *, training: bool) -> Mapping[str, Tensor]:  # noqa: ARG002
         """Those that are left."""
-        kept = {name: order >= self.gone(moment) for name, order in self.buffers.items()}
+        kept = {name: order >= self.removed(moment) for name, order in self.buffers.items()}
         if self.method.level == WEIGHT:
             return {name: weights[name] * mask.reshape(weights[name].shape) for name, mask in kept.items()}
         return gated(weights, self.groups, {name: mask.float() for name, mask in kept.items()})

@@ -28,7 +28,7 @@ class _Sparse(TrainingMethod):
 class Static(_Sparse):
     """The same weights are zero from the first update to the last."""
 
-    pattern: str = option("none", "Where zeros may stand, see: sparsify --pattern; 2:4 makes its own sparsity.")
+    pattern: str = option("none", "Where zeros may be, see: sparsify --pattern; 2:4 makes its own sparsity.")
 
     def start(self, scene: Scene) -> Effect:
         """Raises UsageError for a pattern that is none, and where nothing can be made sparse."""
@@ -64,7 +64,7 @@ class RigL(_Moving):
     """The smallest weights go, as many come where the gradient is largest; fewer from time to time.
 
     Of `fraction` f the share f / 2 * (1 + cos(pi * t)) is exchanged, t the share of the time up to `end`. New weights
-    begin at zero. One that has just gone comes back, as it was, where its gradient is among the largest.
+    begin at zero. One that was just removed comes back, as it was, where its gradient is among the largest.
     """
 
     def start(self, scene: Scene) -> Effect:
@@ -172,7 +172,7 @@ class _Rigged(_Exchanging):
         return self.method.fraction / 2 * (1 + math.cos(math.pi * moment.share / max(self.method.end, 1e-9)))
 
     def may_come(self, before: Tensor, mask: Tensor) -> Tensor:
-        """All that are not there now, also those that have just gone."""
+        """All that are not there now, also those that were just removed."""
         del before
         return mask == 0
 

@@ -20,10 +20,10 @@ from onnxprune.support.options import option
 )
 @dataclass(frozen=True)
 class TargetedDropout(TrainingMethod):
-    """Drop the smallest weights, or units, at random in every update; at the end they are gone."""
+    """Drop the smallest weights, or units, at random in every update; at the end they are removed."""
 
     sparsity: float = option(
-        0.5, "Share of the smallest, that are dropped from and gone at the end.", low=0, high=1, below=True
+        0.5, "Share of the smallest, that are dropped from and removed at the end.", low=0, high=1, below=True
     )
     rate: float = option(0.5, "Probability that one of them is dropped in an update.", low=0, high=1)
     level: str = option("weight", "weight or unit.", choices=lambda: LEVELS)
@@ -43,7 +43,7 @@ class _Targeted(Effect):
         self.sparse = tuple(scene.matrices)
 
     def weights(self, weights: Mapping[str, Tensor], moment: Moment, *, training: bool) -> Mapping[str, Tensor]:
-        """Without those that were drawn; evaluations see the targeted ones gone."""
+        """Without those that were drawn; evaluations see the targeted ones at zero."""
         grown = min(moment.share / self.method.ramp, 1.0) if self.method.ramp else 1.0
         rate = self.method.rate if training else 1.0
         if self.method.level == WEIGHT:

@@ -132,7 +132,7 @@ def skip_group_norm(
 
 @torch_op("RotaryEmbedding", domain=MICROSOFT)
 def rotary_embedding(op: TorchNode, x: Tensor, positions: Tensor, cosine: Tensor, sine: Tensor) -> Tensor:
-    """As in the standard; one position is where the first step stands."""
+    """As in the standard; one position is that of the first step."""
     steps = x.shape[-2]
     if positions.numel() == 1:
         positions = positions.reshape(1, 1) + torch.arange(steps, device=positions.device)

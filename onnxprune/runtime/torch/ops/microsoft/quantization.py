@@ -24,7 +24,7 @@ def _integers(op: TorchNode, y: Tensor, scale: Tensor, zero: Part) -> Tensor:
 
 
 def _element_wise(name: str, function: Callable[[TorchNode, list[Tensor]], Tensor]) -> None:
-    """Register an operator on inputs that each stand before their scale and zero point, those of the output last."""
+    """Register an operator on inputs that each come before their scale and zero point, those of the output last."""
 
     def run(op: TorchNode, *inputs: Tensor) -> Tensor:
         *given, scale, zero = inputs
@@ -131,7 +131,7 @@ def matmul_integer_to_float(
     b_zero: Part = None,
     bias: Part = None,
 ) -> Tensor:
-    """The product of what the integers stand for."""
+    """The product of what the integers represent."""
     y = _floats(op, a, a_scale, a_zero) @ _floats(op, b, b_scale, b_zero)
     return y if bias is None else y + bias
 
