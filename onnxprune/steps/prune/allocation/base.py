@@ -165,8 +165,8 @@ class AllocationProblem:
         """Per group id, float64 [units]: what losing the weakest 0, 1, ... all but one of its units does.
 
         It is the share of the group's scores that is removed over the share that is left, noise to signal, once for
-        every layer that the group is in. Few units count their scores over the mean; a group that is nearly empty costs much
-        more. Where scores are comparable between groups, a group weighs the sum of its scores in place of its layers.
+        every layer that the group is in. Few units count their scores over the mean; a group that is nearly empty costs
+        much more. Where scores are comparable between groups, a group weighs the sum of its scores in place of its layers.
         What was removed earlier did its damage already.
         """
         found = {}
