@@ -166,8 +166,8 @@ class AllocationProblem:
 
         It is the share of the group's scores that is removed over the share that is left, noise to signal, once for
         every layer that the group is in. Few units count their scores over the mean; a group that is nearly empty costs
-        much more. Where scores are comparable between groups, a group weighs the sum of its scores in place of its layers.
-        What was removed earlier did its damage already.
+        much more. Where scores are comparable between groups, a group weighs the sum of its scores in place of its
+        layers. What was removed earlier did its damage already.
         """
         found = {}
         for group in self.groups:
