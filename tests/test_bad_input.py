@@ -274,9 +274,15 @@ def test_everything_is_excluded(fails: Fails, model: Path) -> None:
         (["--criterion", "taylor"], "unknown criterion 'taylor'; did you mean"),
         (["--jobs", "0"], "jobs 0 is outside 1 or more"),
         (["--scope", "globl"], "unknown scope 'globl'; did you mean 'global'?"),
-        (["--only", "chanels"], "nothing in this model matches 'chanels'; did you mean 'channels'?"),
-        (["--only", "layer9.*"], "nothing in this model matches 'layer9.*'; for all names: onnxprune inspect"),
-        (["--skip", "layer9.*"], "nothing in this model matches 'layer9.*'"),
+        (
+            ["--only", "chanels", "--recover", "none"],
+            "nothing in this model matches 'chanels'; did you mean 'channels'?",
+        ),
+        (
+            ["--only", "layer9.*", "--recover", "none"],
+            "nothing in this model matches 'layer9.*'; for all names: onnxprune inspect",
+        ),
+        (["--skip", "layer9.*", "--recover", "none"], "nothing in this model matches 'layer9.*'"),
         (["--ration", "0.5"], "--ration"),
         (["another.onnx", "third.onnx"], "third.onnx is no folder, and several models are to be compressed; name one"),
         (["-o"], "'-o' requires an argument"),

@@ -36,7 +36,7 @@ def test_with_data_quality_is_measured_on_samples_kept_apart(digits: dict[str, P
 
 def test_nothing_is_fitted_to_what_is_kept_apart(digits: dict[str, Path]) -> None:
     """Other samples there, and the weights come out the same; other ones elsewhere, and they do not."""
-    given = calibration(digits)["input"]
+    given = calibration(digits, 40)["input"]
     first = op.compress(digits["resnet"], ratio=0.5, data=given).proto()
     apart, fitted = given.copy(), given.copy()
     apart[EVERY - 1 :: EVERY] = 0
@@ -62,7 +62,7 @@ def ports(digits: dict[str, Path]) -> Any:
 
 
 def test_without_data_inputs_are_made_up_and_marked_so(digits: dict[str, Path]) -> None:
-    found = quality_of(digits, ratio=0.05)
+    found = quality_of(digits, ratio=0.05, recover="none")
     assert (found.inputs, found.on) == (MADE_UP, "64 made-up inputs")
     assert not found.damage
     assert quality_of(digits, ratio=0.05, data="synthetic", recover="none").inputs == MADE_UP
@@ -77,7 +77,7 @@ def test_a_model_that_fell_apart_is_called_that(digits: dict[str, Path]) -> None
     with pytest.warns(op.DamageWarning, match=r"the model fell apart: its output explains .* allow_damage=True"):
         result = op.compress(digits["resnet"], criterion="l1", ratio=0.5, recover="none")
     assert "the model fell apart" in repr(result)
-    assert not quality_of(digits, ratio=0.5, allow_damage=True).damage
+    assert not quality_of(digits, ratio=0.5, allow_damage=True, recover="none").damage
     with pytest.raises(op.DamageError, match=r"the model fell apart: .*; nothing was written"):
         op.compress(digits["resnet"], criterion="l1", ratio=0.5, strict=True, recover="none")
     op.compress(digits["resnet"], criterion="l1", ratio=0.05, strict=True, recover="none")
@@ -102,7 +102,7 @@ def test_latency_is_measured_where_it_is_asked_for(digits: dict[str, Path], monk
     from onnxprune.steps import evaluate
 
     monkeypatch.setattr(evaluate, "_SECONDS", 0.05)
-    found = quality_of(digits, ratio=0.05, measure=True).latency
+    found = quality_of(digits, ratio=0.05, measure=True, recover="none").latency
     assert found is not None
     assert found.before > 0 < found.after
     assert found.comparison.low <= found.comparison.ratio <= found.comparison.high
@@ -127,4 +127,4 @@ def test_the_times_beside_a_factor_are_those_that_it_is_of(monkeypatch: pytest.M
 def test_a_metric_is_refused_before_any_work(digits: dict[str, Path]) -> None:
     with pytest.raises(op.UsageError, match="metric 'accuracy' needs labels"):
         op.compress(digits["resnet"], metric="accuracy", ratio=0.5, recover="none")
-    assert quality_of(digits, ratio=0.05, metric="cosine").scores[0].metric == "cosine"
+    assert quality_of(digits, ratio=0.05, metric="cosine", recover="none").scores[0].metric == "cosine"
