@@ -9,19 +9,18 @@ processor time of one thread, float and quantized in turns, as a ratio: above 1 
 
 from __future__ import annotations
 
-import argparse
 import logging
 import os
 import sys
 import tempfile
 import time
-import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
 import onnxruntime
 from onnxruntime.quantization import CalibrationDataReader, CalibrationMethod, QuantType, quantize_static
+from row_tables import arguments, tabulate, zipped
 
 import onnxprune as op
 from onnxprune.runtime.providers import CPU
@@ -149,19 +148,9 @@ def measure(model: str, test: int, wanted: list[str]) -> Iterator[str]:
             )
 
 
-def zipped(path: Path) -> int:
-    """Bytes after deflate at its best."""
-    return len(zlib.compress(path.read_bytes(), 9))
-
-
 def main() -> None:
     """Print the table, and write it where all of it was measured."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])  # type: ignore[union-attr]
-    parser.add_argument("models", nargs="*", default=list(MODELS))
-    parser.add_argument("--test", type=int, default=10_000, help="test images of CIFAR-10")
-    parser.add_argument("--only", nargs="*", default=[], help="names of rows")
-    parser.add_argument("--write", action="store_true", help=f"write {RESULTS.relative_to(ROOT)}")
-    given = parser.parse_args()
+    given = arguments(__doc__ or "", MODELS, RESULTS)
     logging.getLogger().setLevel(logging.ERROR)
     head = [
         f"Written by `{' '.join(['python benchmarks/quantize.py', *sys.argv[1:]])}` on {find_processor([CPU]).name}.",
@@ -169,14 +158,7 @@ def main() -> None:
         "| model | how | top-1 | points | SNR | bytes | zipped | batch 1 | batch 16 | CPU |",
         "|---|---|---|---|---|---|---|---|---|---|",
     ]
-    print("\n".join(head), flush=True)
-    rows = []
-    for model in given.models:
-        for row in measure(model, given.test, given.only):
-            print(row, flush=True)
-            rows.append(row)
-    if given.write:
-        RESULTS.write_text("\n".join(["# Quantization", "", *head, *rows, ""]), encoding="utf-8")
+    tabulate(given, measure, "Quantization", head, RESULTS)
 
 
 if __name__ == "__main__":

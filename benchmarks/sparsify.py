@@ -6,18 +6,17 @@ python benchmarks/sparsify.py resnet20 --test 2000         # one model, on so ma
 
 from __future__ import annotations
 
-import argparse
 import os
 import sys
 import tempfile
 import time
-import zlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import onnxruntime
+from row_tables import arguments, tabulate, zipped
 
 import onnxprune as op
 
@@ -46,11 +45,6 @@ def accuracy(path: Path, images: np.ndarray, labels: np.ndarray) -> float:
     return float((np.concatenate(found).argmax(1) == labels).mean())
 
 
-def zipped(path: Path) -> int:
-    """Bytes after deflate at its best."""
-    return len(zlib.compress(path.read_bytes(), 9))
-
-
 def measure(model: str, test: int, wanted: list[str]) -> Iterator[str]:
     """A row of the table for each way."""
     sys.path.insert(0, str(CIFAR))
@@ -76,12 +70,7 @@ def measure(model: str, test: int, wanted: list[str]) -> Iterator[str]:
 
 def main() -> None:
     """Print the table, and write it where that is asked for."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("models", nargs="*", default=["resnet20", "resnet56"])
-    parser.add_argument("--test", type=int, default=10_000, help="test images")
-    parser.add_argument("--only", nargs="*", default=[], help="names of rows")
-    parser.add_argument("--write", action="store_true", help=f"write {RESULTS.relative_to(ROOT)}")
-    given = parser.parse_args()
+    given = arguments(__doc__ or "", ("resnet20", "resnet56"), RESULTS)
     head = [
         f"Written by `{' '.join(['python benchmarks/sparsify.py', *sys.argv[1:]])}`: {given.test:,} test images,",
         "fitted to 400 of 500 unlabeled training images (the rest measure what the report says), no training.",
@@ -89,14 +78,7 @@ def main() -> None:
         "| model | how | zeros | top-1 | points | zipped | CPU |",
         "|---|---|--:|--:|--:|--:|--:|",
     ]
-    print("\n".join(head), flush=True)
-    rows = []
-    for model in given.models:
-        for row in measure(model, given.test, given.only):
-            print(row, flush=True)
-            rows.append(row)
-    if given.write:
-        RESULTS.write_text("\n".join(["# One-shot sparsity", "", *head, *rows, ""]), encoding="utf-8")
+    tabulate(given, measure, "One-shot sparsity", head, RESULTS)
 
 
 if __name__ == "__main__":

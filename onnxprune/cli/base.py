@@ -45,6 +45,14 @@ OUTPUT = click.option(
     type=click.Path(path_type=Path),
     help="File or folder to write to; by default MODEL's name with .pruned.onnx.",
 )
+
+
+def output_option(done: str) -> Callable[[Command], Command]:
+    """The option -o of a command whose results are called `model.<done>.onnx`."""
+    said = f"Where to write; default: MODEL's name with .{done}.onnx."
+    return click.option("-o", "--output", type=click.Path(path_type=Path), help=said)
+
+
 JSON = click.option("--json", "as_json", is_flag=True, help="One JSON document on standard output, no tables.")
 QUIET = click.option("-q", "--quiet", is_flag=True, help="Print nothing but errors.")
 VERBOSITY = click.option(

@@ -7,8 +7,9 @@ from typing import Any
 
 import click
 
-from onnxprune.cli.base import MODEL, Presentation, examples, presentation_options
-from onnxprune.cli.options import EVALUATION, SectionCommand, fields, given, tell_missing
+from onnxprune.cli.base import MODEL, Presentation, examples, output_option, presentation_options
+from onnxprune.cli.one_step import run_one_step
+from onnxprune.cli.options import EVALUATION, SectionCommand, fields, given
 from onnxprune.data.options import DataOptions
 from onnxprune.steps.base import Context
 from onnxprune.steps.evaluate import Evaluate
@@ -27,12 +28,7 @@ from onnxprune.steps.quantize.step import Quantize
     ),
 )
 @MODEL
-@click.option(
-    "-o",
-    "--output",
-    type=click.Path(path_type=Path),
-    help="Where to write; default: MODEL's name with .quantized.onnx.",
-)
+@output_option("quantized")
 @fields(DataOptions, "data")
 @fields(Quantize, alone=True, called={"type": "to"})
 @fields(Context, "seed")
@@ -50,25 +46,5 @@ def command(
     A few hundred samples without labels say how large values get, and layers are fitted to what they give in float;
     there is no training. What the integers are depends on the processor: this one, or that of --providers.
     """
-    with shown.progress() as progress:
-        from onnxprune.pipeline.result import output_path
-        from onnxprune.pipeline.run import quantize
-        from onnxprune.support.files import check_targets
-
-        target = output_path(model, output, "quantized")
-        check_targets([model], target)
-        shown.check([model], target)
-        settings = given(options, Quantize, Evaluate, Context)
-        tell_missing(settings)
-        data = DataOptions.from_command(options)
-        data.check_alone()
-        result = quantize(
-            model,
-            to,
-            data=data if data.data else None,
-            evaluation=data.beside(evaluation),
-            progress=progress,
-            **settings,
-        )
-        result.save(target, progress=progress)
-    shown.tell_result(result, model, target)
+    settings = {"to": to, **given(options, Quantize)}
+    run_one_step("quantize", model, (output, "quantized"), shown, options, settings, evaluation)

@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from onnxprune.cli.base import MODEL, Presentation, examples, presentation_options
+from onnxprune.cli.base import MODEL, Presentation, examples, output_option, presentation_options
 from onnxprune.cli.options import SectionCommand, fields, given, tell_missing
 from onnxprune.data.options import DataOptions
 from onnxprune.steps.base import Context
@@ -37,12 +37,7 @@ from onnxprune.support.progress import parts
     metavar="NAME",
     help="See: onnxprune list recovery; fold needs no data.",
 )
-@click.option(
-    "-o",
-    "--output",
-    type=click.Path(path_type=Path),
-    help="Where to write; default: MODEL's name with .recovered.onnx.",
-)
+@output_option("recovered")
 @fields(DataOptions, "data")
 @fields(Context, "seed")
 @presentation_options()

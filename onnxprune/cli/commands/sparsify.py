@@ -7,8 +7,9 @@ from typing import Any
 
 import click
 
-from onnxprune.cli.base import MODEL, Presentation, examples, presentation_options
-from onnxprune.cli.options import EVALUATION, SectionCommand, fields, given, tell_missing
+from onnxprune.cli.base import MODEL, Presentation, examples, output_option, presentation_options
+from onnxprune.cli.one_step import run_one_step
+from onnxprune.cli.options import EVALUATION, SectionCommand, fields, given
 from onnxprune.data.options import DataOptions
 from onnxprune.steps.base import Context
 from onnxprune.steps.evaluate import Evaluate
@@ -27,12 +28,7 @@ from onnxprune.steps.sparsify.step import Sparsify
     ),
 )
 @MODEL
-@click.option(
-    "-o",
-    "--output",
-    type=click.Path(path_type=Path),
-    help="Where to write; default: MODEL's name with .sparse.onnx.",
-)
+@output_option("sparse")
 @fields(DataOptions, "data")
 @fields(Sparsify, alone=True)
 @fields(Context, "seed")
@@ -48,24 +44,4 @@ def command(model: Path, output: Path | None, evaluation: str | None, shown: Pre
     A few hundred samples without labels are enough: the weights that stay are fitted to what each layer gave before;
     there is no training. Zeros make a file smaller once it is zipped; few runtimes are faster for them.
     """
-    with shown.progress() as progress:
-        from onnxprune.pipeline.result import output_path
-        from onnxprune.pipeline.run import sparsify
-        from onnxprune.support.files import check_targets
-
-        target = output_path(model, output, "sparse")
-        check_targets([model], target)
-        shown.check([model], target)
-        settings = given(options, Sparsify, Evaluate, Context)
-        tell_missing(settings)
-        data = DataOptions.from_command(options)
-        data.check_alone()
-        result = sparsify(
-            model,
-            data=data if data.data else None,
-            evaluation=data.beside(evaluation),
-            progress=progress,
-            **settings,
-        )
-        result.save(target, progress=progress)
-    shown.tell_result(result, model, target)
+    run_one_step("sparsify", model, (output, "sparse"), shown, options, given(options, Sparsify), evaluation)

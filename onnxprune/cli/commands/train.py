@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from onnxprune.cli.base import MODEL, Presentation, examples, presentation_options
+from onnxprune.cli.base import MODEL, Presentation, examples, output_option, presentation_options
 from onnxprune.cli.options import EVALUATION, SectionCommand, fields, given, tell_missing
 from onnxprune.data.options import DataOptions
 from onnxprune.errors import UsageError
@@ -37,9 +37,7 @@ _FIRST = ("epochs", "learning_rate", "batch_size")
     type=click.Path(path_type=Path),
     help="What was removed from the teacher, as written by compress --plan; else found from equal weights.",
 )
-@click.option(
-    "-o", "--output", type=click.Path(path_type=Path), help="Where to write; default: MODEL's name with .trained.onnx."
-)
+@output_option("trained")
 @fields(DataOptions, "data", "labels", section="")
 @fields(Train, *_FIRST, alone=True)
 @fields(Context, "seed")

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import numpy as np
 
 from onnxprune.steps.sparsify.base import Scores, WeightScoring, weight_criterion
 
 
-def _with_weights(scoring: WeightScoring, found: Mapping[str, Scores]) -> dict[str, tuple[Scores, Scores]]:
-    arrays = scoring.arrays()
-    return {name: (arrays[name], found[name]) for name in arrays}
+def _scored(
+    scoring: WeightScoring, slopes: Mapping[str, Scores], score: Callable[[Scores, Scores], Scores]
+) -> dict[str, Scores]:
+    """A score of each weight and what a loss says of it."""
+    return {name: score(weight, slopes[name]) for name, weight in scoring.arrays().items()}
 
 
 @weight_criterion(
@@ -22,10 +24,7 @@ def _with_weights(scoring: WeightScoring, found: Mapping[str, Scores]) -> dict[s
 )
 def score_snip(scoring: WeightScoring) -> dict[str, Scores]:
     """How much the loss changes with a gate on the weight: |w * dL/dw|, over the sum of all."""
-    found = {
-        name: np.abs(weight * slope)
-        for name, (weight, slope) in _with_weights(scoring, scoring.gradients.mean()).items()
-    }
+    found = _scored(scoring, scoring.gradients.mean(), lambda weight, slope: np.abs(weight * slope))
     total = sum(float(each.sum()) for each in found.values())
     return {name: each / max(total, 1e-300) for name, each in found.items()}
 
@@ -38,8 +37,7 @@ def score_snip(scoring: WeightScoring) -> dict[str, Scores]:
 )
 def score_taylor(scoring: WeightScoring) -> dict[str, Scores]:
     """Squared change of the loss to first order when the weight goes: (w * dL/dw)^2, the mean over batches."""
-    found = _with_weights(scoring, scoring.gradients.squares())
-    return {name: np.square(weight) * squares for name, (weight, squares) in found.items()}
+    return _scored(scoring, scoring.gradients.squares(), lambda weight, squares: np.square(weight) * squares)
 
 
 @weight_criterion(
@@ -50,8 +48,7 @@ def score_taylor(scoring: WeightScoring) -> dict[str, Scores]:
 )
 def score_fisher(scoring: WeightScoring) -> dict[str, Scores]:
     """Rise of the loss to second order when the weight goes: w^2 / 2 times the diagonal of the empirical Fisher."""
-    found = _with_weights(scoring, scoring.gradients.fisher())
-    return {name: np.square(weight) * diagonal / 2 for name, (weight, diagonal) in found.items()}
+    return _scored(scoring, scoring.gradients.fisher(), lambda weight, diagonal: np.square(weight) * diagonal / 2)
 
 
 @weight_criterion(
@@ -62,8 +59,7 @@ def score_fisher(scoring: WeightScoring) -> dict[str, Scores]:
 )
 def score_obd(scoring: WeightScoring) -> dict[str, Scores]:
     """Saliency w^2 / 2 * h, h the diagonal of the Hessian in the form of Gauss and Newton."""
-    found = _with_weights(scoring, scoring.gradients.curvature())
-    return {name: np.square(weight) * diagonal / 2 for name, (weight, diagonal) in found.items()}
+    return _scored(scoring, scoring.gradients.curvature(), lambda weight, diagonal: np.square(weight) * diagonal / 2)
 
 
 @weight_criterion(
@@ -77,8 +73,7 @@ def score_grasp(scoring: WeightScoring) -> dict[str, Scores]:
 
     The paper's score -w * (H g) is high where the removal raises gradient flow, and such weights go first.
     """
-    found = _with_weights(scoring, scoring.gradients.hessian_times_gradient())
-    return {name: weight * flow for name, (weight, flow) in found.items()}
+    return _scored(scoring, scoring.gradients.hessian_times_gradient(), lambda weight, flow: weight * flow)
 
 
 @weight_criterion(
@@ -93,5 +88,4 @@ def score_synflow(scoring: WeightScoring) -> dict[str, Scores]:
 
     Scored in 100 rounds, the share that is left falling by the same factor in each: in one shot whole layers may go.
     """
-    found = _with_weights(scoring, scoring.gradients.synaptic_flow())
-    return {name: np.abs(weight) * np.abs(flow) for name, (weight, flow) in found.items()}
+    return _scored(scoring, scoring.gradients.synaptic_flow(), lambda weight, flow: np.abs(weight) * np.abs(flow))
