@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from onnxprune.pipeline.search.samplers.base import AT_RANDOM, one_by_one, sampler
+from onnxprune.pipeline.search.samplers.base import AT_RANDOM, number_by_number, sampler
 
 if TYPE_CHECKING:
     from optuna.samplers import BaseSampler
@@ -28,7 +28,7 @@ def amc(seed: int, trials: int) -> BaseSampler:  # noqa: ARG001
     from onnxprune.support.extras import check_torch
 
     check_torch()
-    return one_by_one(_Agent(seed), seed)
+    return number_by_number(_Agent(seed), seed)
 
 
 @dataclass

@@ -64,11 +64,11 @@ class Chooser(Protocol):
         """The number that a parameter gets, within its distribution, or AT_RANDOM."""
 
 
-def one_by_one(chooser: Chooser, seed: int) -> BaseSampler:
+def number_by_number(chooser: Chooser, seed: int) -> BaseSampler:
     """A sampler of optuna that asks `chooser` for every number, and draws those that it leaves to chance."""
     from optuna.samplers import BaseSampler, RandomSampler
 
-    class OneByOne(BaseSampler):
+    class NumberByNumber(BaseSampler):
         """A sampler of optuna; what it knows is in the study."""
 
         def __init__(self) -> None:
@@ -91,4 +91,4 @@ def one_by_one(chooser: Chooser, seed: int) -> BaseSampler:
                 return value
             return self._random.sample_independent(study, trial, param_name, param_distribution)
 
-    return OneByOne()
+    return NumberByNumber()

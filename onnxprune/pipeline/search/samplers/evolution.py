@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from onnxprune.pipeline.search.samplers.base import AT_RANDOM, one_by_one, sampler
+from onnxprune.pipeline.search.samplers.base import AT_RANDOM, number_by_number, sampler
 
 if TYPE_CHECKING:
     from optuna.samplers import BaseSampler
@@ -17,7 +17,7 @@ _DRAWN, _MOVES, _FIRST = 3, 0.15, 10
 @sampler("evolution")
 def evolution(seed: int, trials: int) -> BaseSampler:  # noqa: ARG001
     """Mutants of the trials that the fewest others dominate, by tournament (Real et al. 2019, for several aims)."""
-    return one_by_one(_Mutant(seed), seed)
+    return number_by_number(_Mutant(seed), seed)
 
 
 class _Mutant:
