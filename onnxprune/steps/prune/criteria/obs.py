@@ -141,10 +141,10 @@ def obs(group: Group, context: ScoringContext) -> Scores:
     The error is relative to the variance of the layer's output, or of the residual stream that it is added to: what is
     read behind it. The scores are those of a greedy order: each unit's is the error that its removal adds after all
     weaker ones were removed. Where activations are multiplied with each other (queries with keys), a unit costs its
-    share of the product's mean square, its terms taken as uncorrelated. In layers that read more than 4096 channels, and
-    in those that recovery cannot or will not fit, no weights make up for others. Where what reads the units is no such
-    layer (a recurrent state, an operator of integers that has no form) a unit costs its share of the variance that is
-    read there. Units that are never read as activations (the inside of a fused attention) are scored by the size of
+    share of the product's mean square, its terms taken as uncorrelated. In layers that read more than 4096 channels,
+    and in those that recovery cannot or will not fit, no weights make up for others. Where what reads the units is no
+    such layer (a recurrent state, an operator of integers that has no form) a unit costs its share of the variance that
+    is read there. Units that are never read as activations (the inside of a fused attention) are scored by the size of
     their weights, brought to the mean of the others, and a note says so.
     """
     found = context.activations.once("surgeon", lambda: observe_layers(context))
