@@ -18,7 +18,7 @@ def run_one_step(
     model: Path,
     target: tuple[Path | None, str],
     shown: Presentation,
-    options: Mapping[str, Any],
+    options: dict[str, Any],
     settings: Mapping[str, Any],
     evaluation: str | None,
 ) -> None:

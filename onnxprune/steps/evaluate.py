@@ -21,6 +21,8 @@ _SECTION = "Quality"
 EVERY, MOST = 5, 256
 # Made-up inputs: as many as this much arithmetic of the original pays for, within bounds.
 _MACS, _FEWEST_MADE, _MOST_MADE = 4e9, 4, 64
+# For no more samples than these, ONNX Runtime takes longer to rearrange a model than to run it as it is.
+_FEW = 8
 _BATCH = 32
 # Of measuring latency, per model.
 _SECONDS = 2.0
@@ -96,10 +98,9 @@ def _measured(
 
     try:
         data, inputs = _samples(analysis, context, alone)
-        first, last = (
-            Session(each, context.execution, optimized=context.data is not None) for each in (original, after)
-        )
-        other = first if before is original else Session(before, context.execution)
+        many = context.data is not None or _made_up_samples(analysis) > _FEW
+        first, last = (Session(each, context.execution, optimized=many) for each in (original, after))
+        other = first if before is original else Session(before, context.execution, optimized=many)
         return compare_quality(
             first, other, last, data, inputs=inputs, name=context.metric, most=None if alone else MOST
         )
@@ -123,15 +124,20 @@ def _samples(analysis: Analysis, context: Context, alone: bool) -> tuple[Data, s
     return data, GIVEN if alone else APART if apart else SEEN
 
 
+def _made_up_samples(analysis: Analysis) -> int:
+    """How many inputs are made up for a model."""
+    from onnxprune.analysis import cost
+
+    return int(min(_MOST_MADE, max(_FEWEST_MADE, _MACS // max(cost.before(analysis).macs, 1))))
+
+
 def _made_up(analysis: Analysis, seed: int) -> Data:
     """Inputs that the model's signature and weights suggest; other ones than recovery makes up."""
-    from onnxprune.analysis import cost
     from onnxprune.data.base import load_data
     from onnxprune.data.sources.synthetic import hints_of
     from onnxprune.model.signature import ports_of
 
-    ports = ports_of(analysis.model)
-    samples = int(min(_MOST_MADE, max(_FEWEST_MADE, _MACS // max(cost.before(analysis).macs, 1))))
+    ports, samples = ports_of(analysis.model), _made_up_samples(analysis)
     batches = {port.batch_symbol for port in ports}
     sizes = {name: size for name, size in analysis.shapes.bindings.items() if name not in batches}
     return load_data(
