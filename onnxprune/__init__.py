@@ -41,6 +41,7 @@ if TYPE_CHECKING:
     from onnxprune.evaluation.quality import Quality
     from onnxprune.pipeline.beside import recover, train
     from onnxprune.pipeline.evaluate import evaluate
+    from onnxprune.pipeline.pair import compress_pair
     from onnxprune.pipeline.recipe import Recipe
     from onnxprune.pipeline.result import Report, Result
     from onnxprune.pipeline.run import apply, compress, quantize, sparsify
@@ -89,6 +90,7 @@ _HOMES = {
     "evaluation.benchmark.suite": ("benchmark",),
     "evaluation.quality": ("Quality",),
     "pipeline.evaluate": ("evaluate",),
+    "pipeline.pair": ("compress_pair",),
     "pipeline.recipe": ("Recipe",),
     "pipeline.result": ("Report", "Result"),
     "pipeline.search.curves": ("curves",),
@@ -154,6 +156,7 @@ __all__ = [
     "apply",
     "benchmark",
     "compress",
+    "compress_pair",
     "curves",
     "evaluate",
     "export",

@@ -49,6 +49,23 @@ def named(paths: Sequence[Path], output: Path | None) -> Named:
     return Named(tuple(models), output, several)
 
 
+def named_pair(paths: Sequence[Path], output: Path | None) -> Named:
+    """The two models and the folder of `ENCODER DECODER --tie OUT=IN`; None: beside them.
+
+    Raises UsageError for more models or fewer, and for an output that is no folder.
+    """
+    if len(paths) != 2:
+        raise UsageError(f"--tie takes two models, the first of which gives what the second takes, not {len(paths)}")
+    if output is not None and (output.is_file() or output.suffix):
+        raise UsageError(f"{output} is no folder, and two models are to be written; name one: -o small/")
+    return Named(tuple(paths), output, several=False)
+
+
+def all_of(paths: Sequence[Path]) -> Path:
+    """Several paths in words, where messages call a model by its path."""
+    return Path(" and ".join(map(str, paths)))
+
+
 def _is_pattern(path: Path) -> bool:
     return any(letter in str(path) for letter in _PATTERN) and not path.exists()
 

@@ -10,7 +10,7 @@ import click
 
 from onnxprune.cli.base import OUTPUT, Presentation, examples, presentation_options, tell_several
 from onnxprune.cli.options import CALIBRATION, EVALUATION, SectionCommand, check_timed, fields, given, tell_missing
-from onnxprune.cli.several import Job, Named, compress_each, named, targets
+from onnxprune.cli.several import Job, Named, all_of, compress_each, named, named_pair, targets
 from onnxprune.data.options import DataOptions
 from onnxprune.errors import UsageError
 from onnxprune.steps.base import Context
@@ -48,6 +48,7 @@ _KINDS = (Prune, Rewind, Recover, Train, Repeat, Sparsify, Quantize, Clean, Eval
         "onnxprune compress model.onnx --data samples.npz --quantize int8",
         "onnxprune compress model.onnx --recipe recipe.toml",
         "onnxprune compress '*.onnx' -o small/ --ratio 0.3 --jobs 2",
+        "onnxprune compress encoder.onnx decoder.onnx --tie hidden=memory --data samples.npz -o small/",
         "onnxprune compress model.onnx --lossless",
     ),
 )
@@ -59,6 +60,13 @@ _KINDS = (Prune, Rewind, Recover, Train, Repeat, Sparsify, Quantize, Clean, Eval
 @fields(Train, "epochs", section="", optional=True)
 @fields(Quantize, "type", optional=True)
 @click.option("--recipe", metavar="FILE", help="Steps and options as TOML, or the name of a recipe that is shipped.")
+@click.option(
+    "--tie",
+    metavar="OUT=IN",
+    multiple=True,
+    help="Of two models, ENCODER DECODER: this output of the first goes into that input of the second, so both are "
+    "compressed as one model and written as two.",
+)
 @click.option("--plan", type=click.Path(path_type=Path), help="Also write what was removed, for: onnxprune apply.")
 @click.option("--dry-run", is_flag=True, help="Print the tables, write no model.")
 @fields(Context, "seed")
@@ -107,6 +115,7 @@ def command(
     model: tuple[Path, ...],
     output: Path | None,
     recipe: str | None,
+    tie: tuple[str, ...],
     plan: Path | None,
     dry_run: bool,
     calibration: str | None,
@@ -123,7 +132,7 @@ def command(
     With -o every name is a model, without it the last of several is the output.
     """
     with shown.progress() as progress:
-        found = named(model, output)
+        found = named_pair(model, output) if tie else named(model, output)
         steps = _recipe(recipe, given(options, *_KINDS))
         check_timed(
             steps.settings, any(_is_timed(step) for step in steps.every()), "--measure, or --target latency=0.8"
@@ -138,14 +147,46 @@ def command(
             "evaluation": data.beside(evaluation),
         }
         job = Job(found.models[0], None, steps, samples, here)
-        if found.several:
+        if tie:
+            result, target = _pair(found, tie, plan, dry_run, job, shown, progress)
+        elif found.several:
             document, interrupted = _each(found, plan, dry_run, job, shown, progress)
         else:
             result, target = _one(found, plan, dry_run, job, shown, progress)
     if found.several:
         tell_several(shown, document, interrupted=interrupted)
     else:
-        shown.tell_result(result, job.model, target)
+        shown.tell_result(result, all_of(found.models), target)
+
+
+def _pair(
+    found: Named,
+    tie: tuple[str, ...],
+    plan: Path | None,
+    dry_run: bool,
+    job: Job,
+    shown: Presentation,
+    progress: Progress,
+) -> tuple[Result, Path | None]:
+    """Compress two models as one; what came of both, and where they were written."""
+    from onnxprune.pipeline.pair import run_pair
+    from onnxprune.pipeline.result import output_path
+
+    if plan is not None:
+        raise UsageError("--plan says what was removed from one model, and two are compressed as one; drop it")
+    folder = found.output
+    if folder is not None and not dry_run:
+        folder.mkdir(parents=True, exist_ok=True)
+    goals = [output_path(model, folder) for model in found.models]
+    for goal in goals:
+        shown.check(found.models, None if dry_run else goal)
+    working, writing = parts(progress, [20, 1])
+    first, second = found.models
+    pair = run_pair(job.recipe, first, second, tie, progress=working, **job.samples, **job.settings)
+    if dry_run:
+        return pair.result, None
+    pair.save(goals[0], goals[1], progress=writing)
+    return pair.result, all_of(goals)
 
 
 def _one(
