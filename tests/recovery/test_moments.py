@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import numpy.typing as npt
 import pytest
@@ -13,9 +15,11 @@ from onnxprune.steps.recover.least_squares import (
     KnownPart,
     KnownRows,
     Moments,
+    Products,
     best_ridge,
     merged,
-    pooled_covariance,
+    pooled,
+    pooled_together,
 )
 
 GROUPS, ROWS, FEATURES, OUTPUTS = 2, 200, 5, 3
@@ -118,11 +122,32 @@ def test_weights_that_are_right_stay_without_a_solution() -> None:
     assert best_ridge(of_rows(x, t), of_rows(y, s), matrix) is None
 
 
-def test_pooled_moments_are_those_of_rows_about_their_own_means() -> None:
-    parts = [sample(seed, rows)[:2] for seed, rows in ((0, 90), (1, 40))]
-    found = pooled_covariance([of_rows(*part) for part in parts])
-    x, t = (np.concatenate([part[i] - part[i].mean(1, keepdims=True) for part in parts], axis=1) for i in (0, 1))
-    assert_same(found, of_rows(x, t))
+@pytest.mark.parametrize("centered", [True, False], ids=["about their means", "about zero"])
+def test_layers_that_share_a_weight_share_their_products(centered: bool) -> None:
+    """One sum for all of them gives what the rows of each, about its own means or as they are, give together."""
+    sets = [[sample(seed + number, rows)[:2] for seed, rows in ((0, 90), (4, 40), (6, 3))] for number in (0, 1)]
+    readers = []
+    for parts in sets:
+        products = Products()
+        readers.append([Moments(products) for _ in parts])
+        for moments, part in zip(readers[-1], parts, strict=True):
+            for rows, targets in zip(*(np.array_split(array, 2, axis=1) for array in part), strict=True):
+                moments.update(rows, targets)
+        assert all(each.products is products for each in readers[-1])
+        assert_same(pooled(readers[-1], [centered] * 3), raw(parts, centered))
+    both = [tuple(np.concatenate(arrays, 1) for arrays in zip(*pair, strict=True)) for pair in zip(*sets, strict=True)]
+    assert_same(pooled_together(*readers, [centered] * 3), raw(both, centered))
+
+
+def raw(parts: Sequence[tuple[Matrix, Matrix]], centered: bool) -> Centered:
+    """Moments of rows about the means of their part, or about zero."""
+    means = [[array.mean(1, keepdims=True) * centered for array in part] for part in parts]
+    x, t = (
+        np.concatenate([part[i] - mean[i] for part, mean in zip(parts, means, strict=True)], axis=1) for i in (0, 1)
+    )
+    turned, n = x.transpose(0, 2, 1), x.shape[1]
+    zero = of_rows(x, t)
+    return Centered(n, 0 * zero.x, 0 * zero.t, turned @ x / n, turned @ t / n, (t**2).mean(1))
 
 
 def wide(seed: int, rows: int) -> tuple[Matrix, Matrix]:

@@ -11,7 +11,8 @@ original's weights make of the original's input.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
@@ -26,7 +27,16 @@ from onnxprune.analysis.layers import (
     residual,
 )
 from onnxprune.model.inner_values import InnerName, name_seen_by, repeats, way_to
-from onnxprune.steps.recover.least_squares import KnownPart, Matrix, Moments, about_zero, merged, pooled_covariance
+from onnxprune.steps.recover.least_squares import (
+    KnownPart,
+    Matrix,
+    Moments,
+    Products,
+    about_zero,
+    merged,
+    pooled,
+    pooled_together,
+)
 from onnxprune.steps.recover.pairing import Pairing
 
 # Rows that a layer's moments are taken from: where there are more places, they are drawn at random.
@@ -66,18 +76,34 @@ class Gathering:
     Attributes:
         residual: the sum behind the layer that its target makes up for, if any.
         in_advance: rows are what the original sees, for what the layer will see is not there yet.
+        products: those that layers with the same weight share; None where the layer has them for itself.
     """
 
     def __init__(
-        self, pairing: Pairing, layer: Layer, counterpart: Layer, samples: int, rng: np.random.Generator
+        self,
+        pairing: Pairing,
+        layer: Layer,
+        counterpart: Layer,
+        samples: int,
+        rng: np.random.Generator,
+        products: tuple[Products, Products] | None = None,
     ) -> None:
         self.pairing, self.layer, self.counterpart, self.samples, self.rng = pairing, layer, counterpart, samples, rng
         behind = residual(layer, pairing.pruned)
         self.residual = behind if behind and pairing.fits(behind.skip) else None
         self.in_advance = False
+        self.products = products
         self.positions: list[Positions | None] = []
-        self.matrix = matrix_of(layer)
         self.begin()
+
+    @cached_property
+    def matrix(self) -> Matrix:
+        """Of the layer, as it is."""
+        return matrix_of(self.layer)
+
+    @cached_property
+    def _features(self) -> int:
+        return matrix_of(self.layer).shape[1]
 
     @property
     def theirs(self) -> list[str]:
@@ -124,7 +150,8 @@ class Gathering:
 
     def begin(self) -> None:
         """Forget all batches, but not the places in them."""
-        self.moments, self.batches = (Moments(), Moments()), 0
+        train, held_out = self.products or (Products(), Products())
+        self.moments, self.batches = (Moments(train), Moments(held_out)), 0
 
     def add(self, theirs: Values, ours: Values, current: tuple[Matrix, Matrix] | None) -> None:
         """One batch; with the matrix and bias so far, targets are those in front of a Relu.
@@ -184,34 +211,40 @@ class Gathering:
     def _positions(self, number: int, shape: tuple[int, ...]) -> Positions | None:
         """Where in each sample of a batch rows are taken: drawn once, the same in every round."""
         if number == len(self.positions):
-            features = self.matrix.shape[1]
+            features = self._features
             rows = _FEW_ROWS if features > _MOST_FEATURES else max(_MIN_ROWS, _ROWS_PER_FEATURE * features)
             limit = -(-rows // self.samples)
             self.positions.append(choose_positions(self.layer.places(shape), limit, self.rng))
         return self.positions[number]
 
 
-def gather_evidence(
+def gather(
     works: Sequence[Gathering], both: Iterable[tuple[Values, Values]], current: tuple[Matrix, Matrix] | None = None
-) -> list[Evidence | None]:
-    """The evidence of several layers from one run over the batches of original and pruned model."""
+) -> None:
+    """What several layers see, from one run over the batches of original and pruned model."""
     for work in works:
         work.begin()
     for theirs, ours in both:
         for work in works:
             work.add(theirs, ours, current)
-    return [work.evidence() for work in works]
 
 
-def joint_evidence(found: Sequence[Evidence | None]) -> Evidence | None:
-    """The evidence on a weight that several layers share: each has a bias, and so the means, for itself."""
-    known = [each for each in found if each is not None]
-    if not known or len(known) < len(found):
+def joint_evidence(works: Sequence[Gathering]) -> Evidence | None:
+    """The evidence on a weight that several layers share: each has a bias, and so the means, for itself.
+
+    None where one of them was not seen: a fit to the others says nothing of it.
+    """
+    if not all(moments.count for work in works for moments in work.moments):
         return None
-    train, held_out, everything = (
-        pooled_covariance([getattr(each, name) for each in known]) for name in ("train", "held_out", "everything")
-    )
-    return replace(known[0], bias=np.zeros_like(known[0].bias), train=train, held_out=held_out, everything=everything)
+    centered = [work.layer.has_bias for work in works]
+    train, held_out = ([work.moments[part] for work in works] for part in (0, 1))
+    parts = pooled(train, centered), pooled(held_out, centered)
+    if not all(part.is_finite() for part in parts):
+        return None
+    first = works[0]
+    groups, _, outputs = first.matrix.shape
+    everything = pooled_together(train, held_out, centered)
+    return Evidence(first.layer, first.matrix, np.zeros((groups, outputs)), *parts, everything)
 
 
 def _rectified(wanted: Array, skip: Array | float, rows: Array, current: tuple[Matrix, Matrix]) -> Array:

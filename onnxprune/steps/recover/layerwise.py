@@ -20,8 +20,8 @@ from onnxprune.passes.base import PassResult
 from onnxprune.passes.write_back import set_bias, set_matrix
 from onnxprune.runtime.providers import CPU_ONLY
 from onnxprune.runtime.stepper import Stepper
-from onnxprune.steps.recover.evidence import Evidence, Gathering, Values, gather_evidence, joint_evidence
-from onnxprune.steps.recover.least_squares import Matrix
+from onnxprune.steps.recover.evidence import Evidence, Gathering, Values, gather, joint_evidence
+from onnxprune.steps.recover.least_squares import Matrix, Products
 from onnxprune.steps.recover.pairing import INTEGERS, Pairing
 from onnxprune.support.progress import Counted
 
@@ -75,7 +75,8 @@ def walk(
         progress(Counted(f"recovering layer {number} of {len(pairs)}: {layer.name}", number - 1, len(pairs)))
         if layer.readers > 1 and layer.weight not in shared:
             readers = [pair for pair in pairs if pair[0].weight == layer.weight]
-            works = [Gathering(pairing, *each, samples, np.random.default_rng([seed, number])) for each in readers]
+            one = Products(), Products()
+            works = [Gathering(pairing, *each, samples, np.random.default_rng([seed, number]), one) for each in readers]
             shared[layer.weight] = works[0].matrix
             _fit_together(works, fit, ahead, behind)
         work = Gathering(pairing, layer, counterpart, samples, np.random.default_rng([seed, number]))
@@ -116,7 +117,8 @@ def _holds_over_steps(
     work: Gathering, first: Evidence, fitted: tuple[Matrix, Matrix], ahead: Stepper, behind: Stepper
 ) -> bool:
     """Is a layer nearer to its targets, too, on what it reads once the steps before it give something else?"""
-    (again,) = gather_evidence([work], _both(ahead.batches, work.theirs, behind.batches, work.ours))
+    gather([work], _both(ahead.batches, work.theirs, behind.batches, work.ours))
+    again = work.evidence()
     if again is None:
         return False
     return again.everything.error(*fitted) <= first.everything.error(first.matrix, first.bias)
@@ -130,10 +132,12 @@ def _fitted(
     def both() -> Iterator[tuple[Values, Values]]:
         return _both(ahead.batches, work.theirs, behind.batches, work.ours)
 
-    (first,) = gather_evidence([work], both())
+    gather([work], both())
+    first = work.evidence()
     fitted = fit(first) if first else None
-    for _ in range(rounds if work.is_rectified else 0):
-        (evidence,) = gather_evidence([work], both(), fitted) if fitted else (None,)
+    for _ in range(rounds if fitted and work.is_rectified else 0):
+        gather([work], both(), fitted)
+        evidence = work.evidence()
         fitted = fit(evidence) if evidence else fitted
     return first, fitted
 
@@ -146,7 +150,8 @@ def _fit_together(works: Sequence[Gathering], fit: LayerFit, ahead: Stepper, beh
         work.in_advance = first in behind.would_run([work.x]) and work.pairing.fits(work.layer.x)
     theirs = [name for work in works for name in work.theirs]
     ours = [name for work in works for name in work.ours]
-    evidence = joint_evidence(gather_evidence(works, _both(ahead.peek, theirs, behind.peek, ours)))
+    gather(works, _both(ahead.peek, theirs, behind.peek, ours))
+    evidence = joint_evidence(works)
     fitted = fit(evidence) if evidence else None
     if fitted is not None and evidence is not None and fitted[0] is not evidence.matrix:
         pruned = works[0].pairing.pruned

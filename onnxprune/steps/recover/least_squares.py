@@ -25,22 +25,46 @@ _MANY_FEATURES = 1024
 
 
 @dataclass
-class Moments:
-    """Sums over rows x [groups, n, features] and targets t [groups, n, outputs], all float64.
+class Products:
+    """Sums over rows x [groups, n, features] and targets t [groups, n, outputs] of their products, float64.
 
-    Products are taken in float32 of values that the mean of the first batch was taken off, and added up in float64;
-    not before there are more rows than features.
+    Products are taken in float32, and not before there are more rows than features. Layers that share a weight share
+    one of these: it takes the square of their features in memory.
     """
 
+    rows: int = 0
+    xx: Matrix | float = 0.0
+    xt: Matrix | float = 0.0
+    tt: Matrix | float = 0.0
+    waiting: list[tuple[Array, Array]] = field(default_factory=list)
+
+    def update(self, rows: Array, targets: Array) -> None:
+        """Add rows and targets, about a shift of their own."""
+        self.rows += rows.shape[1]
+        self.waiting.append((rows, targets))
+        if self.rows > rows.shape[2]:
+            self.multiply()
+
+    def multiply(self) -> None:
+        """Take the products of all rows that wait for it."""
+        for rows, targets in self.waiting:
+            transposed = rows.transpose(0, 2, 1)
+            self.xx = self.xx + np.matmul(transposed, rows).astype(np.float64)
+            self.xt = self.xt + np.matmul(transposed, targets).astype(np.float64)
+            self.tt = self.tt + np.einsum("gno,gno->go", targets, targets, dtype=np.float64)
+        self.waiting.clear()
+
+
+@dataclass
+class Moments:
+    """Sums over the rows and targets of one layer, all float64, about the mean of the first batch."""
+
+    products: Products = field(default_factory=Products)
     count: int = 0
     x_shift: Array | None = None
     t_shift: Array | None = None
     x: Matrix | float = 0.0
     t: Matrix | float = 0.0
-    xx: Matrix | float = 0.0
-    xt: Matrix | float = 0.0
-    tt: Matrix | float = 0.0
-    waiting: list[tuple[Array, Array]] = field(default_factory=list)
 
     def update(self, rows: Array, targets: Array) -> None:
         """Add rows and targets."""
@@ -48,38 +72,36 @@ class Moments:
         if self.x_shift is None or self.t_shift is None:
             self.x_shift, self.t_shift = rows.mean(1, keepdims=True), targets.mean(1, keepdims=True)
         self.count += rows.shape[1]
-        self.waiting.append((rows - self.x_shift, targets - self.t_shift))
-        if self.count > rows.shape[2]:
-            for each in self.waiting:
-                self._add(*each)
-            self.waiting.clear()
-
-    def _add(self, rows: Array, targets: Array) -> None:
-        transposed = rows.transpose(0, 2, 1)
+        rows, targets = rows - self.x_shift, targets - self.t_shift
         self.x = self.x + rows.sum(1, dtype=np.float64)
         self.t = self.t + targets.sum(1, dtype=np.float64)
-        self.xx = self.xx + np.matmul(transposed, rows).astype(np.float64)
-        self.xt = self.xt + np.matmul(transposed, targets).astype(np.float64)
-        self.tt = self.tt + np.einsum("gno,gno->go", targets, targets, dtype=np.float64)
+        self.products.update(rows, targets)
 
-    def known(self) -> KnownPart:
-        """Means and covariances."""
+    def shifted_means(self) -> tuple[Matrix, Matrix]:
+        """Means of rows and targets about the shift."""
+        return np.asarray(self.x) / self.count, np.asarray(self.t) / self.count
+
+    def means(self) -> tuple[Matrix, Matrix]:
+        """Means of rows and targets."""
         assert self.x_shift is not None
         assert self.t_shift is not None
-        if self.waiting:
-            rows, targets = (np.concatenate(parts, axis=1) for parts in zip(*self.waiting, strict=True))
-            x, t = rows.mean(1, dtype=np.float64), targets.mean(1, dtype=np.float64)
+        x, t = self.shifted_means()
+        return x + self.x_shift[:, 0], t + self.t_shift[:, 0]
+
+    def known(self) -> KnownPart:
+        """Means and covariances, of a layer that shares its products with no other."""
+        (x, t), means, products = self.shifted_means(), self.means(), self.products
+        if products.waiting:
+            rows, targets = (np.concatenate(parts, axis=1) for parts in zip(*products.waiting, strict=True))
             scale = np.float32(self.count**-0.5)
             about = ((array - mean[:, None].astype(np.float32)) * scale for array, mean in ((rows, x), (targets, t)))
-            return KnownRows(self.count, x + self.x_shift[:, 0], t + self.t_shift[:, 0], *about)
-        x, t = np.asarray(self.x) / self.count, np.asarray(self.t) / self.count
+            return KnownRows(self.count, *means, *about)
         return Centered(
             self.count,
-            x + self.x_shift[:, 0],
-            t + self.t_shift[:, 0],
-            np.asarray(self.xx) / self.count - x[:, :, None] * x[:, None, :],
-            np.asarray(self.xt) / self.count - x[:, :, None] * t[:, None, :],
-            np.asarray(self.tt) / self.count - t**2,
+            *means,
+            np.asarray(products.xx) / self.count - x[:, :, None] * x[:, None, :],
+            np.asarray(products.xt) / self.count - x[:, :, None] * t[:, None, :],
+            np.asarray(products.tt) / self.count - t**2,
         )
 
 
@@ -273,14 +295,40 @@ def about_zero(part: KnownPart) -> Centered:
     )
 
 
-def pooled_covariance(parts: Sequence[KnownPart]) -> Centered:
-    """Covariances of rows of several kinds, each about means of its own; the means come out as zero."""
-    first, counts = parts[0], [part.count for part in parts]
-    known = [part.covariances() for part in parts]
-    xx, xt, tt = (
-        np.average([getattr(part, name) for part in known], axis=0, weights=counts) for name in ("xx", "xt", "tt")
-    )
-    return Centered(sum(counts), np.zeros_like(first.x), np.zeros_like(first.t), xx, xt, tt)
+def pooled(readers: Sequence[Moments], centered: Sequence[bool]) -> Centered:
+    """Covariances of the rows of all layers that share their products, each about its own means; means come out as 0.
+
+    Of a layer that is not `centered`, which has no bias, second moments are taken in place of covariances.
+    """
+    products = readers[0].products
+    products.multiply()
+    xx, xt, tt = (np.array(sums) for sums in (products.xx, products.xt, products.tt))
+    for each, about_means in zip(readers, centered, strict=True):
+        _add_products(xx, xt, tt, each.shifted_means(), -each.count)
+        if not about_means:
+            _add_products(xx, xt, tt, each.means(), each.count)
+    count = sum(each.count for each in readers)
+    x, t = (np.zeros_like(mean) for mean in readers[0].means())
+    return Centered(count, x, t, xx / count, xt / count, tt / count)
+
+
+def pooled_together(one: Sequence[Moments], two: Sequence[Moments], centered: Sequence[bool]) -> Centered:
+    """The same of two sets of rows of the same layers: each about the means of both."""
+    both = merged(pooled(one, centered), pooled(two, centered)).covariances()
+    for first, second, about_means in zip(one, two, centered, strict=True):
+        if about_means:
+            apart = [mine - other for mine, other in zip(first.means(), second.means(), strict=True)]
+            weight = first.count * second.count / (first.count + second.count) / both.count
+            _add_products(both.xx, both.xt, both.tt, (apart[0], apart[1]), weight)
+    return both
+
+
+def _add_products(xx: Matrix, xt: Matrix, tt: Matrix, means: tuple[Matrix, Matrix], weight: float) -> None:
+    """Add so many times the products of means, in place."""
+    x, t = means
+    xx += weight * x[:, :, None] * x[:, None, :]
+    xt += weight * x[:, :, None] * t[:, None, :]
+    tt += weight * t**2
 
 
 def best_ridge(train: KnownPart, held_out: KnownPart, start: Matrix) -> float | None:
