@@ -12,6 +12,7 @@ import onnx_ir as ir
 from onnxprune.analysis.groups import Analysis
 from onnxprune.analysis.input_values import size_of
 from onnxprune.analysis.inspect import analyze_model, blaming, opened
+from onnxprune.analysis.live import live_bytes
 from onnxprune.data.base import Data
 from onnxprune.data.carry import carried_states
 from onnxprune.data.options import DataOptions
@@ -26,6 +27,8 @@ from onnxprune.model.signature import TAKES_ONE, given_sizes, ports_of, sizes_of
 from onnxprune.passes.resize_states import ResizeStates
 from onnxprune.pipeline.samples import samples_of
 from onnxprune.runtime.custom_ops import use_libraries
+from onnxprune.statistics.activations import MEMORY_BYTES
+from onnxprune.statistics.sites import samples_at_once
 from onnxprune.steps.base import Context
 
 
@@ -99,4 +102,14 @@ def open_and_inspect(model: Any, context: Context, data: Any = None) -> Given:
         if made_up:
             hints = hints_of(analysis.model, size_of(analysis))
             samples = samples_of(data, analysis.model, context, sizes, hints, file)
+    if samples is not None and not (isinstance(data, DataOptions) and data.batch):
+        samples = _within_memory(samples, analysis)
     return Given(source, analysis, samples, sizes)
+
+
+def _within_memory(samples: Data, analysis: Analysis) -> Data:
+    """The same samples, in batches that take no more than `MEMORY_BYTES` while the model runs."""
+    if any(isinstance(port.batch_size, int) for port in ports_of(analysis.model)):
+        return samples
+    most = max(1, MEMORY_BYTES * samples_at_once(analysis) // max(1, live_bytes(analysis)))
+    return in_batches_of(samples, most)

@@ -99,12 +99,25 @@ def drawn_rows(
             positions = choose_positions(layer.places((len(value), *y_shape[1:])), limit, rng)
             yield layer.form.rows(value, positions)
             return
-        rows = layer.form.rows(value, None)  # another size along a dynamic axis: how many places there are shows here
-        by_place = rows.reshape(len(rows), len(value), -1, rows.shape[2])
-        positions = choose_positions(by_place.shape[2], limit, rng)
-        yield rows if positions is None else by_place[:, :, positions].reshape(len(rows), -1, rows.shape[2])
+        count = places_of(layer, value)  # another size along a dynamic axis
+        if count is None:
+            yield layer.form.rows(value, None)
+            return
+        yield layer.form.rows(value, choose_positions(count, limit, rng))
 
     return view
+
+
+def places_of(layer: Layer, value: Array) -> int | None:
+    """How many rows each sample of a value gives; None where rows are no places of samples.
+
+    Counted on one sample and one channel of each product, in one byte an entry: all windows of images are large.
+    """
+    if layer.form.stack is not None or layer.form.axis == 0:
+        return None
+    channels = value.shape[layer.form.axis] if layer.form.taps == 1 else layer.form.groups
+    sample = np.moveaxis(value[:1], layer.form.axis, 0)[:channels]
+    return layer.form.rows(np.moveaxis(sample != 0, 0, layer.form.axis), None).shape[1]
 
 
 def unit_maps(value: Array, place: SitePlace, atom: Atom, samples: int) -> Array:
