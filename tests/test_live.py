@@ -35,6 +35,14 @@ def test_values_are_there_from_the_node_that_makes_them_to_the_last_that_reads_t
     assert live_bytes(inspect(build(BRANCHES.replace("7", "4")))) == 4 * 3 * (4 + 5 + 6)  # x, p and q
 
 
+def test_texts_count_like_numbers(build: Build) -> None:
+    graph = """
+        net (string[3, 1] names, float[3, 4] x) => (string[3, 1] same, float[3, 2] y) <float[4, 2] w>
+        { same = Identity(names)  y = MatMul(x, w) }
+    """
+    assert live_bytes(inspect(build(graph))) == 4 * 3 * (1 + 4 + 2)
+
+
 def test_batches_are_cut_to_what_fits(build: Build, monkeypatch: pytest.MonkeyPatch) -> None:
     path = build(IMAGES)
     data = {"x": np.zeros((20, 3, 12, 10), np.float32)}

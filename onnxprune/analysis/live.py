@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from math import prod
 
+import onnx_ir as ir
+
 from onnxprune.analysis.groups import Analysis
 from onnxprune.model.graph import reads
 
@@ -40,4 +42,6 @@ def _bytes(analysis: Analysis, name: str) -> int:
     if shape is None or name not in analysis.activations:
         return 0
     dtype = analysis.shapes.dtypes.get(name)
-    return prod(shape) * (_FLOAT if dtype is None else max(1, int(dtype.itemsize)))
+    if dtype is None or dtype == ir.DataType.STRING:  # texts have no size of their own
+        return prod(shape) * _FLOAT
+    return prod(shape) * max(1, int(dtype.itemsize))
