@@ -117,7 +117,8 @@ def places_of(layer: Layer, value: Array) -> int | None:
         return None
     channels = value.shape[layer.form.axis] if layer.form.taps == 1 else layer.form.groups
     sample = np.moveaxis(value[:1], layer.form.axis, 0)[:channels]
-    return layer.form.rows(np.moveaxis(sample != 0, 0, layer.form.axis), None).shape[1]
+    rows = layer.form.rows(np.moveaxis(sample != 0, 0, layer.form.axis), None)
+    return int(rows.shape[1])
 
 
 def unit_maps(value: Array, place: SitePlace, atom: Atom, samples: int) -> Array:

@@ -103,7 +103,7 @@ class Gathering:
 
     @cached_property
     def _features(self) -> int:
-        return matrix_of(self.layer).shape[1]
+        return int(matrix_of(self.layer).shape[1])
 
     @property
     def theirs(self) -> list[str]:
