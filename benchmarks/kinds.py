@@ -20,14 +20,14 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from tests.conftest import _add_weights
 from tests.test_kinds import KINDS, Kind
+from tests.test_kinds_exported import EXPORTED
 from tests.test_kinds_further import FURTHER
 
 HEAD = """# Kinds of networks from outside
 
 Written by `python benchmarks/kinds.py`: small networks of kinds that are neither in the zoo nor among the reported
-cases, rebuilt in `tests/test_kinds.py` and `tests/test_kinds_further.py`. The tests hold the groups to those that are
-right, and compare every cut with the network whose units are switched off. Left are the parameters at
-`--ratio 0.5 --recover none`.
+cases, rebuilt in the files `tests/test_kinds*.py`. The tests hold the groups to those that are right, and compare every
+cut with the network whose units are switched off. Left are the parameters at `--ratio 0.5 --recover none`.
 
 | kind | groups (units) | parameters | left | verdict |
 |---|---|---|---|---|"""
@@ -54,7 +54,7 @@ def main() -> None:
     """Print the page."""
     print(HEAD)
     with tempfile.TemporaryDirectory() as folder:
-        for name, kind in (KINDS | FURTHER).items():
+        for name, kind in (KINDS | FURTHER | EXPORTED).items():
             print(row(name, kind, Path(folder) / "model.onnx"), flush=True)
 
 

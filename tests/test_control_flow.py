@@ -97,4 +97,4 @@ def test_state_that_grows_keeps_everything(build: Build) -> None:
     """)
     analysis = inspect(path)
     assert not analysis.groups
-    assert "is not known before the run" in frozen(analysis)["a", 1]
+    assert "is not known before the run (Loop 'node" in frozen(analysis)["a", 1]

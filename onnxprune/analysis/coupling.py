@@ -103,7 +103,9 @@ def _apply_rule(op: Op, analysis: Analysis) -> None:
     values = (value.name for value in (*op.node.inputs, *op.node.outputs) if value is not None and value.name)
     unknown = next((name for name in values if name not in analysis.dims), None)
     if unknown is not None:
-        op.freeze_everything(f"the shape of '{unknown}' is not known before the run")
+        reason = _unknown_shape(op, analysis)
+        for dim in op.all_dims():
+            freeze(dim, reason)
         return
     try:
         rule(op)
@@ -113,6 +115,36 @@ def _apply_rule(op: Op, analysis: Analysis) -> None:
         op.freeze_everything("a form of the operator that its rule does not foresee")
     else:
         op.freeze_unmentioned("the operator reads this axis by position")
+
+
+def _unknown_shape(op: Op, analysis: Analysis) -> Reason:
+    """Which value of unknown shape comes first on the way to an operator, and what makes it or runs its body."""
+
+    def unknown(node: ir.Node) -> ir.Value | None:
+        return next((value for value in graphs.reads(node) if value.name and value.name not in analysis.dims), None)
+
+    node, value = op.node, unknown(op.node)
+    seen = set[ir.Node]()
+    while value is not None and node not in seen:
+        seen.add(node)
+        maker = value.producer() or _runner(value, analysis)
+        if maker is None:
+            break
+        node, before = maker, unknown(maker)
+        if before is None:
+            break
+        value = before
+    if node.graph is not analysis.model.graph:  # nothing is known in a body that takes other shapes in every step
+        node = next(each for _, each in analysis.operators for body in graphs.subgraphs(each) if body is node.graph)
+    made = value if value is not None else next(each for each in op.node.outputs if each.name not in analysis.dims)
+    name = next((name for name, each in analysis.operators if each is node), op.name)
+    return Reason(f"the shape of '{made.name}' is not known before the run", name, node.op_type, made.name or "")
+
+
+def _runner(value: ir.Value, analysis: Analysis) -> ir.Node | None:
+    """The node that runs the body which a value comes into."""
+    bodies = ((node, body) for _, node in analysis.operators for body in graphs.subgraphs(node))
+    return next((node for node, body in bodies if any(each is value for each in body.inputs)), None)
 
 
 def _collect_groups(analysis: Analysis) -> None:

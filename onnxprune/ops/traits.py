@@ -170,6 +170,7 @@ def turned_weight(node: ir.Node) -> int | None:
 
 # Operators that move along one axis of the second slot by what is in the first.
 _ALONG_AXIS = _keys("Gather", "GatherElements", "Scatter", "ScatterElements")
+_OF_IMAGES = _keys("RoiAlign")  # the image that each region is in
 _PARTS = _keys("Gather", "Slice", "Split")
 _COMPARES = _keys("Equal", "Less", "LessOrEqual", "Greater", "GreaterOrEqual")
 _SQUASHES = _keys("Sigmoid", "HardSigmoid")
@@ -180,6 +181,8 @@ def positions(node: ir.Node) -> list[tuple[int, int, int]]:
     """Slots of inputs that hold positions, each with the slot and the axis of the table that they are positions in."""
     if key_of(node) in _ALONG_AXIS:
         return [(1, 0, attribute(node, "axis", 0))]
+    if key_of(node) in _OF_IMAGES:
+        return [(2, 0, 0)]
     return [(indices, table, 0) for indices, table in look_ups(node)]
 
 
