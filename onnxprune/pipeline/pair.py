@@ -156,10 +156,12 @@ def run_pair(
 
 def ties_of(texts: Iterable[str]) -> dict[str, str]:
     """From texts like `hidden=memory`. Raises UsageError for others."""
-    found = {}
+    found: dict[str, str] = {}
     for text in texts:
         name, equals, entry = (part.strip() for part in text.partition("="))
         if not equals or not name or not entry:
             raise UsageError(f"--tie '{text}' is not an output of the first model and an input of the second: out=in")
+        if name in found or entry in found.values():
+            raise UsageError(f"--tie '{text}': each output goes into one input, and each input takes one output")
         found[name] = entry
     return found

@@ -125,12 +125,13 @@ def test_on_the_command_line(files: tuple[Path, Path], tmp_path: Path) -> None:
     ("tie", "said"),
     [
         ("hidden", "is not an output of the first model"),
+        (["hidden=memory", "hidden=ids"], "each output goes into one input"),
         ("hiden=memory", "first model has no output 'hiden'; did you mean 'hidden'"),
         ("hidden=memmory", "second has no input 'memmory'"),
         ("pooled=memory", r"'pooled', float\[b, 3\], does not go into 'memory', float\[b, s, 12\]"),
     ],
 )
-def test_ties_that_cannot_be(tie: str, said: str, files: tuple[Path, Path]) -> None:
+def test_ties_that_cannot_be(tie: str | list[str], said: str, files: tuple[Path, Path]) -> None:
     with pytest.raises(UsageError, match=said):
         op.compress_pair(*files, tie, ratio=0.5)
 
