@@ -32,7 +32,7 @@ SHARED = Path(os.environ.get("ONNXPRUNE_SHARED") or ROOT.parent / "shared")
 
 Build = Callable[..., Path]
 
-# A busy machine is no fault: how long an example takes says nothing.
+# A busy machine is not a fault: how long an example takes says nothing.
 settings.register_profile("untimed", deadline=None)
 settings.load_profile("untimed")
 

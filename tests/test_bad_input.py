@@ -82,7 +82,7 @@ def model(digits: dict[str, Path], tmp_path: Path) -> Path:
     return copy
 
 
-# -- files that are no models
+# -- files that are not models
 
 
 @pytest.mark.parametrize("command", ["compress", "inspect"])
@@ -284,7 +284,10 @@ def test_everything_is_excluded(fails: Fails, model: Path) -> None:
         ),
         (["--skip", "layer9.*", "--recover", "none"], "nothing in this model matches 'layer9.*'"),
         (["--ration", "0.5"], "--ration"),
-        (["another.onnx", "third.onnx"], "third.onnx is no folder, and several models are to be compressed; name one"),
+        (
+            ["another.onnx", "third.onnx"],
+            "third.onnx is not a folder, and several models are to be compressed",
+        ),
         (["-o"], "'-o' requires an argument"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",

@@ -57,7 +57,7 @@ CASES: list[tuple[str, list[Shape], list[int | None]]] = [
     ("a graph", [("nodes", 5), (2, "edges")], [None, None]),
     ("a graph with features of edges", [("nodes", 5), (2, "edges"), ("edges", 3), ("nodes",)], [None] * 4),
     ("static inputs with nothing in common", [(4, 3), (2, 3)], [None, None]),
-    ("a length in common is no batch", [(1, "T"), (2, "T")], [None, None]),
+    ("a length in common is not a batch", [(1, "T"), (2, "T")], [None, None]),
     ("a voice detector without names", [("?", "?"), (2, "?", 128), ()], [0, 1, 0]),
     ("names that the exporter made up", [("unk__1", 576), (2, "unk__2", 64)], [0, 1]),
     ("with a static table", [(None, 576), (2, None, 64), (5, 7)], [0, 1, None]),

@@ -135,7 +135,7 @@ def test_axis_that_a_doubtful_number_sizes_keeps_its_size(build: Build) -> None:
 
 
 def test_sizes_of_image_sides_are_not_taken_for_multiples(build: Build) -> None:
-    """Halved and doubled again, an odd side comes out one larger: the difference is no constant."""
+    """Halved and doubled again, an odd side comes out one larger: the difference is not a constant."""
     found = infer(
         open_model(
             build("""

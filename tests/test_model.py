@@ -245,7 +245,7 @@ def test_link_that_leads_out_of_the_folder_is_refused(external: Path, tmp_path: 
         open_model(external)
 
 
-# -- files that are no models
+# -- files that are not models
 
 
 def test_missing_empty_and_other_files_are_refused(tmp_path: Path) -> None:

@@ -42,7 +42,7 @@ def test_a_number_and_its_unit(value: Any, number: str, unit: str) -> None:
 
 @pytest.mark.parametrize("value", ["", "5 M B", "-5", "+5", True, None, "MB", "1,200", "nan", "٣", "0x10"])
 def test_what_is_no_number_with_a_unit(value: Any) -> None:
-    with pytest.raises(ValueError, match="is no number with a unit"):
+    with pytest.raises(ValueError, match="is not a number with a unit"):
         split_quantity(value)
 
 

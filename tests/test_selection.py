@@ -42,7 +42,7 @@ CONV, FIRST, SECOND = "conv_w", "head_w0", "head_w1"
         ([], ["neurons"], [CONV]),
         (["channels", "neurons"], [SECOND], [CONV, FIRST]),
         ([FIRST], [], [FIRST]),  # a group
-        (["head_w0[1]"], [], [FIRST]),  # as older versions called it; its brackets are no pattern
+        (["head_w0[1]"], [], [FIRST]),  # as older versions called it; its brackets are not a pattern
         (["conv_w"], [], [CONV]),
         (["out_w"], [], [SECOND]),  # a tensor that reads the group
         (["head_second"], [], [FIRST, SECOND]),  # a node: what it reads and what it makes

@@ -82,7 +82,7 @@ def test_change_that_matters_is_refused(build: Build, changed: str, message: str
 
 
 def test_size_may_be_named_differently(build: Build, tmp_path: Path) -> None:
-    """Names of dynamic axes are no part of the interface."""
+    """Names of dynamic axes are not part of the interface."""
     original = original_of(build(MODEL))
     verify(build(MODEL.replace("batch", "n"), name="changed"), original)
 

@@ -62,7 +62,7 @@ class CostTerms:
         return Cost(*total, self._nodes)
 
     def macs(self, kept: Mapping[Atom, Any]) -> Any:
-        """MACs with `kept` units left: torch scalars too, not whole ones; what is no polynomial rounds them."""
+        """MACs with `kept` units left: torch scalars too, not whole ones; what is not a polynomial rounds them."""
         total: Any = 0
         for product in self._products:
             ways: Any = product.amounts[1]

@@ -18,7 +18,7 @@ import onnx_ir as ir
 
 from onnxprune.analysis.shape_inference import Shapes
 from onnxprune.model.signature import Port, ports_of
-from onnxprune.ops.demands import Demand, NodeView, demands_of
+from onnxprune.ops.demands import Demand, NodeView, find_demands
 
 Bindings = dict[str, int]
 Infer = Callable[[Bindings], Shapes]
@@ -215,8 +215,11 @@ def _first(holds: Callable[[int], bool]) -> int | None:
 
 
 def _demands(node: ir.Node, shapes: Shapes) -> Iterator[Demand]:
+    rule = find_demands(node)
+    if rule is None:
+        return iter(())
     known = [None if value is None else shapes.known.get(value.name or "") for value in node.inputs]
-    return demands_of(NodeView(node, _shapes(node, shapes), known))
+    return rule(NodeView(node, _shapes(node, shapes), known))
 
 
 def _shapes(node: ir.Node, shapes: Shapes) -> list[tuple[int, ...] | None]:

@@ -117,7 +117,7 @@ ShapeOf = Callable[[ir.Value], tuple[int, ...] | None]
 def layers(analysis: Analysis, *, hidden: bool = False, bodies: bool = False) -> Iterator[Layer]:
     """The affine layers of an analysed model with weights that only layers read, in topological order.
 
-    With `hidden` those too whose results are no values of the graph (see `Form.hidden`), as inside recurrent cells.
+    With `hidden` those too whose results are not values of the graph (see `Form.hidden`), as inside recurrent cells.
     With `bodies` those too in bodies of If, Loop and Scan whose values can be handed out, see `model.inner_values`.
     """
     main = analysis.model.graph

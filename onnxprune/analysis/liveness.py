@@ -36,7 +36,7 @@ class Liveness:
         self._seen: dict[int, bytes] = {}
 
     def run(self) -> None:
-        """Find what is needed; where that is no unit of a group, its first is made so."""
+        """Find what is needed; where that is not a unit of a group, its first is made so."""
         self._sweep()
         for atom in reversed(self.removable):
             if not self.needed[atom].any():

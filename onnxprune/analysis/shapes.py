@@ -3,7 +3,7 @@
 One forward pass: small constants and shape arithmetic are computed in numpy, every other node asks onnx for the types
 of its outputs. Dynamic axes are bound to sizes and the pass is made several times, with different ones, 1 and odd ones
 among them: what differs varies at run time; what comes out the same is static where analysis.certainty says that this
-is no accident. So the rest of the tool only ever sees numbers.
+is not an accident. So the rest of the tool only ever sees numbers.
 """
 
 from __future__ import annotations

@@ -43,8 +43,8 @@ class Pattern(ABC):
     def why_not(self, channels: int, outputs: int) -> str:
         """Why it does not fit a matrix of so many input channels and outputs in a group; empty where it does."""
         if channels % self.columns:
-            return f"its {channels} input channels are no multiple of {self.columns}"
-        return f"its {outputs} outputs are no multiple of {self.rows}" if outputs % self.rows else ""
+            return f"its {channels} input channels are not a multiple of {self.columns}"
+        return f"its {outputs} outputs are not a multiple of {self.rows}" if outputs % self.rows else ""
 
 
 @dataclass(frozen=True)

@@ -35,7 +35,7 @@ def named(paths: Sequence[Path], output: Path | None) -> Named:
 
     With `output`, all paths are models; without, the last of several is the output. Of several models it is a folder.
 
-    Raises UsageError for a pattern that matches nothing and for an output that is no folder where one is needed.
+    Raises UsageError for a pattern that matches nothing and for an output that is not a folder where one is needed.
     """
     given = output
     if given is None and len(paths) > 1 and not _is_pattern(paths[-1]):
@@ -45,7 +45,7 @@ def named(paths: Sequence[Path], output: Path | None) -> Named:
     if several and output is not None and (output.is_file() or output.suffix):
         if given is not None and len(paths) == 2:
             raise UsageError(f"-o {given} and {paths[-1]} both say where to write; drop one, or name a folder for both")
-        raise UsageError(f"{output} is no folder, and several models are to be compressed; name one: -o small/")
+        raise UsageError(f"{output} is not a folder, and several models are to be compressed; name one: -o small/")
     return Named(tuple(models), output, several)
 
 

@@ -123,7 +123,7 @@ def _unknown(source: Any) -> UsageError:
             f"{source} does not exist; give a file, a folder, or a function that makes the network: package.net:make"
         )
     if isinstance(source, str | Path):
-        return UsageError(f"{source} is no network that can be exported; there are: {', '.join(EXPORT_SOURCES)}")
+        return UsageError(f"{source} is not a network that can be exported; there are: {', '.join(EXPORT_SOURCES)}")
     return WrongTypeError(
         f"a network to export is a module of torch, Keras or scikit-learn, not {type(source).__name__}"
     )

@@ -139,7 +139,7 @@ def is_array(value: Any) -> bool:
 def array_of(value: Any, what: str) -> Array:
     """As a numpy array; what is on another device, or has gradients, is copied from there.
 
-    Raises DataError for what is no array; `what` is what the message names.
+    Raises DataError for what is not an array; `what` is what the message names.
     """
     try:
         if hasattr(value, "detach"):  # a tensor of torch

@@ -163,8 +163,8 @@ def _layout(port: Port) -> Layout:
     axis = channel_axis(port)
     if axis is None and (len(port.shape) != 4 or isinstance(port.shape[1], int)):
         raise DataError(
-            f"input '{port.name}' is {port}, which is no batch of images [N, C, H, W] or [N, H, W, C]; give --layout, "
-            "or other data such as an .npz file"
+            f"input '{port.name}' is {port}, which is not a batch of images [N, C, H, W] or [N, H, W, C]; give "
+            "--layout, or other data such as an .npz file"
         )
     return "NHWC" if axis == 3 else "NCHW"
 

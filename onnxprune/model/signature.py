@@ -196,7 +196,7 @@ def sizes_of(feed: Mapping[str, npt.NDArray[Any]], ports: Iterable[Port]) -> dic
 
 
 def given_sizes(shapes: Iterable[str], ports: Sequence[Port]) -> dict[str, int]:
-    """The sizes of symbolic axes from texts like `images:8x3x224x224`; an entry that is no number leaves its axis open.
+    """The sizes of symbolic axes from texts like `images:8x3x224x224`; an entry without a number leaves its axis open.
 
     Returns sizes by `Port.symbol`. Raises UsageError for a malformed text, an unknown input, a wrong number of axes, a
     static axis given another size, and one axis given two.

@@ -80,10 +80,9 @@ def demands(*names: str) -> Callable[[Rule], Rule]:
     return add
 
 
-def demands_of(op: NodeView) -> Iterator[Demand]:
-    """What a node demands of its inputs."""
-    rule = _RULES.get(key_of(op.node))
-    return iter(()) if rule is None else rule(op)
+def find_demands(node: ir.Node) -> Rule | None:
+    """The rule of a node's operator; None where it demands nothing."""
+    return _RULES.get(key_of(node))
 
 
 @demands("Squeeze")

@@ -176,7 +176,7 @@ def zero_of_blocks(array: Array, scale: Array, zero: Array | None, bits: int) ->
 
 
 def constant_input(node: ir.Node, slot: int | None) -> Array | None:
-    """The array of an input, None where there is none or it is no constant."""
+    """The array of an input, None where there is none or it is not a constant."""
     value = node.inputs[slot] if slot is not None and slot < len(node.inputs) else None
     return value.const_value.numpy() if value is not None and value.const_value is not None else None
 

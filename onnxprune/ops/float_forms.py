@@ -43,7 +43,7 @@ class FloatForm:
         """A constant that the node reads. Raises ValueError where it is none."""
         value = self.given(slot)
         if value is None or value.const_value is None:
-            raise ValueError(f"input {slot} of {self.node.op_type} is no constant")
+            raise ValueError(f"input {slot} of {self.node.op_type} is not a constant")
         return value.const_value.numpy()
 
     def constant(self, array: Array) -> ir.Value:

@@ -86,7 +86,7 @@ def recurrent_obstacle(node: ir.Node) -> str:
         return "batches in front, which DynamicQuantizeLSTM does not take"
     for value in node.inputs[1:3]:
         if value is None or value.const_value is None or value.const_value.dtype != ir.DataType.FLOAT:
-            return "weights that are no constants of float32"
+            return "weights that are not constants of float32"
     return ""
 
 

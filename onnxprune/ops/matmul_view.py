@@ -4,7 +4,7 @@ See `layers` for what that is good for. The form of an operator is beside its ax
 
     @affine("MatMul")
     def matmul_form(node, x_shape, w_shape):
-        return Form(...)        # or None for a way of using the operator that is no such product
+        return Form(...)        # or None for a way of using the operator that is not such a product
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ class Form:
         bias: the input slot that a bias goes to; None: an Add behind the node.
         bias_factor: the attribute that the node multiplies the bias with, where it has one.
         even: every place sees all taps of the window: there is no padding.
-        hidden: the axis of the weight that the results lie along, where they are no value of the graph: what follows
+        hidden: the axis of the weight that the results lie along, where they are not a value of the graph: what follows
             (gates, heads, an activation) is inside the node. None: the output is the result.
         rectified: of what is hidden: a Relu comes next.
         bias_parts: of so many equal parts along the last axis of the bias, the first is the layer's.

@@ -32,7 +32,7 @@ def requantized(node: ir.Node, slot: int, weights: Array, before: Array) -> tupl
         weights: the real weights, shaped as `dequantize.dequantized` gives them.
         before: the integers so far.
 
-    Raises ValueError where the scale is no constant beside the weights.
+    Raises ValueError where the scale is not a constant beside the weights.
     """
     layout = layout_of(node)[slot]
     scale, zero = constant_input(node, layout.scale), constant_input(node, layout.zero)

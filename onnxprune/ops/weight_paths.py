@@ -87,7 +87,7 @@ class WeightPath:
         return any(each.part for each in self.links)
 
     def read(self) -> Array:
-        """The weight as the operator sees it. Raises ValueError where it is no constant."""
+        """The weight as the operator sees it. Raises ValueError where it is not a constant."""
         return self._stages()[-1]
 
     def back(self, array: Array) -> tuple[Array, Beside]:

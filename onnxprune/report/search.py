@@ -72,7 +72,7 @@ def _shown(aim: Aim, measured: Any) -> str:
 
 
 def _command(each: Candidate, found: Found) -> str | None:
-    """The command that makes the point again; None where model or samples are no files."""
+    """The command that makes the point again; None where model or samples are not files."""
     request, data = found.request, found.request.sources.data
     if each.file is None or not isinstance(request.model, str | Path) or not isinstance(data, DataOptions):
         return None

@@ -26,7 +26,7 @@ _FEW_LAYERS = 4
 
 
 def console() -> Console:
-    """Standard output. Names of tensors are printed as they are: `[0]` and `:x:` are no markup in them."""
+    """Standard output. Names of tensors are printed as they are: `[0]` and `:x:` are not markup in them."""
     width = None if _has_width() else _WIDTH_IN_FILES
     return Console(file=sys.stdout, width=width, markup=False, emoji=False, highlight=False)
 

@@ -157,7 +157,7 @@ class Plan:
 def _whole(number: object) -> int:
     """A whole number of JSON. Raises ValueError for anything else: half a unit cannot go."""
     if type(number) is not int:
-        raise ValueError(f"{number!r} is no whole number")
+        raise ValueError(f"{number!r} is not a whole number")
     return number
 
 

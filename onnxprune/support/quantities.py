@@ -25,7 +25,7 @@ def split_quantity(value: Any) -> tuple[Decimal, str]:
     """`5MB` as 5 and "mb", `50%` as 50 and "%", `7` as 7 and "". Raises ValueError for anything else."""
     match = None if isinstance(value, bool) else _NUMBER.fullmatch(str(value))
     if match is None:
-        raise ValueError(f"{value!r} is no number with a unit")
+        raise ValueError(f"{value!r} is not a number with a unit")
     return Decimal(match[1]), match[2].lower()
 
 

@@ -69,9 +69,9 @@ def test_names(folder: Path) -> None:
 @pytest.mark.parametrize(
     ("args", "said"),
     [
-        (["a.onnx", "b.onnx", "bad.onnx"], "bad.onnx is no folder"),
+        (["a.onnx", "b.onnx", "bad.onnx"], "bad.onnx is not a folder"),
         (["a.onnx", "b.onnx", "-o", "out.onnx"], "-o out.onnx and b.onnx both say where to write"),
-        (["a.onnx", "b.onnx", "bad.onnx", "-o", "out.onnx"], "out.onnx is no folder"),
+        (["a.onnx", "b.onnx", "bad.onnx", "-o", "out.onnx"], "out.onnx is not a folder"),
         (["c*.onnx", "-o", "small/"], "no file matches c*.onnx"),
         (["*.onnx"], "say which folder"),
         (["a.onnx", "b.onnx", "-o", "small/", "--plan", "plan.json"], "--plan says what was removed from one model"),

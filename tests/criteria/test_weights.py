@@ -161,7 +161,7 @@ def test_hidden_units_of_an_lstm(build: Build, criterion: str, norm: Norm) -> No
 
 
 def test_indices_do_not_count(build: Build) -> None:
-    """The positions that a Gather picks are no parameters, though they belong to the units."""
+    """The positions that a Gather picks are not parameters, though they belong to the units."""
     path = build("""
         net (float[batch, 5] x) => (float[batch, 3] y)
         <float[5, 8] w, float[8, 3] v, int64[8] order = {4, 5, 6, 7, 0, 1, 2, 3}>

@@ -26,7 +26,7 @@ PER_COLUMN = np.arange(3, 9).astype(np.uint8)
 @pytest.mark.parametrize("zero", [PER_TENSOR, PER_COLUMN], ids=["per tensor", "per column"])
 @pytest.mark.parametrize("kind", ["QDQ", "QLinearMatMul"])
 def test_unit_read_at_the_zero_point_goes(build: Build, kind: str, zero: np.ndarray) -> None:
-    """Row 1 of the stored weights is 0, which is no zero weight."""
+    """Row 1 of the stored weights is 0, which is not a zero weight."""
     weights = readers(8, 6, zero, [2, 5])
     weights[1] = 0
     product = {

@@ -168,5 +168,5 @@ def test_requests_that_do_not_fit() -> None:
         make_loss("mse", ["y"], reduction="total")
     with pytest.raises(UsageError, match="the model has no output"):
         make_loss("mse", [])
-    with pytest.raises(UsageError, match="output 'y' is no tensor of floats"):
+    with pytest.raises(UsageError, match="output 'y' is not a tensor of floats"):
         make_loss("mse", ["y"])({"y": torch.tensor([1, 2])}, torch.tensor([1.0, 2.0]))

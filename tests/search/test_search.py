@@ -164,7 +164,7 @@ def test_the_command_prints_the_front_and_picks_a_point(here: Path) -> None:
         (["model.onnx"], "needs samples"),
         (["model.onnx", *DATA, "--minimize", "speed"], "unknown objective 'speed'"),
         (["model.onnx", *DATA, "--sampler", "tpee"], "did you mean 'tpe'"),
-        (["model.onnx", *DATA, "--require", "macs"], "is no limit"),
+        (["model.onnx", *DATA, "--require", "macs"], "is not a limit"),
         (["model.onnx", *DATA, "--maximize", "accuracy", "--minimize", "macs"], "needs labels"),
         (["model.onnx", "--pick", "macs<=0.5"], "search first"),
         ([], "--storage URL --study NAME"),

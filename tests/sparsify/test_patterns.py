@@ -100,7 +100,7 @@ def test_allocations_come_to_the_sparsity_that_was_asked_for(build: Build) -> No
 
 
 def test_layers_that_a_pattern_does_not_fit_are_told(build: Build) -> None:
-    with pytest.raises(UsageError, match=r"its 5 input channels are no multiple of 4"):
+    with pytest.raises(UsageError, match=r"its 5 input channels are not a multiple of 4"):
         op.sparsify(build(CONV_AND_CELL), pattern="2:4", weight_criterion="magnitude")
     result = op.sparsify(build(CONV_AND_CELL), pattern="1:2", weight_criterion="magnitude", allow_damage=True)
     assert [layer["layer"] for layer in result.report.sparsity["layers"]] == ["k"]

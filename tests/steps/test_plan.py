@@ -214,7 +214,7 @@ def test_two_plans_after_each_other_are_one(data: st.DataObject) -> None:
 
 
 def test_plans_are_put_together_where_recovery_has_renamed_groups() -> None:
-    """The second model's `a` is called after a new bias, and `gone` is down to a unit, so it is no group there."""
+    """The second model's `a` is called after a new bias, and `gone` is down to a unit, so it is not a group there."""
     structure = (("a", "neurons", 6), ("gone", "heads", 2), ("b", "neurons", 5))
     first = Plan((Removal("a", "neurons", 6, (1, 2)), Removal("gone", "heads", 2, (0,))), {}, structure)
     then = Plan(

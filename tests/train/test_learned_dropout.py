@@ -204,7 +204,7 @@ def test_agents_are_squeeze_and_excitation_of_the_sizes_of_units(build: Build) -
     np.testing.assert_allclose(seen, own["v"] * (due * (due >= 0.5))[:, None], rtol=1e-4)
 
 
-# A regression on sequences: what is trained is no classifier, and no image.
+# A regression on sequences: what is trained is not a classifier, and no image.
 SEQUENCES = """
     net (float[batch, 3, 12] x) => (float[batch, 2] y)
     <float[8, 3, 3] a, float[8] b, float[8, 8, 3] c, float[8] d, float[8, 2] v, float[2] e>

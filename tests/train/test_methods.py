@@ -133,7 +133,7 @@ def test_texts_say_which_options_and_wrong_ones_are_refused() -> None:
     for text, said in (
         ("dropot", "unknown training method 'dropot'; did you mean 'dropout'"),
         ("dropout:2", r"rate 2 is outside \[0, 1\)"),
-        ("dropout:much", "much is no number"),
+        ("dropout:much", "much is not a number"),
         ("dropout:0.1,0.2", "'0.2' has to be NAME=VALUE"),
         ("dropout:level=layer", "unknown level 'layer'"),
     ):

@@ -180,7 +180,7 @@ def test_no_update_leaves_the_file_as_it_is(cut: tuple[Path, Path], tmp_path: Pa
     (["--plan", "plan.json"], "add --teacher"),
     (["--optimizer", "adamm"], "unknown optimizer 'adamm'; did you mean 'adam'"),
     (["--momentum", "1"], "momentum 1 is outside [0, 1)"),
-    (["--resume", "small.onnx"], "--resume small.onnx is no folder"),
+    (["--resume", "small.onnx"], "--resume small.onnx is not a folder"),
     (["--feature-values", "x"], "add features"),
     (["--feature-values", "inputt", "--features", "1"], "the model has no value 'inputt'; did you mean 'input'"),
 ])  # fmt: skip

@@ -18,7 +18,7 @@ def _strengths(_: click.Context, __: click.Parameter, text: str) -> list[float]:
     try:
         found = sorted({float(part) for part in text.split(",")})
     except ValueError:
-        raise click.BadParameter(f"'{text}' is no list of numbers, like 0.25,0.5") from None
+        raise click.BadParameter(f"'{text}' is not a list of numbers, like 0.25,0.5") from None
     if not all(0 < each < 1 for each in found):
         raise click.BadParameter("strengths lie between 0 and 1")
     return found

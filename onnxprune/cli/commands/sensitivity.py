@@ -20,7 +20,7 @@ def _ratios(_: click.Context, __: click.Parameter, text: str) -> list[float]:
     try:
         ratios = [float(part) for part in text.split(",")]
     except ValueError:
-        raise click.BadParameter(f"'{text}' is no list of numbers, like 0.25,0.5") from None
+        raise click.BadParameter(f"'{text}' is not a list of numbers, like 0.25,0.5") from None
     if not all(0 < ratio < 1 for ratio in ratios):
         raise click.BadParameter("ratios lie between 0 and 1")
     return sorted(ratios)

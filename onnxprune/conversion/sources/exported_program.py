@@ -41,7 +41,7 @@ def _loaded(path: Path) -> Any:
     try:
         names = zipfile.ZipFile(path).namelist()
     except (zipfile.BadZipFile, OSError) as error:
-        raise ModelError(f"{path} is no .pt2 file, or is truncated; save it again with torch.export.save") from error
+        raise ModelError(f"{path} is not a .pt2 file, or is truncated; save it again with torch.export.save") from error
     if any(Path(name).name.startswith(("opaque_obj_", "custom_obj_")) for name in names):
         raise ModelError(f"{path} holds Python objects, which are not loaded, for they may run any code")
     import torch

@@ -18,7 +18,7 @@ from onnxprune.errors import DataError, MissingExtraError, ModelError
 from onnxprune.model.file import as_model
 from onnxprune.model.signature import Feed
 
-# An open axis that is no batch gets this size in the example, and one more in the second.
+# An open axis that is not a batch gets this size in the example, and one more in the second.
 _OPEN = 8
 
 

@@ -20,7 +20,7 @@ from onnxprune.model.signature import Feed
 
 _SIGNATURES = ("serving_default", "serve")
 _OPSET = 18
-_OPEN = 8  # the size of an open axis that is no batch
+_OPEN = 8  # the size of an open axis that is not a batch
 
 
 @network_source("tensorflow")

@@ -10,7 +10,7 @@ from onnxprune.errors import ModelError
 
 @network_source("torch-weights")
 class TorchWeights:
-    """Files of weights (.pt, .pth, .safetensors) are no networks: they go into one, with --weights."""
+    """Files of weights (.pt, .pth, .safetensors) are not networks: they go into one, with --weights."""
 
     @staticmethod
     def takes(given: Any) -> bool:

@@ -28,7 +28,7 @@ class TorchNetwork:
 
     Attributes:
         module: a module, which is run in evaluation mode, or a program that torch has exported already.
-        arguments: of its `forward`, by name; what is no tensor is the same in every run.
+        arguments: of its `forward`, by name; what is not a tensor is the same in every run.
         axes: per input, axes whose size stays open.
         options: how it is exported.
     """

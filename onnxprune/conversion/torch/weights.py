@@ -45,7 +45,7 @@ def read_state(path: Path) -> dict[str, Any]:
         try:
             return load_file(path)
         except SafetensorError as error:
-            raise ModelError(f"{path} is no safetensors file, or is truncated: {error}") from error
+            raise ModelError(f"{path} is not a safetensors file, or is truncated: {error}") from error
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
     except UnpicklingError as error:
@@ -54,7 +54,7 @@ def read_state(path: Path) -> dict[str, Any]:
             "module.state_dict() instead"
         ) from error
     except (RuntimeError, EOFError, OSError, ValueError) as error:
-        raise ModelError(f"{path} is no file of torch, or is truncated; save it again") from error
+        raise ModelError(f"{path} is not a file of torch, or is truncated; save it again") from error
     if not isinstance(state, dict):
         raise ModelError(f"{path} holds {type(state).__name__}, not a state dict; save module.state_dict()")
     return state

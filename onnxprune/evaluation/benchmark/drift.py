@@ -25,7 +25,7 @@ class Drift:
         model: its path as given.
         output: name.
         samples: how many were compared (entries of the first axis).
-        cosine: mean over the samples of the cosine between both answers; None for outputs that are no floats.
+        cosine: mean over the samples of the cosine between both answers; None for outputs that are not floats.
         max_difference: the largest absolute difference of two entries.
         agreement: share with the same arg-max; None where the output has no classes.
     """

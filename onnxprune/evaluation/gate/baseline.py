@@ -90,7 +90,7 @@ def write_baseline(file: Path, entries: Mapping[str, BaselineEntry]) -> None:
 
 
 def _refuse(constant: str) -> float:
-    raise ValueError(f"{constant} is no number")
+    raise ValueError(f"{constant} is not a number")
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

@@ -11,7 +11,7 @@ _HALF = MetricSample([[1, 2], [3, 1]], reference=[[0, 5], [1, 2]], value=0.5)
 
 @register("agreement", needs_reference=True, perfect=1.0, unit="%", sample=_HALF)
 def agreement(answer: Answer) -> tuple[float, float]:
-    """Share of the samples with the same arg-max as the original; of outputs that are no floats, of equal entries.
+    """Share of the samples with the same arg-max as the original; of outputs that are not floats, of equal entries.
 
     Classes lie along the last axis, from four axes on (segmentation) along axis 1. A sample with NaN does not agree.
     """

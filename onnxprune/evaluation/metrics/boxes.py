@@ -41,7 +41,7 @@ def box_f1(answer: Answer) -> tuple[float, float]:
 def _by_sample(boxes: Array) -> list[Array]:
     """Boxes with an area, [boxes, 4], of each sample; without an axis for samples all are of one."""
     if boxes.ndim not in (2, 3) or boxes.shape[-1] < 4 or boxes.dtype.kind not in "fiu":
-        raise DataError(f"an output of shape {boxes.shape} is no boxes: they are [samples, boxes, 4] or [boxes, 4]")
+        raise DataError(f"an output of shape {boxes.shape} holds no boxes: they are [samples, boxes, 4] or [boxes, 4]")
     samples = boxes[None] if boxes.ndim == 2 else boxes
     if samples.shape[1] > _MOST:
         raise DataError(f"{samples.shape[1]} boxes are all that were looked at, not those found: name another output")

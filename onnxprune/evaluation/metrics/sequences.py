@@ -27,7 +27,7 @@ def sequence_accuracy(answer: Answer) -> tuple[float, float]:
     assert labels is not None
     found = _decoded(answer.output)
     if labels.ndim != 2 or len(labels) != len(found):
-        raise DataError(f"labels of shape {labels.shape} are no sequences for {len(found)} samples")
+        raise DataError(f"labels of shape {labels.shape} are not sequences for {len(found)} samples")
     wanted = [tuple(row[row != IGNORED].tolist()) for row in labels]
     return float(sum(map(tuple.__eq__, found, wanted))), float(len(found))
 
@@ -48,7 +48,7 @@ def sequence_agreement(answer: Answer) -> tuple[float, float]:
 def _decoded(scores: Array) -> list[tuple[int, ...]]:
     """The classes of each sample. Raises DataError for scores that are not [samples, steps, classes]."""
     if scores.ndim != 3 or scores.shape[-1] < 2:
-        raise DataError(f"an output of shape {scores.shape} is no sequences: they are [samples, steps, classes]")
+        raise DataError(f"an output of shape {scores.shape} holds no sequences: they are [samples, steps, classes]")
     best = scores.argmax(axis=-1)
     changes = np.diff(best, axis=1, prepend=-1) != 0
     return [tuple(row[mask & (row != 0)].tolist()) for row, mask in zip(best, changes, strict=True)]

@@ -67,7 +67,7 @@ class Request:
 
     @cached_property
     def limits(self) -> tuple[Requirement, ...]:
-        """What candidates have to keep to. Raises UsageError for what is no limit."""
+        """What candidates have to keep to. Raises UsageError for what is not a limit."""
         return tuple(Requirement.parse(text) for text in self.options.require)
 
     def recipe(self, values: Mapping[str, Any] = {}) -> Recipe:

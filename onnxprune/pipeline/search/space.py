@@ -89,7 +89,7 @@ class Parameter:
 class Space:
     """The recipes that a text describes; every end of every range is tried before any work.
 
-    Raises UsageError for a text that is no recipe with ranges.
+    Raises UsageError for a text that is not a recipe with ranges.
     """
 
     def __init__(self, text: str, source: str = "the space") -> None:

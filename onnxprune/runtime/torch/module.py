@@ -193,7 +193,7 @@ class TorchModel(torch.nn.Module):
         return {name: _declared(value, self._outputs.get(name)) for name, value in results.items()}
 
     def _shapes(self, given: Mapping[str, Any]) -> Shapes | None:
-        """None where something is fed that is no tensor."""
+        """None where something is fed that is not a tensor."""
         if not all(isinstance(value, Tensor) for value in given.values()):
             return None
         return tuple((name, tuple(given[name].shape)) for name in self._inputs if name in given)

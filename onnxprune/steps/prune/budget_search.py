@@ -104,7 +104,7 @@ class Sums:
         self.before = {"params": stored.parameters, "macs": stored.macs, "size": file_bytes(analysis.model)}
 
     def after(self, lost: Lost) -> dict[str, float]:
-        """Parameters, MACs of a sample, bytes of the file: new biases come in, and what is no weight is as it was."""
+        """Parameters, MACs of a sample, bytes of the file: new biases come in, and all but weights is as it was."""
         problem = self._planner.problem
         kept = problem.kept(lost)
         left = problem.costs.measure(kept)

@@ -9,8 +9,8 @@ round by round, so the last one ends where a single one would:
 - knapsack, sensitivity: no more parameters and MACs than every group's share leaves;
 - targets: those of the options, met for the original; limits on units hold for all rounds together.
 
-Where earlier rounds took more than the last one would, that stays. A ratio of scope latency is no such share: it is of
-the time that can still be saved, measured anew in every round.
+Where earlier rounds took more than the last one would, that stays. A ratio of scope latency is not such a share: it is
+of the time that can still be saved, measured anew in every round.
 """
 
 from __future__ import annotations

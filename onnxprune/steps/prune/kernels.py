@@ -16,7 +16,7 @@ from onnxprune.runtime.providers import CPU
 from onnxprune.steps.base import Context
 from onnxprune.steps.quantize.step import Quantize
 
-# Blocked convolutions work on 8 or 16 channels at once, and are not used where channels are no multiple of 4.
+# Blocked convolutions work on 8 or 16 channels at once, and are not used where channels are not a multiple of 4.
 _FLOATS = 8
 # Integer kernels work on 16 at once.
 _INTEGERS = 16

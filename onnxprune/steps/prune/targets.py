@@ -97,7 +97,7 @@ def parse_target(text: str) -> Target:
     try:
         number, unit = split_quantity(value)
     except ValueError:
-        raise UsageError(f"target '{text}': '{value}' is no amount; write {_EXAMPLES}") from None
+        raise UsageError(f"target '{text}': '{value}' is not an amount; write {_EXAMPLES}") from None
     if unit == "%":
         number, unit = number / 100, ""
     if kind in HARM:

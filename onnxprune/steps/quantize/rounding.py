@@ -65,7 +65,7 @@ def _best_scales(matrix: Matrix, gram: Matrix, bits: int, floor: Matrix | None) 
 
 
 def _refitted(integers: Matrix, matrix: Matrix, gram: Matrix, scales: Matrix, floor: Matrix | None) -> Matrix:
-    """The scale of each output that fits its integers best; as it was where that is no scale."""
+    """The scale of each output that fits its integers best; as it was where that gives no scale."""
     seen = gram @ integers
     above, below = np.einsum("fo,fo->o", seen, matrix), np.einsum("fo,fo->o", seen, integers)
     fitted = np.where((above > 0) & (below > 0), above / np.maximum(below, TINY), scales)

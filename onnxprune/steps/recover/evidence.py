@@ -4,8 +4,8 @@ Behind a residual Add, the target is what the sum should be:
 
     target of y = y of the original + (skip of the original - skip of the pruned model)
 
-so errors do not pile up along the residual stream. Where the result is no value of the graph, it is computed: what the
-original's weights make of the original's input.
+so errors do not pile up along the residual stream. Where the result is not a value of the graph, it is computed: what
+the original's weights make of the original's input.
 """
 
 from __future__ import annotations

@@ -92,7 +92,7 @@ def _weight_pairs(original: Analysis, pruned: Analysis) -> Iterator[_Pair]:
         one, other = read(before), read(after)
         if one.dtype != other.dtype or one.ndim != other.ndim or any(np.less(one.shape, other.shape)):
             raise PlanError(
-                f"weight '{name}' is {other.dtype}{other.shape} in the pruned model, which is no part of it"
+                f"weight '{name}' is {other.dtype}{other.shape} in the pruned model, which is not part of it"
             )
         yield _Pair(name, one, other, original.dims[name])
     if not found:
@@ -121,7 +121,7 @@ class _Search:
                 units = units_of(dim, atom)[mask]
                 self.keep.setdefault(atom, np.isin(np.arange(atom.size), units))
             if not np.array_equal(keep_mask(dim, self.keep), mask):
-                raise PlanError(f"what is left of an axis of {dim.size} entries are no whole units; {_ADVICE}")
+                raise PlanError(f"what is left of an axis of {dim.size} entries are not whole units; {_ADVICE}")
 
     def _is_known(self, dim: Dim) -> bool:
         return all(atom in self.keep for atom in atoms(dim))

@@ -62,7 +62,7 @@ class Pairing:
         return [(layer, counterpart) for layer, counterpart in fit if layer.node in together]
 
     def left(self) -> list[Left]:
-        """The nodes that multiply with weights and are no part of `pairs`, in topological order."""
+        """The nodes that multiply with weights and are not part of `pairs`, in topological order."""
         fitted = {layer.node for layer, _ in self.pairs()}
         found = []
         for name, node in self.pruned.operators:

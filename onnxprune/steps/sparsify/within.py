@@ -29,7 +29,7 @@ def sparsest(job: SparsifyJob, allowed: float) -> Sparse:
 
     most, best, least = job.sparsity, sparsify_once(job), 0.0
     reached = drop(best)
-    if not reached <= allowed:  # nor where it is no number
+    if not reached <= allowed:  # nor where it is not a number
         found = None
         for _ in range(_STEPS):
             middle = (least + most) / 2

@@ -99,7 +99,7 @@ def make_augmentation(wanted: Sequence[str], inputs: Sequence[Tensor], *, per_sa
         inputs: a batch of every input of the model.
         per_sample: the targets do not change when an image is moved.
 
-    Raises UsageError for an unknown name or a strength that is no number.
+    Raises UsageError for an unknown name or a strength that is not a number.
     """
     steps: list[tuple[str, float]] = []
     mixup = None

@@ -80,13 +80,13 @@ def read_checkpoint(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
         with safe_open(path, framework="pt") as file:
             header = (file.metadata() or {}).get(_KEY)
             if header is None:
-                raise ModelError(f"{path} is no checkpoint of a training with onnxprune")
+                raise ModelError(f"{path} is not a checkpoint of a training with onnxprune")
             facts = json.loads(header)
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  (no mapping)
     except FileNotFoundError:
         raise ModelError(f"there is no checkpoint {path}; leave out resume to start anew") from None
     except (OSError, SafetensorError, ValueError) as error:
-        raise ModelError(f"{path} is no checkpoint, or a damaged one: {one_line(error)}") from None
+        raise ModelError(f"{path} is not a checkpoint, or a damaged one: {one_line(error)}") from None
     if facts.get("format") != FORMAT:
         raise ModelError(f"{path} is a checkpoint of format {facts.get('format')!r}, this version reads {FORMAT}")
     return tensors, facts

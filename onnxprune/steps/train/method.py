@@ -217,4 +217,4 @@ def _value(kind: type, value: str, text: str) -> Any:
     try:
         return kind(value) if kind in (int, float) else value
     except ValueError:
-        raise UsageError(f"'{text}': {value} is no number") from None
+        raise UsageError(f"'{text}': {value} is not a number") from None

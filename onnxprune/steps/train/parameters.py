@@ -101,7 +101,7 @@ def _slots(value: ir.Value, shape: tuple[int, ...], depth: Mapping[ir.Value, int
     """The places where a value that is made from weights alone is learned; `shape` is that of the initializer."""
     for node, slot in value.uses():
         if depth.get(node.outputs[0], _CONSTANT) == _CONSTANT:
-            if not direct or prod(shape) > 1:  # a single number that other weights are computed with is no weight
+            if not direct or prod(shape) > 1:  # a single number that other weights are computed with is not a weight
                 yield from _slots(node.outputs[0], shape, depth, direct=False)
         elif slot in statistics(node):
             continue

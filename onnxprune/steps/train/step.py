@@ -116,7 +116,7 @@ def _place(context: Context, earlier: int) -> Path | None:
     try:
         context.resume.mkdir(exist_ok=True)
     except OSError as error:
-        raise UsageError(f"--resume {context.resume} is no folder, and cannot become one: {error.strerror}") from None
+        raise UsageError(f"--resume {context.resume} is not a folder and cannot become one: {error.strerror}") from None
     return context.resume / f"training-{earlier + 1}.safetensors"
 
 

@@ -59,9 +59,9 @@ def test_grammar(text: str, kind: str, limit: float, relative: bool) -> None:
     [
         ("mac=0.5", "unknown quantity 'mac'; did you mean 'macs'"),
         ("", "unknown quantity ''"),
-        ("macs", "'' is no amount"),
-        ("macs=half", "'half' is no amount"),
-        ("macs=-0.5", "'-0.5' is no amount"),
+        ("macs", "'' is not an amount"),
+        ("macs=half", "'half' is not an amount"),
+        ("macs=-0.5", "'-0.5' is not an amount"),
         ("macs=0", r"a share in \(0, 1\]"),
         ("latency=2", r"a share in \(0, 1\]"),
         ("params=150%", r"a share in \(0, 1\]"),

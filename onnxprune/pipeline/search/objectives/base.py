@@ -109,7 +109,7 @@ class Aim:
         return self.objective.name == "metric"
 
     def __call__(self, made: Made) -> Reading:
-        """Measure a candidate. Raises DataError for what is no finite number."""
+        """Measure a candidate. Raises DataError for what is not a finite number."""
         arguments = [self.text] if self.is_metric else self.text.split(":")[1:]
         before, after = self.objective.measure(made, *arguments)
         value = after / before if self.objective.relative and before else after
@@ -145,15 +145,15 @@ class Requirement:
 
     @staticmethod
     def parse(text: str) -> Requirement:
-        """Raises UsageError for a text that is no bound."""
+        """Raises UsageError for a text that is not a bound."""
         found = _LIMIT.fullmatch(text)
         if found is None:
-            raise UsageError(f"'{text}' is no limit; write macs<=0.5, drop<=0.01 or accuracy>=0.9")
+            raise UsageError(f"'{text}' is not a limit; write macs<=0.5, drop<=0.01 or accuracy>=0.9")
         aim = Aim(found[1])
         try:
             number, unit = split_quantity(found[3])
         except ValueError:
-            raise UsageError(f"limit '{text}': '{found[3]}' is no amount") from None
+            raise UsageError(f"limit '{text}': '{found[3]}' is not an amount") from None
         number, unit = (number / 100, "") if unit == "%" else (number, unit)
         units = aim.objective.units
         amount = bool(unit) or (units is not None and "" in units and number > 1)

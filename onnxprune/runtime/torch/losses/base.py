@@ -199,7 +199,7 @@ def _is_float(value: Any) -> bool:
 
 def _as_float(value: Any, name: str) -> Tensor:
     if not _is_float(value) or value.ndim == 0:
-        raise UsageError(f"output '{name}' is no tensor of floats with samples, so no loss can be taken of it")
+        raise UsageError(f"output '{name}' is not a tensor of floats with samples, so no loss can be taken of it")
     found: Tensor = value
     return found
 

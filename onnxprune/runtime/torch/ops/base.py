@@ -160,7 +160,7 @@ class TorchOperator:
         stored: the inputs that come so where the file holds them, and as tensors where they are computed.
         bodies: does it run subgraphs?
         random: does it draw, so that it must not be computed once and for all?
-        data_sized: does the shape of an output depend on the content of an input that is no number?
+        data_sized: does the shape of an output depend on the content of an input that is not a number?
     """
 
     function: Function

@@ -33,7 +33,7 @@ def resolve_criterion(expression: str | Callable[..., Any]) -> Criterion:
     """The criterion that a name, a combination, a function of the user or `module:function` represents.
 
     A function is called as the registered ones are, with a group and a ScoringContext, and returns float64 [units].
-    Raises UsageError for a name that is unknown and for what is no combination, with the position.
+    Raises UsageError for a name that is unknown and for what is not a combination, with the position.
     """
     if not isinstance(expression, str):
         return _of_user(getattr(expression, "__name__", "function"), expression)

@@ -67,7 +67,7 @@ _MOST_FEATURES = 1_152
 class Observed:
     """What is known of a layer: covariance, or variances only, of its rows, and variance of what is read behind it.
 
-    That is `output`, or follows from the rows where the results are no value of the graph.
+    That is `output`, or follows from the rows where the results are not a value of the graph.
     """
 
     layer: Layer

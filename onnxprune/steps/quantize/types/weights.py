@@ -71,7 +71,7 @@ def _store_recurrent(editor: Editor, node: ir.Node, name: str, left_out: dict[st
     if name in left_out:
         return LayerNoise(name, node.op_type, 0, why=left_out[name])
     if any(value is None or value.const_value is None or value.dtype != ir.DataType.FLOAT for value in values):
-        return LayerNoise(name, node.op_type, 0, why="weights that are no constants of float32")
+        return LayerNoise(name, node.op_type, 0, why="weights that are not constants of float32")
     for slot, value in enumerate(values, 1):
         assert value is not None
         array = read(value)
