@@ -81,11 +81,6 @@ class WeightPath:
         """Is every number stored as the operator sees it?"""
         return all(key_of(each.node) in (_NAMES, _ORDERS) for each in self.links)
 
-    @property
-    def is_part(self) -> bool:
-        """Does the operator see a part of what is stored?"""
-        return any(each.part for each in self.links)
-
     def read(self) -> Array:
         """The weight as the operator sees it. Raises ValueError where it is not a constant."""
         return self._stages()[-1]

@@ -196,19 +196,17 @@ def _masks(problem: _Problem) -> Callable[[Lost], dict[Atom, Mask]]:
 def _outcome(problem: _Problem, options: PruneOptions, context: Context, *, comparable: bool) -> Outcome:
     """How many units every group loses after the round."""
     candidates, masks = problem.candidates, _masks(problem)
-    damages, seconds = _measured(problem, options, context)
+    measured = _measured(problem, options, context)
     plans = planner(
         problem.state.original,
         problem.groups,
         problem.scores,
         options,
         comparable=comparable,
-        damages=damages,
-        seconds=seconds,
+        measured=measured,
         removed=problem.removed,
-        closed={group.id for group in problem.groups} - set(problem.now),
         liked=_liked(problem, options, context),
-        limits=problem.limits,
+        limits={**problem.limits, **{group.id: 0 for group in problem.groups if group.id not in problem.now}},
     )
 
     def costly(lost: Lost, kind: str) -> tuple[float, float]:
@@ -226,7 +224,7 @@ def _outcome(problem: _Problem, options: PruneOptions, context: Context, *, comp
         found = decide_aligned(plans, options.targets, costly, context.progress, added)
         said = (*plans.aligned(found.lost), *plans.undecided(found.strength, options.scope))
         return replace(found, remarks=(*found.remarks, *said))
-    if seconds:
+    if measured[1]:
         return never_slower(plans, options.ratio, lambda lost: candidates.latency(masks(lost)))
     strength, lost = plans.of_ratio(options.ratio)
     remarks = (*plans.aligned(lost), *plans.undecided(strength, options.scope))

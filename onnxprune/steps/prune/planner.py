@@ -108,10 +108,8 @@ def planner(
     options: PruneOptions,
     *,
     comparable: bool = False,
-    damages: Mapping[str, Curve] = NOTHING,
-    seconds: Mapping[str, Curve] = NOTHING,
+    measured: tuple[Mapping[str, Curve], Mapping[str, Curve]] = (NOTHING, NOTHING),
     removed: Mapping[str, Mask] = NO_MASKS,
-    closed: Container[str] = (),
     liked: Mapping[str, int] = NO_MULTIPLES,
     limits: Mapping[str, int] = MappingProxyType({}),
 ) -> Planner:
@@ -123,12 +121,11 @@ def planner(
         scores: per group id, float64 [units].
         options: strategy, resource and limits.
         comparable: scores of different groups are on one scale.
-        damages: measured damage per group id, for strategies that need it; see `Problem`.
-        seconds: measured times likewise.
+        measured: damages and times per group id, for strategies that need them; see `AllocationProblem`.
         removed: per group id, the units that earlier steps have removed: bool, shape [units].
-        closed: ids of groups that cannot lose more than earlier steps have removed.
         liked: per group id, what kernels like its axes to be multiples of, for groups whose count no option decides.
-        limits: the most units that groups may lose, by id, where the options would allow more.
+        limits: the most units that groups may lose, by id, where the options would allow more; those that earlier steps
+            have removed stay removed.
 
     Raises UsageError for a ratio whose pattern matches no group.
     """
@@ -140,18 +137,11 @@ def planner(
         analysis,
         free,
         {group.id: scores[group.id] for group in free},
-        {
-            group.id: max(
-                0 if group.id in closed else min(options.most(group), limits.get(group.id, group.units)),
-                already[group.id],
-            )
-            for group in free
-        },
+        {each.id: max(min(options.most(each), limits.get(each.id, each.units)), already[each.id]) for each in free},
         {group.atom: group.units - decided[group.id] for group in groups if group.id in decided},
         comparable,
         options.resource if options.resource != "macs" or cost.macs_of(analysis) else "parameters",
-        damages,
-        seconds,
+        *measured,
         {group.id: removed[group.id] for group in free} if removed else {},
     )
     return Planner(

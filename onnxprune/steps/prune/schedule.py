@@ -8,8 +8,6 @@ from onnxprune.errors import UsageError
 from onnxprune.steps.prune.targets import HARM, Target
 from onnxprune.support.registry import Registry
 
-# Far beyond what helps; a mistyped number would run for days.
-_MOST_STEPS = 1000
 # The share of units (or of MACs, ...) that is left, by what is to be left in the end and how far the steps are, both in
 # (0, 1].
 Schedule = Callable[[float, float], float]
@@ -19,14 +17,6 @@ SCHEDULES: Registry[str, Schedule] = Registry("schedule", f"{__package__}.schedu
 def schedule(name: str) -> Callable[[Schedule], Schedule]:
     """Decorator: make a function known as schedule `name`. Raises ValueError when the name is taken."""
     return SCHEDULES.register(name)
-
-
-def check_schedule(steps: int, schedule: str) -> None:
-    """Raises UsageError for a number of steps or a schedule that makes no sense."""
-    if not 1 <= steps <= _MOST_STEPS:
-        raise UsageError(f"steps {steps} makes no sense: give 1 to {_MOST_STEPS}; each scores, cuts and recovers anew")
-    if schedule not in SCHEDULES:
-        raise UsageError(SCHEDULES.unknown(schedule))
 
 
 def check_schedule_targets(targets: Sequence[Target]) -> None:

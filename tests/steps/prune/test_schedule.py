@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from onnxprune.errors import UsageError
-from onnxprune.steps.prune.schedule import SCHEDULES, check_schedule, check_schedule_targets, on_the_way, ratio
+from onnxprune.steps.prune.schedule import SCHEDULES, check_schedule_targets, on_the_way, ratio
 from onnxprune.steps.prune.targets import parse_target
 
 
@@ -54,12 +54,3 @@ def test_a_drop_alone_cannot_be_spread() -> None:
         check_schedule_targets([parse_target("drop=0.01")])
     check_schedule_targets([parse_target("drop=0.01"), parse_target("macs=0.5")])
     check_schedule_targets([])
-
-
-@pytest.mark.parametrize(
-    ("steps", "name", "message"),
-    [(0, "cubic", "steps 0"), (10**6, "cubic", "1 to 1000"), (2, "cubik", "did you mean 'cubic'")],
-)
-def test_what_makes_no_sense_is_refused(steps: int, name: str, message: str) -> None:
-    with pytest.raises(UsageError, match=message):
-        check_schedule(steps, name)
