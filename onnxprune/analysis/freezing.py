@@ -96,8 +96,8 @@ def _scaled_sizes(analysis: Analysis) -> Iterator[tuple[SizeRef, ir.Value]]:
 
 def _shrunk(analysis: Analysis, share: int) -> dict[Atom, int]:
     """Sizes after one in `share` units of everything prunable are removed."""
-    everything = (atom for dims in analysis.dims.values() for dim in dims for atom in atoms(dim))
-    return {atom: atom.size - atom.size // share for atom in everything if atom.reason is None}
+    roots = {resolve(dim) for dims in analysis.dims.values() for dim in dims}
+    return {atom: atom.size - atom.size // share for root in roots for atom in atoms(root) if atom.reason is None}
 
 
 def freeze_sizes_used_as_data(analysis: Analysis) -> None:

@@ -64,6 +64,7 @@ class Inference:
         self.types: dict[str, onnx.TypeProto] = {}
         self.opsets = opsets
         self.turn = turn
+        self._imports = [onnx.helper.make_opsetid(name, version) for name, version in opsets.items()]
 
     def fresh_size(self, name: str) -> int:
         """A number for a size of `name` that is known only in a run: unlike all others, in either turn."""
@@ -160,9 +161,8 @@ class Inference:
         data = {
             name: onnx.numpy_helper.from_array(array, name) for name, array in contents.items() if array is not None
         }
-        imports = [onnx.helper.make_opsetid(name, version) for name, version in self.opsets.items()]
         return onnx.shape_inference.infer_node_outputs(
-            schema, as_run(node, contents), inputs, data, opset_imports=imports
+            schema, as_run(node, contents), inputs, data, opset_imports=self._imports
         )
 
     def _contents(self, node: ir.Node, read: list[ir.Value]) -> dict[str, Array | None]:

@@ -72,7 +72,8 @@ def open_model(path: str | os.PathLike[str]) -> ir.Model:
     path = Path(path)
     proto, ranges, external = _read(path)
     model = _built(proto, ranges, lambda *place: _mapped(path, *place), str(path))
-    _locate(model, path.parent)
+    if external:
+        _locate(model, path.parent)
     files = (path.absolute(), *external)
     size = sum(file.stat().st_size for file in files)
     model.meta.update(files=files, from_file=True, bytes=size, external=bool(external))
