@@ -1,4 +1,4 @@
-"""What every pass has in common: `Model -> PassResult`, and the same thing again changes nothing.
+"""The base of every pass: `Model -> PassResult`, and the same thing again changes nothing.
 
 A pass that can be asked for by name is a clean-up: it leaves the outputs of a model as they are.
 
@@ -20,7 +20,7 @@ from onnxprune.support.registry import Registry, summary
 
 @dataclass(frozen=True)
 class PassResult:
-    """What a pass did. `model` is the object that was given, changed in place; `modified=False` means it is equal."""
+    """The result of a pass. `model` is the object that was given, changed in place; `modified=False`: it is equal."""
 
     model: ir.Model
     modified: bool

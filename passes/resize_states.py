@@ -110,7 +110,7 @@ class _Pair:
             yield _Part(value, axis, np.sort(rows, axis=1), reader)
 
     def _computed(self, node: ir.Node, arrays: list[Array]) -> list[Array] | None:
-        """What a node that moves entries makes of these numbers of entries; None where that is not known."""
+        """The result of a node that moves entries for these numbers of entries; None where that is not known."""
         rest = [None if value is None else self._known(value) for value in node.inputs[len(arrays) :]]
         if any(
             array is None and value is not None for array, value in zip(rest, node.inputs[len(arrays) :], strict=True)

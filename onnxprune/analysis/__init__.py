@@ -1,1 +1,1 @@
-"""What is known of a model before it runs on data: shapes, groups, layers, cost."""
+"""Analysis of a model before it runs on data: shapes, groups, layers, cost."""

@@ -23,7 +23,7 @@ _DEFAULTS = 4
 
 
 class Constants:
-    """What is known of the values of an analysed model, for any finite input.
+    """Facts about the values of an analysed model, for any finite input.
 
     Only what depends on the inputs is kept; weights, and what is computed from them, are read when they are asked for.
     """
@@ -39,7 +39,7 @@ class Constants:
                 self._found.update((value, known) for value, known in zip(node.outputs, results, strict=True) if known)
 
     def of(self, value: ir.Value | None) -> KnownEntries | None:
-        """What is known of a value, None when that is nothing."""
+        """The facts about a value, None where there are none."""
         if value is None or (value.is_graph_input() and value.is_initializer() and self._overridable):
             return None
         if value.name in self.analysis.shapes.known:
@@ -76,7 +76,7 @@ class Constants:
         )
 
     def _apply(self, node: ir.Node) -> list[KnownEntries | None]:
-        """What is known of the outputs; a form of an operator that its rule does not foresee says nothing."""
+        """The facts about the outputs; a form of an operator that its rule does not foresee says nothing."""
         nothing: list[KnownEntries | None] = [None] * len(node.outputs)
         key = key_of(node)
         rule = elementwise if key[0] == "" and find_rule(key) is broadcast else find_constant_rule(key)

@@ -1,4 +1,4 @@
-"""What a model costs: parameters, multiply-accumulates, bytes, nodes; also for a cut that has not been made yet."""
+"""The cost of a model: parameters, multiply-accumulates, bytes, nodes; also for a cut that has not been made yet."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class Cost:
 
 
 def stored_cost(model: ir.Model) -> Cost:
-    """What a model holds as it is, constants inside nodes included; its MACs need an analysis and are left at 0."""
+    """The content of a model as it is, constants inside nodes included; its MACs need an analysis and are left at 0."""
     nodes = list(ir.traversal.RecursiveGraphIterator(model.graph))
     graphs = {node.graph for node in nodes if isinstance(node.graph, ir.Graph)} | {model.graph}
     values = [value for graph in graphs for value in graph.initializers.values()]
@@ -78,7 +78,7 @@ def cost_of(analysis: Analysis, kept: Mapping[Atom, int] | None = None) -> Cost:
 
 
 def before(analysis: Analysis) -> Cost:
-    """What the model of an analysis costs as it is in the file, MACs per sample (see `batch_size`)."""
+    """The cost of the model of an analysis as it is in the file, MACs per sample (see `batch_size`)."""
     meta = analysis.model.meta
     stored_cost: Cost = meta["stored"]
     return replace(stored_cost, macs=meta.get("macs") or macs_of(analysis) // batch_size(analysis))

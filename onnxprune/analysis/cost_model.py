@@ -142,7 +142,7 @@ class _Product:
         self.atoms, self.amounts = atoms_, amounts
 
     def without(self, atom: Atom) -> _Product:
-        """What it is that all powers of an atom are multiplied with."""
+        """The factor of all powers of an atom."""
         return _Product(tuple(other for other in self.atoms if other is not atom), self.amounts)
 
 
@@ -166,7 +166,7 @@ def _plus(one: Amounts, other: Amounts, times: int = 1) -> Amounts:
 
 
 class _Other:
-    """What a weight or node costs that is not a polynomial, by the counts of its atoms; remembered."""
+    """The cost of a weight or node that is not a polynomial, by the counts of its atoms; remembered."""
 
     def __init__(self, analysis: Analysis, names: Iterable[str], cost: Callable[[ShapeOf], Amounts]) -> None:
         dims = [dim for name in names for dim in analysis.dims.get(name, ())]

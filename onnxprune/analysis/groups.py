@@ -1,4 +1,4 @@
-"""What an analysis finds: groups of units that go together, and axes that keep their size."""
+"""The results of an analysis: groups of units that go together, and axes that keep their size."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What holds the weights of a model where nothing can be pruned."""
+"""The reasons why weights keep their size where nothing can be pruned."""
 
 from __future__ import annotations
 

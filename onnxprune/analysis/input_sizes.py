@@ -44,7 +44,7 @@ class Unmet:
 
 @dataclass(frozen=True)
 class Agreement:
-    """What was found of dynamic axes.
+    """The findings about dynamic axes.
 
     Attributes:
         sizes: of axes that are not free, by symbol: the roundest that fits, and another one, if there is.

@@ -10,7 +10,7 @@ from onnxprune.model.signature import Values
 
 
 def values_of(analysis: Analysis) -> Values:
-    """What each input may hold that chooses entries of tables, or is encoded; see `index_ranges`."""
+    """The values of each input that chooses entries of tables, or is encoded; see `index_ranges`."""
     return {**known_categories(analysis.model), **index_ranges(analysis.model, size_of(analysis))}
 
 

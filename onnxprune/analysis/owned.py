@@ -1,4 +1,4 @@
-"""What belongs to a unit: every entry of the weights that goes with it, counted once.
+"""The entries of a unit: every one of the weights that goes with it, counted once.
 
 A unit owns a slice of every weight axis that its group occurs in. Where the group occurs in two axes of one weight the
 slices cross: a hidden unit of an LSTM owns a row and a column of the recurrence, a channel of a residual stream those

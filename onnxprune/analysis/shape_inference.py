@@ -27,7 +27,7 @@ Shape = tuple[int, ...]
 
 @dataclass
 class Shapes:
-    """What is known of the values of a model, by name.
+    """The facts about the values of a model, by name.
 
     Attributes:
         shapes: concrete shapes, dynamic axes at the sizes of `bindings`; values without an entry are unknown.
@@ -166,7 +166,7 @@ class Inference:
         )
 
     def _contents(self, node: ir.Node, read: list[ir.Value]) -> dict[str, Array | None]:
-        """What onnx may look at to tell shapes; sizes computed from data are made up where the node needs them."""
+        """The contents that onnx may look at to infer shapes; sizes computed from data are made up where needed."""
         for value in node.inputs if is_sized_by_content(node) else ():
             if value is not None and self._is_size_like(value):
                 self._make_up(value)
@@ -204,7 +204,7 @@ class Inference:
         self.found.observed.add(name)
 
     def _content(self, value: ir.Value) -> Array | None:
-        """What onnx may look at to tell shapes: what is known, and short float constants (the scales of a Resize)."""
+        """The content that onnx may look at to infer shapes: known values, and short float constants (scales)."""
         if value.name in self.found.known:
             return self.found.known[value.name]
         producer = value.producer()
@@ -251,7 +251,7 @@ class Inference:
 
 
 def _schema(domain: str, op_type: str, version: int) -> onnx.defs.OpSchema | None:
-    """What onnx knows of an operator; None for one of another domain, or without type inference of its own."""
+    """The schema of an operator; None for one of another domain, or without type inference of its own."""
     try:
         schema = onnx.defs.get_schema(op_type, version, domain)
     except onnx.defs.SchemaError:

@@ -130,7 +130,7 @@ def _merge(model: ir.Model, first: Shapes, second: Shapes, further: list[Shapes]
 
 
 class Settled:
-    """What is the same in every pass: constants, and what is computed from nothing else."""
+    """Values that are the same in every pass: constants, and what is computed from nothing else."""
 
     def __init__(self, model: ir.Model) -> None:
         inference = Inference(Shapes(), dict(model.graph.opset_imports), 0)
@@ -207,7 +207,7 @@ def _visit(
 
 
 def _enter(node: ir.Node, tied: Ports, inference: Inference) -> None:
-    """What a body that is run again and again reads in the first step."""
+    """The inputs of a body that is run again and again, in the first step."""
     body, found = next(subgraphs(node)).inputs, inference.found
     for value in body[:2] if not tied.slices else ():  # the count and the condition of a Loop, where they are declared
         if value.shape is not None and value.dtype is not None and value.shape.is_static():
@@ -223,7 +223,7 @@ def _enter(node: ir.Node, tied: Ports, inference: Inference) -> None:
 
 
 def _leave(node: ir.Node, tied: Ports, inference: Inference) -> None:
-    """What comes out, if a step leaves every state in the shape that it had; else nothing inside is known."""
+    """The outputs, if a step leaves every state in the shape that it had; else nothing inside is known."""
     body, found = next(subgraphs(node)), inference.found
     names = [value.name or "" for value in body.outputs]
     before = [found.shapes.get(body.inputs[inside].name or "") for _, inside, _, _ in tied.states]
@@ -244,7 +244,7 @@ def _leave(node: ir.Node, tied: Ports, inference: Inference) -> None:
 
 
 def _forget(body: ir.Graph, inference: Inference) -> None:
-    """What the first step shows of a body does not hold for the next."""
+    """Facts that the first step shows of a body do not hold for the next."""
     inner = (value for each in ir.traversal.RecursiveGraphIterator(body) for value in each.outputs)
     for value in (*body.inputs, *inner):
         for table in (inference.found.shapes, inference.found.known, inference.types):

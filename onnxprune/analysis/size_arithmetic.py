@@ -16,7 +16,7 @@ from onnxprune.ops.traits import joins
 
 
 class SizeArithmetic:
-    """What the size arithmetic left in a graph will compute once sizes have changed.
+    """The sizes that the arithmetic left in a graph will compute once sizes have changed.
 
     Evaluates values that follow from constants and from Shape of tensors whose axes are `dims` with `kept` units left.
     """

@@ -103,7 +103,7 @@ def _as_texts(dynamic: str | list[str] | Mapping[str, Mapping[int, str]]) -> Any
 
 
 def _called(spec: str) -> tuple[Any, Any]:
-    """What a function of the user returns: a network, with example inputs or None."""
+    """The result of a user's function: a network, with example inputs or None."""
     try:
         made = imported_function(spec)()
     except OnnxpruneError:

@@ -61,7 +61,7 @@ class Permuted(Dim):
 
 
 def resolve(dim: Dim) -> Dim:
-    """What `dim` represents now: an unbound Atom, a Concat, a Product or a Permuted of one of these."""
+    """The form of `dim` now: an unbound Atom, a Concat, a Product or a Permuted of one of these."""
     if isinstance(dim, Permuted):
         return dim if resolve(dim.inner) is dim.inner else permuted(dim.inner, dim.order)
     if not isinstance(dim, Atom) or dim.bound is None:

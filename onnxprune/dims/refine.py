@@ -1,4 +1,4 @@
-"""What turns out about dimensions: boundaries (`cut`, `factor`) and which are the same (`unify`)."""
+"""Refinement of dimensions: boundaries (`cut`, `factor`) and which are the same (`unify`)."""
 
 from __future__ import annotations
 

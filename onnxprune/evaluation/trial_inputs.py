@@ -54,7 +54,7 @@ class TrialMaker:
         self._values = values_of(analysis)
 
     def first(self) -> Iterator[TrialInputs]:
-        """What the original is tried on until it runs, the likeliest first."""
+        """Inputs to try the original on until it runs, the likeliest first."""
         seen = set()
         samples = () if self._data is None else self._samples(self._data)
         made = (self._made(sizes, values) for values in self._choices() for sizes in self._sizes())
@@ -125,7 +125,7 @@ class TrialMaker:
         yield from ({**dict.fromkeys(bindings, size), **self._given} for size in (1, 32))
 
     def _choices(self) -> Iterator[Values]:
-        """What integer inputs may hold: positions; numbers that the graph compares them with; zeros."""
+        """Values of integer inputs: positions; numbers that the graph compares them with; zeros."""
         yield self._values
         compared = {
             name: numbers for name, numbers in compared_values(self._analysis.model).items() if name not in self._values
@@ -138,12 +138,12 @@ class TrialMaker:
 
 
 def _values_in(feed: Feed) -> Values:
-    """What whole numbers and texts may be, so that others like those fed can be made."""
+    """Values for whole numbers and texts, so that others like those fed can be made."""
     return {name: _held(array) for name, array in feed.items() if array.dtype.kind in "iuO" and array.size}
 
 
 def _held(array: Array) -> IndexRange | tuple[str, ...]:
-    """What is in an array, so that others like it can be made."""
+    """The content of an array, so that others like it can be made."""
     if array.dtype.kind == "O":
         return tuple(dict.fromkeys(array.ravel().tolist()))
     return IndexRange(int(array.min()), int(array.max()) + 1)

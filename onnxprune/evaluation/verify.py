@@ -36,7 +36,7 @@ class Trial:
 
 @dataclass(frozen=True)
 class Original:
-    """What the original looks like from outside, and what it answers.
+    """The interface of the original, and its answers.
 
     Attributes:
         model: the original.
@@ -160,7 +160,7 @@ def _is_repeatable(original: Original, trial: Trial) -> bool:
 
 
 def _refusal(model: Runnable) -> ModelError | None:
-    """What the checker has against a model. Some forms of operators run everywhere and are refused all the same."""
+    """The checker's complaint about a model. Some forms of operators run everywhere and are refused all the same."""
     try:
         check_model(model)
     except ModelError as error:
@@ -169,7 +169,7 @@ def _refusal(model: Runnable) -> ModelError | None:
 
 
 def _unverified(path: Path, original: Original) -> Iterator[str]:
-    """What is left to check without running: the interface, as the files state it."""
+    """The checks that are left without running: the interface, as the files state it."""
     before, after = (as_model(model).graph for model in (original.model, path))
     _compare_interfaces(*((ports_in(graph.inputs), ports_in(graph.outputs)) for graph in (before, after)))
     yield f"written without being run, for the original does not run here; try it where it does ({original.unverified})"

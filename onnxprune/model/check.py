@@ -31,7 +31,7 @@ def check_model(given: Given) -> None:
 
 
 def _without_links(given: Given) -> Given:
-    """What the checker is given: it refuses data files that are links or have several, as caches of downloads have."""
+    """The form for the checker: it refuses data files that are links or have several, as caches of downloads have."""
     if not isinstance(given, str | os.PathLike):
         return given
     folder = Path(given).parent.resolve()

@@ -251,7 +251,7 @@ def name_of(given: Given) -> str:
 
 
 def runnable(given: Given) -> Path | ir.Model:
-    """What ONNX Runtime is to run: the file where there is one, else a model in memory, see `as_model`."""
+    """The form that ONNX Runtime runs: the file where there is one, else a model in memory, see `as_model`."""
     return Path(given) if isinstance(given, str | os.PathLike) else as_model(given)
 
 

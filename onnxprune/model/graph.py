@@ -1,4 +1,4 @@
-"""What depends on what: the order of the operators, what they read, what is dead; and all of it as a networkx graph.
+"""Dependencies: the order of the operators, what they read, what is dead; and all of it as a networkx graph.
 
 The graph has one node per operator, graph input, weight and graph output, and one edge per pair that a tensor connects.
 It is made for who looks at it (`analysis.graph`, `inspect --graph`), from the same names and the same `reads` that the

@@ -1,4 +1,4 @@
-"""What a model takes in: the inputs by name, type and shape, and made-up values for them."""
+"""Inputs of a model by name, type and shape, and made-up values for them."""
 
 from __future__ import annotations
 
@@ -122,7 +122,7 @@ TAKES_ONE, NAMED_AXES = "takes one", "batch axes"
 
 
 def ports_of(model: ir.Model) -> list[Port]:
-    """What has to be fed: the graph inputs that are not initializers, in order; batches of one where it `TAKES_ONE`."""
+    """The inputs to feed: the graph inputs that are not initializers, in order; batches of one where it `TAKES_ONE`."""
     ports = declared_ports(model)
     if not model.meta.get(TAKES_ONE):
         return ports
@@ -131,7 +131,7 @@ def ports_of(model: ir.Model) -> list[Port]:
 
 
 def declared_ports(model: ir.Model) -> list[Port]:
-    """What has to be fed, as the file says; batch axes that were named are no matter of inference."""
+    """The inputs to feed, as the file says; batch axes that were named are no matter of inference."""
     named = model.meta.get(NAMED_AXES, {})
     ports = ports_in(model.graph.inputs)
     inferred, _ = with_batch_axes((port for port in ports if port.name not in named), ports_in(model.graph.outputs))

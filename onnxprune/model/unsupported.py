@@ -1,4 +1,4 @@
-"""What ONNX has and onnx-ir has not: sparse tensors, which are made dense, and types with maps, which are carried.
+"""Parts of ONNX that onnx-ir lacks: sparse tensors, which are made dense, and types with maps, which are carried.
 
 Both are limits of the library, not faults of a file.
 """

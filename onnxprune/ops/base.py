@@ -1,4 +1,4 @@
-"""What an operator's file is written with: the view of a node that a rule sees, and the tables that rules go into.
+"""The parts of an operator's file: the view of a node that a rule sees, and the tables that rules go into.
 
 A rule states which dimensions of a node are the same, and which constants name a size. It never touches a tensor:
 
@@ -295,7 +295,7 @@ SHAPES: Registry[Key, ShapeRule] = Registry("shape rule", *_PLACE)
 
 @dataclass(frozen=True)
 class CostView:
-    """What a cost rule sees: the node and the concrete shapes of its inputs and outputs."""
+    """The view of a cost rule: the node and the concrete shapes of its inputs and outputs."""
 
     node: ir.Node
     x: list[tuple[int, ...]]

@@ -192,7 +192,7 @@ def conv_transpose_form(node: ir.Node, _x: tuple[int, ...], w: tuple[int, ...]) 
 
 
 def _grouped(seen: Array, groups: int, rank: int, positions: Positions | None) -> Array:
-    """What is seen at each place [N, C, places..., window...] as rows [groups, N * places, channels * taps]."""
+    """The entries that each place sees [N, C, places..., window...] as rows [groups, N * places, channels * taps]."""
     n, channels, *places = seen.shape[: 2 + rank]
     if positions is not None:
         at: tuple[Any, ...] = np.unravel_index(positions, places)
@@ -214,7 +214,7 @@ def _steps(node: ir.Node, rank: int) -> tuple[Steps, Steps, list[tuple[int, int]
 
 
 def _windows(x: Array, window: tuple[int, ...], strides: tuple[int, ...], dilations: tuple[int, ...]) -> Array:
-    """What each place of a convolution sees: a view [N, C, places..., window...]."""
+    """The entries that each place of a convolution sees: a view [N, C, places..., window...]."""
     axes = tuple(range(2, x.ndim))
     reach = tuple((size - 1) * dilation + 1 for size, dilation in zip(window, dilations, strict=True))
     seen = np.lib.stride_tricks.sliding_window_view(x, reach, axis=axes)

@@ -26,7 +26,7 @@ Shapes = Sequence[Shape | None]
 
 @dataclass(frozen=True)
 class Demand:
-    """What the input in a slot has to be like.
+    """A condition on the input in a slot.
 
     Attributes:
         slot: of the input.
@@ -41,7 +41,7 @@ class Demand:
     kind: Literal["equal", "multiple", "least"] = "equal"
 
     def found(self, shapes: Shapes) -> int | None:
-        """What it is; None where that is not known."""
+        """The size or count; None where that is not known."""
         shape = shapes[self.slot] if self.slot < len(shapes) else None
         if shape is None or (self.axis is not None and not -len(shape) <= self.axis < len(shape)):
             return None

@@ -1,4 +1,4 @@
-"""What integers represent: per operator, the inputs that hold quantized weights, and where their scales are.
+"""The numbers that integers represent: per operator, the inputs with quantized weights, and where their scales are.
 
     weight = scale * (stored - zero)
 

@@ -36,7 +36,7 @@ class DynamicProduct:
 
 
 def dynamic_product(node: ir.Node) -> DynamicProduct | None:
-    """What is around a node; None where it is not a product of integers, or not in that form."""
+    """The surroundings of a node; None where it is not a product of integers, or not in that form."""
     if key_of(node) not in (("", "MatMulInteger"), ("", "ConvInteger")):
         return None
     given = node.inputs[0]

@@ -1,4 +1,4 @@
-"""What rules say of a model besides which dimensions are the same."""
+"""Facts that rules state of a model, besides which dimensions are the same."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ class Contraction:
 
     @property
     def summed(self) -> Dim:
-        """What is summed over."""
+        """The dimension that is summed over."""
         return self.dim if self.over is None else self.over
 
 
@@ -85,7 +85,7 @@ class Pinned:
 
 @dataclass
 class Findings:
-    """What the rules have said besides equality of dimensions."""
+    """The facts that rules have stated, besides equality of dimensions."""
 
     size_refs: list[SizeRef] = field(default_factory=list)
     index_refs: list[IndexRef] = field(default_factory=list)

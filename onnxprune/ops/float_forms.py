@@ -23,7 +23,7 @@ from onnxprune.support.registry import Registry
 
 @dataclass
 class FloatForm:
-    """What a node on integers becomes.
+    """The form in floats of a node on integers.
 
     Attributes:
         node: the node.
@@ -36,7 +36,7 @@ class FloatForm:
     constants: list[ir.Value] = field(default_factory=list)
 
     def given(self, slot: int) -> ir.Value | None:
-        """What the node reads there."""
+        """The value that the node reads there."""
         return self.node.inputs[slot] if slot < len(self.node.inputs) else None
 
     def array(self, slot: int) -> Array:
@@ -56,7 +56,7 @@ class FloatForm:
     def node_of(
         self, operator: str, inputs: Sequence[ir.Value | None], attributes: Mapping[str, Any] | None = None
     ) -> ir.Value:
-        """What a new node gives; with the attributes of the old one where none are said."""
+        """The output of a new node; with the attributes of the old one where none are said."""
         kept = list(self.node.attributes.values()) if attributes is None else []
         made = ir.node(operator, inputs, attributes or {})
         for each in kept:
@@ -65,14 +65,14 @@ class FloatForm:
         return made.outputs[0]
 
     def weight(self, slot: int) -> ir.Value:
-        """What the integers at an input represent, as a weight. Raises ValueError where that is not known."""
+        """The numbers of the integers at an input, as a weight. Raises ValueError where that is not known."""
         array = dequantized(self.node, slot, self.array(slot))
         if array is None:
             raise ValueError(f"what input {slot} of {self.node.op_type} represents is not known")
         return self.constant(array)
 
     def real(self, slot: int, scale: int | None = None, zero: int | None = None) -> ir.Value:
-        """What the integers at an input represent; scale and zero point come next, where nothing else is said."""
+        """The numbers of the integers at an input; scale and zero point come next, where nothing else is said."""
         value = self.given(slot)
         if value is not None and value.const_value is not None:
             return self._constant_real(slot)

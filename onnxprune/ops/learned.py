@@ -25,7 +25,7 @@ ROLES = (WEIGHT, RECURRENT, BIAS, SCALE, TABLE)
 
 @dataclass(frozen=True)
 class Learned:
-    """What is learned in the inputs of an operator.
+    """The learned weights among the inputs of an operator.
 
     Attributes:
         roles: by slot.
@@ -114,7 +114,7 @@ LEARNED: dict[Key, Learned] = {
 
 
 def learned(node: ir.Node) -> Learned:
-    """What is learned in the inputs of a node; nothing for operators that are not in the table."""
+    """The learned weights among the inputs of a node; none for operators that are not in the table."""
     return LEARNED.get(key_of(node), NOTHING)
 
 

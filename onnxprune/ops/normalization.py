@@ -113,12 +113,12 @@ def is_batch_norm(node: ir.Node) -> bool:
 
 
 def norm_scale(norm: ir.Node) -> npt.NDArray[np.float64]:
-    """What a BatchNormalization multiplies each channel with."""
+    """The factor of a BatchNormalization for each channel."""
     return read(norm.inputs[1]).astype(np.float64) / norm_deviation(norm)
 
 
 def norm_deviation(norm: ir.Node) -> npt.NDArray[np.float64]:
-    """What a BatchNormalization divides each channel by."""
+    """The divisor of a BatchNormalization for each channel."""
     variance = read(norm.inputs[4]).astype(np.float64)
     deviation: npt.NDArray[np.float64] = np.sqrt(variance + float(attribute(norm, "epsilon", 1e-5)))
     return deviation

@@ -10,7 +10,7 @@ from onnxprune.ops.base import key_of
 
 
 class Proof(Enum):
-    """What an operator does with sizes: which of its results are sums of products of them, like its inputs."""
+    """The effect of an operator on sizes: which of its results are sums of products of them, like its inputs."""
 
     SUM = auto()  # every entry, where those that it adds, subtracts or multiplies are
     REDUCED = auto()  # the same over all entries

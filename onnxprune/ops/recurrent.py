@@ -54,7 +54,7 @@ def recurrent_macs(view: CostView) -> int:
 
 @affine(*_GATES)
 def recurrent_form(_node: ir.Node, _x: tuple[int, ...], w: tuple[int, ...]) -> Form:
-    """What a recurrent cell makes of its inputs [sequence, batch, I] with W [directions, gates*H, I]."""
+    """The products of a recurrent cell with its inputs [sequence, batch, I] with W [directions, gates*H, I]."""
     directions, outputs, features = w
     return Form(
         2,

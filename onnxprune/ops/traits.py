@@ -1,4 +1,4 @@
-"""What is asked of operators besides their axes: small facts, one table each."""
+"""Facts about operators besides their axes: small facts, one table each."""
 
 from __future__ import annotations
 

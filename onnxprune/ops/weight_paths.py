@@ -255,7 +255,7 @@ def dequantize(node: ir.Node, slot: int, shape_of: ShapeOf) -> Link | None:
 
 
 def integers(node: ir.Node, slot: int) -> Link | None:
-    """What the integers at an input of a node represent, see `dequantize.integer_weights`."""
+    """The numbers that the integers at an input of a node represent, see `dequantize.integer_weights`."""
     at = scale_slot(node, slot)
     if at is None:
         return None

@@ -1,1 +1,1 @@
-"""What a run found and did, for people (`terminal`), for programs (`data`) and as a graph (`graph_file`)."""
+"""The results of a run, for people (`terminal`), for programs (`data`) and as a graph (`graph_file`)."""

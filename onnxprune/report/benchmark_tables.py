@@ -90,7 +90,7 @@ def _times(measured: Sequence[Measured], labels: Sequence[str], sizes: Sequence[
 
 
 def _memory(memory: PeakMemory | None) -> str:
-    """What the model adds: the libraries' own would make all models look alike."""
+    """The memory that the model adds: the libraries' own would make all models look alike."""
     return "-" if memory is None else show_bytes(memory.added)
 
 

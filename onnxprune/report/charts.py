@@ -40,7 +40,7 @@ def column_path(counts: Sequence[int] | Any, highest: int, left: float, step: fl
 
 
 def bar(before: float, after: float, largest: float) -> str:
-    """What is left within what there was, the largest of all bars as wide as the cell."""
+    """The part that is left within the whole, the largest of all bars as wide as the cell."""
     whole, left = (100 * value / largest if largest else 0.0 for value in (before, after))
     shapes = f'<rect class="track" width="{_short(whole)}" height="10"/>'
     return cell(f'{shapes}<rect class="kept" width="{_short(left)}" height="10"/>', 100, 10, "bar")

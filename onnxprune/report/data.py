@@ -46,7 +46,7 @@ def _plain(value: Any) -> Any:
 
 
 def of_result(result: Result, model: Path, output: Path | None) -> dict[str, Any]:
-    """What a command that makes a model did, like `compress`; `output` is None when no file was written."""
+    """The results of a command that makes a model, like `compress`; `output` is None when no file was written."""
     report, details = result.report, details_of(result)
     sizes = dict(zip(("before", "after"), report.file_bytes, strict=True))
     return {
@@ -74,7 +74,7 @@ def of_result(result: Result, model: Path, output: Path | None) -> dict[str, Any
 
 
 def of_results(ends: Sequence[tuple[str, dict[str, Any] | str]]) -> dict[str, Any]:
-    """What `compress` did with several models: per path the document of the result, or why it failed."""
+    """The results of `compress` for several models: per path the document of the result, or why it failed."""
     models = [
         {
             "model": model,
@@ -113,7 +113,7 @@ def _score(score: QualityScore) -> dict[str, Any]:
 
 
 def of_evaluation(quality: Quality, original: Path, model: Path | None) -> dict[str, Any]:
-    """What `evaluate` found; `model` is None where the original was looked at alone."""
+    """The results of `evaluate`; `model` is None where the original was looked at alone."""
     return {
         "format": FORMAT,
         "kind": "evaluation",
@@ -125,7 +125,7 @@ def of_evaluation(quality: Quality, original: Path, model: Path | None) -> dict[
 
 
 def of_analysis(analysis: Analysis, model: Path) -> dict[str, Any]:
-    """What `inspect` found."""
+    """The results of `inspect`."""
     return {
         "format": FORMAT,
         "kind": "analysis",

@@ -1,4 +1,4 @@
-"""What a report shows of a cut beyond its numbers: the model by stages, how scores are spread, what is frozen."""
+"""Details of a cut in a report, beyond its numbers: the model by stages, how scores are spread, what is frozen."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ def along(values: Scores, ends: tuple[float, float]) -> Scores:
 
 @dataclass(frozen=True)
 class Details:
-    """What was cut, seen from closer.
+    """The cut, seen from closer.
 
     Attributes:
         stages: layers and joins with their widths, see `report.stages.stages_of`.

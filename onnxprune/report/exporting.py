@@ -1,4 +1,4 @@
-"""What an export came to: the document of `export --json`, and what a terminal shows."""
+"""Results of an export: the document of `export --json`, and what a terminal shows."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from onnxprune.support.quantities import show_bytes, show_count
 
 
 def of_export(exported: Exported, source: str, output: Path) -> dict[str, Any]:
-    """What `export` wrote; `compared` has the shapes of the inputs, and the largest difference of the outputs."""
+    """The file that `export` wrote; `compared` has the shapes of inputs and the largest difference of the outputs."""
     graph = exported.model.graph
     return {
         "format": FORMAT,
@@ -59,7 +59,7 @@ def show_export(exported: Exported, output: Path) -> None:
 
 
 def of_torch_code(code: TorchCode, model: Path, folder: Path) -> dict[str, Any]:
-    """What `to-torch` wrote; `compared` has the largest difference of the outputs per run beside ONNX Runtime."""
+    """The file that `to-torch` wrote; `compared` has the largest difference of outputs per run beside ONNX Runtime."""
     return {
         "format": FORMAT,
         "kind": "torch-code",

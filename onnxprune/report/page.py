@@ -1,4 +1,4 @@
-"""What a report shows, before it is HTML or Markdown: cards, sections, tables and pictures.
+"""The content of a report, before it is HTML or Markdown: cards, sections, tables and pictures.
 
 A builder turns the document that `--json` prints into a `Page`; `report.html` and `report.markdown` write it down.
 """

@@ -1,4 +1,4 @@
-"""What a cut costs in quality: cards, table and alert of its page, and the page of `evaluate`."""
+"""The cost of a cut in quality: cards, table and alert of its page, and the page of `evaluate`."""
 
 from __future__ import annotations
 

@@ -31,7 +31,7 @@ def of_scores(
     data: str | None,
     seed: int,
 ) -> dict[str, Any]:
-    """What `score` found; `data` names the calibration data, None where there was none."""
+    """The results of `score`; `data` names the calibration data, None where there was none."""
     return {
         "format": FORMAT,
         "kind": "scores",

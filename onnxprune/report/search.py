@@ -1,4 +1,4 @@
-"""What a search found: the document, the table of its front, and the page."""
+"""Results of a search: the document, the table of its front, and the page."""
 
 from __future__ import annotations
 

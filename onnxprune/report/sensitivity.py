@@ -1,4 +1,4 @@
-"""What cutting each group alone does, as a document and as a table."""
+"""The effect of cutting each group alone, as a document and as a table."""
 
 from __future__ import annotations
 

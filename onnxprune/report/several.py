@@ -1,4 +1,4 @@
-"""What became of several models: the table in the terminal, and the page."""
+"""Results of several models: the table in the terminal, and the page."""
 
 from __future__ import annotations
 

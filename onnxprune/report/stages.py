@@ -23,7 +23,7 @@ from onnxprune.ops.traits import is_parameter
 
 @dataclass
 class _Drawing:
-    """What has been drawn so far.
+    """The parts that were drawn so far.
 
     Attributes:
         entries: what is drawn, in topological order.

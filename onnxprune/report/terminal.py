@@ -41,7 +41,7 @@ def show_sentence(out: Console, text: str | Text, style: str | None = None) -> N
 
 
 def show_notes(out: Console, notes: Iterable[str]) -> None:
-    """What a person should know."""
+    """The notes for the user."""
     for note in notes:
         show_sentence(out, f"note: {note}", "yellow")
 

@@ -13,7 +13,7 @@ Document = Mapping[str, Any]
 
 
 def training_card(training: Document) -> Card:
-    """What the training won, in its metric or else in its loss."""
+    """The gain of the training, in its metric or else in its loss."""
     name = training["metric"] or "loss"
     old, new = (training[when]["metric" if training["metric"] else "loss"] for when in ("start", "best"))
     before, after = ("-" if value is None else f"{value:.4g}" for value in (old, new))

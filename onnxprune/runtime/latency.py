@@ -67,7 +67,7 @@ class Setting:
 
 @dataclass(frozen=True)
 class Latency:
-    """What was measured of one model.
+    """Measurements of one model.
 
     Attributes:
         model: path of the file, as given; one word for a model in memory.

@@ -182,5 +182,5 @@ _NOISE = re.compile(
 
 
 def reason(error: Exception) -> str:
-    """What ONNX Runtime says, in one line."""
+    """The message of ONNX Runtime, in one line."""
     return one_line(ValueError(_NOISE.sub("", str(error))))

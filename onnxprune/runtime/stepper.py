@@ -167,7 +167,7 @@ class Stepper:
 
 
 def _given(node: ir.Node) -> Iterator[ir.Value]:
-    """What a node reads and no weight is."""
+    """The inputs of a node that are no weights."""
     return (value for value in reads(node) if value.const_value is None)
 
 

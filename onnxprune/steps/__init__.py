@@ -1,1 +1,1 @@
-"""What can be done to a model: one folder or file a step."""
+"""Steps, which change a model: one folder or file a step."""

@@ -1,4 +1,4 @@
-"""What every step has in common: the state that it changes, the context that it may use, and how it is registered.
+"""The base of every step: the state that it changes, the context that it may use, and how it is registered.
 
 A compression is a list of steps (see `pipeline.recipe`). A step is a frozen dataclass whose fields are its options, and
 a function from a state to the next one:
@@ -49,7 +49,7 @@ class Loop:
 
 @dataclass(frozen=True)
 class Context(MeasureOptions):
-    """What every step may use: data, devices, seed, and what is called with progress.
+    """Everything that every step may use: data, devices, seed, and what is called with progress.
 
     Attributes:
         data: samples that may be fitted to; None where there are none.
@@ -145,18 +145,18 @@ class Context(MeasureOptions):
 
     @property
     def samples(self) -> Data | None:
-        """What may be fitted to: the data, else made-up inputs."""
+        """The samples to fit to: the data, else made-up inputs."""
         return self.made_up if self.data is None else self.data
 
     @property
     def measured(self) -> Data | None:
-        """What a drop is measured on."""
+        """The samples that a drop is measured on."""
         return self.apart.measuring if self.apart else self.data
 
 
 @dataclass(frozen=True)
 class Record:
-    """What a step did.
+    """The record of a step.
 
     Attributes:
         step: its name.

@@ -89,7 +89,7 @@ class Current:
 
 @dataclass(frozen=True)
 class State:
-    """What a step starts from and what it leaves. It lives in memory; nothing in it is read from a file again.
+    """The input and the result of a step. It lives in memory; nothing in it is read from a file again.
 
     Attributes:
         source: the file, or the model as it was given: what is run where the original is to be run.
@@ -193,7 +193,7 @@ class State:
         return replace(self, records=(*self.records, record))
 
     def plan(self) -> Plan:
-        """What was removed from the original."""
+        """The plan: the units that were removed from the original."""
         masks = [(group, self.left[group.atom]) for group in self.original.groups if group.atom in self.left]
         plan = plan_from_masks(masks)
         return replace(plan, structure=structure_of(self.original), folds=self.folded, ranks=dict(self.ranks))

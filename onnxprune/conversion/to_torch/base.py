@@ -1,4 +1,4 @@
-"""What an operator is written with: the view of its node, and the table it goes into.
+"""The parts that an operator is written with: the view of its node, and the table it goes into.
 
     @written("LeakyRelu")
     def leaky_relu(op: Call) -> str:

@@ -24,7 +24,7 @@ from onnxprune.model.signature import Feed
 
 @dataclass(frozen=True)
 class TorchNetwork:
-    """What exporters of torch get.
+    """The arguments for exporters of torch.
 
     Attributes:
         module: a module, which is run in evaluation mode, or a program that torch has exported already.

@@ -1,4 +1,4 @@
-"""What loading and running a model adds to the memory of a process."""
+"""The memory that loading and running a model adds of a process."""
 
 from __future__ import annotations
 

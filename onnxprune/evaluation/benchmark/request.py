@@ -1,4 +1,4 @@
-"""What a benchmark measures."""
+"""The options of a benchmark."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from onnxprune.support.options import check_options, option
 
 @dataclass(frozen=True)
 class BenchmarkRequest:
-    """What to measure. Every provider is tried with every batch size and every number of threads.
+    """The measurements of a benchmark. Every provider is tried with every batch size and every number of threads.
 
     Attributes:
         providers: execution providers, by short or full names.

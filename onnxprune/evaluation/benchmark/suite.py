@@ -54,7 +54,7 @@ class MetricValue:
 
 @dataclass(frozen=True)
 class BenchmarkResult:
-    """What a benchmark found.
+    """The findings of a benchmark.
 
     Attributes:
         models: paths as given; the first is what the others are compared with.
@@ -224,7 +224,7 @@ def sizes_for(
 
 @dataclass(frozen=True)
 class Inputs:
-    """What models are run on: samples of the data, or made up."""
+    """The inputs of the runs: samples of the data, or made up."""
 
     ports: tuple[Port, ...]
     sizes: Mapping[str, int]
@@ -250,7 +250,7 @@ class Inputs:
         return feed
 
     def feeds(self, batch: int) -> Iterator[Feed]:
-        """What outputs are compared on."""
+        """The inputs that outputs are compared on."""
         if self.data is not None:
             return (each.feed for each in self.data.batches())
         return (made_inputs(self.ports, batch, self.sizes, self.seed + turn, self.values) for turn in range(_MADE))

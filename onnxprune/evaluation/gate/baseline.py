@@ -43,7 +43,7 @@ class MetricEntry(_Entry):
 
 
 class BaselineEntry(_Entry):
-    """What was measured of one model; `sha256` says of which file exactly, external data included."""
+    """Measurements of one model; `sha256` says of which file exactly, external data included."""
 
     sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
     size: Number

@@ -1,4 +1,4 @@
-"""What is asked of models: from the command line, from `[tool.onnxprune.gate]`, or from both."""
+"""Demands on models: from the command line, from `[tool.onnxprune.gate]`, or from both."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ class GateRequest(DataOptions, MeasureOptions):
 
     @property
     def measured_on(self) -> dict[str, Any]:
-        """What a metric depends on beside the model."""
+        """Everything that a metric depends on beside the model."""
         given = {**{name: getattr(self, name) for name in options_of(DataOptions)}, "output": self.output_name}
         return {name: str(value) for name, value in given.items() if value not in (None, ())}
 
@@ -52,7 +52,7 @@ class GateRequest(DataOptions, MeasureOptions):
 
 
 def load_request(given: Mapping[str, Any], config: Path | None = None, folder: Path = Path()) -> GateRequest:
-    """What was given, over what a configuration says.
+    """The options that were given, over those of a configuration.
 
     Args:
         given: options by name; what is None or an empty tuple was not given.
@@ -109,7 +109,7 @@ def _read(path: Path) -> dict[str, Any]:
 
 
 def _request(table: Mapping[str, Any], source: str) -> GateRequest:
-    """What a table asks for: budgets, and options by their names with dashes. Raises UsageError, with the source."""
+    """The demands of a table: budgets, and options by their names with dashes. Raises UsageError, with the source."""
     asked = {name: value for name, value in table.items() if value is not None}
     limits = {name: _limit(name, asked.pop(name), source) for name in BUDGETS if name in asked}
     known = {each.replace("_", "-"): each for each in options_of(GateRequest)}

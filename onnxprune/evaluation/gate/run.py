@@ -52,7 +52,7 @@ class Checked:
 
 @dataclass(frozen=True)
 class GateVerdict:
-    """What the gate found.
+    """The findings of the gate.
 
     Attributes:
         models: in the order they were given.

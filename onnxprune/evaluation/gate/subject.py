@@ -99,7 +99,7 @@ class Subject:
 
     @cached_property
     def operators(self) -> list[str]:
-        """What runs in it: `Conv`, or `com.microsoft:FusedConv` outside of the standard domain; sorted."""
+        """The operators in it: `Conv`, or `com.microsoft:FusedConv` outside of the standard domain; sorted."""
         return sorted({f"{domain}:{name}" if domain else name for domain, name in map(key_of, self._nodes())})
 
     def _nodes(self) -> Iterator[ir.Node]:
@@ -139,7 +139,7 @@ class Subject:
 
     @cached_property
     def data(self) -> Data:
-        """What metrics are taken on. Raises UsageError where none is given."""
+        """The samples that metrics are taken on. Raises UsageError where none is given."""
         data = self.request.data_of(self.model)
         if data is None:
             raise UsageError("a metric needs samples: give --data (synthetic is enough for agreement)")
@@ -178,7 +178,7 @@ class Subject:
 
     @property
     def measured_on(self) -> dict[str, Any]:
-        """What a metric depends on beside the model, for comparisons with a file of numbers."""
+        """Everything that a metric depends on beside the model, for comparisons with a file of numbers."""
         return self.request.measured_on
 
     def entry(self, before: BaselineEntry | None = None) -> BaselineEntry:

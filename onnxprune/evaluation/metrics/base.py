@@ -32,7 +32,7 @@ FLOATS = ("tensor(float)", "tensor(float16)", "tensor(double)", "tensor(bfloat16
 
 
 class Runs(Protocol):
-    """What a model is to a metric; a `runtime.session.Session` is one."""
+    """A model as a metric sees it; a `runtime.session.Session` is one."""
 
     outputs: list[Port]
 
@@ -42,7 +42,7 @@ class Runs(Protocol):
 
 @dataclass(frozen=True)
 class Answer:
-    """What a model says to one batch.
+    """The outputs of a model for one batch.
 
     Attributes:
         output: the output that is looked at, samples along axis 0.
@@ -209,7 +209,7 @@ def evaluate(
 def _answers(
     session: Runs, data: Data, metric: Metric, name: str, originals: Iterator[Array] | None
 ) -> Iterator[Answer]:
-    """What a model says to each batch, with what the original says."""
+    """The outputs of a model for each batch, with those of the original."""
     for batch in data.batches():
         outputs = run_batch(session, batch, None if metric.all_outputs else [name])
         original = None if originals is None else next(originals, None)

@@ -1,4 +1,4 @@
-"""What is known of a value whatever the model is given, and the table of rules on that.
+"""Facts about a value that hold for any input, and the table of rules on that.
 
 A rule tells which entries of an operator's outputs are constant, from what is known of its inputs. Where there is no
 rule nothing is known, and fewer units are found. All of it holds for finite values: zero times anything is zero.
@@ -61,7 +61,7 @@ class KnownEntries:
         return KnownEntries(move(self.values), move(self.known))
 
     def collapsed(self, axes: Iterable[int]) -> KnownEntries:
-        """What holds for all entries along the axes alike, which come out with size 1."""
+        """The fact that holds for all entries along the axes alike, which come out with size 1."""
         values, known = self.values, self.known
         for axis in axes:
             if values.shape[axis] != 1:
@@ -77,7 +77,7 @@ class KnownEntries:
         return self.moved(lambda array: np.broadcast_to(array, shape))
 
     def along(self, axis: int, size: int) -> tuple[Vector, Mask]:
-        """What holds at each of the `size` positions of an axis, wherever on the other axes: both of shape [size]."""
+        """The fact at each of the `size` positions of an axis, wherever on the other axes: both of shape [size]."""
         flat = self.collapsed(i for i in range(self.values.ndim) if i != axis)
         values, known = (np.broadcast_to(array.ravel(), size) for array in (flat.values, flat.known))
         return np.where(known, values, 0).astype(np.float64), known

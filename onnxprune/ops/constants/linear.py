@@ -69,7 +69,7 @@ class Linear:
         return values, known & (values == 0) if self.blur else known
 
     def total(self, x: Vector) -> Vector:
-        """What input entries of constant value [G*I] add to each output entry, shape [G*O]."""
+        """The sum that input entries of constant value [G*I] add to each output entry, shape [G*O]."""
         groups, inner, outer, _ = self.weight.shape
         sums = np.zeros((groups, outer))
         for entry in np.flatnonzero(x):
@@ -106,7 +106,7 @@ def linear_form(site: Site) -> Linear | None:
 
 
 def _shift(site: Site, i: int, size: int) -> tuple[Vector, Mask]:
-    """What is known of a bias that lies along the last axis of input `i` and is the same along the others."""
+    """The facts about a bias that lies along the last axis of input `i` and is the same along the others."""
     if not site.has(i):
         return np.zeros(size), np.ones(size, np.bool_)
     known = site.x[i]

@@ -62,12 +62,12 @@ class Request:
 
     @cached_property
     def aims(self) -> tuple[Aim, ...]:
-        """What is searched for. Raises UsageError for objectives that are not there."""
+        """The objectives of the search. Raises UsageError for objectives that are not there."""
         return aims_of(self.options.minimize, self.options.maximize)
 
     @cached_property
     def limits(self) -> tuple[Requirement, ...]:
-        """What candidates have to keep to. Raises UsageError for what is not a limit."""
+        """The limits that candidates have to keep. Raises UsageError for what is not a limit."""
         return tuple(Requirement.parse(text) for text in self.options.require)
 
     def recipe(self, values: Mapping[str, Any] = {}) -> Recipe:

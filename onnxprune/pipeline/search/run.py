@@ -58,7 +58,7 @@ class Candidate:
 
 @dataclass(frozen=True, repr=False)
 class Found:
-    """What a search has come to so far.
+    """The state of a search.
 
     Attributes:
         request: what was searched.
@@ -264,7 +264,7 @@ class OpenStudy:
             raise OnnxpruneError(failures[0])
 
     def found(self, *, interrupted: bool = False) -> Found:
-        """What the study holds now."""
+        """The trials in the study now."""
         trials = self.study.get_trials(deepcopy=False)
         complete = [each for each in trials if each.state.name == "COMPLETE"]
         allowed = [each for each in complete if is_feasible(each)]

@@ -1,4 +1,4 @@
-"""What is computed once for all trials, in a folder that several processes read: arrays, mapped into memory."""
+"""Arrays that are computed once for all trials, in a folder that several processes read: arrays, mapped into memory."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What all trials of a search share: the model, analysed once; samples, parted once; outputs of the original."""
+"""Shared by all trials of a search: the model, analysed once; samples, parted once; outputs of the original."""
 
 from __future__ import annotations
 
@@ -97,7 +97,7 @@ class Workbench:
 
     @property
     def measured(self) -> Data:
-        """What candidates are measured on."""
+        """The samples that candidates are measured on."""
         assert self.context.measured is not None
         return self.context.measured
 
@@ -120,7 +120,7 @@ class Workbench:
 
     @cached_property
     def reference(self) -> list[npt.NDArray[Any]]:
-        """What the original gives for the samples that are measured on, batch by batch."""
+        """The outputs of the original for the samples that are measured on, batch by batch."""
         key = f"outputs {self.digests['model']} {self.digests['measured']} {self.context.execution}"
         return self.shared.arrays(key, lambda: (list(outputs_of(self._session, self.measured)), None))[0]
 

@@ -225,7 +225,7 @@ class TorchModel(torch.nn.Module):
         return program if keep & hidden else together
 
     def _forget(self) -> None:
-        """What is remembered of shapes."""
+        """Values that are remembered for shapes."""
         self._sized.clear()
         self._fused.clear()
 

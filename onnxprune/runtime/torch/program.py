@@ -48,7 +48,7 @@ class Keys:
 
 @dataclass
 class RunContext:
-    """What the programs of a graph and of its bodies share.
+    """Everything that the programs of a graph and of its bodies share.
 
     Attributes:
         settings: precision and mode.

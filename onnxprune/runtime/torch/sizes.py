@@ -1,4 +1,4 @@
-"""What follows from the shapes of the inputs alone is computed once for every set of shapes.
+"""Values that follow from the shapes of the inputs alone are computed once for every set of shapes.
 
 Exporters compute the target of a Reshape, attention masks and positions from Shape nodes, hundreds of small operators
 in every run. The first run with some shapes keeps their results; later ones have a shorter program without them, in

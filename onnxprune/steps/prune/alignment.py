@@ -45,7 +45,7 @@ class Rounding:
 
 @dataclass(frozen=True)
 class Alignment:
-    """What rounding does to one model at one setting."""
+    """The effect of rounding on one model at one setting."""
 
     model: str
     setting: Setting

@@ -223,7 +223,7 @@ class Search:
         return Outcome(lost, t, met)
 
     def met(self, target: Target, lost: Lost) -> Met:
-        """What a cut makes of a target."""
+        """The result of a cut for a target."""
         before, after = self._amounts(target.kind, lost)
         return Met(target, before, target.limit * before if target.relative else target.limit, after)
 

@@ -77,7 +77,7 @@ class Candidates:
         return {"sizes": sizes, "values": values_of(original)}
 
     def seconds_saved(self, groups: Mapping[str, Group], scores: Mapping[str, Scores]) -> dict[str, Curve]:
-        """What losing units of each group alone saves, at kept counts that hardware likes, measured side by side.
+        """The savings of losing units of each group alone, at kept counts that hardware likes, measured side by side.
 
         Args:
             groups: of the model as it is now, by the ids of the original's groups.

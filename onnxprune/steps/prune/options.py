@@ -159,7 +159,7 @@ class PruneOptions:
 
     @property
     def resource(self) -> str:
-        """What allocations that look at costs save: what the first target is about; see `Problem`."""
+        """The resource that allocations that look at costs save: what the first target is about; see `Problem`."""
         resources = {"params": "parameters", "size": "weight_bytes"}
         return next((resources.get(target.kind, "macs") for target in self.targets), "size")
 

@@ -26,7 +26,7 @@ _INVENTED = re.compile(r"val_\d+|.*_\d+|.*/.*|.*::.*")
 
 @dataclass(frozen=True)
 class Cut:
-    """What stays of one weight.
+    """The part of one weight that stays.
 
     Attributes:
         onnx: the initializer's name.

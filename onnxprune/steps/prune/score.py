@@ -30,7 +30,7 @@ def check_data(criterion: Criterion, data: Data | None) -> None:
 
 @dataclass(frozen=True)
 class UnitScores:
-    """What a criterion says of some groups.
+    """The scores of a criterion for some groups.
 
     Attributes:
         scores: per group id float64, shape [units]; the higher, the more a unit matters.
@@ -41,7 +41,7 @@ class UnitScores:
     unseen: tuple[str, ...] = ()
 
     def remarks(self, criterion: str) -> tuple[str, ...]:
-        """What a person should know, in a line."""
+        """The notes for the user, in a line."""
         if not self.unseen:
             return ()
         named = ", ".join(self.unseen[:3]) + (f" and {len(self.unseen) - 3} more" if len(self.unseen) > 3 else "")

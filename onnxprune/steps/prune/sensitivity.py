@@ -95,7 +95,7 @@ class Point:
 
     @property
     def key(self) -> str:
-        """What is removed, for the cache."""
+        """The removals, for the cache."""
         return hashlib.sha256(json.dumps([(r.group, r.remove) for r in self.plan.removals]).encode()).hexdigest()[:16]
 
 

@@ -99,7 +99,7 @@ def _removed(masks: Any) -> int:
 
 
 def _numbers(decision: Decision) -> dict[str, Any]:
-    """What was decided, for the record."""
+    """The decision, for the record."""
     met = [{"target": each.target.text, "limit": each.limit, "reached": each.reached} for each in decision.outcome.met]
     return {
         "removed": _removed(decision.left.values()),

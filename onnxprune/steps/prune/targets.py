@@ -53,7 +53,7 @@ class Target:
 
 @dataclass(frozen=True)
 class Met:
-    """What a target asked for and what came out, both in units of the quantity."""
+    """The value that a target asked for and the one that came out, both in units of the quantity."""
 
     target: Target
     before: float

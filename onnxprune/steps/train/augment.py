@@ -58,7 +58,7 @@ class Mixed:
 
 @dataclass(frozen=True)
 class Augmentation:
-    """What is done to samples, in order.
+    """The augmentations of samples, in order.
 
     Attributes:
         steps: name and strength of each.

@@ -150,7 +150,7 @@ def restore_optimizer(
 
 
 def digest_of_model(model: ir.Model | None) -> str:
-    """What a model is: its nodes, their attributes, and its weights."""
+    """The identity of a model: its nodes, their attributes, and its weights."""
     total = hashlib.sha256()
     if model is None:
         return ""

@@ -19,7 +19,7 @@ Run = Callable[[Portion], tuple[Mapping[str, Tensor], Mapping[str, Tensor] | Non
 
 @dataclass(frozen=True)
 class Evaluated:
-    """What came out.
+    """The results.
 
     Attributes:
         step: how many updates the weights have seen.
@@ -39,7 +39,7 @@ class Evaluated:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """What is evaluated on.
+    """The samples of an evaluation.
 
     Attributes:
         portions: the samples.

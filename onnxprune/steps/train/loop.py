@@ -192,7 +192,7 @@ class _Training:
         return total
 
     def _pieces(self, update: list[Portion]) -> Iterator[tuple[Portion, int, int]]:
-        """What this process computes, part after part, each with its place in the update and the size of that."""
+        """The parts that this process computes in turn, each with its place in the update and its size."""
         total = sum(map(len, update))
         for portion, start in self.among.parts(update, self.options.batch_size):
             parts = 1 if portion.whole else self.options.accumulate

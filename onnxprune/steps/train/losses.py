@@ -27,7 +27,7 @@ _CLASS_NAMES = ("logit", "prob", "class", "softmax", "label")
 
 
 class Objective:
-    """What is minimized: `labels * (1 - d) + distilled * d + features * f`, a mean over samples.
+    """The loss that is minimized: `labels * (1 - d) + distilled * d + features * f`, a mean over samples.
 
     Args:
         options: the weights of the parts, temperature and distances.

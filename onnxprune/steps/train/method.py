@@ -47,7 +47,7 @@ class Moment:
 
 @dataclass(frozen=True)
 class Scene:
-    """What a method sees when a training begins.
+    """The view of a method when a training begins.
 
     Attributes:
         weights: every float weight of the network in training by name; they change from update to update.
@@ -122,7 +122,7 @@ class Effect:
         return {}
 
     def term(self, weights: Mapping[str, Tensor], moment: Moment) -> Tensor | None:  # noqa: ARG002
-        """What is added to the loss of an update: a scalar. `weights` are those that are trained."""
+        """The addition to the loss of an update: a scalar. `weights` are those that are trained."""
         return None
 
     def before_step(self, weights: Mapping[str, Tensor], moment: Moment) -> None:

@@ -124,7 +124,7 @@ class Network:
 
     @property
     def optimized(self) -> dict[str, torch.nn.Parameter]:
-        """What the optimizer trains: weights, and the parameters of methods as METHOD/NAME."""
+        """The parameters that the optimizer trains: weights, and the parameters of methods as METHOD/NAME."""
         own = {f"{name}/{key}": each for name, key, each in self._own() if isinstance(each, torch.nn.Parameter)}
         return {**self.weights, **own}
 
@@ -149,7 +149,7 @@ class Network:
         return found
 
     def term(self) -> Tensor | None:
-        """What methods add to the loss of an update."""
+        """The additions of methods to the loss of an update."""
         assert self.moment is not None
         found = [effect.term(self.weights, self.moment) for effect in self.effects.values()]
         terms = [each for each in found if each is not None]
@@ -229,7 +229,7 @@ class Network:
 
     @torch.no_grad()
     def scores(self) -> dict[str, npt.NDArray[np.float64]]:
-        """What methods have learned of units, by group id."""
+        """The scores of units that methods have learned, by group id."""
         found: dict[str, npt.NDArray[np.float64]] = {}
         for effect in self.effects.values():
             found.update({name: each.cpu().double().numpy() for name, each in effect.scores(self.weights).items()})

@@ -61,7 +61,7 @@ def trainable(model: ir.Model) -> dict[str, Slot]:
 
 
 def _depths(graph: ir.Graph) -> dict[ir.Value, int]:
-    """What every value of a graph, and of the bodies in it, is made from."""
+    """The sources of every value of a graph, and of the bodies in it."""
     depth = dict.fromkeys(graph.initializers.values(), _CONSTANT)
     for value in graph.inputs:
         if not value.is_initializer():

@@ -31,7 +31,7 @@ Kept = Callable[[str], Sequence[Mask] | None]
 
 @dataclass(frozen=True)
 class Rewound:
-    """What was put back.
+    """The weights that were put back.
 
     Attributes:
         written: what differs from before.

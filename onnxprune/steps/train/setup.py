@@ -1,4 +1,4 @@
-"""What a training is made of, put together from a model, samples and options."""
+"""The parts of a training, put together from a model, samples and options."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ Zeros = Mapping[str, npt.NDArray[np.bool_]]
 
 @dataclass(frozen=True)
 class Running:
-    """What the context says of a training.
+    """The settings of the context for a training.
 
     Attributes:
         loss: on labels: auto, a name of `runtime.torch.losses`, or module:function.
@@ -173,7 +173,7 @@ def make_setup(
 def _samples(
     data: Data, evaluation: Data | None, options: TrainOptions, running: Running, *, fixed: bool, notes: list[str]
 ) -> tuple[TrainingSamples, list[Portion]]:
-    """What is trained on, and what is evaluated on."""
+    """The samples to train on, and those to evaluate on."""
     fitting = data
     if evaluation is None:
         fitting, evaluation = hold_apart(data, options.holdout, fixed=fixed)

@@ -1,4 +1,4 @@
-"""What a network costs for counts of units that need not be whole: a differentiable share of its MACs."""
+"""The cost of a network for counts of units that need not be whole: a differentiable share of its MACs."""
 
 from __future__ import annotations
 

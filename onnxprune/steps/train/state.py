@@ -100,7 +100,7 @@ class TrainingCheckpoint:
 
     @cached_property
     def _belongs(self) -> dict[str, Any]:
-        """What a checkpoint is compared by."""
+        """The facts that a checkpoint is compared by."""
         samples = self._setup.samples
         return {
             "model": digest_of_model(self._model),

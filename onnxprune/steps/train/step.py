@@ -121,7 +121,7 @@ def _place(context: Context, earlier: int) -> Path | None:
 
 
 def _numbers(trained: Trained) -> dict[str, Any]:
-    """What the training did, as plain data; nothing in it depends on time."""
+    """The results of the training, as plain data; nothing in it depends on time."""
     found = trained.losses
     size = -(-len(found) // _POINTS) or 1
     curve = []

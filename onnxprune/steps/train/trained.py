@@ -1,4 +1,4 @@
-"""What a training comes to."""
+"""The results of a training."""
 
 from __future__ import annotations
 

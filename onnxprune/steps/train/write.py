@@ -16,7 +16,7 @@ from onnxprune.errors import ModelError
 
 @dataclass(frozen=True)
 class Written:
-    """What was written.
+    """The weights that were written.
 
     Attributes:
         changed: the initializers that are other than before.

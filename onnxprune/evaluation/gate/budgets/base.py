@@ -1,4 +1,4 @@
-"""What a budget is written with.
+"""The parts that a budget is written with.
 
 A function gets the limit and the model, and raises OnnxpruneError where it cannot tell; that is never a pass:
 
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Finding:
-    """What a budget found.
+    """The finding of a budget.
 
     Attributes:
         holds: whether the model keeps it.
@@ -108,7 +108,7 @@ def budget(
 
 
 def baseline_of(model: Subject) -> Subject | BaselineEntry:
-    """What the model is compared with. Raises NoBaselineError where there is nothing."""
+    """The reference of the model. Raises NoBaselineError where there is nothing."""
     if model.baseline is None:
         raise NoBaselineError("there is nothing to compare with: give --baseline, a model or a file of numbers")
     return model.baseline

@@ -1,4 +1,4 @@
-"""What a model may be made of."""
+"""The operators that a model may be made of."""
 
 from __future__ import annotations
 

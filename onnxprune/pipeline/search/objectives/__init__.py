@@ -1,3 +1,3 @@
-"""What a search makes small or large, one file per kind. Every file of this package, and every plug-in of the entry
+"""Objectives of a search, one file per kind. Every file of this package, and every plug-in of the entry
 point group `onnxprune.objectives`, adds to the table of `base`; metrics are objectives under their own names.
 """

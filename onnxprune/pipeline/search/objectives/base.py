@@ -1,4 +1,4 @@
-"""What an objective is, and how one is written: `drop`, `latency:cuda:16`, `accuracy`, `macs<=0.5`."""
+"""Objectives and how one is written: `drop`, `latency:cuda:16`, `accuracy`, `macs<=0.5`."""
 
 from __future__ import annotations
 
@@ -170,7 +170,7 @@ class Requirement:
 
 
 def aims_of(minimize: Sequence[str], maximize: Sequence[str]) -> tuple[Aim, ...]:
-    """What is searched for; MACs and the drop where nothing is said. Raises UsageError for what is named twice."""
+    """The objectives of a search; MACs and the drop where nothing is said. Raises UsageError for one named twice."""
     if not minimize and not maximize:
         minimize = ("macs", "drop")
     aims = (*(Aim(text) for text in minimize), *(Aim(text, maximize=True) for text in maximize))

@@ -1,4 +1,4 @@
-"""What a candidate costs, computed from what is left of it."""
+"""Costs of a candidate, computed from what is left of it."""
 
 from __future__ import annotations
 

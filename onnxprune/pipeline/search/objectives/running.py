@@ -1,4 +1,4 @@
-"""What running a candidate takes, measured on this machine: time, in turns with the original, and memory."""
+"""The cost of running a candidate, measured on this machine: time, in turns with the original, and memory."""
 
 from __future__ import annotations
 

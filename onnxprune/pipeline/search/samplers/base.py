@@ -1,4 +1,4 @@
-"""What a sampler is: a function that makes one of optuna's for a seed; and samplers that decide number by number."""
+"""A sampler: a function that makes one of optuna's for a seed; and samplers that decide number by number."""
 
 from __future__ import annotations
 

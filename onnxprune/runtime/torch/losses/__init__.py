@@ -1,4 +1,4 @@
-"""What gradients are taken of, one loss per file: with labels, and without.
+"""Losses, which gradients are taken of, one per file: with labels, and without.
 
 Every file of this package, and every plug-in of the entry point group `onnxprune.losses`, adds to the table of `base`.
 

@@ -1,4 +1,4 @@
-"""What gradients are taken of: the losses by name, and how one is made for a model.
+"""Losses, which gradients are taken of: the losses by name, and how one is made for a model.
 
 A loss is a function under `@loss(...)` of what it sees of a batch; it returns a scalar:
 

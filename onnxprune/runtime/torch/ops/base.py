@@ -1,4 +1,4 @@
-"""What an operator is written with: the view of its node, the table it goes into, the element types.
+"""The parts that an operator is written with: the view of its node, the table it goes into, the element types.
 
 An operator is a function of its node and its inputs, tensors or None where left out; it returns its output, or a tuple
 of them:
@@ -69,7 +69,7 @@ PRECISIONS = tuple(_WIDENED)
 
 @dataclass
 class Settings:
-    """What holds for all operators of a model.
+    """Facts that hold for all operators of a model.
 
     Attributes:
         precision: what is computed in.
@@ -199,7 +199,7 @@ def torch_op(
 
 
 def standard(op: TorchNode, name: str, *inputs: Any, **attributes: Any) -> Any:
-    """What the standard's operator of that name gives, with the attributes of `op` and some more."""
+    """The result of the standard's operator of that name, with the attributes of `op` and some more."""
     merged = {**op.attributes, **attributes}
     plain = replace(op, op_type=name, version=_NEWEST, attributes=merged, types=(), wanted=(True,))
     return TABLE["", name].function(plain, *inputs)

@@ -59,7 +59,7 @@ def transposed_convolution(op: TorchNode, x: Tensor, w: Tensor, bias: Tensor | N
 
 
 def _transposed_pads(op: TorchNode, x: Tensor, full: Tensor, strides: list[int]) -> list[int]:
-    """What is cut from the full output on each side."""
+    """The entries that are cut from the full output on each side."""
     count = len(strides)
     mode = op.attr("auto_pad", "NOTSET")
     shape = op.attr("output_shape")

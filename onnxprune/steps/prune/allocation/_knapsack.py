@@ -111,7 +111,7 @@ def as_small_as_uniform(
 def _savings(
     problem: AllocationProblem, kept: Mapping[Atom, int], index: int, levels: Mapping[str, Sequence[int]]
 ) -> Table:
-    """What each level of a group saves against the group being whole, the others as in `kept`."""
+    """The savings of each level of a group against the group being whole, the others as in `kept`."""
     group = problem.groups[index]
     whole = {**kept, group.atom: group.units}
     return np.array([problem.saved(whole, group, group.units - lost) for lost in levels[group.id]], np.float64)

@@ -28,7 +28,7 @@ def seniors(groups: Sequence[Group]) -> dict[str, list[str]]:
 
 
 def axes(groups: Sequence[Group]) -> list[frozenset[Atom]]:
-    """What units are counted on: each group alone, but groups that are nested on an axis together, by that axis."""
+    """The axes that units are counted on: each group alone, but those nested on an axis together, by that axis."""
     counted = {group.atom for group in groups if group.kind not in _OWN_SIZES}
     found = {frozenset({group.atom}) for group in groups}
     for group in groups:

@@ -1,4 +1,4 @@
-"""What an allocation is: a family of cuts, from nothing to everything that may go, enumerated by one number.
+"""Allocations: families of cuts, from nothing to everything that may go, enumerated by one number.
 
 A strategy is a file beside this one with a function under `@allocation(name)`. It gets a `Problem` and returns a
 function of the strength t in [0, 1] that says how many units each group loses; a higher t never makes the model
@@ -35,7 +35,7 @@ _EPSILON = 1e-9
 
 @dataclass(frozen=True)
 class Curve:
-    """What losing units of one group alone does, measured.
+    """The measured effect of losing units of one group alone.
 
     Attributes:
         lost: how many units, ascending from 0.
@@ -48,7 +48,7 @@ class Curve:
 
 @dataclass(frozen=True)
 class AllocationProblem:
-    """What an allocation decides on.
+    """The problem that an allocation decides on.
 
     Attributes:
         analysis: the model.
@@ -128,7 +128,7 @@ class AllocationProblem:
 
     @cached_property
     def _prices(self) -> tuple[float, float, float]:
-        """What a parameter, a MAC and a byte count for."""
+        """The weight of a parameter, a MAC and a byte."""
         whole = self.costs.measure({})
         macs, parameters = 1 / max(whole.macs, 1), 1 / max(whole.parameters, 1)
         by_name = {"macs": (0.0, 1.0, 0.0), "parameters": (1.0, 0.0, 0.0), "weight_bytes": (0.0, 0.0, 1.0)}

@@ -17,7 +17,7 @@ _SIZES = 4
 
 @dataclass(frozen=True)
 class Multiple:
-    """What the axes of a group are to be multiples of.
+    """The number that the axes of a group are multiples of.
 
     Attributes:
         number: the multiple.

@@ -1,4 +1,4 @@
-"""What a criterion is: a function that gives every unit of a group a finite float; the higher, the more it matters."""
+"""Criteria: functions that give every unit of a group a finite float; the higher, the more it matters."""
 
 from __future__ import annotations
 
@@ -164,13 +164,13 @@ def _axis_sums(
 
 
 def _middle(dtype: np.dtype[Any]) -> int:
-    """What a zero weight is stored as where no operator says it: unsigned ones are shifted by half their range."""
+    """The stored form of a zero weight where no operator says it: unsigned ones are shifted by half their range."""
     return 1 << (8 * dtype.itemsize - 1) if dtype.kind == "u" else 0
 
 
 @dataclass(frozen=True)
 class ScoringContext:
-    """What a criterion may use besides the group.
+    """The facts that a criterion may use besides the group.
 
     Attributes:
         analysis: the model.

@@ -26,7 +26,7 @@ def _attend(op: TorchNode, q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None)
 
 
 def _bias(op: TorchNode, q: Tensor, keys: int, mask: Tensor | None, added: Tensor | None) -> Tensor | None:
-    """What is added to the scores: masked keys far down, later keys (unidirectional) at minus infinity."""
+    """The addition to the scores: masked keys far down, later keys (unidirectional) at minus infinity."""
     bias = None if added is None else added
     if mask is not None:
         hidden = torch.zeros_like(_seen(op, mask, q.shape[0], keys), dtype=q.dtype)
