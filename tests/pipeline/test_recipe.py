@@ -257,4 +257,4 @@ def test_a_ratio_and_a_target_are_one_too_many(digits: dict[str, Path]) -> None:
 def test_a_target_that_cannot_be_met_ends_with_1(digits: dict[str, Path]) -> None:
     done = run("compress", digits["resnet"], "--recover", "none", "--target", "params=10", "--dry-run")
     assert done.exit_code == 1
-    assert "params=10 cannot be met: with everything gone that may go" in done.output
+    assert "params=10 cannot be met: with everything removed that may go" in done.output
