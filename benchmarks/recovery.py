@@ -30,20 +30,30 @@ from recovery_table import METHODS, OURS, RATIOS, SEEDS, TIMED, TRANSFORMERS, to
 class Ours:
     """One model and calibration set; units are scored once for all ratios and methods."""
 
-    def __init__(self, model: str, seed: int, folder: Path) -> None:
-        self.model, self.seed, self.folder = model, seed, folder
+    def __init__(self, model: str, seed: int, folder: Path, options: dict[str, Any]) -> None:
+        self.model, self.seed, self.folder, self.options = model, seed, folder, options
         self.path = CIFAR / f"{model}.onnx"
+        self.plans: dict[float, Any] = {}
 
     @cached_property
     def data(self) -> Any:
         return data_of(calibration(self.seed, IMAGES))
 
     def plan(self, ratio: float) -> Any:
-        """What `pipeline.compress(path, data=data, target=...)` removes."""
+        """What `pipeline.compress(path, data=data, target=...)` removes, fitted to all images.
+
+        With the recovery that follows: without one, obs counts on no weights that make up for others. No layers are
+        split, so that every way of recovery starts from the same units.
+        """
         from onnxprune.pipeline import run as pipeline
 
-        target = (f"macs={1 / ratio}",)
-        return pipeline.compress(self.path, criterion="obs", target=target, data=self.data, recover="none").plan
+        if ratio not in self.plans:
+            target, data = (f"macs={1 / ratio}",), self.data
+            made = pipeline.compress(
+                self.path, target=target, data=data, calibration=data, low_rank=0.0, **self.options
+            )
+            self.plans[ratio] = made.plan
+        return self.plans[ratio]
 
     def measure(self, method: str, ratio: float) -> Row:
         """Accuracy with one of the ways of recovery."""
@@ -69,12 +79,20 @@ class Ours:
         return Row(self.model, method, ratio, self.seed, IMAGES, accuracy(path), reached)
 
 
-def measure_ours(model: str, ratios: list[float], seeds: list[int], wanted: list[str], cache: Cache, at: Path) -> None:
+def measure_ours(
+    model: str,
+    ratios: list[float],
+    seeds: list[int],
+    wanted: list[str],
+    cache: Cache,
+    at: Path,
+    options: dict[str, Any],
+) -> None:
     """All that is missing of onnxprune's rows."""
     if "dense" in wanted and not cache.has(model, "dense", 1.0, 0, 0):
         cache.add(Row(model, "dense", 1.0, 0, 0, accuracy(CIFAR / f"{model}.onnx"), 1.0))
     for seed in seeds:
-        ours = Ours(model, seed, at)
+        ours = Ours(model, seed, at, options)
         for ratio in ratios:
             for method in OURS:
                 if method in wanted and not cache.has(model, method, ratio, seed, IMAGES):
@@ -150,9 +168,14 @@ def measure_transformers(name: str, seeds: list[int], wanted: list[str], cache: 
 @click.option("--seeds", default=",".join(map(str, SEEDS)), help="of the calibration set, with commas")
 @click.option("--ratios", default=",".join(map(str, RATIOS)), help="times fewer MACs, with commas")
 @click.option("--methods", default=",".join(METHODS), help="rows of the table, with commas")
+@click.option("--no-guard", is_flag=True, help="take the cut that is predicted to be best")
+@click.option("--round-to", type=int, help="multiples of this are kept of every axis, in place of those kernels like")
 @click.option("-o", "--output", type=Path, default=ROOT / "benchmarks" / "results" / "recovery.md", show_default=True)
-def main(models: str, seeds: str, ratios: str, methods: str, output: Path) -> None:
+def main(
+    models: str, seeds: str, ratios: str, methods: str, no_guard: bool, round_to: int | None, output: Path
+) -> None:
     """Measure what is missing and write the table."""
+    options = {"no_guard": no_guard, "round_to": round_to}
     wanted = methods.split(",")
     some_seeds, some_ratios = [int(seed) for seed in seeds.split(",")], [float(ratio) for ratio in ratios.split(",")]
     cache = Cache(output.with_suffix(".jsonl"))
@@ -161,7 +184,7 @@ def main(models: str, seeds: str, ratios: str, methods: str, output: Path) -> No
             if model in TRANSFORMERS:
                 measure_transformers(model, some_seeds, wanted, cache, Path(place))
                 continue
-            measure_ours(model, some_ratios, some_seeds, wanted, cache, Path(place))
+            measure_ours(model, some_ratios, some_seeds, wanted, cache, Path(place), options)
             if any(method.startswith(("torch-pruning", "onnxsim")) for method in wanted):
                 from recovery_peers import measure_peers
 

@@ -30,11 +30,14 @@ class RecalibrateBatchNorm(LayerwiseRecovery):
     a small sample cancel. Layer after layer, each on what the ones in front of it now give. `errors` tells how far
     each layer is off, once it has run.
 
-    A layer whose output is added to a stream gets the mean and the deviation of what the stream still lacks: the
-    original's sum less the stream as it is now. So the sum behind it has the mean of the original, but not in general
-    its deviation: the layer is scaled, not rotated towards its target, and the two parts of the sum vary together in
-    another way than they did.
+    A layer whose output is added to a stream gets its own statistics back, as in EagleEye, and not what the stream
+    still lacks: so the sum behind it has the original's mean, but not in general its deviation, for the two parts of
+    the sum vary together in another way than they did. To aim at what the stream lacks is no better: on the digits
+    ResNet it leaves 98.7, 93.1 and 96.7% where this leaves 98.9, 94.0 and 96.7% (group-l2; 30 and 50% of the units
+    inside blocks, 20% of all units), on ResNet-20 75.2 where this leaves 76.3% (30% inside blocks).
     """
+
+    streams = False
 
     def fit(self) -> LayerFit:
         """What is done to each layer."""

@@ -11,6 +11,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from typing import ClassVar
 
 import numpy as np
 import onnx_ir as ir
@@ -46,6 +47,7 @@ def walk(
     fit: LayerFit,
     *,
     rounds: int = 0,
+    streams: bool = True,
     seed: int = 0,
     providers: Sequence[str] = CPU_ONLY,
     progress: Progress = lambda _: None,
@@ -57,6 +59,8 @@ def walk(
         feeds: the calibration batches; at least two, or the single one is cut in two.
         fit: given the evidence of a layer, its new matrix and bias, or None to leave it.
         rounds: how often layers in front of a Relu are fitted again, with what is negative set free.
+        streams: the target of a layer whose output is added to a stream makes up for what the stream lacks; else it is
+            what the layer itself gave.
         seed: of the places that are drawn.
         providers: execution providers of ONNX Runtime.
         progress: is called with which layer is being worked on.
@@ -80,7 +84,7 @@ def walk(
             shared[layer.weight] = works[0].matrix
             _fit_together(works, fit, ahead, behind)
         work = Gathering(pairing, layer, counterpart, samples, np.random.default_rng([seed, number]))
-        if behind.would_run(work.skips) & {later.node for later, _ in pairs[number:]}:
+        if not streams or behind.would_run(work.skips) & {later.node for later, _ in pairs[number:]}:
             work.residual = None  # the other branch comes later: it is the one that makes up for this
         ahead.advance(work.theirs)
         behind.advance(work.ours)
@@ -207,6 +211,7 @@ class LayerwiseRecovery(ABC):
     progress: Progress = lambda _: None
     errors: list[LayerError] = field(default_factory=list)
     rounds: int = 0
+    streams: ClassVar[bool] = True
 
     @abstractmethod
     def fit(self) -> LayerFit:
@@ -222,6 +227,7 @@ class LayerwiseRecovery(ABC):
             self.feeds,
             self.fit(),
             rounds=self.rounds,
+            streams=self.streams,
             seed=self.seed,
             providers=self.providers,
             progress=self.progress,

@@ -5,8 +5,11 @@ operator (the recurrence of an LSTM, fused attention) have no gate. The others a
 contribute, all that belong to it: what makes it, what reads it, its bias, its normalization.
 
 Without labels they are drawn from the model's own predictions, one for each sample, with the seed: another seed gives
-other scores. The mean gradient is zero then, so nothing here rests on the mean gradient over all data. A group that
-nothing reads is scored by the sizes of its weights, brought to the scale of the others, and a note says so.
+other scores. On 256 samples of the digits ResNet and transformer the ranks of two seeds correlate within a group by
+.75 and .68 on average with `taylor1`, by .59 and .65 with `snip`: give labels where there are some, or take `fisher`,
+whose probes are less noisy. The mean gradient is zero then, so nothing here rests on the mean gradient over all data.
+A group that nothing reads is scored by the sizes of its weights, brought to the scale of the others, and a note says
+so.
 """
 
 from __future__ import annotations

@@ -16,7 +16,8 @@ taken so, accuracy after recovery is the same within the spread of seeds.
 
 H gets a ridge of a thousandth of its mean diagonal, since features that never vary have no inverse; the ridge draws
 weights towards what they were. It is estimated from at most 1500 rows of a batch in each layer: of a convolution, from
-places drawn with the seed. Another seed gives other rows, so scores of two seeds differ by sampling noise.
+places drawn with the seed. Another seed gives other rows, so scores of two seeds differ by sampling noise: on 256
+samples of the digits ResNet their ranks correlate within a group by .95 on average, .72 at the least.
 
 Exchanging removed and kept units afterwards (Meng et al. 2024, "OSSCAR") is left out: on ResNet-20 and ResNet-56 it
 lowers the error by about 0.2% at most, and from units drawn at random it leads to the same error (benchmarks/swaps.py).

@@ -1,0 +1,314 @@
+"""Faults put into the code one at a time, to see whether a test turns red: criteria, recovery, metrics.
+
+    python -m tests.mutants                                            # every place of every file: hours
+    python -m tests.mutants steps/prune/criteria/weights.py --every 5
+
+A mutant is one file with one operator, comparison, number, branch or call changed; the file on disk stays as it is.
+Each is tried in a process of its own, forked off one that has loaded numpy, torch and the runtimes already, with the
+tests of its file. What survives is printed with its line: a test is missing there, or nothing changed in truth, which
+EQUIVALENT says with the reason. Names in capitals at the top of a module are choices (block sizes, limits of memory,
+numbers of bins) and are left alone; so are messages and what only people read.
+"""
+
+from __future__ import annotations
+
+import ast
+import copy
+import importlib
+import importlib.machinery
+import os
+import signal
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import click
+
+ROOT = Path(__file__).resolve().parents[1]
+PACKAGE = ROOT / "onnxprune"
+CRITERIA, RECOVER, METRICS = "steps/prune/criteria", "steps/recover", "evaluation/metrics"
+# The tests of a file, those that fail soonest first.
+TESTS = {
+    f"{CRITERIA}/activation_similarity.py": "criteria/test_redundancy.py criteria/test_similarity.py",
+    f"{CRITERIA}/activations.py": "criteria/test_activations.py",
+    f"{CRITERIA}/base.py": "criteria/test_base.py criteria/test_weights.py criteria/test_redundancy.py "
+    "criteria/test_similarity.py criteria/test_gradients.py",
+    f"{CRITERIA}/expression.py": "criteria/test_combination.py criteria/test_base.py",
+    f"{CRITERIA}/filter_similarity.py": "criteria/test_similarity.py",
+    f"{CRITERIA}/gradients.py": "criteria/test_gradients.py",
+    f"{CRITERIA}/lda.py": "criteria/test_discriminant.py",
+    f"{CRITERIA}/obs.py": "criteria/test_surgeon.py criteria/test_gradients.py",
+    f"{CRITERIA}/random.py": "criteria/test_chance.py",
+    f"{CRITERIA}/weights.py": "criteria/test_weights.py",
+    f"{RECOVER}/batchnorm.py": "recovery/test_matching.py test_recover.py",
+    f"{RECOVER}/bias.py": "recovery/test_matching.py test_recover.py",
+    f"{RECOVER}/evidence.py": "recovery/test_evidence.py recovery/test_walk.py recovery/test_bodies.py",
+    f"{RECOVER}/fold.py": "recovery/test_matching.py test_recover.py",
+    f"{RECOVER}/least_squares.py": "recovery/test_moments.py recovery/test_matching.py",
+    f"{RECOVER}/layerwise.py": "recovery/test_walk.py recovery/test_evidence.py",
+    f"{RECOVER}/pairing.py": "recovery/test_pairing.py recovery/test_walk.py",
+    f"{RECOVER}/reconstruct.py": "recovery/test_matching.py recovery/test_moments.py",
+    **{
+        f"{METRICS}/{path.name}": "test_metrics.py"
+        for path in sorted((PACKAGE / METRICS).glob("*.py"))
+        if path.name != "__init__.py"
+    },
+}
+# Changes that no test can see, by file: the code before and after, and why.
+EQUIVALENT: dict[str, dict[tuple[str, str], str]] = {}
+
+_COMPARED = {
+    ast.Lt: ast.LtE,
+    ast.LtE: ast.Lt,
+    ast.Gt: ast.GtE,
+    ast.GtE: ast.Gt,
+    ast.Eq: ast.NotEq,
+    ast.NotEq: ast.Eq,
+    ast.Is: ast.IsNot,
+    ast.IsNot: ast.Is,
+    ast.In: ast.NotIn,
+    ast.NotIn: ast.In,
+}
+_COMPUTED = {
+    ast.Add: ast.Sub,
+    ast.Sub: ast.Add,
+    ast.Mult: ast.Div,
+    ast.Div: ast.Mult,
+    ast.FloorDiv: ast.Mult,
+    ast.Mod: ast.Mult,
+    ast.Pow: ast.Mult,
+    ast.BitAnd: ast.BitOr,
+    ast.BitOr: ast.BitAnd,
+}
+_NAMED = {
+    "max": "min",
+    "min": "max",
+    "maximum": "minimum",
+    "minimum": "maximum",
+    "argmax": "argmin",
+    "argmin": "argmax",
+    "zeros": "ones",
+    "ones": "zeros",
+    "any": "all",
+    "all": "any",
+    "square": "abs",
+    "abs": "square",
+}
+# Parts of a syntax tree that nothing is computed by.
+_NOT_COMPUTED = ("annotation", "returns", "decorator_list", "args", "bases", "keywords_of_class")
+_SILENT = (ast.Raise, ast.Assert, ast.JoinedStr, ast.Import, ast.ImportFrom)
+
+
+@dataclass(frozen=True)
+class Mutant:
+    """A file, the line that is changed, and what stands there before and after; `tree` is the changed module."""
+
+    file: str
+    line: int
+    before: str
+    after: str
+    place: int
+
+    def __str__(self) -> str:
+        return f"{self.file}:{self.line}: {self.before}  ->  {self.after}"
+
+    @property
+    def equivalent(self) -> bool:
+        return (self.before, self.after) in EQUIVALENT.get(self.file, {})
+
+
+def mutants_of(file: str) -> list[Mutant]:
+    """Every mutant of a file, in the order of its lines."""
+    tree = ast.parse((PACKAGE / file).read_text(encoding="utf-8"))
+    found = []
+    for place, (parent, field, index, changed) in enumerate(_changes(tree)):
+        held = getattr(parent, field)
+        node = held if index is None else held[index]
+        found.append(Mutant(file, getattr(node, "lineno", 0), _shown(node), _shown(changed), place))
+    return found
+
+
+def changed_module(mutant: Mutant) -> ast.Module:
+    """The syntax tree of the file with the change made."""
+    tree = ast.parse((PACKAGE / mutant.file).read_text(encoding="utf-8"))
+    parent, field, index, changed = next(change for place, change in enumerate(_changes(tree)) if place == mutant.place)
+    if index is None:
+        setattr(parent, field, changed)
+    else:
+        getattr(parent, field)[index] = changed
+    return ast.fix_missing_locations(tree)
+
+
+Change = tuple[Any, str, int | None, ast.AST]
+
+
+def _changes(node: ast.AST) -> Iterator[Change]:
+    """Where a node may be put in the place of another: its parent, the field, the index in it, and the new node."""
+    for field, value in ast.iter_fields(node):
+        if field in _NOT_COMPUTED and not isinstance(node, ast.Call):
+            continue
+        for index, child in enumerate(value) if isinstance(value, list) else [(None, value)]:
+            if not isinstance(child, ast.AST) or isinstance(child, _SILENT) or _is_choice(child, node):
+                continue
+            for changed in _variants(child):
+                yield node, field, index, ast.copy_location(changed, child)
+            yield from _changes(child)
+
+
+def _is_choice(node: ast.AST, parent: ast.AST) -> bool:
+    """A name in capitals at the top, the names and docstrings of a module, what is there for type checkers."""
+    if isinstance(node, ast.Assign | ast.AnnAssign) and isinstance(parent, ast.Module):
+        return True
+    if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant):
+        return True
+    return isinstance(node, ast.If) and _shown(node.test) == "TYPE_CHECKING"
+
+
+def _variants(node: ast.AST) -> Iterator[ast.AST]:
+    """What may stand in place of a node."""
+    yield from _other_operators(node)
+    match node:
+        case ast.Constant(value=bool(value)):
+            yield ast.Constant(not value)
+        case ast.Constant(value=int(value) | float(value)):
+            yield ast.Constant(2 * value if isinstance(value, float) and value else value + 1)
+        case ast.IfExp(body=body, orelse=other):
+            yield _with(node, body=other, orelse=body)
+        case ast.If():
+            yield _with(node, test=ast.Constant(False))
+        case ast.AugAssign():
+            yield ast.Pass()
+        case ast.Expr(value=ast.Call(func=called)) if "progress" not in _shown(called):
+            yield ast.Pass()
+        case ast.Attribute(attr=name) | ast.Name(id=name) if name in _NAMED:
+            yield _with(node, **{"attr" if isinstance(node, ast.Attribute) else "id": _NAMED[name]})
+
+
+def _other_operators(node: ast.AST) -> Iterator[ast.AST]:
+    """Comparisons and operators exchanged for others, or left out."""
+    match node:
+        case ast.Compare(ops=[op]) if type(op) in _COMPARED:
+            yield _with(node, ops=[_COMPARED[type(op)]()])
+        case ast.BinOp(op=op) if type(op) in _COMPUTED and not _is_text(node):
+            yield _with(node, op=_COMPUTED[type(op)]())
+        case ast.UnaryOp(operand=operand) if not isinstance(operand, ast.Constant):
+            yield operand
+        case ast.BoolOp(op=op):
+            yield _with(node, op=ast.Or() if isinstance(op, ast.And) else ast.And())
+
+
+def _with(node: ast.AST, **fields: Any) -> ast.AST:
+    changed = copy.copy(node)
+    for name, value in fields.items():
+        setattr(changed, name, value)
+    return changed
+
+
+def _is_text(node: ast.BinOp) -> bool:
+    texts = (ast.JoinedStr, ast.Constant)
+    return any(
+        isinstance(side, texts) and not isinstance(getattr(side, "value", 0), int | float)
+        for side in (node.left, node.right)
+    )
+
+
+def _shown(node: ast.AST) -> str:
+    text = ast.unparse(node)
+    return text if "\n" not in text else text.splitlines()[0] + " ..."
+
+
+# -- trying them
+
+
+def survives(mutant: Mutant | None, file: str, limit: float) -> bool:
+    """Are the tests of a file green with the mutant, or, for None, as it is? Those over `limit` seconds are red."""
+    sys.stdout.flush()
+    child = os.fork()
+    if child == 0:
+        os.setsid()
+        quiet = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(quiet, 1)
+        os.dup2(quiet, 2)
+        red = 1
+        try:
+            if mutant is not None:
+                _put_in(PACKAGE / file, changed_module(mutant))
+            red = _run_tests(file)
+        finally:  # a module that cannot be imported is red, too
+            os._exit(red)
+    end = time.monotonic() + limit
+    while time.monotonic() < end:
+        found, status = os.waitpid(child, os.WNOHANG)
+        if found:
+            return os.waitstatus_to_exitcode(status) == 0
+        time.sleep(0.05)
+    os.killpg(child, signal.SIGKILL)
+    os.waitpid(child, 0)
+    return False
+
+
+def _run_tests(file: str) -> int:
+    import pytest
+
+    # Before pytest comes to it, which has a loader of its own for the packages of its plugins.
+    importlib.import_module("onnxprune." + file.removesuffix(".py").replace("/", "."))
+    tests = [str(ROOT / "tests" / name) for name in TESTS[file].split()]
+    return int(pytest.main(["-x", "-q", "-p", "no:cacheprovider", f"--rootdir={ROOT}", *tests]))
+
+
+def _put_in(path: Path, tree: ast.Module) -> None:
+    """Have the import of a file give the changed module."""
+    code = compile(tree, str(path), "exec")
+    ordinary = importlib.machinery.SourceFileLoader.get_code
+
+    def get_code(self: Any, name: str) -> Any:
+        return code if Path(self.path).resolve() == path else ordinary(self, name)
+
+    importlib.machinery.SourceFileLoader.get_code = get_code  # type: ignore[method-assign]
+
+
+def try_mutants(file: str, every: int = 1, start: int = 0) -> tuple[int, list[Mutant]]:
+    """How many mutants of a file were tried, each `every`th one from `start` on, and those that survived.
+
+    Raises RuntimeError where the tests are red without a mutant, or where the package is loaded already.
+    """
+    if any(name == "onnxprune" or name.startswith("onnxprune.") for name in sys.modules):
+        raise RuntimeError("the package is loaded already: run this in a process of its own")
+    for name in ("numpy", "torch", "onnx", "onnxruntime", "onnx_ir", "networkx", "pytest", "scipy.stats"):
+        __import__(name)
+    print(f"{file}: the tests as they are", flush=True)
+    began = time.monotonic()
+    if not survives(None, file, 600):
+        raise RuntimeError(f"the tests of {file} are red as it is: {TESTS[file]}")
+    limit = 30 + 5 * (time.monotonic() - began)
+    tried = [mutant for mutant in mutants_of(file)[start::every] if not mutant.equivalent]
+    left = []
+    for mutant in tried:
+        if survives(mutant, file, limit):
+            left.append(mutant)
+            print(f"  survives: {mutant}", flush=True)
+    return len(tried), left
+
+
+@click.command()
+@click.argument("files", nargs=-1)
+@click.option("--every", default=1, help="try each of so many only")
+@click.option("--start", default=0, help="the first that is tried")
+def main(files: tuple[str, ...], every: int, start: int) -> None:
+    """Try mutants and list those that survive; exit code 1 where fewer than 95% die."""
+    count, survivors = 0, list[Mutant]()
+    for file in files or TESTS:
+        began = time.process_time(), time.monotonic()
+        tried, left = try_mutants(file, every, start)
+        count, survivors = count + tried, survivors + left
+        print(f"{file}: {tried - len(left)} of {tried} die, {time.monotonic() - began[1]:.0f} s", flush=True)
+    share = 1 - len(survivors) / max(count, 1)
+    print(f"{count - len(survivors)} of {count} die: {share:.1%}")
+    sys.exit(0 if share >= 0.95 else 1)
+
+
+if __name__ == "__main__":
+    main()
