@@ -268,6 +268,14 @@ def test_entropy_is_that_of_a_histogram(build: Build) -> None:
     np.testing.assert_allclose(score(path, "entropy")["w"], np.log(32) - expected, rtol=1e-6)
 
 
+def test_histograms_of_blocks_are_those_of_the_whole(build: Build, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The bins span all blocks of a weight, not the last one."""
+    path = build(PERCEPTRON, w=np.random.default_rng(0).standard_normal((8, 5)) * np.array([1, 9, 3, 0.1, 2]))
+    whole = score(path, "information")["w"]
+    monkeypatch.setattr(base, "_BLOCK_ENTRIES", 8)
+    np.testing.assert_allclose(score(path, "information")["w"], whole)
+
+
 def test_weights_that_are_all_alike_have_no_information(build: Build) -> None:
     np.testing.assert_array_equal(score(build(PERCEPTRON, w=np.full((8, 5), 0.3)), "information")["w"], 0)
 
