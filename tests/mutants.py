@@ -279,7 +279,7 @@ def _put_in(path: Path, tree: ast.Module) -> None:
     def get_code(self: Any, name: str) -> Any:
         return code if Path(self.path).resolve() == path else ordinary(self, name)
 
-    importlib.machinery.SourceFileLoader.get_code = get_code  # type: ignore[method-assign]
+    importlib.machinery.SourceFileLoader.get_code = get_code  # type: ignore[method-assign, assignment]
 
 
 def try_mutants(file: str, every: int = 1, start: int = 0) -> tuple[int, list[Mutant]]:
