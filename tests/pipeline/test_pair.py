@@ -13,6 +13,7 @@ from click.testing import CliRunner
 import onnxprune as op
 from onnxprune.cli import main
 from onnxprune.errors import UsageError
+from onnxprune.model.joining import join
 from onnxprune.runtime.session import Session
 from tests.conftest import Build
 
@@ -134,6 +135,15 @@ def test_on_the_command_line(files: tuple[Path, Path], tmp_path: Path) -> None:
 def test_ties_that_cannot_be(tie: str | list[str], said: str, files: tuple[Path, Path]) -> None:
     with pytest.raises(UsageError, match=said):
         op.compress_pair(*files, tie, ratio=0.5)
+
+
+def test_names_of_axes_are_one_where_axes_are_tied(files: tuple[Path, Path], build: Build) -> None:
+    """The batch is that of the encoder, however the decoder calls it; a length of the same name is another one."""
+    decoder = build(DECODER.replace("[b,", "[n,"), **SECOND)
+    joined = join(files[0], decoder, {"hidden": "memory"})
+    found = {value.name: [str(size) for size in value.shape or ()] for value in joined.model.graph.inputs}
+    assert found["ids"] == ["b", "t"]
+    assert found["model.ids"] == ["b", "model.t"]
 
 
 def test_models_of_different_opsets(files: tuple[Path, Path]) -> None:
