@@ -75,7 +75,10 @@ def taylor2(group: Group, context: ScoringContext) -> Scores:
 def taylor_weights(group: Group, context: ScoringContext) -> Scores:
     """Sum of (weight * gradient)^2 over the weights of a unit, the mean over batches.
 
-    The gradient is that of a batch's mean loss, so the score depends on the batch size.
+    The gradient is that of a batch's mean loss, so the score depends on the batch size. Beside the gates of `taylor1`,
+    30% of the units inside blocks gone, it leaves 97.9% where those leave 98.0 behind recovery, and as cut 89.9 where
+    those leave 89.6 (the digits networks, three draws of 128 images; less on the transformer, more on the LSTM). Take
+    `taylor1`, which does not depend on batches.
     """
     return _sum(group, context, context.gradients.squared_sensitivity())
 
@@ -91,7 +94,8 @@ def taylor_weights(group: Group, context: ScoringContext) -> Scores:
 def taylor_group(group: Group, context: ScoringContext) -> Scores:
     """Squared sum of weight * gradient over the weights of a unit, the mean over batches.
 
-    As `taylor-weights`, with the weights counted together: what they do to the loss may cancel.
+    As `taylor-weights`, with the weights counted together: what they do to the loss may cancel. On the digits networks
+    it leaves half a point less than both others behind recovery.
     """
     found = context.gradients.sums(group)
     return by_size(group, context) if found is None else found.squares / found.samples
