@@ -81,6 +81,28 @@ def set_bias(model: ir.Model, layer: Layer, bias: npt.NDArray[Any], analysis: An
     _note(analysis, layer, _set_input(model, node, slot, bias, _seen_type(layer)))
 
 
+def set_recurrence(
+    model: ir.Model,
+    layer: Layer,
+    slot: int,
+    matrix: npt.NDArray[Any],
+    bias: npt.NDArray[Any],
+    analysis: Analysis | None = None,
+) -> None:
+    """Give a recurrent cell these weights [directions, units, gates * units] for its states, and the bias with them.
+
+    `slot` is the input with the weights, an initializer that nothing else reads.
+    """
+    weight, node, at = layer.node.inputs[slot], layer.node, layer.form.bias
+    assert weight is not None
+    assert weight.dtype is not None
+    assert at is not None
+    assign(weight, matrix.transpose(0, 2, 1), weight.dtype)
+    held = node.inputs[at] if at < len(node.inputs) else None
+    ours = np.zeros_like(bias) if held is None else np.split(constant(held), 2, axis=1)[0]
+    _note(analysis, layer, _set_input(model, node, at, np.hstack([ours, bias]), weight.dtype))
+
+
 def _seen_type(layer: Layer) -> ir.DataType:
     """The type of the real numbers that the node of a layer computes with."""
     dtype = layer.operand.dtype if layer.path.links else layer.stored.dtype

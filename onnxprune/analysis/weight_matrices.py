@@ -23,8 +23,9 @@ from onnxprune.analysis.layers import Layer, layers
 from onnxprune.dims import Mask
 from onnxprune.errors import UsageError
 from onnxprune.model.weights import reading
-from onnxprune.ops.base import Array, attribute
+from onnxprune.ops.base import Array
 from onnxprune.ops.learned import RECURRENT, learned
+from onnxprune.ops.recurrent import states_before
 from onnxprune.support.messages import did_you_mean
 
 Places = npt.NDArray[np.int64]
@@ -173,26 +174,5 @@ def _recurrent(analysis: Analysis) -> Iterator[WeightMatrix]:
         states = node.outputs[0].name or ""
         called = f"{names.get(node, name)}.recurrent"
         yield WeightMatrix(
-            called, value.name or "", value, lambda array: array.transpose(0, 2, 1), 1, states, _states_before(node)
+            called, value.name or "", value, lambda array: array.transpose(0, 2, 1), 1, states, states_before(node)
         )
-
-
-def _states_before(node: ir.Node) -> Callable[[Array], Array]:
-    """From all states of a cell to those that its recurrent weights multiply: each of the step before, zero at first.
-
-    States that a caller gives for the first step count as zero: one of many.
-    """
-    backwards = {"forward": (False,), "reverse": (True,), "bidirectional": (False, True)}
-    reverse = backwards[attribute(node, "direction", "forward")]
-    batch_first = bool(attribute(node, "layout", 0))
-
-    def rows(value: Array) -> Array:
-        states = value.transpose(1, 2, 0, 3) if batch_first else value  # [steps, directions, samples, units]
-        found = []
-        for direction, back in enumerate(reverse):
-            own = states[::-1, direction] if back else states[:, direction]
-            before = np.concatenate([np.zeros_like(own[:1]), own[:-1]])
-            found.append(before.reshape(-1, own.shape[-1]))
-        return np.stack(found)
-
-    return rows

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from math import prod
 
+import numpy as np
 import onnx_ir as ir
 
 from onnxprune.dims import Atom, concat
-from onnxprune.ops.base import CostView, Op, cost, rule
+from onnxprune.ops.base import Array, CostView, Op, attribute, cost, rule
 from onnxprune.ops.matmul_view import Form, affine, by_sample
 
 _GATES = {"LSTM": 4, "GRU": 3, "RNN": 1}
@@ -69,3 +71,26 @@ def recurrent_form(_node: ir.Node, _x: tuple[int, ...], w: tuple[int, ...]) -> F
         bias_parts=2,
         drawn=False,
     )
+
+
+def states_before(node: ir.Node) -> Callable[..., Array]:
+    """From all states of a cell to those that its recurrent weights multiply: each of the step before.
+
+    The function takes Y and the states that are given for the first step [directions, samples, units], zeros by
+    default, in the order of the node's layout; it gives rows [directions, steps * samples, units].
+    """
+    backwards = {"forward": (False,), "reverse": (True,), "bidirectional": (False, True)}
+    reverse = backwards[attribute(node, "direction", "forward")]
+    batch_first = bool(attribute(node, "layout", 0))
+
+    def rows(states: Array, first: Array | None = None) -> Array:
+        if batch_first:  # [samples, steps, directions, units]
+            states, first = states.transpose(1, 2, 0, 3), None if first is None else first.transpose(1, 0, 2)
+        found = []
+        for direction, back in enumerate(reverse):
+            own = states[::-1, direction] if back else states[:, direction]
+            start = np.zeros_like(own[:1]) if first is None else first[None, direction]
+            found.append(np.concatenate([start, own[:-1]]).reshape(-1, own.shape[-1]))
+        return np.stack(found)
+
+    return rows

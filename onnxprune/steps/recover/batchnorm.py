@@ -7,8 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from onnxprune.steps.recover.base import recovery
-from onnxprune.steps.recover.evidence import Evidence
-from onnxprune.steps.recover.layerwise import LayerFit, LayerwiseRecovery
+from onnxprune.steps.recover.evidence import Evidence, LayerFit
+from onnxprune.steps.recover.layerwise import LayerwiseRecovery
 from onnxprune.steps.recover.least_squares import Matrix
 
 # A channel that has next to nothing left of its variance is not blown up by more than this.

@@ -10,7 +10,7 @@ the original's weights make of the original's input.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -68,6 +68,9 @@ class Evidence:
     train: KnownPart
     held_out: KnownPart
     everything: KnownPart
+
+
+LayerFit = Callable[[Evidence], tuple[Matrix, Matrix] | None]
 
 
 class Gathering:

@@ -21,15 +21,13 @@ from onnxprune.passes.base import PassResult
 from onnxprune.passes.write_back import set_bias, set_matrix
 from onnxprune.runtime.providers import CPU_ONLY
 from onnxprune.runtime.stepper import Stepper
-from onnxprune.steps.recover.evidence import Evidence, Gathering, Values, gather, joint_evidence
+from onnxprune.steps.recover.evidence import Evidence, Gathering, LayerFit, Values, gather, joint_evidence
 from onnxprune.steps.recover.least_squares import Matrix, Products
 from onnxprune.steps.recover.pairing import INTEGERS, Pairing
+from onnxprune.steps.recover.recurrence import Recurrence
 from onnxprune.support.progress import Counted
 
 Progress = Callable[[str], None]
-
-
-LayerFit = Callable[[Evidence], tuple[Matrix, Matrix] | None]
 
 
 @dataclass(frozen=True)
@@ -86,7 +84,8 @@ def walk(
         work = Gathering(pairing, layer, counterpart, samples, np.random.default_rng([seed, number]))
         if not streams or behind.would_run(work.skips) & {later.node for later, _ in pairs[number:]}:
             work.residual = None  # the other branch comes later: it is the one that makes up for this
-        ahead.advance(work.theirs)
+        recurrence = Recurrence.of(pairing, layer, counterpart)
+        ahead.advance([*work.theirs, *(recurrence.theirs if recurrence else [])])
         behind.advance(work.ours)
         own = layer.weight not in shared
         first, fitted = _fitted(work, fit if own else _shift, rounds if own else 0, ahead, behind)
@@ -100,6 +99,9 @@ def walk(
         before, after = first.everything.error(start, first.bias), first.everything.error(matrix, bias)
         scale = max(float(first.everything.target_variance().sum()), 1e-30)
         errors.append(LayerError(layer.name, before / scale, after / scale))
+        if recurrence:
+            found = recurrence.fit(ahead.batches(*recurrence.theirs), fit, [seed, number])
+            errors += [LayerError(f"{layer.name}.recurrent", *found)] if found else []
     return errors
 
 
