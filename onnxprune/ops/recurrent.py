@@ -73,6 +73,12 @@ def recurrent_form(_node: ir.Node, _x: tuple[int, ...], w: tuple[int, ...]) -> F
     )
 
 
+def gates_of_states(node: ir.Node) -> int:
+    """How many of a cell's gates, the first ones, add a product with the states as they are, not with reset ones."""
+    reset_first = node.op_type == "GRU" and not attribute(node, "linear_before_reset", 0)
+    return _GATES[node.op_type] - int(reset_first)
+
+
 def states_before(node: ir.Node) -> Callable[..., Array]:
     """From all states of a cell to those that its recurrent weights multiply: each of the step before.
 

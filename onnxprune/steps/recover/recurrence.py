@@ -19,9 +19,8 @@ import numpy as np
 import onnx_ir as ir
 
 from onnxprune.analysis.layers import Array, Layer, choose_positions
-from onnxprune.ops.base import attribute
 from onnxprune.ops.learned import RECURRENT, learned
-from onnxprune.ops.recurrent import states_before
+from onnxprune.ops.recurrent import gates_of_states, states_before
 from onnxprune.ops.weight_paths import constant
 from onnxprune.passes.write_back import set_recurrence
 from onnxprune.steps.recover.evidence import Evidence, LayerFit
@@ -94,7 +93,7 @@ class Recurrence:
         node = self.counterpart.node
         left = self.pairing.kept(self.counterpart.y, -1)
         matrix, bias = _product(node, self.slot)
-        fitted = int(left.sum()) * _fitted_gates(node)
+        fitted = int(left.sum()) * gates_of_states(node)
         outputs = np.flatnonzero(np.tile(left, matrix.shape[2] // len(left)))[:fitted]
         whole, shift = matrix[:, :, outputs].astype(np.float32), bias[:, None, outputs].astype(np.float32)
         given = node.inputs[_FIRST_STATE] if len(node.inputs) > _FIRST_STATE and not self._first else None
@@ -112,12 +111,6 @@ class Recurrence:
         layer = replace(self.layer, name=f"{self.layer.name}.recurrent")
         both = merged(train, held_out)
         return Evidence(layer, now[:, :, :fitted], now_bias[:, :fitted], train, held_out, both)
-
-
-def _fitted_gates(node: ir.Node) -> int:
-    """How many gates, the first ones, add products with the states as they are."""
-    reset_first = node.op_type == "GRU" and not attribute(node, "linear_before_reset", 0)
-    return learned(node).gates - int(reset_first)
 
 
 def _product(node: ir.Node, slot: int) -> tuple[Matrix, Matrix]:
