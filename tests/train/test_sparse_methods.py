@@ -63,7 +63,9 @@ def test_sparsity_grows_with_the_cube_of_the_time_that_is_left() -> None:
 
 
 def test_gradual_masks_follow_it_and_hide_the_smallest(build: Build) -> None:
-    effect, held = begun("gradual:0.75,interval=2,end=1.0", build(LINEAR, w=normal(4, 8), v=normal(8, 3)))
+    effect, held = begun(
+        "gradual:0.75,shares=uniform,interval=2,end=1.0", build(LINEAR, w=normal(4, 8), v=normal(8, 3))
+    )
     for step, at in ((1, 0.25), (3, 0.5)):
         effect.after_step(held, Moment(at, 0.1, step))
         assert share(effect.masks) == pytest.approx(0.75 * (1 - (1 - at) ** 3), abs=0.03)
@@ -88,7 +90,7 @@ def test_gradual_masks_follow_it_and_hide_the_smallest(build: Build) -> None:
 def test_gradual_masks_stay_as_they_are_from_the_end_on(level: str, build: Build) -> None:
     """What grew behind a mask afterwards was never in use, and may not take the place of what was."""
     effect, held = begun(
-        f"gradual:0.75,level={level},interval=2,end=0.5", build(LINEAR, w=normal(4, 8), v=normal(8, 3))
+        f"gradual:0.75,level={level},shares=uniform,interval=2,end=0.5", build(LINEAR, w=normal(4, 8), v=normal(8, 3))
     )
     effect.after_step(held, Moment(0.5, 0.1, 4))
     last = {name: each.clone() for name, each in effect.buffers.items()}

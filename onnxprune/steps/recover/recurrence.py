@@ -51,10 +51,12 @@ class Recurrence:
 
     @classmethod
     def of(cls, pairing: Pairing, layer: Layer, counterpart: Layer) -> Recurrence | None:
-        """That of a cell which lost units; None for other layers, and where others read its weights, too."""
+        """That of a cell which lost units; None for other layers, in bodies, and where others read its weights, too."""
         node = layer.node
         slot = next((slot for slot, role in learned(node).roles.items() if role == RECURRENT), None)
         weight = None if slot is None or slot >= len(node.inputs) else node.inputs[slot]
+        if node.graph is not pairing.pruned.model.graph:  # the states inside of a loop are no values of the graph
+            return None
         if slot is None or weight is None or weight.const_value is None or len(list(weight.uses())) > 1:
             return None
         if not weight.const_value.dtype.is_floating_point() or pairing.kept(counterpart.y, -1).all():

@@ -32,9 +32,7 @@ class Gradual(TrainingMethod):
     sparsity: float = option(0.8, "Share of the weights that is zero in the end.", low=0, high=1, below=True)
     pattern: str = option("none", "Where zeros may be, see: sparsify --pattern; 2:4 makes its own sparsity.")
     level: str = option("weight", "weight or unit.", choices=lambda: LEVELS)
-    shares: str = option(
-        "erk", "How layers share it: erk, or uniform as in the paper.", choices=lambda: SHARES
-    )
+    shares: str = option("erk", "How layers share it: erk, or uniform as in the paper.", choices=lambda: SHARES)
     begin: float = option(0.0, "Share of the training after which it begins.", low=0, high=1)
     end: float = option(0.75, "Share of the training after which masks stay as they are.", low=0, high=1)
     interval: int = option(10, "Updates between two changes of masks.", low=1)
@@ -145,7 +143,9 @@ class _Units(Effect):
                 weights[name].copy_(each)
 
     def _choose(self, weights: Mapping[str, Tensor], way: float | None) -> None:
-        for group in self.groups if way is not None else ():
+        if way is None:
+            return
+        for group in self.groups:
             keep_largest_units(self.gates[group.id], group, weights, self.method.sparsity * way)
 
 
