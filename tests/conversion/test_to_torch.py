@@ -64,6 +64,23 @@ GRAPHS = {
         <float[1, 16, 3] w, float[1, 16, 4] r, float[1, 32] b>
         { y, h, c = LSTM<hidden_size = 4, direction = "reverse">(x, w, r, b) }
     """,
+    "directions side by side": """
+        net (float[5, batch, 3] x) => (float[5, batch, 8] y, float[5, batch, 8] z)
+        <float[2, 16, 3] w, float[2, 16, 4] r, float[2, 16, 8] v, float[2, 16, 4] s, int64[3] last = {0, 0, -1}>
+        { a = LSTM<hidden_size = 4, direction = "bidirectional">(x, w, r)  t = Transpose<perm = [0, 2, 1, 3]>(a)
+          h = Reshape(t, last)  b = LSTM<hidden_size = 4, direction = "bidirectional">(h, v, s)
+          u = Transpose<perm = [0, 2, 1, 3]>(b)  y = Reshape(u, last)
+          c = LSTM<hidden_size = 4, direction = "bidirectional">(x, w, r)  d = Transpose<perm = [0, 2, 3, 1]>(c)
+          z = Reshape(d, last) }
+    """,
+    "one direction": """
+        net (float[5, batch, 3] x) => (float[5, batch, 4] y) <float[1, 16, 3] w, float[1, 16, 4] r, int64[1] one = {1}>
+        { a = LSTM<hidden_size = 4>(x, w, r)  y = Squeeze(a, one) }
+    """,
+    "powers of sums": """
+        net (float[batch, 4] x) => (float[batch, 4] y) <float two = {2}>
+        { a = Add(x, x)  b = Sub(a, two)  c = Pow(b, two)  y = Mul(c, two) }
+    """,
     "norms": """
         net (float[batch, 4, 6] x) => (float[batch, 4, 6] y)
         <float[4] s, float[4] t, float[4] m, float[4] v = {0.5, 1, 2, 3}, float[6] scale, float[6] shift>
@@ -86,6 +103,27 @@ def test_outputs_are_those_of_onnx_runtime(name: str, build: Build, tmp_path: Pa
     code = op.to_torch(built(build, name), tmp_path / "net")
     assert max(code.differences) < 1e-4
     assert len(code.differences) > 1
+    assert_formatted(tmp_path / "net")
+
+
+def assert_formatted(folder: Path) -> None:
+    """As ruff formats it, with nothing that ruff finds: F is the name that everybody gives to functional."""
+    ruff = shutil.which("ruff")
+    if ruff:
+        subprocess.run([ruff, "format", "--check", "--isolated", "--line-length", "120", folder], check=True)
+        rules = ["--select", "E,F,W,I,N,UP,B,SIM,RUF,RET", "--ignore", "N812", "--line-length", "120"]
+        subprocess.run([ruff, "check", "--isolated", *rules, folder], check=True)
+
+
+@pytest.mark.slow
+def test_types_of_what_is_written(digits: dict[str, Path], tmp_path: Path) -> None:
+    pytest.importorskip("mypy", reason="mypy is not installed")
+    for name, path in digits.items():
+        op.to_torch(path, tmp_path / name)
+        assert_formatted(tmp_path / name)
+        command = [sys.executable, "-m", "mypy", "--strict", "--config-file=", tmp_path / name / "model.py"]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stdout
 
 
 def test_models_of_digits_stand_alone(digits: dict[str, Path], tmp_path: Path) -> None:
@@ -94,9 +132,7 @@ def test_models_of_digits_stand_alone(digits: dict[str, Path], tmp_path: Path) -
     text = (tmp_path / "net" / "model.py").read_text()
     assert "nn.Linear" in text
     assert "nn.LayerNorm" in text
-    ruff = shutil.which("ruff")
-    if ruff:
-        subprocess.run([ruff, "format", "--check", "--isolated", "--line-length", "120", tmp_path / "net"], check=True)
+    assert_formatted(tmp_path / "net")
     run = "import sys; sys.modules['onnxprune'] = None; sys.modules['onnx'] = None; import model; print(model.load())"
     done = subprocess.run([sys.executable, "-c", run], cwd=tmp_path / "net", capture_output=True, text=True, check=True)
     assert "Linear" in done.stdout

@@ -14,13 +14,12 @@ import numpy as np
 from onnxprune.analysis.groups import Analysis
 from onnxprune.analysis.inspect import inspect
 from onnxprune.conversion.to_torch.base import Array
-from onnxprune.conversion.to_torch.format import wrapped
+from onnxprune.conversion.to_torch.page import page
 from onnxprune.conversion.to_torch.writer import Writer
 from onnxprune.errors import UsageError, VerificationError
 from onnxprune.evaluation.trial_inputs import TrialMaker
 from onnxprune.evaluation.verify import Original, run_original
 from onnxprune.model.file import name_of, runnable
-from onnxprune.model.signature import ports_in
 from onnxprune.support.extras import check_torch
 from onnxprune.support.files import moved_into_place
 from onnxprune.support.progress import Progress, silent
@@ -92,52 +91,7 @@ def torch_code(analysis: Analysis, called: str) -> TorchCode:
     writer = Writer(analysis)
     outputs = writer.write()
     weights = {name: array for part in writer.parts.values() for name, array in part.weights.items()}
-    return TorchCode(_page(writer, outputs, Path(called).name), weights)
-
-
-def _page(writer: Writer, outputs: list[str], called: str) -> str:
-    graph = writer.graph
-    inputs, results = ports_in(graph.inputs), ports_in(graph.outputs)
-    names = [writer.tensor(value) for value in writer.inputs]
-    several = len(outputs) > 1
-    given = f"tuple[{', '.join(['Tensor'] * len(outputs))}]" if several else "Tensor"
-    parts = [part.line for part in writer.parts.values()]
-    forward = f"def forward(self, {', '.join(f'{name}: Tensor' for name in names)}) -> {given}:"
-    body = [*writer.lines, f"return {', '.join(outputs)}"]
-    uses = "\n".join((*parts, *body))
-    functional = "from torch.nn import functional as F\n" if "F." in uses else ""
-    lines = [f'"""{_text(called)}, as a module of torch: it needs torch and safetensors, nothing else.']
-    lines += ["", "`load` gives the network with its weights, for evaluation.", '"""', ""]
-    lines += ["from __future__ import annotations", "", "from pathlib import Path", ""]
-    lines += ["import torch", "from safetensors.torch import load_file", "from torch import Tensor, nn"]
-    lines += [*([functional.rstrip()] if functional else []), "", "", "class Net(nn.Module):"]
-    lines += [
-        '    """',
-        *(
-            f"    {said} {_text(f'{port.name}: {port}')}"
-            for said, ports in (("Takes", inputs), ("Gives", results))
-            for port in ports
-        ),
-        '    """',
-        "",
-    ]
-    lines += ["    def __init__(self) -> None:", "        super().__init__()"]
-    lines += [line for part in parts for line in wrapped(part, 8)]
-    lines += ["", *wrapped(forward, 4), *(line for each in body for line in wrapped(each, 8)), "", "", ""]
-    return "\n".join(lines) + _LOAD
-
-
-_LOAD = '''def load(weights: str | Path = Path(__file__).with_name("model.safetensors")) -> Net:
-    """The network with its weights, for evaluation."""
-    net = Net()
-    net.load_state_dict(load_file(weights))
-    return net.eval()
-'''
-
-
-def _text(said: str) -> str:
-    """Words of a file inside of a docstring: nothing in them ends it."""
-    return "".join(letter if letter.isprintable() and letter not in '"\\' else "_" for letter in said)
+    return TorchCode(page(writer, outputs, Path(called).name), weights)
 
 
 def _differences(path: Path, original: Original) -> Iterator[float]:

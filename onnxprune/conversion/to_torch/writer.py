@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import builtins
-import keyword
 import re
 from dataclasses import dataclass
 
@@ -11,7 +9,7 @@ import numpy as np
 import onnx_ir as ir
 
 from onnxprune.analysis.groups import Analysis
-from onnxprune.analysis.names import distinct, layer_name
+from onnxprune.analysis.names import layer_name
 from onnxprune.conversion.to_torch.base import (
     DTYPES,
     TORCH_CODE,
@@ -21,6 +19,8 @@ from onnxprune.conversion.to_torch.base import (
     Written,
     python_number,
 )
+from onnxprune.conversion.to_torch.names import of_members, of_variables
+from onnxprune.conversion.to_torch.nesting import Assignment
 from onnxprune.conversion.to_torch.ops.host import on_host
 from onnxprune.errors import ModelError, OnnxpruneError
 from onnxprune.ops import find_evaluator
@@ -28,9 +28,6 @@ from onnxprune.ops.base import key_of
 from onnxprune.ops.evaluate import by_reference, constant_tensor, is_computable
 
 # Names that mean something in the file that is written.
-_TAKEN = {"F", "Net", "Path", "Tensor", "device", "load", "load_file", "nn", "self", "torch", "weights"}
-_TAKEN |= {*keyword.kwlist, *keyword.softkwlist, *dir(builtins)}
-_TAKEN_IN_MODULE = {"forward", "train", "eval", "to", "training", "half", "float", "type", "apply", "children"}
 # Longer lists of numbers are tensors, not Python.
 _MOST_SIZES = 64
 
@@ -49,23 +46,25 @@ class Writer:
     Attributes:
         parts: modules, parameters and buffers by their names in the module.
         lines: of `forward`.
+        words: per variable of `forward` the word that it is called after.
     """
 
     def __init__(self, analysis: Analysis) -> None:
         self.shapes, self.opset = analysis.shapes, analysis.model.opset_imports.get("", 1)
         self.graph, self._activations = analysis.model.graph, analysis.activations
         self.parts: dict[str, ModulePart] = {}
-        self.lines: list[str] = []
+        self.lines: list[Assignment] = []
+        self.words: dict[str, str] = {}
         self._opsets = dict(analysis.model.opset_imports)
         self._constants: dict[ir.Value, Array | None] = {}
         self._said: dict[ir.Value, str | Sizes] = {}
         self._shared: dict[object, str] = {}
         self._joined: dict[ir.Node, ir.Node] = {}
         self._modules: dict[ir.Node, str] = {}
-        self._locals, self._members = set(_TAKEN), set(_TAKEN_IN_MODULE)
+        self._variables, self._members = of_variables(), of_members()
         self.inputs = [value for value in self.graph.inputs if not value.is_initializer()]
         for value in self.inputs:
-            self._said[value] = distinct_name(value.name or "x", self._locals)
+            self._said[value] = self._variables.new(value.name or "x")
 
     def write(self) -> list[str]:
         """Write every node, and give the expressions of the outputs. Raises ModelError for what cannot be written."""
@@ -111,21 +110,23 @@ class Writer:
     def _assign_all(self, node: ir.Node, found: list[str]) -> None:
         """Several outputs: an expression for each, or one for all of them."""
         if len(found) == 1:
-            names = [distinct_name(node.op_type, self._locals) for _ in node.outputs]
-            self.lines.append(f"{', '.join(names)}{',' if len(names) == 1 else ''} = {found[0]}")
+            names = [self.name(node.op_type) for _ in node.outputs]
+            self.lines.append(Assignment(f"{', '.join(names)}{',' if len(names) == 1 else ''}", found[0]))
         else:
             names = [each if each.isidentifier() or not each else self.assign(node.op_type, each) for each in found]
         self._said.update(zip(node.outputs, names, strict=False))
 
     def assign(self, called: str, expression: str) -> str:
         """A line that gives an expression a name."""
-        name = distinct_name(called, self._locals)
-        self.lines.append(f"{name} = {expression}")
+        name = self.name(called)
+        self.lines.append(Assignment(name, expression))
         return name
 
     def name(self, called: str) -> str:
         """A name for a variable that is not taken yet."""
-        return distinct_name(called, self._locals)
+        name = self._variables.new(called)
+        self.words[name] = called
+        return name
 
     def device(self) -> str:
         """Where tensors are made that come from no other."""
@@ -196,7 +197,7 @@ class Writer:
             dtype = DTYPES.get(ir.DataType.from_numpy(array.dtype))
             if dtype is None:
                 raise ModelError(f"constant '{called}' holds {array.dtype}, which torch does not know")
-            name = distinct_name(called.removesuffix(".weight"), self._members, lower=False)
+            name = self._members.new(called.removesuffix(".weight"))
             made = f"torch.empty({array.shape}, dtype={dtype})".replace(", dtype=torch.float32", "")
             floats = array.dtype.kind not in "iub" and array.size > 1
             line = f"self.{name} = nn.Parameter({made})" if floats else f'self.register_buffer("{name}", {made})'
@@ -213,7 +214,7 @@ class Writer:
         if key not in self._shared or not weights:
             dtype = DTYPES.get(ir.DataType.from_numpy(next(iter(parameters.values())).dtype)) if parameters else None
             arguments += "" if dtype in (None, "torch.float32") else f", dtype={dtype}"
-            name = distinct_name(called, self._members, lower=False)
+            name = self._members.new(called)
             line = f"self.{name} = nn.{kind}({arguments.removeprefix(', ')})"
             self.parts[name] = ModulePart(line, {f"{name}.{role}": array for role, array in parameters.items()})
             self._shared[key] = f"self.{name}"
@@ -242,10 +243,3 @@ def _results(node: ir.Node, arrays: list[Array | None], opsets: dict[str, int]) 
     except Exception:
         return None
     return [np.asarray(array) for array in found]
-
-
-def distinct_name(called: str, taken: set[str], *, lower: bool = True) -> str:
-    """A name of Python that is not taken yet; whatever a file calls its nodes, nothing but a name comes out."""
-    words = re.sub(r"\W+", "_", called, flags=re.ASCII).strip("_") or "value"
-    words = f"v{words}" if words[0].isdigit() else words
-    return distinct(words.lower() if lower else words, taken).replace("#", "_")

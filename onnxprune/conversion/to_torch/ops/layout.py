@@ -142,7 +142,9 @@ def slice_(op: Call) -> str:
 def _range(start: str, end: str, step: int) -> str:
     first = "" if start == "0" else start
     last = "" if end.isdecimal() and int(end) >= _END else end
-    return f"{first}:{last}" + (f":{step}" if step > 1 else "")
+    plain = all(entry.removeprefix("-").isalnum() for entry in (first, last) if entry)
+    colon = ":" if plain else f"{' ' if first else ''}:{' ' if last or step > 1 else ''}"  # as ruff writes it
+    return f"{first}{colon}{last}" + (f":{step}" if step > 1 else "")
 
 
 def _is_at_end(op: Call, start: str, axis: int) -> bool:

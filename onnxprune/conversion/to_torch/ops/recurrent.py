@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import numpy as np
+import onnx_ir as ir
 
 from onnxprune.conversion.to_torch.base import Array, Call, written
+from onnxprune.conversion.to_torch.nesting import Assignment
+from onnxprune.ops.base import attribute
 
 # Order of the gates in torch, by their places in ONNX, and the usual activations.
 _GATES = {"RNN": [0], "GRU": [1, 0, 2], "LSTM": [0, 2, 3, 1]}
@@ -32,10 +35,31 @@ def recurrent(op: Call) -> list[str]:
     module = op.module(kind, arguments, parameters)
     names = [op.writer.name(each) for each in ("steps", "hidden", "cell")[: 3 if kind == "LSTM" else 2]]
     last = names[1] if kind != "LSTM" else f"({names[1]}, {names[2]})"
-    op.writer.lines.append(f"{names[0]}, {last} = {module}({x}{given})")
+    op.writer.lines.append(Assignment(f"{names[0]}, {last}", f"{module}({x}{given})"))
     steps = f"{names[0]}.flip(0)" if backward else names[0]
+    readers = _readers_that_undo(op, size * len(w))
+    for node in readers:
+        op.writer.join(node, op.node)
+    if readers:
+        return [steps, *names[1:]]
     y = f"{steps}.unflatten(2, (2, {size})).transpose(1, 2)" if both else f"{steps}.unsqueeze(1)"
     return [y, *names[1:]]
+
+
+def _readers_that_undo(op: Call, width: int) -> list[ir.Node]:
+    """The nodes that make [steps, batch, all directions] of the output, which is how torch gives it; else none."""
+    value, found = op.node.outputs[0], list[ir.Node]()
+    for kind in ("Transpose", "Reshape") if op.attr("direction", "forward") == "bidirectional" else ("Squeeze",):
+        sizes = found and kind == "Reshape"  # of steps and batch, which are the first axes of both
+        uses = [use for use in value.uses() if not (sizes and use.node.op_type == "Shape")]
+        if len(uses) != 1 or uses[0].node.op_type != kind or value.is_graph_output():
+            return []
+        found.append(uses[0].node)
+        value = found[-1].outputs[0]
+    shape, given = (op.writer.shapes.shapes.get(each.name or "") for each in (value, op.node.inputs[0]) if each)
+    same = shape is not None and given is not None and tuple(shape) == (*given[:2], width)
+    otherwise = len(found) == 2 and tuple(attribute(found[0], "perm", ())) != (0, 2, 1, 3)
+    return found if same and not otherwise else []
 
 
 def _check_usual(op: Call, directions: int) -> None:
