@@ -177,6 +177,12 @@ def test_refusals_are_one_line(arguments: tuple[str, ...], said: str, code: int,
     assert not list(tmp_path.iterdir())
 
 
+def test_exporters_that_fail_print_nothing(capfd: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(op.ModelError, match="torchscript failed: .*nsupported"):
+        op.export(nn.Linear(3, 2), torch.randn(2, 3), opset=99, **SCRIPT)
+    assert capfd.readouterr() == ("", "")
+
+
 class Payload:
     """What a pickle can do."""
 

@@ -31,7 +31,7 @@ def export_with_torchscript(network: TorchNetwork, outputs: list[str]) -> ir.Mod
     module = network.module
     with tempfile.TemporaryDirectory(prefix="onnxprune-", ignore_cleanup_errors=True) as folder, quiet():
         path = Path(folder) / "model.onnx"  # above 2 GB only files will do
-        with _taking_tensors(module, network), evaluating(module):
+        with _taking_tensors(module, network), evaluating(module), _without_graphs():
             torch.onnx.export(
                 module,
                 tuple(network.inputs.values()),
@@ -70,6 +70,18 @@ def _taking_tensors(module: nn.Module, network: TorchNetwork) -> Iterator[None]:
         del module.forward
         if own is not None:
             module.forward = own
+
+
+@contextlib.contextmanager
+def _without_graphs() -> Iterator[None]:
+    """Where it fails, it prints the whole graph on standard output; torch has no switch that it keeps to."""
+    internals: Any = torch._C
+    log = getattr(internals, "_jit_onnx_log", None)
+    internals._jit_onnx_log = lambda *_: None
+    try:
+        yield
+    finally:
+        internals._jit_onnx_log = log
 
 
 def _unshare(model: ir.Model) -> None:
