@@ -6,14 +6,16 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from onnxprune.errors import UsageError
 from onnxprune.pipeline.search.curves import Curves
 from onnxprune.report.data import FORMAT
 from onnxprune.report.page import Card, Cell, Number, Page, Section, Table, counted, file_name
-from onnxprune.report.scatter import Dot, Series, scatter
+from onnxprune.report.raster import as_png, check_installed
+from onnxprune.report.scatter import Dot, Series, drawing, scatter
 from onnxprune.report.tables import TextTable
 
 Document = Mapping[str, Any]
-_COLOURS = ("#2f6fb7", "#d9822b", "#2e8b57", "#b4508f", "#8c6d31", "#5f9ea0", "#7b68c8", "#999")
+_COLOURS = ("#2f6fb7", "#d9822b", "#2e8b57", "#b4508f", "#8c6d31", "#5f9ea0", "#7b68c8", "#999999")
 _STYLE = (
     "<style>text{font:12px sans-serif;fill:#555}.axis{stroke:#bbb;fill:none}.joined{fill:none;stroke-width:2}"
     + "".join(
@@ -93,7 +95,12 @@ def _row(recipe: str, point: Document, names: list[str]) -> tuple[Cell, ...]:
     return recipe, Number(_strength(point) or "-", point["strength"] or 0.0), *cells, point["error"] or ""
 
 
-def _picture(found: Document, cost: str, *, style: str = "") -> str:
+def _picture(found: Document, cost: str) -> str:
+    return scatter(_series(found, cost), (cost, found["metric"]))
+
+
+def _series(found: Document, cost: str, *, named: bool = False) -> list[Series]:
+    """A line for each recipe, with its name where nothing else says whose it is."""
     series = []
     for at, recipe in enumerate(found["recipes"]):
         points = [point for point in recipe["points"] if point["values"]]
@@ -107,10 +114,24 @@ def _picture(found: Document, cost: str, *, style: str = "") -> str:
             )
             for point in points
         )
-        series.append(Series(f"part{at % len(_COLOURS)}", dots, joined=True))
-    return scatter(series, (cost, found["metric"]), style=style)
+        name = recipe["name"] if named else ""
+        series.append(Series(f"part{at % len(_COLOURS)}", dots, joined=True, name=name))
+    return series
 
 
-def curve_svg(found: Document) -> str:
-    """The picture of the first cost, as a file of its own."""
-    return _picture(found, found["against"][0], style=_STYLE) + "\n"
+def check_picture(target: Path | None) -> None:
+    """Raises UsageError for a file that is neither SVG nor PNG, MissingExtraError for PNG without Pillow."""
+    if target is not None and target.suffix.lower() not in (".svg", ".png"):
+        raise UsageError(f"{target} is drawn as .svg or .png; name it so")
+    if target is not None and target.suffix.lower() == ".png":
+        check_installed()
+
+
+def curve_picture(found: Document, target: Path) -> bytes:
+    """The picture of the first cost as the content of a file: PNG where it is called so, else SVG."""
+    cost = found["against"][0]
+    series, labels = _series(found, cost, named=True), (cost, found["metric"])
+    if target.suffix.lower() == ".png":
+        parts = {f"part{at}": colour for at, colour in enumerate(_COLOURS)}
+        return as_png(drawing(series, labels), {"": "#555555", "axis": "#bbbbbb", **parts})
+    return (scatter(series, labels, style=_STYLE) + "\n").encode()

@@ -1,4 +1,7 @@
-"""Points of several series on two axes as one SVG: hover says what a point is, a click leads to its part of a page."""
+"""Points of several series on two axes: shapes in pixels, and these as SVG.
+
+Hover says what a point is, and a click leads to its part of a page. `report.raster` draws the same shapes as PNG.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +10,7 @@ from dataclasses import dataclass
 from html import escape
 from math import floor, isfinite, log10
 
-_WIDTH, _HEIGHT = 720, 400
+WIDTH, HEIGHT = 720, 400
 _LEFT, _RIGHT, _TOP, _BOTTOM = 70, 15, 12, 48
 _TICKS = 5
 
@@ -24,31 +27,93 @@ class Dot:
 
 @dataclass(frozen=True)
 class Series:
-    """Points of one colour, by its class; joined by a line, or with none."""
+    """Points of one colour, by its class; joined by a line, or with none; a name is written into the picture."""
 
     kind: str
     dots: tuple[Dot, ...]
     joined: bool = False
+    name: str = ""
+
+
+@dataclass(frozen=True)
+class Line:
+    """Through these points, in pixels."""
+
+    kind: str
+    points: tuple[tuple[float, float], ...]
+
+
+@dataclass(frozen=True)
+class Circle:
+    """Around a point; what is said of it, and where a click leads."""
+
+    kind: str
+    x: float
+    y: float
+    radius: float
+    title: str
+    link: str
+
+
+@dataclass(frozen=True)
+class Text:
+    """Words whose baseline begins, ends or has its middle (`anchor`: start, end, middle) at a point."""
+
+    kind: str
+    x: float
+    y: float
+    words: str
+    anchor: str
+    upwards: bool = False
+
+
+Shape = Line | Circle | Text
 
 
 def scatter(series: Sequence[Series], labels: tuple[str, str], *, style: str = "") -> str:
-    """The picture, in pixels.
+    """The picture as SVG.
 
     Args:
         series: points that are not finite are left out.
         labels: of the axes.
         style: a style sheet, where the picture is a file of its own.
     """
+    shapes = drawing(series, labels)
+    said = f"{sum(isinstance(shape, Circle) for shape in shapes)} points: {labels[1]} against {labels[0]}"
+    return (
+        f'<svg class="flow scatter" xmlns="http://www.w3.org/2000/svg" width="{WIDTH}" height="{HEIGHT}" '
+        f'viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{escape(said)}">{style}'
+        f"{''.join(map(_as_svg, shapes))}</svg>"
+    )
+
+
+def drawing(series: Sequence[Series], labels: tuple[str, str]) -> list[Shape]:
+    """The shapes of the picture, from back to front; series that have a name are listed in a corner."""
     dots = [dot for each in series for dot in each.dots if isfinite(dot.x) and isfinite(dot.y)]
     x, y = _Axis([dot.x for dot in dots]), _Axis([dot.y for dot in dots])
     shapes = [*_axes(x, y, labels)]
     for each in series:
         shapes += _drawn(each, x, y)
-    said = f"{len(dots)} points: {labels[1]} against {labels[0]}"
-    return (
-        f'<svg class="flow scatter" xmlns="http://www.w3.org/2000/svg" width="{_WIDTH}" height="{_HEIGHT}" '
-        f'viewBox="0 0 {_WIDTH} {_HEIGHT}" role="img" aria-label="{escape(said)}">{style}{"".join(shapes)}</svg>'
+    named = [each for each in series if each.name]
+    for at, each in enumerate(named):
+        shapes.append(Text(each.kind, _across(1) - 8, _down(0) - 10 - 16 * (len(named) - 1 - at), each.name, "end"))
+    return shapes
+
+
+def _as_svg(shape: Shape) -> str:
+    if isinstance(shape, Line):
+        points = " ".join(f"{x:.1f},{y:.1f}" for x, y in shape.points)
+        return f'<polyline class="{shape.kind}" points="{points}"/>'
+    if isinstance(shape, Text):
+        at = f'x="{shape.x:.1f}" y="{shape.y:.1f}"'
+        at = f'transform="translate({shape.x:g} {shape.y:g}) rotate(-90)"' if shape.upwards else at
+        kind = f'class="{shape.kind}" ' if shape.kind else ""
+        return f'<text {kind}{at} text-anchor="{shape.anchor}">{escape(shape.words)}</text>'
+    circle = (
+        f'<circle class="{shape.kind}" cx="{shape.x:.1f}" cy="{shape.y:.1f}" r="{shape.radius:g}">'
+        f"<title>{escape(shape.title)}</title></circle>"
     )
+    return f'<a href="#{escape(shape.link)}">{circle}</a>' if shape.link else circle
 
 
 class _Axis:
@@ -70,40 +135,31 @@ class _Axis:
 
 
 def _across(share: float) -> float:
-    return _LEFT + (_WIDTH - _LEFT - _RIGHT) * share
+    return _LEFT + (WIDTH - _LEFT - _RIGHT) * share
 
 
 def _down(share: float) -> float:
-    return _HEIGHT - _BOTTOM - (_HEIGHT - _TOP - _BOTTOM) * share
+    return HEIGHT - _BOTTOM - (HEIGHT - _TOP - _BOTTOM) * share
 
 
-def _axes(x: _Axis, y: _Axis, labels: tuple[str, str]) -> Iterator[str]:
+def _axes(x: _Axis, y: _Axis, labels: tuple[str, str]) -> Iterator[Shape]:
     left, bottom, top, right = _across(0), _down(0), _down(1), _across(1)
-    yield f'<path class="axis" d="M{left:g} {top:g}V{bottom:g}H{right:g}"/>'
+    yield Line("axis", ((left, top), (left, bottom), (right, bottom)))
     for value in x.ticks():
         at = _across(x(value))
-        yield f'<path class="axis" d="M{at:.1f} {bottom:g}v5"/>'
-        yield f'<text x="{at:.1f}" y="{bottom + 18:g}" text-anchor="middle">{value:.4g}</text>'
+        yield Line("axis", ((at, bottom), (at, bottom + 5)))
+        yield Text("", at, bottom + 18, f"{value:.4g}", "middle")
     for value in y.ticks():
         at = _down(y(value))
-        yield f'<path class="axis" d="M{left - 5:g} {at:.1f}H{right:g}"/>'
-        yield f'<text x="{left - 9:g}" y="{at + 4:.1f}" text-anchor="end">{value:.4g}</text>'
-    yield f'<text x="{(left + right) / 2:g}" y="{_HEIGHT - 8}" text-anchor="middle">{escape(labels[0])}</text>'
-    yield (
-        f'<text transform="translate(14 {(top + bottom) / 2:g}) rotate(-90)" text-anchor="middle">'
-        f"{escape(labels[1])}</text>"
-    )
+        yield Line("axis", ((left - 5, at), (right, at)))
+        yield Text("", left - 9, at + 4, f"{value:.4g}", "end")
+    yield Text("", (left + right) / 2, HEIGHT - 8, labels[0], "middle")
+    yield Text("", 14, (top + bottom) / 2, labels[1], "middle", upwards=True)
 
 
-def _drawn(series: Series, x: _Axis, y: _Axis) -> Iterator[str]:
+def _drawn(series: Series, x: _Axis, y: _Axis) -> Iterator[Shape]:
     placed = [(_across(x(dot.x)), _down(y(dot.y)), dot) for dot in series.dots if isfinite(dot.x) and isfinite(dot.y)]
     if series.joined and placed:
-        line = " ".join(f"{across:.1f},{down:.1f}" for across, down, _ in placed)
-        yield f'<polyline class="joined {series.kind}" points="{line}"/>'
+        yield Line(f"joined {series.kind}", tuple((across, down) for across, down, _ in placed))
     for across, down, dot in placed:
-        radius = 5 if dot.link or series.joined else 3.5
-        circle = (
-            f'<circle class="{series.kind}" cx="{across:.1f}" cy="{down:.1f}" r="{radius}">'
-            f"<title>{escape(dot.title)}</title></circle>"
-        )
-        yield f'<a href="#{escape(dot.link)}">{circle}</a>' if dot.link else circle
+        yield Circle(series.kind, across, down, 5 if dot.link or series.joined else 3.5, dot.title, dot.link)

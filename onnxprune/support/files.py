@@ -16,9 +16,16 @@ from onnxprune.errors import ModelError, UsageError
 @contextlib.contextmanager
 def staged_text(text: str, target: Path) -> Iterator[None]:
     """Write a text file beside `target` and move it into place when the block ends well; see `staged`."""
+    with staged_bytes(text.encode(), target):
+        yield
+
+
+@contextlib.contextmanager
+def staged_bytes(content: bytes, target: Path) -> Iterator[None]:
+    """The same for any file."""
     check_target(target)
     with moved_into_place(target) as folder:
-        (folder / target.name).write_text(text, encoding="utf-8")
+        (folder / target.name).write_bytes(content)
         yield
 
 

@@ -178,7 +178,7 @@ def test_refusals_are_one_line(arguments: tuple[str, ...], said: str, code: int,
 
 
 def test_exporters_that_fail_print_nothing(capfd: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(op.ModelError, match="torchscript failed: .*nsupported"):
+    with pytest.raises(op.ModelError, match=r"torchscript failed: .*nsupported"):
         op.export(nn.Linear(3, 2), torch.randn(2, 3), opset=99, **SCRIPT)
     assert capfd.readouterr() == ("", "")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 from pathlib import Path
 from typing import Any
@@ -10,8 +11,12 @@ import pytest
 from click.testing import CliRunner, Result
 
 from onnxprune.cli import main
+from onnxprune.errors import MissingExtraError
 from onnxprune.pipeline.recipe import Recipe
 from onnxprune.pipeline.search import curves as module
+from onnxprune.report import raster
+from onnxprune.report.curve import _COLOURS, _series, check_picture, curve_picture
+from onnxprune.report.scatter import HEIGHT, WIDTH, Circle, drawing
 from onnxprune.steps.prune.step import Prune
 from onnxprune.steps.recover.step import Recover
 from onnxprune.steps.repeat import Repeat
@@ -42,6 +47,7 @@ def test_a_point_is_what_compress_makes(here: Path) -> None:
     scores = {score["metric"]: score["after"] for score in after["quality"]["scores"]}
     assert values["agreement"] == pytest.approx(scores["agreement"])
     assert Path("curve.svg").read_text().count("<circle") == 3
+    assert ">lossless</text>" in Path("curve.svg").read_text()
     assert "agreement against macs" in Path("curve.html").read_text()
 
 
@@ -80,6 +86,7 @@ def test_the_strength_reaches_every_step_that_has_one() -> None:
         (("curve", "model.onnx"), "needs data"),
         ((*ARGS, "--against", "speed"), "unknown objective 'speed'"),
         ((*ARGS, "--strengths", "0.5,2"), "between 0 and 1"),
+        ((*ARGS, "--plot", "curve.pdf"), "is drawn as .svg or .png"),
         ((*ARGS, "--recipe", "a.toml"), "two recipes are called a"),
         ((*ARGS, "--recipe", "nowhere.toml"), "cannot read the recipe"),
     ],
@@ -89,3 +96,23 @@ def test_what_cannot_be_drawn_is_one_line(here: Path, args: tuple[str, ...], sai
     result = cli(*args)
     assert result.exit_code in (1, 2)
     assert said in result.stderr
+
+
+def test_png_shows_every_point_in_the_colour_of_its_recipe(monkeypatch: pytest.MonkeyPatch) -> None:
+    image_of = pytest.importorskip("PIL.Image", reason="Pillow draws it").open
+    points = [
+        [{"strength": at, "values": {"macs": 1 - at, "top-1": 1 - at * falls}, "error": None} for at in (0.2, 0.5, 0.8)]
+        for falls in (0.1, 0.9)
+    ]
+    recipes = [{"name": name, "points": each} for name, each in zip(("gentle", "harsh"), points, strict=True)]
+    document = {"recipes": recipes, "metric": "top-1", "against": ["macs"]}
+    image = image_of(io.BytesIO(curve_picture(document, Path("curve.png")))).convert("RGB")
+    assert image.size == (2 * WIDTH, 2 * HEIGHT)
+    circles = [shape for shape in drawing(_series(document, "macs"), ("macs", "top-1")) if isinstance(shape, Circle)]
+    assert len(circles) == 6
+    for shape in circles:
+        colour = int(_COLOURS[int(shape.kind[-1])][1:], 16).to_bytes(3)
+        assert image.getpixel((round(2 * shape.x), round(2 * shape.y))) == tuple(colour)
+    monkeypatch.setattr(raster, "find_spec", lambda _: None)
+    with pytest.raises(MissingExtraError, match=r"onnxprune\[data\]"):
+        check_picture(Path("curve.png"))

@@ -65,7 +65,11 @@ def _strengths(_: click.Context, __: click.Parameter, text: str) -> list[float]:
     metavar="FOLDER",
     help="Keeps every point, so that the same command goes on; by default MODEL's name with .curve.",
 )
-@click.option("--plot", type=click.Path(path_type=Path), help="Also draw the first of --against, as an SVG picture.")
+@click.option(
+    "--plot",
+    type=click.Path(path_type=Path),
+    help="Also draw the first of --against, as a picture: .svg or .png.",
+)
 @fields(Context, "metric", "seed")
 @presentation_options()
 @fields(DataOptions, but=("data", "labels"))
@@ -100,10 +104,11 @@ def command(
     """
     with shown.progress() as progress:
         from onnxprune.pipeline.search.curves import curves
-        from onnxprune.report.curve import curve_document, curve_svg, show_curve
-        from onnxprune.support.files import staged_text
+        from onnxprune.report.curve import check_picture, curve_document, curve_picture, show_curve
+        from onnxprune.support.files import staged_bytes
 
         shown.check([model], plot)
+        check_picture(plot)
         settings = given(options, Context)
         tell_missing(settings)
         data = DataOptions.from_command(options)
@@ -122,7 +127,7 @@ def command(
         )
         document = curve_document(model, found)
         if plot is not None:
-            with staged_text(curve_svg(document), plot):
+            with staged_bytes(curve_picture(document, plot), plot):
                 pass
     shown.tell(document, lambda: show_curve(document))
     if found.interrupted:
