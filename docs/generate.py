@@ -13,7 +13,9 @@ import inspect
 import pkgutil
 import re
 import sys
+import tomllib
 from pathlib import Path
+from typing import Any
 
 import click
 from pictures import pictures
@@ -205,8 +207,7 @@ def recipes_page() -> str:
         lines += ["| option | what |", "|---|---|", *rows] if rows else []
     shipped = []
     for path in sorted((ROOT / "recipes").glob("*.toml")):
-        said = " ".join(line.removeprefix("# ") for line in path.read_text().partition("\n\n")[0].splitlines())
-        shipped.append(f"- [`{path.stem}`](../recipes/{path.name}): {said}")
+        shipped.append(f"- [`{path.stem}`](../recipes/{path.name}): {recipe_head(path.read_text())}")
     page = between("recipes.md", "steps", [*lines, ""])
     return between_text(page, "shipped", ["", *shipped, ""])
 
@@ -234,7 +235,32 @@ def methods_page() -> str:
             found = registry[name]
             if found.__module__.startswith("onnxprune."):
                 lines += ["", f"### {name}", "", *method_section(found, flag, recipes)]
+    lines += ["", "## Recipes of steps", ""]
+    lines.append(
+        "Methods that are no part of a training, but a list of steps around it; each is a recipe that is shipped."
+    )
+    for stem, text in recipes.items():
+        if not re.search(r"^(training_method|penalty) =", text, re.MULTILINE):
+            lines += ["", f"### {stem}", "", *recipe_section(stem, text)]
     return between("methods.md", "methods", [*lines, ""])
+
+
+def recipe_section(stem: str, text: str) -> list[str]:
+    """What a recipe is for and whose it is, as its first lines say, and its steps in order."""
+    order = ", ".join(map(step_text, tomllib.loads(text)["step"]))
+    return [recipe_head(text), "", f"`--recipe {stem}`, [its file](../recipes/{stem}.toml): {order}."]
+
+
+def step_text(step: dict[str, Any]) -> str:
+    """`prune`, or what is repeated and how often."""
+    if "steps" in step:
+        return f"{step['times']} times ({', '.join(map(step_text, step['steps']))})"
+    return f"`{step['step']}`"
+
+
+def recipe_head(text: str) -> str:
+    """The comment at the top of a recipe, as one paragraph."""
+    return " ".join(line.removeprefix("# ") for line in text.partition("\n\n")[0].splitlines())
 
 
 def sparsity_page() -> str:

@@ -20,6 +20,8 @@ from onnxprune.report.scatter import HEIGHT, WIDTH, Circle, drawing
 from onnxprune.steps.prune.step import Prune
 from onnxprune.steps.recover.step import Recover
 from onnxprune.steps.repeat import Repeat
+from onnxprune.steps.sparsify.step import Sparsify
+from onnxprune.steps.train.step import Train
 
 ARGS = ("curve", "model.onnx", "--data", "samples.npz", "--strengths", "0.25,0.6", "--recipe", "a.toml")
 RECIPE = '[[step]]\nstep = "prune"\ntarget = "macs=0.9"\nscope = "uniform"\ncriterion = "l1"\n'
@@ -78,6 +80,28 @@ def test_the_strength_reaches_every_step_that_has_one() -> None:
     strong = list(module.at_strength(recipe, 0.4).every())
     assert strong[1] == Prune(ratio=0.4)
     assert strong[3] == Prune(lossless=True)
+
+
+def test_the_strength_is_the_sparsity_of_weights_too(here: Path) -> None:
+    """In the step that makes zeros, and in training methods that state a share of them; others stay as they are."""
+    (sparse,) = module.at_strength(Recipe((Sparsify(sparsity=0.8, pattern="1x4"),)), 0.4).steps
+    assert sparse == Sparsify(sparsity=0.4, pattern="1x4")
+    pytest.importorskip("torch", reason="training methods need it")
+    methods = ("rigl:0.8,first=random", "soft-filters:0.2", "variational-dropout:strength=0.1")
+    (trained,) = module.at_strength(Recipe((Train(training_method=methods),)), 0.4).steps
+    from onnxprune.steps.train.method import chosen_methods
+
+    rigl, filters, _ = chosen_methods(trained.training_method, [])  # type: ignore[attr-defined]
+    assert (rigl.sparsity, rigl.first, filters.ratio) == (0.4, "random", 0.4)  # type: ignore[attr-defined]
+    assert trained.training_method[2] == methods[2]  # type: ignore[attr-defined]
+    Path("s.toml").write_text('[[step]]\nstep = "sparsify"\nweight_criterion = "magnitude"\nupdate = "none"\n')
+    arguments = [each if each != "a.toml" else "s.toml" for each in ARGS]
+    result = cli(*arguments, "--against", "sparsity", "--json")
+    assert result.exit_code == 0, result.stderr
+    points = json.loads(result.stdout)["recipes"][0]["points"]
+    assert [point["strength"] for point in points] == [0.25, 0.6]
+    zeros = [point["values"]["sparsity"] for point in points]
+    assert zeros == pytest.approx([0.25, 0.6], abs=0.05)
 
 
 @pytest.mark.parametrize(

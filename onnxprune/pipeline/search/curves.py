@@ -16,6 +16,7 @@ from onnxprune.pipeline.search.objectives.base import Aim
 from onnxprune.pipeline.search.trial import make
 from onnxprune.pipeline.search.workbench import Workbench
 from onnxprune.steps.repeat import Repeat
+from onnxprune.steps.train.step import Train
 from onnxprune.support.files import staged_text
 from onnxprune.support.notebook import html_table
 from onnxprune.support.options import options_of
@@ -163,11 +164,22 @@ def at_strength(recipe: Recipe, strength: float) -> Recipe:
 def _stronger(step: Any, strength: float) -> Any:
     if isinstance(step, Repeat):
         return replace(step, steps=tuple(_stronger(each, strength) for each in step.steps))
+    if isinstance(step, Train):
+        return replace(step, training_method=tuple(_stronger_method(each, strength) for each in step.training_method))
     options = options_of(type(step))
-    if not any(name in options for name in _STRENGTH) or getattr(step, "lossless", False):
-        return step
     values: dict[str, Any] = {name: strength for name in _STRENGTH if name in options}
+    if not values or getattr(step, "lossless", False):
+        return step
     return replace(step, **values, **{name: () for name in _INSTEAD if name in options})
+
+
+def _stronger_method(text: str, strength: float) -> str:
+    """A training method that states how much becomes zero, at this strength; others as they are."""
+    from onnxprune.steps.train.method import chosen_methods
+
+    (method,) = chosen_methods([text], [])
+    values = {name: strength for name in _STRENGTH if name in options_of(type(method))}
+    return str(replace(method, **values)) if values else text
 
 
 def _is_strong(recipe: Recipe) -> bool:
