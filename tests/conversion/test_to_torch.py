@@ -6,6 +6,7 @@ import json
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -19,7 +20,7 @@ from onnxprune.analysis.inspect import inspect
 from onnxprune.cli import main
 from onnxprune.conversion.to_torch.file import torch_code
 from onnxprune.conversion.to_torch.format import wrapped
-from tests.conftest import Build
+from tests.conftest import SHARED, Build
 
 pytest.importorskip("torch")
 
@@ -227,17 +228,28 @@ def test_long_lines_are_broken() -> None:
     )
 
 
+# Models of the zoo that are refused, with the operator that has no code.
+REFUSED = {
+    "hf.longformer.ts17": "SplitToSequence",
+    "hm.if_subgraph.dy": "If",
+    "hm.if_subgraph.ts17": "If",
+    "tv.ssdlite320_mobilenet_v3_large.ts17": "NonMaxSuppression",
+}
+ZOO = sorted(json.loads((SHARED / "zoo" / "index.json").read_text())) if SHARED.is_dir() else []
+
+
 @pytest.mark.slow
-def test_most_of_the_zoo_can_be_written(zoo: object, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    names = zoo.names()  # type: ignore[attr-defined]
-    refused: dict[str, str] = {}
-    for name in names:
-        zoo.save(name, str(tmp_path / "m.onnx"))  # type: ignore[attr-defined]
-        try:
-            op.to_torch(tmp_path / "m.onnx", tmp_path / "net")
-        except op.OnnxpruneError as error:
-            refused[name] = str(error)
-        shutil.rmtree(tmp_path / "net", ignore_errors=True)
-    with capsys.disabled():
-        print(f"\n{len(names) - len(refused)} of {len(names)} are written", *refused.items(), sep="\n")
-    assert len(refused) <= 0.1 * len(names)
+@pytest.mark.parametrize("name", ZOO)
+def test_the_zoo_can_be_written(name: str, zoo_file: Callable[[str], Path], tmp_path: Path) -> None:
+    """In parts: `-k 'zoo and swin'`. The runs beside ONNX Runtime are those that `to_torch` makes of every model."""
+    path = zoo_file(name)
+    if name in REFUSED:
+        with pytest.raises(op.ModelError, match=REFUSED[name]):
+            op.to_torch(path, tmp_path / "net")
+        return
+    assert len(op.to_torch(path, tmp_path / "net").differences) > 0
+    assert_formatted(tmp_path / "net")
+
+
+def test_at_least_nine_of_ten_models_of_the_zoo_can_be_written() -> None:
+    assert len(REFUSED) <= 0.1 * len(ZOO) or not ZOO
