@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,6 +14,7 @@ import onnxprune as op
 from onnxprune.cli import main
 from onnxprune.conversion.sources import keras as of_keras
 from onnxprune.conversion.sources import pretrained, scikit_learn, tensorflow
+from tests.conversion.keras_networks import KERAS
 
 
 def exported(*args: object) -> tuple[int, str]:
@@ -100,6 +102,37 @@ def test_keras(tmp_path: Path) -> None:
     (tmp_path / "bad.keras").write_text("no model")
     code, error = exported(tmp_path / "bad.keras", "-o", tmp_path / "x.onnx")
     assert (code, error.count("\n")) == (1, 1)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["model", ".keras", ".h5"])
+@pytest.mark.parametrize("name", KERAS)
+def test_networks_of_keras(name: str, kind: str, tmp_path: Path) -> None:
+    """Compared at two batches by the export; half of the units go."""
+    pytest.importorskip("keras", reason="Keras is not installed")
+    net: Any = KERAS[name]()
+    names = {str(value.name) for value in net.inputs}
+    if kind != "model":
+        net.save(tmp_path / f"net{kind}")
+        net = tmp_path / f"net{kind}"
+    found = op.export(net)
+    assert {value.name for value in found.model.graph.inputs} == names
+    assert [next(iter(check.shapes.values()))[0] for check in found.checks] == [2, 3]
+    assert max(check.difference or 0.0 for check in found.checks) < 1e-4
+    result = op.compress(found.model, ratio=0.5, recover="none")
+    assert result.report.after.parameters < result.report.before.parameters
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", KERAS)
+def test_saved_models_of_keras(name: str, tmp_path: Path) -> None:
+    pytest.importorskip("keras", reason="Keras is not installed")
+    pytest.importorskip("tf2onnx", reason="tf2onnx is not installed")
+    KERAS[name]().export(str(tmp_path / "saved"), verbose=False)
+    found = op.export(tmp_path / "saved")
+    assert found.exporter == "tf2onnx"
+    result = op.compress(found.model, ratio=0.5, recover="none")
+    assert result.report.after.parameters < result.report.before.parameters
 
 
 def test_saved_models_and_tflite(tmp_path: Path) -> None:
