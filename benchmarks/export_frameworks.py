@@ -20,7 +20,8 @@ from typing import Any
 
 import click
 
-sys.path[:0] = [str(Path(__file__).resolve().parent), str(Path(__file__).resolve().parents[1])]
+sys.path.insert(0, str(Path(__file__).resolve().parent))
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from export_table import HEAD, Made, put_section, tried
 

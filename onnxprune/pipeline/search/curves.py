@@ -177,7 +177,7 @@ def _stronger_method(text: str, strength: float) -> str:
     """A training method that states how much becomes zero, at this strength; others as they are."""
     from onnxprune.steps.train.method import chosen_methods
 
-    (method,) = chosen_methods([text], [])
+    method: Any = chosen_methods([text], [])[0]  # a dataclass, as all of them are
     values = {name: strength for name in _STRENGTH if name in options_of(type(method))}
     return str(replace(method, **values)) if values else text
 
