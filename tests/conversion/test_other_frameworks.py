@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 import pytest
 from click.testing import CliRunner
 
 import onnxprune as op
 from onnxprune.cli import main
+from onnxprune.conversion.rewriting import in_known_operators
 from onnxprune.conversion.sources import keras as of_keras
 from onnxprune.conversion.sources import pretrained, scikit_learn, tensorflow
+from onnxprune.model.file import as_model
+from onnxprune.runtime.session import Session
 from tests.conversion.keras_networks import KERAS
 
 
@@ -77,6 +82,17 @@ def test_estimators_of_scikit_learn(monkeypatch: pytest.MonkeyPatch) -> None:
         assert [check.shapes["X"] for check in found.checks] == [(4, 5), (5, 5)]
         assert max(check.difference or 0 for check in found.checks) < 1e-4
         assert op.compress(found.model, ratio=0.5, recover="none").report.after.parameters
+
+
+def test_operators_that_converters_invent_are_written_in_known_ones() -> None:
+    helper = onnx.helper
+    x, y = (helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, ["n"]) for name in "xy")
+    nodes = [helper.make_node("Erfc", ["x"], ["e"]), helper.make_node("Neg", ["e"], ["y"])]
+    graph = helper.make_graph(nodes, "net", [x], [y])
+    made = in_known_operators(as_model(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)])))
+    given = np.linspace(-3, 3, 7).astype(np.float32)
+    (found,) = Session(made).run({"x": given}).values()
+    np.testing.assert_allclose(found, [-math.erfc(each) for each in given], atol=1e-6)
 
 
 def test_keras(tmp_path: Path) -> None:

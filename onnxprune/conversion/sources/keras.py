@@ -14,6 +14,7 @@ import numpy as np
 import onnx_ir as ir
 
 from onnxprune.conversion.base import ExportOptions, Opened, cause_of, has_suffix, is_made_of, network_source
+from onnxprune.conversion.rewriting import in_known_operators
 from onnxprune.errors import DataError, MissingExtraError, ModelError
 from onnxprune.model.file import as_model
 from onnxprune.model.signature import Feed
@@ -115,7 +116,7 @@ def muted() -> Any:
 
 def in_memory(path: Path, names: list[str]) -> ir.Model:
     """A model with its weights, whose file may go, and whose inputs have the names of the network's."""
-    model = as_model(path.read_bytes())
+    model = in_known_operators(as_model(path.read_bytes()))
     if len(names) == len(model.graph.inputs):
         for value, name in zip(model.graph.inputs, names, strict=True):
             value.name = name

@@ -14,6 +14,7 @@ import numpy as np
 import onnx_ir as ir
 
 from onnxprune.conversion.base import ExportOptions, Opened, cause_of, has_suffix, network_source
+from onnxprune.conversion.rewriting import in_known_operators
 from onnxprune.errors import MissingExtraError, ModelError
 from onnxprune.model.file import as_model
 from onnxprune.model.signature import Feed
@@ -123,4 +124,4 @@ def _converted(path: Path, opset: int) -> ir.Model:
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         if done.returncode or not out.is_file():
             raise ModelError((done.stderr.strip().splitlines() or ["it gives no reason"])[-1])
-        return as_model(out.read_bytes())
+        return in_known_operators(as_model(out.read_bytes()))
