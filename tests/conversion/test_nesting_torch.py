@@ -50,12 +50,13 @@ def test_variables_are_renamed_and_nothing_else() -> None:
 
 def test_names_that_are_taken_get_an_underscore() -> None:
     variables, members = of_variables(), of_members()
-    assert [variables.new(each) for each in ("input", "Input", "class", "a/b.0", "7")] == [
+    assert [variables.new(each) for each in ("input", "Input", "class", "a/b.0", "7", "l")] == [
         "input_",
         "input__2",
         "class_",
         "a_b_0",
         "v7",
+        "l_",
     ]
     assert [members.new(each) for each in ("in", "train", "state_dict", "conv", "conv", "T5")] == [
         "in_",

@@ -11,6 +11,7 @@ from onnxprune.analysis.names import distinct
 
 _KEYWORDS = {*keyword.kwlist, *keyword.softkwlist}
 _OF_THE_FILE = {"F", "Net", "Path", "Tensor", "WEIGHTS", "load", "load_file", "nn", "self", "torch", "weights"}
+_LIKE_A_DIGIT = {"l"}
 
 
 class Names:
@@ -35,7 +36,7 @@ class Names:
 
 def of_variables() -> Names:
     """For variables of `forward`."""
-    return Names({*_KEYWORDS, *dir(builtins), *_OF_THE_FILE}, lower=True)
+    return Names({*_KEYWORDS, *dir(builtins), *_OF_THE_FILE, *_LIKE_A_DIGIT}, lower=True)
 
 
 def of_members() -> Names:
