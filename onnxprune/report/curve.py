@@ -10,7 +10,7 @@ from onnxprune.errors import UsageError
 from onnxprune.pipeline.search.curves import Curves
 from onnxprune.report.data import FORMAT
 from onnxprune.report.page import Card, Cell, Number, Page, Section, Table, counted, file_name
-from onnxprune.report.raster import as_png, check_installed
+from onnxprune.report.raster import as_png, check_pillow
 from onnxprune.report.scatter import Dot, Series, drawing, scatter
 from onnxprune.report.tables import TextTable
 
@@ -124,7 +124,7 @@ def check_picture(target: Path | None) -> None:
     if target is not None and target.suffix.lower() not in (".svg", ".png"):
         raise UsageError(f"{target} is drawn as .svg or .png; name it so")
     if target is not None and target.suffix.lower() == ".png":
-        check_installed()
+        check_pillow()
 
 
 def curve_picture(found: Document, target: Path) -> bytes:

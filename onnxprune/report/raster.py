@@ -15,7 +15,7 @@ _FONT_SIZE = 12
 _ANCHORS = {"start": "ls", "middle": "ms", "end": "rs"}
 
 
-def check_installed() -> None:
+def check_pillow() -> None:
     """Raises MissingExtraError without Pillow."""
     if find_spec("PIL") is None:
         raise MissingExtraError("pillow", "data")
@@ -30,7 +30,7 @@ def as_png(shapes: Sequence[Shape], colours: Mapping[str, str]) -> bytes:
 
     Raises MissingExtraError without Pillow.
     """
-    check_installed()
+    check_pillow()
     from PIL import Image, ImageDraw, ImageFont
 
     unit = _SCALE * _SMOOTH
