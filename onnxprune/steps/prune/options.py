@@ -44,8 +44,8 @@ class PruneOptions:
     ratio: float = option(
         0.5,
         "Share of all units to remove, in [0, 1); of nested groups, like those of a grouped convolution, of the axis "
-        "that they make up. How scopes use it: onnxprune list scopes. Where nothing says how much, "
-        "compress takes --target damage=0.05, without data 0.03.",
+        "that they make up. How scopes use it: onnxprune list scopes. By default compress takes --target damage=0.05, "
+        "without data 0.03.",
         low=0,
         high=1,
         below=True,
