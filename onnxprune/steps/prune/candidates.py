@@ -151,9 +151,8 @@ class Candidates:
         apart = self.context.apart
         if apart is None:
             return ()
-        measure = f"the drop is of {self._metric.name}"
-        if kind == "damage":
-            measure = "the damage is the share of the output's variance that comes out wrong"
+        damage = "the damage is the share of the output's variance that comes out wrong"
+        measure = damage if kind == "damage" else f"the drop is of {self._metric.name}"
         samples = "sample" if self.context.data is not None else "made-up input"
         samples += "" if apart.samples == 1 else "s"
         what = "kept apart" if apart.apart else "that recovery was fitted to as well, which flatters: give more"

@@ -85,3 +85,19 @@ def test_without_any_inputs_somebody_has_to_say_how_much(build: Build, monkeypat
     monkeypatch.setattr(pipeline, "made_up_samples", refuse)
     with pytest.raises(DataError, match=r"nothing fits.*give --data, or say how much to remove, like --ratio 0\.2"):
         op.compress(network(build))
+
+
+def test_outputs_that_are_no_classes_have_a_default_cut_too(build: Build) -> None:
+    """The metric that fits them, SNR, has no bound, so a drop of it could not be asked for; damage can."""
+    rng = np.random.default_rng(0)
+    graph = """
+        net (float[batch, 6] x) => (float[batch, 1] y) <float[6, 32] first, float[32, 1] second>
+        { h = MatMul(x, first)
+          r = Relu(h)
+          y = MatMul(r, second) }
+    """
+    path = build(graph, first=rng.standard_normal((6, 32)), second=rng.standard_normal((32, 1)))
+    result = op.compress(path, data={"x": rng.standard_normal((96, 6)).astype("f")})
+    assert result.plan.removed_units > 0
+    assert result.report.quality.scores[0].metric == "snr"
+    assert any("the damage is" in note for note in result.report.notes)
