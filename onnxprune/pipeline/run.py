@@ -8,6 +8,7 @@ from dataclasses import replace
 from typing import Any
 
 from onnxprune.analysis.inspect import blaming, inspect
+from onnxprune.analysis.select import select_groups
 from onnxprune.analysis.states import offer_of, states_that_hold
 from onnxprune.conversion.base import is_network
 from onnxprune.data.split import hold_out
@@ -68,6 +69,9 @@ def run(
         original, given = given.started(context)
         _offer_states(given, context)
         context = Sources(given.data, calibration, evaluation).into(context, recipe, given.analysis.model, given.sizes)
+        for step in recipe.every():
+            if isinstance(step, Prune):  # a name that fits nothing is refused before any work
+                select_groups(given.analysis, step.only, step.skip)
         for step in steps:
             step.needs(context)
         state, context = _with_samples(State.of(given.analysis, given.source), recipe.every(), context, given.sizes)
