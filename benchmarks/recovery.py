@@ -64,6 +64,7 @@ class Ours:
         from onnxprune.passes.remove_units import RemoveUnits
         from onnxprune.pipeline import run as pipeline
         from onnxprune.steps.recover import methods as recover
+        from onnxprune.steps.recover.step import BEST
 
         plan = self.plan(ratio)
         original, cut = pipeline.inspect(self.path), pipeline.inspect(self.path)
@@ -71,7 +72,7 @@ class Ours:
         RemoveDead()(cut.model)
         pruned = analyze_model(cut.model)
         if method != "none":
-            name = recover.BEST if method == "default" else method
+            name = BEST if method == "default" else method
             recover.recover_layers(original, pruned, plan.keep(original), name, self.data)
         path = self.folder / "ours.onnx"
         save(pruned.model, path)
