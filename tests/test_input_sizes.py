@@ -13,10 +13,10 @@ from click.testing import CliRunner
 
 import onnxprune as op
 from onnxprune.analysis.input_sizes import unmet
+from onnxprune.analysis.input_values import values_of
 from onnxprune.analysis.inspect import inspect
 from onnxprune.analysis.shapes import forward
 from onnxprune.cli import main
-from onnxprune.data.index_ranges import index_ranges
 from onnxprune.errors import ModelError
 from onnxprune.evaluation.benchmark.suite import BenchmarkRequest, Inputs, benchmark, sizes_for
 from onnxprune.model.file import open_model
@@ -340,7 +340,7 @@ def test_regions_are_in_images_that_there_are(build: Build) -> None:
         }
     """
     path = build(graph)
-    assert index_ranges(open_model(path)) == {"image": IndexRange(0, 1)}
+    assert values_of(inspect(path)) == {"image": IndexRange(0, 1)}
     report = op.compress(path, ratio=0.3, allow_damage=True).report
     assert report.recovery == "reconstruct"
     assert not any("not measured" in note for note in report.notes)

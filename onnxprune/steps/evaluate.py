@@ -133,6 +133,7 @@ def _made_up_samples(analysis: Analysis) -> int:
 
 def _made_up(analysis: Analysis, seed: int) -> Data:
     """Inputs that the model's signature and weights suggest; other ones than recovery makes up."""
+    from onnxprune.analysis.input_values import size_of
     from onnxprune.data.base import load_data
     from onnxprune.data.sources.synthetic import hints_of
     from onnxprune.model.signature import ports_of
@@ -147,7 +148,7 @@ def _made_up(analysis: Analysis, seed: int) -> Data:
         batch=min(samples, _BATCH),
         seed=seed + 1,
         sizes=sizes,
-        hints=hints_of(analysis.model),
+        hints=hints_of(analysis.model, size_of(analysis)),
     )
 
 

@@ -137,8 +137,8 @@ def test_sizes_of_dynamic_axes_are_sizes_of_images(tmp_path: Path) -> None:
         (port(3, 8, 8), {"crop": 4}, r"'pixels' is float\[batch, 3, 8, 8\], but the data is 1x3x4x4"),
         (port(3, 8, 8), {"mean": (1.0, 2.0)}, "--mean has 2 values, but the model's images have 3 channels"),
         (port(3, 8, 8), {"std": (1.0, 0.0, 1.0)}, "--std must be positive"),
-        (port(7, 8, 8), {}, "no batch of images"),
-        (port(5), {}, "no batch of images"),
+        (port(7, 8, 8), {}, "not a batch of images"),
+        (port(5), {}, "not a batch of images"),
         (port(8, 8, 8), {"layout": "NCHW"}, "images have 1, 3 or 4 channels, not 8"),
     ],
 )

@@ -65,7 +65,9 @@ def test_outputs_come_nearer(name, make, digits: dict[str, Path], images, tmp_pa
     assert error(after, due) < share * error(before, due)
     assert agreement(after, due) > agreement(before, due) + points / 100
     check_model(tmp_path / "pruned.onnx")
-    assert len(made.errors) == len(pairing.pairs())
+    layers = [each for each in made.errors if not each.layer.endswith(".recurrent")]
+    assert len(layers) == len(pairing.pairs())
+    assert len(made.errors) - len(layers) == (2 if name == "lstm" and make is not CompensateBias else 0)
     if make is not RecalibrateBatchNorm:  # it gives outputs their spread, which may take them further off
         means = np.mean([(each.before, each.after) for each in made.errors], axis=0)
         assert means[1] < means[0]

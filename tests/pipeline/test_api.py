@@ -43,6 +43,7 @@ PUBLIC = [
     *STEPS,
     *FUNCTIONS,
     *RESULTS,
+    "compress_pair",
     "curves",
     "export",
     "quantize",

@@ -169,7 +169,7 @@ def test_files_that_are_no_checkpoints_are_refused(network: Path, tmp_path: Path
     place = tmp_path / "training.safetensors"
     interrupted(network, place)
     whole = place.read_bytes()
-    for content, said in ((whole[:-100], "damaged"), (b"", "no checkpoint"), (b"x" * 100, "no checkpoint")):
+    for content, said in ((whole[:-100], "damaged"), (b"", "not a checkpoint"), (b"x" * 100, "not a checkpoint")):
         place.write_bytes(content)
         with pytest.raises(ModelError, match=said):
             resume(network, place)
@@ -177,7 +177,7 @@ def test_files_that_are_no_checkpoints_are_refused(network: Path, tmp_path: Path
     from safetensors.torch import save_file
 
     save_file({"a": torch.zeros(1)}, place)
-    with pytest.raises(ModelError, match="no checkpoint of a training with onnxprune"):
+    with pytest.raises(ModelError, match="is not a checkpoint of a training with onnxprune"):
         resume(network, place)
 
 

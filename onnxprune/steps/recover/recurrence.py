@@ -78,10 +78,13 @@ class Recurrence:
     def fit(
         self, batches: Iterable[tuple[Array, ...]], fit: LayerFit, seed: Sequence[int]
     ) -> tuple[float, float] | None:
-        """Fit in place to `theirs`, batch by batch; the errors before and after, as shares of the target's variance."""
+        """Fit in place to `theirs`, batch by batch; the errors before and after, as shares of the target's variance.
+
+        None where nothing was changed: a bias alone, on states that the pruned cell does not have, does harm.
+        """
         evidence = self._evidence(list(batches), np.random.default_rng(seed))
         fitted = fit(evidence) if evidence else None
-        if evidence is None or fitted is None:
+        if evidence is None or fitted is None or fitted[0] is evidence.matrix:
             return None
         (matrix, bias), outputs = _product(self.layer.node, self.slot), evidence.matrix.shape[2]
         matrix[:, :, :outputs], bias[:, :outputs] = fitted
