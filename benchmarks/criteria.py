@@ -165,13 +165,10 @@ def bench_of(model: str, seed: int) -> Bench:
     return Bench(model, seed)
 
 
-def to_markdown(rows: list[Row]) -> str:
-    """The table: means over seeds, sorted by what is left after recovery."""
-    from onnxprune.steps.prune.criteria.base import criteria
-
-    whole = {name: bench_of(name, 0).accuracy(path) for name, path in MODELS.items()}
+def _head(whole: dict[str, float]) -> list[str]:
+    """What the table is, its columns, and the models as they were."""
     dense = " | ".join(f"{each:.1f}" for each in whole.values())
-    lines = [
+    return [
         "# Criteria side by side",
         "",
         f"Accuracy in percent after {RATIO:.0%} of the units inside blocks have gone from every group at once: as cut, "
@@ -187,6 +184,14 @@ def to_markdown(rows: list[Row]) -> str:
         f"|---|---|{'---|' * len(whole)}---|---|---|---|---|",
         f"| (not pruned) | | {dense} | {mean(whole.values()):.1f} | | | | |",
     ]
+
+
+def to_markdown(rows: list[Row]) -> str:
+    """The table: means over seeds, sorted by what is left after recovery."""
+    from onnxprune.steps.prune.criteria.base import criteria
+
+    whole = {name: bench_of(name, 0).accuracy(path) for name, path in MODELS.items()}
+    lines = _head(whole)
     found: dict[str, dict[str, list[Row]]] = {}
     for row in rows:
         found.setdefault(row.name, {}).setdefault(row.model, []).append(row)

@@ -52,12 +52,12 @@ def named(paths: Sequence[Path], output: Path | None) -> Named:
 def named_pair(paths: Sequence[Path], output: Path | None) -> Named:
     """The two models and the folder of `ENCODER DECODER --tie OUT=IN`; None: beside them.
 
-    Raises UsageError for more models or fewer, and for an output that is no folder.
+    Raises UsageError for more models or fewer, and for an output that is not a folder.
     """
     if len(paths) != 2:
         raise UsageError(f"--tie takes two models, the first of which gives what the second takes, not {len(paths)}")
     if output is not None and (output.is_file() or output.suffix):
-        raise UsageError(f"{output} is no folder, and two models are to be written; name one: -o small/")
+        raise UsageError(f"{output} is not a folder, and two models are to be written; name one: -o small/")
     return Named(tuple(paths), output, several=False)
 
 
