@@ -107,7 +107,9 @@ def is_scale(value: ir.Value) -> bool:
     """Does a weight only say how others are stored?"""
     uses = list(value.uses())
     return bool(uses) and all(
-        any(slot in (each.scale, each.zero) for each in layout_of(node).values()) for node, slot in uses
+        (is_rounding(node) and slot in (1, 2))
+        or any(slot in (each.scale, each.zero) for each in layout_of(node).values())
+        for node, slot in uses
     )
 
 

@@ -78,7 +78,8 @@ class Recipe:
     @staticmethod
     def of_options(options: Mapping[str, Any], *, data: bool = True) -> Recipe:
         """The recipe that options of `compress` represent: prune, recover, train, in rounds if asked for; then
-        sparsify and quantize where that is asked for, and clean. Without `data` the default cut is a smaller one.
+        sparsify and quantize where that is asked for, and clean. Without rounds a training comes behind a quantization
+        whose rounding it can go through. Without `data` the default cut is a smaller one.
 
         Raises UsageError for an unknown option, and for options that do not go together.
         """
@@ -90,7 +91,10 @@ class Recipe:
         sparsifying = (Sparsify(**given[Sparsify]),) if given[Sparsify] else ()
         quantizing = (Quantize(**given[Quantize]),) if given[Quantize] else ()
         evaluating = (Evaluate(**given[Evaluate]),) if given[Evaluate] else ()
-        last = (*sparsifying, *quantizing, Clean(**given[Clean]), *evaluating)
+        through = given[Repeat].get("times", 1) == 1 and any(each.before_training for each in quantizing)
+        training = (Train(**given[Train]),) if given[Train] else ()
+        later = training if through else ()
+        last = (*sparsifying, *quantizing, *later, Clean(**given[Clean]), *evaluating)
         if prune.lossless:
             chosen = [
                 options_of(kind)[name] for kind in (Prune, Rewind, Recover, Train, Repeat) for name in given[kind]
@@ -100,11 +104,10 @@ class Recipe:
                     flag = each.flag
                     raise UsageError(f"--{flag} has no effect with --lossless, which leaves no choice; drop one")
             return Recipe((prune, *last), given[Context])
-        training = (Train(**given[Train]),) if given[Train] else ()
         # Weights that are put back are no longer what the layers would be fitted from, unless that is asked for.
         rewinding = (Rewind(**given[Rewind]),) if given[Rewind] else ()
         recovery = (Recover(**given[Recover]),) if given[Recover] or not rewinding else ()
-        body: tuple[Step, ...] = (prune, *rewinding, *recovery, *training)
+        body: tuple[Step, ...] = (prune, *rewinding, *recovery, *(training if not through else ()))
         rounds = Repeat(**given[Repeat], steps=body)
         if rounds.times == 1 and "schedule" in given[Repeat]:
             raise UsageError("--schedule says how several rounds share the cut; add --steps, like --steps 4")

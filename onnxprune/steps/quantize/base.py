@@ -112,11 +112,13 @@ class QuantizedType:
         name: what the command line calls it.
         make: quantizes.
         calibrated: it needs inputs, made up where there are none.
+        trained: a training goes on through its rounding, see `train.integers`; so that comes behind it.
     """
 
     name: str
     make: Make
     calibrated: bool = False
+    trained: bool = False
 
     @property
     def summary(self) -> str:
@@ -127,11 +129,11 @@ class QuantizedType:
 TYPES: Registry[str, QuantizedType] = Registry("type", "onnxprune.steps.quantize.types", "onnxprune.types")
 
 
-def quantized_type(name: str, *, calibrated: bool = False) -> Callable[[Make], Make]:
+def quantized_type(name: str, *, calibrated: bool = False, trained: bool = False) -> Callable[[Make], Make]:
     """Decorator: make a type that a model can be quantized to known by a name. Raises ValueError when it is taken."""
 
     def add(make: Make) -> Make:
-        TYPES.register(name)(QuantizedType(name, make, calibrated))
+        TYPES.register(name)(QuantizedType(name, make, calibrated, trained))
         return make
 
     return add

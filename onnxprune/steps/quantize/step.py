@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -9,6 +10,9 @@ from onnxprune.steps.base import Context, Step, step
 from onnxprune.support.options import option
 
 if TYPE_CHECKING:
+    import onnx_ir as ir
+
+    from onnxprune.dims import Mask
     from onnxprune.steps.state import State
 
 _SECTION = "Quantization"
@@ -87,6 +91,13 @@ class Quantize(Step):
 
         return self.type == AUTO or TYPES[self.type].calibrated
 
+    @property
+    def before_training(self) -> bool:
+        """Does a training come behind it, through its rounding?"""
+        from onnxprune.steps.quantize.base import TYPES
+
+        return self.type == AUTO or TYPES[self.type].trained
+
     def __call__(self, state: State, context: Context) -> State:
         """The same units in another type; what became of each layer is in the record.
 
@@ -104,4 +115,16 @@ class Quantize(Step):
         made_up = context.data is None and TYPES[chosen].calibrated
         numbers = {"type": chosen, "layers": [asdict(each) for each in found.layers], **(found.choices or {})}
         notes = (*found.notes, *([ON_MADE_UP] if made_up else []))
-        return replace(state, current=state.current.rebuilt(found.model)).noted(self.record(numbers, notes))
+        after = replace(state, current=state.current.rebuilt(found.model), zeros=_carried(state.zeros, found.model))
+        return after.noted(self.record(numbers, notes))
+
+
+def _carried(zeros: Mapping[str, Mask], model: ir.Model) -> dict[str, Mask]:
+    """The masks of weights that are there still, as they were or as integers of the same shape."""
+    found = {}
+    for name, mask in zeros.items():
+        for stored in (name, f"{name}/integers"):
+            value = model.graph.initializers.get(stored)
+            if value is not None and value.shape is not None and value.shape.numpy() == mask.shape:
+                found[stored] = mask
+    return found

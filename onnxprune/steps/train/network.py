@@ -16,6 +16,7 @@ from onnxprune.errors import ModelError, UsageError
 from onnxprune.ops.traits import runs_on_statistics
 from onnxprune.runtime.torch.module import TorchModel
 from onnxprune.steps.train.computing import Computing, full
+from onnxprune.steps.train.integers import train_integers
 from onnxprune.steps.train.method import Effect, Moment, Scene, TrainingMethod
 from onnxprune.steps.train.normalization import folded, insert_normalization, lacks_normalization
 from onnxprune.steps.train.options import AUTO, TrainOptions
@@ -45,6 +46,7 @@ class Network:
         weights: what is trained, by name.
         roles: of the weights, see `ops.learned`.
         inserted: the normalizations that were put in.
+        integers: weights that the file has as integers, see `integers`.
         effects: the methods that take part, see `method`; none before `begin`.
         notes: what a person should know.
     """
@@ -61,6 +63,11 @@ class Network:
         self._options, self._computing = options, computing
         self.notes: list[str] = []
         working = model.clone()
+        self.integers = train_integers(working, scales=options.scales)
+        if self.integers.weights:
+            self.notes.append(f"{len(self.integers.weights)} weights are trained through the rounding of the file")
+        if self.integers.fixed:
+            self.notes.append(f"{len(self.integers.fixed)} weights stay as they are: integers in a form of their own")
         samples = max((len(value) for value in feeds[0].values() if value.ndim), default=1)
         wanted = options.normalization == "batch" or (
             options.normalization == AUTO and samples >= _LEAST_BATCH and lacks_normalization(model)
@@ -73,11 +80,10 @@ class Network:
             self.notes.append(f"statistics of normalizations stay as they are: batches have {samples} samples")
         self.module = TorchModel(working)
         computing.place(self.module)
-        absorbed = {norm.bias for norm in self.inserted}
+        left_out = {*(norm.bias for norm in self.inserted), *self.integers.scales}
         own = self.module.weights
-        self.roles = {
-            name: slot.role for name, slot in trainable(working).items() if name in own and name not in absorbed
-        }
+        roles = {**{name: slot.role for name, slot in trainable(working).items()}, **self.integers.roles}
+        self.roles = {name: role for name, role in roles.items() if name in own and name not in left_out}
         self.weights = {name: own[name] for name in self.roles}
         for name, weight in own.items():
             weight.requires_grad_(name in self.weights)
@@ -217,10 +223,10 @@ class Network:
 
     @torch.no_grad()
     def result(self) -> dict[str, Tensor]:
-        """All weights and statistics that may have changed, as the model has them: without what was put in."""
+        """All weights and statistics that may have changed, as the model has them: integers are, and nothing put in."""
         fixed = {norm.bias: self.module.weights[norm.bias] for norm in self.inserted}
         own = {**self.weights, **self.module.statistics, **fixed, **self.seen(training=False)}
-        return folded(own, self.inserted)
+        return self.integers.written(folded(own, self.inserted), self.module.weights)
 
     def zeros(self, result: Mapping[str, Tensor]) -> dict[str, npt.NDArray[np.bool_]]:
         """Per weight that a method has made sparse, which entries of `result` may be other than zero."""

@@ -234,6 +234,9 @@ class TrainOptions:
         metavar="ORDER",
         section=_NETWORK,
     )
+    scales: bool = option(
+        False, "Of a quantized model, learn the scales of weights and activations, too.", section=_NETWORK
+    )
     compile: bool = option(False, "Compile the model with torch.compile.", section=_NETWORK)
     shard: str = option(
         NONE,

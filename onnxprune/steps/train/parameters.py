@@ -16,6 +16,7 @@ import onnx_ir as ir
 
 from onnxprune.model.graph import reads, subgraphs
 from onnxprune.model.weights import reading
+from onnxprune.ops.dequantize import is_scale
 from onnxprune.ops.learned import BIAS, SCALE, TABLE, learned
 from onnxprune.ops.traits import measures, multiplies, repeats, statistics
 
@@ -45,13 +46,14 @@ class Slot:
 def trainable(model: ir.Model) -> dict[str, Slot]:
     """The initializers of the main graph that a training learns, by name, in the file's order.
 
-    Floats only; running statistics, scalars beside entry-by-entry operators, masks, tables that multiply activations
-    (rotary positions) and constants in front of every layer (statistics of images, frequencies) are left out.
+    Floats only; scales of integers, running statistics, scalars beside entry-by-entry operators, masks, tables that
+    multiply activations (rotary positions) and constants in front of every layer (statistics of images, frequencies)
+    are left out.
     """
     depth = _depths(model.graph)
     found = {}
     for name, value in model.graph.initializers.items():
-        if value.const_value is None or not value.const_value.dtype.is_floating_point():
+        if value.const_value is None or not value.const_value.dtype.is_floating_point() or is_scale(value):
             continue
         shape = tuple(value.const_value.shape.numpy())
         slot = next(_slots(value, shape, depth, direct=True), None)

@@ -68,6 +68,8 @@ def _rounded(tensor: Tensor, dtype: ir.DataType) -> tuple[npt.NDArray[np.generic
     exact = tensor.detach().cpu().to(torch.float64).numpy()
     if dtype == ir.DataType.DOUBLE:
         return np.array(exact), False
+    if dtype.is_integer():
+        return np.ascontiguousarray(np.clip(exact, dtype.min, dtype.max).astype(dtype.numpy())), False
     largest = float(dtype.max) if hasattr(dtype, "max") and dtype.max is not None else float("inf")
     beyond = bool((np.abs(exact) > largest).any())
     limited = np.clip(exact, -largest, largest) if beyond else exact

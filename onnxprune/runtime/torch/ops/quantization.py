@@ -1,7 +1,8 @@
 """Quantization, with gradients that pass straight through the rounding (Bengio, Léonard and Courville, 2013).
 
 Torch has no gradient for integers. So where one is asked for, quantized values are carried as floats that hold whole
-numbers; everything here takes both. What lies beyond the range of the type has no gradient.
+numbers; everything here takes both. What lies beyond the range of the type, by more than rounding takes back, has no
+gradient.
 """
 
 from __future__ import annotations
@@ -36,10 +37,10 @@ def quantized(op: TorchNode, x: Tensor, scale: Tensor, zero: Tensor | None, code
         return _rounded_float(ratio, dtype, bool(op.attr("saturate", 1)))
     shift = 0.0 if zero is None else zero.to(ratio.dtype)
     low, high = _range(dtype)
-    passed = torch.clamp(ratio + shift, low, high)
     exact = torch.clamp(torch.round(ratio.detach()) + shift, low, high)
     if torch.is_grad_enabled() and ratio.requires_grad:
-        return passed + (exact - passed).detach()
+        passed = torch.clamp(ratio + shift, low - 0.5, high + 0.5)
+        return exact + (passed - passed.detach())
     return exact.to(TORCH_TYPES[code])
 
 

@@ -22,7 +22,7 @@ RAISED = f"opset raised to {RAISED_TO}: older ones have no operators on integers
 _SAMPLES = 512
 
 
-@quantized_type("int8", calibrated=True)
+@quantized_type("int8", calibrated=True, trained=True)
 def int8(job: QuantizeJob) -> Quantized:
     """Weights and activations in 8 bits: QuantizeLinear and DequantizeLinear around what then runs on integers."""
     before = job.float_model
