@@ -162,6 +162,7 @@ NAMED = {
     "steps/quantize/unquantize.py": {"Relu"},
     "steps/quantize/types/dynamic.py": {"DynamicQuantizeLinear", "MatMulInteger", "Cast", "Mul", "Add"},
     "steps/quantize/types/half.py": {"Cast"},
+    "steps/train/integers.py": {"QuantizeLinear", "Clip", "Exp", "Mul"},  # it puts them in
     "steps/train/normalization.py": {"BatchNormalization"},  # it puts them in
     "runtime/torch/functions.py": {"Optional"},
     "statistics/gradients.py": {"Transpose"},
