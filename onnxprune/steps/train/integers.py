@@ -69,7 +69,7 @@ class Rounded:
 
 
 @dataclass
-class IntegerWeights:
+class TrainedIntegers:
     """All weights of a network that the file has as integers.
 
     Attributes:
@@ -111,7 +111,7 @@ class IntegerWeights:
         return found
 
 
-def train_integers(model: ir.Model, *, scales: bool) -> IntegerWeights:
+def train_integers(model: ir.Model, *, scales: bool) -> TrainedIntegers:
     """Put floats in place of integer weights, in place; the network computes the same as before.
 
     Args:
@@ -119,7 +119,7 @@ def train_integers(model: ir.Model, *, scales: bool) -> IntegerWeights:
         scales: learn the scales of weights and activations, too.
     """
     readers: dict[ir.Value, list[ir.Node]] = {}
-    found = IntegerWeights()
+    found = TrainedIntegers()
     for value in list(model.graph.initializers.values()):
         if value.const_value is None or not value.const_value.dtype.is_integer() or value.is_graph_input():
             continue
@@ -223,7 +223,7 @@ def _scale_behind(value: ir.Value | None) -> ir.Value | None:
     return node.inputs[1] if node is not None and is_real(node) else None
 
 
-def _learn_scales(model: ir.Model, found: IntegerWeights) -> None:
+def _learn_scales(model: ir.Model, found: TrainedIntegers) -> None:
     """Put scale * exp(exponent) in place of every scale, in place; those of biases follow the two that they are of."""
     moved: dict[str, ir.Value] = {}
     first = next(iter(model.graph))
