@@ -29,16 +29,21 @@ NOTHING: Amounts = (0, 0, 0)
 
 
 class CostTerms:
-    """Costs of an analysed model by how many units are kept in each atom; equal to `cost.measure`."""
+    """Costs of an analysed model by how many units are kept in each atom; equal to `cost.measure`.
 
-    def __init__(self, analysis: Analysis) -> None:
+    Args:
+        analysis: the model.
+        bits: of each entry of a weight by its name, where it is to be stored as something else than it is now.
+    """
+
+    def __init__(self, analysis: Analysis, bits: Mapping[str, int] | None = None) -> None:
         self._nodes = len(analysis.model.graph)
         groups = [group.atom for group in analysis.groups]
         unknown = {atom: Polynomial({(number,): 1}) for number, atom in enumerate(groups)}
         amounts: dict[Monomial, Amounts] = {}
         self._others: list[_Other] = []
         shape_of = shapes_after(analysis, unknown)  # type: ignore[arg-type]  # polynomials in place of numbers
-        for names, cost in (*_weights(analysis), *_operators(analysis)):
+        for names, cost in (*_weights(analysis, bits or {}), *_operators(analysis)):
             try:
                 found = [Polynomial.of(amount).terms for amount in cost(shape_of)]
             except TypeError:
@@ -183,7 +188,7 @@ class _Other:
         return self._known[key]
 
 
-def _weights(analysis: Analysis) -> list[tuple[list[str], Callable[[ShapeOf], Amounts]]]:
+def _weights(analysis: Analysis, stored: Mapping[str, int]) -> list[tuple[list[str], Callable[[ShapeOf], Amounts]]]:
     def of(value: ir.Value, bits: int) -> Callable[[ShapeOf], Amounts]:
         name, counts = value.name or "", is_parameter(value)
 
@@ -194,7 +199,8 @@ def _weights(analysis: Analysis) -> list[tuple[list[str], Callable[[ShapeOf], Am
         return amounts
 
     weights = [v for v in analysis.model.graph.initializers.values() if v.const_value is not None and is_weight(v)]
-    return [([v.name or ""], of(v, v.const_value.dtype.bitwidth)) for v in weights if v.const_value]
+    bits = [(v, stored.get(v.name or "", v.const_value.dtype.bitwidth)) for v in weights if v.const_value]
+    return [([v.name or ""], of(v, each)) for v, each in bits]
 
 
 def _operators(analysis: Analysis) -> list[tuple[list[str], Callable[[ShapeOf], Amounts]]]:

@@ -60,6 +60,7 @@ class Context(MeasureOptions):
         scores: remembers the scores of the original's units, where many recipes are tried: called with what they depend
             on and what computes them.
         following: the steps of the recipe that come next, up to its end or that of a loop.
+        beyond: the steps behind the loop.
         loop: where in a loop the step is.
     """
 
@@ -126,6 +127,7 @@ class Context(MeasureOptions):
     progress: Progress = silent
     scores: Callable[[str, Callable[[], Any]], Any] | None = None
     following: tuple[Step, ...] = ()
+    beyond: tuple[Step, ...] = ()
     loop: Loop = Loop()
 
     def __post_init__(self) -> None:

@@ -86,6 +86,7 @@ class Repeat(Step):
 
     def __call__(self, state: State, context: Context) -> State:
         """The state after the last round."""
+        context = replace(context, beyond=(*context.following, *context.beyond))
         if self.best:
             return self._best(state, context)
         for number, part in enumerate(parts(context.progress, [1.0] * self.times), 1):

@@ -9,12 +9,14 @@ from functools import cache
 from math import prod
 
 from onnxprune.analysis import cost
+from onnxprune.analysis.cost_model import CostTerms
 from onnxprune.dims import Dim, kept_size
 from onnxprune.errors import TargetError
 from onnxprune.model.file import file_bytes
 from onnxprune.model.weights import is_weight
 from onnxprune.steps.prune.allocation.base import AllocationProblem, Lost
 from onnxprune.steps.prune.planner import SIZES_AS_THEY_COME, Planner
+from onnxprune.steps.prune.shipped import StoredSizes
 from onnxprune.steps.prune.targets import CHEAP, HARM, Met, Outcome, Target, format_quantity
 from onnxprune.support.progress import Counted, Progress, silent
 
@@ -30,6 +32,7 @@ def search_budget(
     costly: Costly,
     progress: Progress = silent,
     added: Sequence[tuple[Dim, int]] = (),
+    stored: StoredSizes | None = None,
 ) -> Outcome:
     """The cut that meets the targets; see `targets.Search`.
 
@@ -39,10 +42,11 @@ def search_budget(
         costly: of a cut, for "latency" and harm: what the original has, and what the cut has, by building it.
         progress: is called with what is being tried.
         added: what recovery will put into what is left, see `recover.added_biases`.
+        stored: what the file ends as, where it is quantized.
 
     Raises TargetError where there is no such cut.
     """
-    sums = Sums(planner, added)
+    sums = Sums(planner, added, stored)
     search = Search(cache(planner.lost), sums.before, sums.after, costly, lambda: frozen_text(planner), progress)
     outcome = search.meet(targets)
     if any(target.kind not in CHEAP for target in targets):
@@ -70,6 +74,7 @@ def decide_aligned(
     costly: Costly,
     progress: Progress = silent,
     added: Sequence[tuple[Dim, int]] = (),
+    stored: StoredSizes | None = None,
 ) -> Outcome:
     """As `search_budget`; for a latency, and unless a rounding was asked for, also with axis sizes as they come.
 
@@ -77,12 +82,13 @@ def decide_aligned(
     depends on the kernels, so both are built and timed.
     """
     if planner.asked or not planner.multiples or all(target.kind != "latency" for target in targets):
-        return search_budget(planner, targets, costly, progress, added)
+        return search_budget(planner, targets, costly, progress, added, stored)
     found: list[Outcome] = []
     failure: TargetError | None = None
     for multiples in (SIZES_AS_THEY_COME, planner.multiples):
         try:
-            found.append(search_budget(replace(planner, multiples=multiples), targets, costly, progress, added))
+            tried = replace(planner, multiples=multiples)
+            found.append(search_budget(tried, targets, costly, progress, added, stored))
         except TargetError as error:
             failure = failure or error
     if not found:
@@ -94,25 +100,31 @@ def decide_aligned(
 class Sums:
     """What the original has, and what a cut leaves, of everything that can be computed."""
 
-    def __init__(self, planner: Planner, added: Sequence[tuple[Dim, int]] = ()) -> None:
+    def __init__(
+        self, planner: Planner, added: Sequence[tuple[Dim, int]] = (), stored: StoredSizes | None = None
+    ) -> None:
         analysis = planner.problem.analysis
-        stored = cost.before(analysis)
+        before = cost.before(analysis)
         self._planner = planner
         self._added = added
         self._batch = cost.batch_size(analysis)
-        self._overhead = file_bytes(analysis.model) - stored.weight_bytes
-        self.before = {"params": stored.parameters, "macs": stored.macs, "size": file_bytes(analysis.model)}
+        self._weights = None if stored is None else CostTerms(analysis, stored.bits)
+        self._overhead = file_bytes(analysis.model) - before.weight_bytes
+        if stored is not None and self._weights is not None:  # scales count as if none went: what comes out is smaller
+            self._overhead = stored.whole - self._weights.measure({}).weight_bytes
+        self.before = {"params": before.parameters, "macs": before.macs, "size": file_bytes(analysis.model)}
 
     def after(self, lost: Lost) -> dict[str, float]:
         """Parameters, MACs of a sample, bytes of the file: new biases come in, and all but weights is as it was."""
         problem = self._planner.problem
         kept = problem.kept(lost)
         left = problem.costs.measure(kept)
+        weight_bytes = left.weight_bytes if self._weights is None else self._weights.measure(kept).weight_bytes
         biases = [(kept_size(dim, kept), each) for dim, each in self._added] if any(lost.values()) else []
         return {
             "params": left.parameters + sum(entries for entries, _ in biases),
             "macs": left.macs // self._batch,
-            "size": left.weight_bytes + self._overhead + sum(entries * each + _ADDED_BYTES for entries, each in biases),
+            "size": weight_bytes + self._overhead + sum(entries * each + _ADDED_BYTES for entries, each in biases),
         }
 
 

@@ -22,6 +22,7 @@ from onnxprune.runtime.latency import Latency, measure_latency
 from onnxprune.runtime.session import Session
 from onnxprune.steps.base import Context
 from onnxprune.steps.prune.allocation.base import Curve, Scores, weakest
+from onnxprune.steps.prune.shipped import Shipped
 from onnxprune.steps.recover.step import Recover
 from onnxprune.steps.state import State
 from onnxprune.support.progress import Counted
@@ -56,17 +57,26 @@ class Candidates:
 
     def latency(self, left: Masks) -> tuple[float, float]:
         """Median seconds of the original and of a cut, measured side by side."""
-        return self._compare(self.state.cut(left).model)
+        return self._compare(*self._ends(self.state.cut(left)))
 
     @property
     def seconds(self) -> float:
         """Median seconds of the original."""
         return self._compare(self.state.model)[0]
 
-    def _compare(self, model: ir.Model) -> tuple[float, float]:
-        models = [self.state.source, model]
-        before, after = measure_latency(models, self.context.setting, seconds=_SECONDS, **self._inputs)
-        return float(np.median(_seconds(before))), float(np.median(_seconds(after)))
+    @cached_property
+    def shipped(self) -> Shipped | None:
+        """What a quantization that follows makes of a cut: that is timed. None where none follows."""
+        return Shipped.of(self.context)
+
+    def _ends(self, state: State) -> Sequence[ir.Model]:
+        """The models that a cut may end as, of which the fastest is taken."""
+        return [state.model] if self.shipped is None else self.shipped.ends(state)
+
+    def _compare(self, *models: ir.Model) -> tuple[float, float]:
+        found = measure_latency([self.state.source, *models], self.context.setting, seconds=_SECONDS, **self._inputs)
+        before, *after = (float(np.median(_seconds(each))) for each in found)
+        return before, min(after)
 
     @cached_property
     def _inputs(self) -> dict[str, Any]:
@@ -88,9 +98,12 @@ class Candidates:
             said = f"timing group {number} of {len(groups)}: {name}"
             self.context.progress(Counted(said, number - 1, len(groups)))
             counts = sorted({group.units - kept for kept in _kept_counts(group.units)})
-            cuts = [here.cut({group.atom: weakest(scores[name], lost)}).model for lost in counts]
+            cuts = [here.cut({group.atom: weakest(scores[name], lost)}) for lost in counts]
             whole, *times = measure_latency(
-                [here.model, *cuts], self.context.setting, seconds=_SECONDS_OF_LEVEL, **self._inputs
+                [self._ends(each)[0] for each in (here, *cuts)],
+                self.context.setting,
+                seconds=_SECONDS_OF_LEVEL,
+                **self._inputs,
             )
             saved = [float(np.median(np.subtract(_seconds(whole), _seconds(time)))) for time in times]
             curves[name] = Curve((0, *counts), (0.0, *saved))

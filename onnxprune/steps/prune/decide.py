@@ -32,11 +32,12 @@ from onnxprune.steps.prune.allocation.base import Curve, Scores, allocations, we
 from onnxprune.steps.prune.budget_search import decide_aligned, never_slower
 from onnxprune.steps.prune.candidates import Candidates
 from onnxprune.steps.prune.criteria.base import Criterion
-from onnxprune.steps.prune.kernels import liked_multiples
+from onnxprune.steps.prune.kernels import liked_multiples, narrowest
 from onnxprune.steps.prune.options import PruneOptions
 from onnxprune.steps.prune.planner import NO_MULTIPLES, NOTHING, planner
 from onnxprune.steps.prune.score import UnitScores, is_compensated, score_units
 from onnxprune.steps.prune.sensitivity import measure_sensitivity as measure_sensitivity
+from onnxprune.steps.prune.shipped import StoredSizes
 from onnxprune.steps.prune.targets import HARM, Outcome
 from onnxprune.steps.recover.methods import added_biases
 from onnxprune.steps.recover.step import Recover
@@ -195,8 +196,27 @@ def _masks(problem: _Problem) -> Callable[[Lost], dict[Atom, Mask]]:
 
 def _outcome(problem: _Problem, options: PruneOptions, context: Context, *, comparable: bool) -> Outcome:
     """How many units every group loses after the round."""
-    candidates, masks = problem.candidates, _masks(problem)
     measured = _measured(problem, options, context)
+    narrow = _narrowest(problem, options, context)
+    if narrow:
+        wide = {name: min(most, problem.limits.get(name, most)) for name, most in narrow.items()}
+        try:
+            return _outcome_within(problem, options, context, {**problem.limits, **wide}, measured, comparable)
+        except TargetError:
+            pass
+    return _outcome_within(problem, options, context, problem.limits, measured, comparable)
+
+
+def _outcome_within(
+    problem: _Problem,
+    options: PruneOptions,
+    context: Context,
+    limits: Mapping[str, int],
+    measured: tuple[Mapping[str, Curve], Mapping[str, Curve]],
+    comparable: bool,
+) -> Outcome:
+    """The same where groups lose at most so many units as `limits` says."""
+    candidates, masks = problem.candidates, _masks(problem)
     plans = planner(
         problem.state.original,
         problem.groups,
@@ -206,7 +226,7 @@ def _outcome(problem: _Problem, options: PruneOptions, context: Context, *, comp
         measured=measured,
         removed=problem.removed,
         liked=_liked(problem, options, context),
-        limits={**problem.limits, **{group.id: 0 for group in problem.groups if group.id not in problem.now}},
+        limits={**limits, **{group.id: 0 for group in problem.groups if group.id not in problem.now}},
     )
 
     def costly(lost: Lost, kind: str) -> tuple[float, float]:
@@ -221,8 +241,13 @@ def _outcome(problem: _Problem, options: PruneOptions, context: Context, *, comp
     if options.targets:
         method = None if candidates.recover is None else candidates.recover.chosen(data=context.samples is not None)
         added = added_biases(problem.state.original, method)
-        found = decide_aligned(plans, options.targets, costly, context.progress, added)
-        said = (*plans.aligned(found.lost), *plans.undecided(found.strength, options.scope))
+        stored = _stored(problem, options)
+        found = decide_aligned(plans, options.targets, costly, context.progress, added, stored)
+        said = (
+            *_of_what(options, candidates),
+            *plans.aligned(found.lost),
+            *plans.undecided(found.strength, options.scope),
+        )
         return replace(found, remarks=(*found.remarks, *said))
     if measured[1]:
         return never_slower(plans, options.ratio, lambda lost: candidates.latency(masks(lost)))
@@ -231,11 +256,36 @@ def _outcome(problem: _Problem, options: PruneOptions, context: Context, *, comp
     return Outcome(lost, strength, remarks=remarks)
 
 
+def _stored(problem: _Problem, options: PruneOptions) -> StoredSizes | None:
+    """What the weights end as, where a target is of the size and a quantization follows."""
+    shipped = problem.candidates.shipped
+    if shipped is None or all(target.kind != "size" for target in options.targets):
+        return None
+    return shipped.sizes(State.of(problem.state.original))
+
+
+def _of_what(options: PruneOptions, candidates: Candidates) -> tuple[str, ...]:
+    """Says that size and time are those of the quantized file."""
+    kinds = [kind for kind in ("size", "latency") if any(target.kind == kind for target in options.targets)]
+    if candidates.shipped is None or not kinds:
+        return ()
+    return (f"{' and '.join(kinds)} of the file as it ends, quantized to {candidates.shipped.type}",)
+
+
 def _liked(problem: _Problem, options: PruneOptions, context: Context) -> Mapping[str, int]:
     """What kernels like, where the tool chooses how many units each group loses; other scopes define that."""
     if options.targets or options.scope == "auto":
         return liked_multiples(problem.groups, problem.state.model, context)
     return NO_MULTIPLES
+
+
+def _narrowest(problem: _Problem, options: PruneOptions, context: Context) -> dict[str, int]:
+    """The most units that groups may lose before kernels get slower, where the tool chooses how many they lose."""
+    if options.round_to is not None or not _liked(problem, options, context):
+        return {}
+    units = {group.id: group.units for group in problem.groups}
+    least = narrowest(problem.groups, problem.state.model, context)
+    return {name: units[name] - kept for name, kept in least.items()}
 
 
 def _measured(

@@ -33,6 +33,7 @@ from onnxprune.runtime.session import Session
 from onnxprune.steps.base import Context
 from onnxprune.steps.prune.decide import Decision, decide
 from onnxprune.steps.prune.options import PruneOptions
+from onnxprune.steps.prune.shipped import Shipped
 from onnxprune.steps.prune.split import Spectra, rotate_state
 from onnxprune.steps.prune.targets import CHEAP, Target
 from onnxprune.steps.recover.step import Recover
@@ -184,7 +185,9 @@ class _Tries:
         """Is a target met without removing a unit?"""
         stored, before = cost.stored_cost(split.model), cost.before(self._state.original)
         macs = cost.macs_of(split.analysis) // cost.batch_size(split.analysis)
-        size, whole = estimated_bytes(split.model), file_bytes(self._state.original.model)
+        shipped = Shipped.of(self._context) if target.kind == "size" else None
+        size = estimated_bytes(split.model if shipped is None else shipped.model(split))
+        whole = file_bytes(self._state.original.model)
         have = {"params": (stored.parameters, before.parameters), "macs": (macs, before.macs), "size": (size, whole)}
         left, of = have[target.kind]
         return left <= target.limit * (of if target.relative else 1)
