@@ -85,6 +85,13 @@ def width_of_files(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("COLUMNS", raising=False)
 
 
+@pytest.fixture
+def quick_inputs(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Inputs that a model without data gets are few and rough: for tests of anything but how good they are."""
+    monkeypatch.setattr("onnxprune.statistics.made_up._SAMPLES", 32)
+    monkeypatch.setattr("onnxprune.statistics.made_up._STEPS", 15)
+
+
 def pytest_report_header() -> str:
     """What is not collected, and why: modules that import torch at their top."""
     left_out = ", ".join(collect_ignore_glob)

@@ -175,7 +175,9 @@ AT_RANDOM = [*HALF, "--criterion", "random", "--seed", "3", "--recover", "none"]
     ],
     ids=["default-lstm", "half-resnet", "half-transformer", "random-resnet", "random-transformer", "random-lstm"],
 )
-def test_twice_the_same(digits: dict[str, Path], tmp_path: Path, name: str, options: list[str]) -> None:
+def test_twice_the_same(
+    digits: dict[str, Path], tmp_path: Path, name: str, options: list[str], quick_inputs: None
+) -> None:
     output = tmp_path / "out.onnx"
     runs = []
     for _ in range(2):
@@ -225,7 +227,7 @@ def test_names_that_look_like_markup_are_printed_as_they_are(build: Build) -> No
     [
         ["--ratio", "0.5", "--recover", "none"],
         ["--ratio", "0.5", "--recover", "none", "--scope", "global", "--round-to", "4"],
-        ["--keep-metadata", "--ratio", "0"],
+        ["--keep-metadata", "--ratio", "0", "--recover", "none"],
     ],
 )
 def test_apply_repeats_compress_byte_for_byte(

@@ -6,6 +6,7 @@ A new module finds its place in ROOMS: it may import what stands above it, never
 from __future__ import annotations
 
 import ast
+import functools
 import tomllib
 from collections.abc import Iterator
 from pathlib import Path
@@ -85,15 +86,18 @@ def module_of(path: Path) -> tuple[str, ...]:
     return path.relative_to(PACKAGE if PACKAGE in path.parents else PACKAGE.parent).with_suffix("").parts
 
 
-def imports(path: Path) -> Iterator[tuple[str, ...]]:
+@functools.cache
+def imports(path: Path) -> tuple[tuple[str, ...], ...]:
     """Every module that a file imports, at the top or inside a function."""
+    found: list[tuple[str, ...]] = []
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         if isinstance(node, ast.Import):
-            yield from (tuple(alias.name.split(".")) for alias in node.names)
+            found += (tuple(alias.name.split(".")) for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
             assert node.level == 0, f"{path}: a relative import"
             base = tuple((node.module or "").split("."))
-            yield from ((*base, alias.name) for alias in node.names)
+            found += ((*base, alias.name) for alias in node.names)
+    return tuple(found)
 
 
 def own_imports(path: Path) -> Iterator[tuple[str, ...]]:
@@ -171,12 +175,17 @@ NAMED = {
 MODULES = {f"{'/'.join(module_of(path))}.py": path for path in FILES}
 
 
+@functools.cache
+def operators() -> set[str]:
+    return {schema.name for schema in onnx.defs.get_all_schemas()}
+
+
 @pytest.mark.parametrize("module", [module for module in MODULES if not module.startswith(TABLES)])
 def test_the_engine_names_no_operator(module: str) -> None:
     """What is special about an operator stands in ops/."""
     tree = ast.parse(MODULES[module].read_text(encoding="utf-8"))
     strings = {node.value for node in ast.walk(tree) if isinstance(node, ast.Constant) and isinstance(node.value, str)}
-    assert strings & {schema.name for schema in onnx.defs.get_all_schemas()} == NAMED.get(module, set())
+    assert strings & operators() == NAMED.get(module, set())
 
 
 def test_torch_is_imported_where_it_is_needed_only() -> None:

@@ -238,7 +238,7 @@ def test_macs_are_counted_at_the_sizes_of_the_data(build: Build) -> None:
 
 
 @pytest.mark.parametrize("command", ["inspect", "compress", "gate --max-macs 1"])
-def test_every_command_takes_sizes(build: Build, command: str) -> None:
+def test_every_command_takes_sizes(build: Build, command: str, quick_inputs: None) -> None:
     path = build(WINDOWS)
     name, *options = command.split()
     result = CliRunner().invoke(main, [name, str(path), *options, "--json", "--input-shape", "x:1x24x8"])
@@ -328,7 +328,7 @@ def test_gate_and_benchmark_feed_one_sample_at_a_time(build: Build, tmp_path: Pa
     assert "takes one sample at a time" in timed.output
 
 
-def test_regions_are_in_images_that_there_are(build: Build) -> None:
+def test_regions_are_in_images_that_there_are(build: Build, quick_inputs: None) -> None:
     """The image of each box is a position along the batch of another input, here a batch of one."""
     graph = """
         net (float[1, 3, 16, 16] x, float[k, 4] boxes, int64[k] image) => (float[k, 5] y)

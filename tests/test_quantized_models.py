@@ -6,6 +6,8 @@ there, and which products are paired changes with the units that are left.
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +22,7 @@ from onnxruntime.quantization.shape_inference import quant_pre_process
 
 from onnxprune.analysis.groups import Analysis
 from onnxprune.model.weights import is_weight
+from onnxprune.pipeline.result import Report
 from onnxprune.pipeline.run import compress, inspect
 from tests.oracle import every_other_unit, judge
 
@@ -72,6 +75,32 @@ def quantized(path: Path, target: Path, form: str, images: npt.NDArray[Any]) -> 
     return target
 
 
+@functools.cache
+def halved(plain: Path) -> Report:
+    """What half of a model comes to before it is quantized."""
+    return compress(plain, scope="uniform", ratio=0.5, recover="none").report
+
+
+def spread(quick: dict[str, set[str]], forms: Iterable[str]) -> list[Any]:
+    """Each form on each model; those that are not named are slow."""
+    return [
+        pytest.param(form, model, marks=[] if form in quick[model] else [pytest.mark.slow])
+        for form in forms
+        for model in quick
+    ]
+
+
+# Each form on one of the models; all pairs with `-m slow`.
+STATIC = {
+    "resnet": {"qdq-per-channel", "qdq-int8-symmetric", "qdq-uint8-weights", "qoperator-per-channel"},
+    "transformer": {"qdq", "qdq-uint16", "qdq-int4-weights", "qoperator"},
+}
+OPTIMIZED = {
+    "resnet": {"qdq-per-channel ORT_ENABLE_ALL", "dynamic ORT_ENABLE_EXTENDED"},
+    "transformer": {"qdq-per-channel ORT_ENABLE_EXTENDED", "dynamic ORT_ENABLE_ALL"},
+}
+
+
 def check(path: Path, plain: Path, images: npt.NDArray[Any], folder: Path, exact: bool = True) -> Analysis:
     """Compress at 0.5: valid, as deep as the model was before quantization; and exact."""
     analysis = inspect(path)
@@ -81,10 +110,8 @@ def check(path: Path, plain: Path, images: npt.NDArray[Any], folder: Path, exact
         verdict = judge(path, every_other_unit(analysis), {name: images[:5]}, folder)
         assert verdict.difference < 1e-4
         assert verdict.effect > 1e-2
-    report, before = (
-        compress(path, scope="uniform", ratio=0.5, recover="none").save(folder / "half.onnx"),
-        compress(plain, scope="uniform", ratio=0.5, recover="none").report,
-    )
+    report = compress(path, scope="uniform", ratio=0.5, recover="none").save(folder / "half.onnx")
+    before = halved(plain)
     assert (
         report.after.parameters / report.before.parameters < before.after.parameters / before.before.parameters + 0.02
     )
@@ -92,8 +119,7 @@ def check(path: Path, plain: Path, images: npt.NDArray[Any], folder: Path, exact
     return analysis
 
 
-@pytest.mark.parametrize("model", ["resnet", "transformer"])
-@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize(("form", "model"), spread(STATIC, FORMS))
 def test_static(form: str, model: str, prepared: dict[str, Path], images: npt.NDArray[Any], tmp_path: Path) -> None:
     path = quantized(prepared[model], tmp_path / "quantized.onnx", form, images)
     analysis = check(path, prepared[model], images, tmp_path)
@@ -110,14 +136,21 @@ def test_dynamic(model: str, prepared: dict[str, Path], images: npt.NDArray[Any]
     assert all(group.statistics for group in analysis.groups)
 
 
-@pytest.mark.parametrize("level", ["ORT_ENABLE_EXTENDED", "ORT_ENABLE_ALL"])
-@pytest.mark.parametrize("form", ["qdq-per-channel", "dynamic"])
-@pytest.mark.parametrize("model", ["resnet", "transformer"])
-def test_optimized(
-    model: str, form: str, level: str, prepared: dict[str, Path], images: npt.NDArray[Any], tmp_path: Path
-) -> None:
+@pytest.mark.parametrize(
+    ("form", "model"),
+    spread(
+        OPTIMIZED,
+        [
+            f"{form} {level}"
+            for form in ("qdq-per-channel", "dynamic")
+            for level in ("ORT_ENABLE_EXTENDED", "ORT_ENABLE_ALL")
+        ],
+    ),
+)
+def test_optimized(form: str, model: str, prepared: dict[str, Path], images: npt.NDArray[Any], tmp_path: Path) -> None:
     """QLinear operators in place of pairs, channels last where that is faster."""
     path = tmp_path / "quantized.onnx"
+    form, level = form.split()
     if form == "dynamic":
         quantize_dynamic(str(prepared[model]), str(path), reduce_range=True)
     else:

@@ -67,15 +67,24 @@ def _leaves(shape: tuple[int, ...], rng: np.random.Generator) -> Floats:
     image = np.broadcast_to(rng.standard_normal(channels)[:, None, None], shape).copy()
     share = rng.random(_LEAVES)
     radii = max(height, width) / np.sqrt(_SMALLEST**-2 + share * (_LARGEST**-2 - _SMALLEST**-2))
-    for radius in radii:
+    for radius in radii.tolist():
         turn, flat, is_disc = rng.random() * np.pi, rng.uniform(0.4, 1.0), rng.random() < 0.5
-        down, right = rows - rng.random() * height, columns - rng.random() * width
-        along = np.cos(turn) * right + np.sin(turn) * down
-        across = (np.cos(turn) * down - np.sin(turn) * right) / flat
-        inside = np.hypot(along, across) < radius if is_disc else np.maximum(abs(along), abs(across)) < 0.9 * radius
+        row, column = rng.random() * height, rng.random() * width
         color, shade = rng.standard_normal((2, channels, 1))
-        image[:, inside] = color + _SHADING * shade * along[inside] / radius
+        window = _around(row, radius, height), _around(column, radius, width)  # nothing of the leaf lies outside
+        down, right = rows[window] - row, columns[window] - column
+        cosine, sine = np.cos(turn), np.sin(turn)
+        along = cosine * right + sine * down
+        across = (cosine * down - sine * right) / flat
+        inside = np.hypot(along, across) < radius if is_disc else np.maximum(abs(along), abs(across)) < 0.9 * radius
+        image[:, *window][:, inside] = color + _SHADING * shade * along[inside] / radius
     return image
+
+
+def _around(middle: float, radius: float, size: int) -> slice:
+    """The entries of an axis that a leaf may reach: the corner of a square lies further out than its radius."""
+    reach = 1.3 * radius
+    return slice(max(int(middle - reach), 0), min(int(middle + reach) + 2, size))
 
 
 def amplitude_of(height: int, width: int, slope: float) -> Floats:

@@ -21,7 +21,7 @@ from onnxprune.model.protobuf import BIG
 from onnxprune.model.signature import Port, with_batch_axes
 from onnxprune.model.weights import reading
 from onnxprune.runtime.custom_ops import add_libraries
-from onnxprune.runtime.page_cache import returned
+from onnxprune.runtime.page_cache import folder_with_much, returned
 from onnxprune.runtime.providers import CPU_ONLY
 from onnxprune.support.messages import one_line
 
@@ -113,7 +113,7 @@ def load(model: Runnable, options: Any, providers: Sequence[str], *, lean: bool 
         else:
             path = Path(model)
             name = path.name
-        with returned(path.parent) if lean else contextlib.nullcontext():
+        with returned(folder_with_much(path.parent)) if lean else contextlib.nullcontext():
             session = onnxruntime.InferenceSession(
                 str(path), options, providers=list(providers), **_falling_back(providers)
             )
@@ -168,11 +168,11 @@ def _weights(model: ir.Model) -> Iterator[tuple[str, ir.TensorProtocol | None]]:
 
 
 def _folder_of(model: Runnable, session: Any) -> Path | None:
-    """Where the file is that a session has mapped, if there is one."""
+    """Where the file is that a session has mapped, if there is one and it is large."""
     kept = getattr(session, _KEPT, None)
     if kept is not None:
         return Path(kept.name)
-    return None if isinstance(model, ir.Model) else Path(model).parent
+    return None if isinstance(model, ir.Model) else folder_with_much(Path(model).parent)
 
 
 # What ONNX Runtime puts before its messages and says nothing new: codes, the path, a place in its own source.

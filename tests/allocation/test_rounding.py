@@ -16,6 +16,9 @@ from onnxprune.steps.prune.kernels import liked_multiples
 from onnxprune.steps.quantize.step import Quantize
 from tests.conftest import Build
 
+# Every ratio and every multiple; all of their pairs with `-m slow`.
+SPREAD = {(0.25, 2), (0.5, 4), (0.8, 8), (0.25, 16)}
+
 
 def rounded(path: Path, lost: dict[str, int], multiple: int) -> dict[str, int]:
     return round_up(inspect(path).groups, lost, dict.fromkeys(lost, Multiple(multiple)))
@@ -76,8 +79,14 @@ def test_products_count_as_a_whole(heads: Path, lost: tuple[int, int], multiple:
     assert (outer.units - after[outer.id], inner.units - after[inner.id]) == left
 
 
-@pytest.mark.parametrize("multiple", [2, 4, 8, 16])
-@pytest.mark.parametrize("ratio", [0.25, 0.5, 0.8])
+@pytest.mark.parametrize(
+    ("ratio", "multiple"),
+    [
+        pytest.param(ratio, multiple, marks=[] if (ratio, multiple) in SPREAD else [pytest.mark.slow])
+        for ratio in (0.25, 0.5, 0.8)
+        for multiple in (2, 4, 8, 16)
+    ],
+)
 @pytest.mark.parametrize("name", ["resnet", "transformer", "lstm"])
 def test_axes_of_a_compressed_model_are_multiples_or_whole(
     digits: dict[str, Path], name: str, ratio: float, multiple: int
@@ -95,9 +104,7 @@ def test_axes_of_a_compressed_model_are_multiples_or_whole(
 
 def test_rounding_never_takes_more(digits: dict[str, Path]) -> None:
     for path in digits.values():
-        exact = {
-            removal.group: len(removal.remove) for removal in compress(path, ratio=0.6, recover="none").plan.removals
-        }
+        exact = {each.group: len(each.remove) for each in compress(path, ratio=0.6, recover="none").plan.removals}
         for removal in compress(path, ratio=0.6, round_to=8, recover="none").plan.removals:
             assert len(removal.remove) <= exact[removal.group]
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -17,16 +18,21 @@ from onnxprune.pipeline.run import compress
 from onnxprune.runtime.session import Session
 
 
-@pytest.fixture
-def folder(digits: dict[str, Path], tmp_path: Path) -> Path:
+@pytest.fixture(scope="module")
+def made(digits: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
     """whole.onnx, half.onnx cut from it by plan.json, and samples.npz."""
-    (tmp_path / "whole.onnx").write_bytes(digits["resnet"].read_bytes())
-    compress(tmp_path / "whole.onnx", ratio=0.3, recover="none").save(
-        tmp_path / "half.onnx", plan=tmp_path / "plan.json"
-    )
+    folder = tmp_path_factory.mktemp("made")
+    shutil.copy(digits["resnet"], folder / "whole.onnx")
+    compress(folder / "whole.onnx", ratio=0.3, recover="none").save(folder / "half.onnx", plan=folder / "plan.json")
     with np.load(digits["resnet"].parent / "digits_calibration.npz") as stored:
-        np.savez(tmp_path / "samples.npz", input=stored["input"][:128])
-    return tmp_path
+        np.savez(folder / "samples.npz", input=stored["input"][:128])
+    return folder
+
+
+@pytest.fixture
+def folder(made: Path, tmp_path: Path) -> Path:
+    """A copy of these for each test."""
+    return Path(shutil.copytree(made, tmp_path, dirs_exist_ok=True))
 
 
 def run(folder: Path, *args: object, code: int = 0) -> Result:
@@ -75,7 +81,7 @@ def test_plan_gives_the_same_bytes_as_finding_it(folder: Path) -> None:
 
 
 def test_without_data_inputs_are_made_up_and_it_says_so(folder: Path) -> None:
-    assert "made-up inputs" in run(folder, "--like", "whole.onnx").stdout
+    assert "made-up inputs" in run(folder, "--like", "whole.onnx", "--method", "bias").stdout
 
 
 def test_folding_needs_no_data(folder: Path) -> None:

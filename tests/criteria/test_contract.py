@@ -8,7 +8,7 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -74,6 +74,13 @@ class Case:
     analysis: Analysis
     again: Analysis
     permuted: list[tuple[str, npt.NDArray[np.intp], Analysis]]
+    found: dict[str, dict[str, Scores]] = field(default_factory=dict)
+
+    def scores(self, name: str) -> dict[str, Scores]:
+        """By a criterion, of all groups of the first analysis; computed once."""
+        if name not in self.found:
+            self.found[name] = scores(name, self.analysis)
+        return self.found[name]
 
 
 _cases: dict[str, Case] = {}
@@ -110,7 +117,7 @@ def scores(name: str, analysis: Analysis, seed: int = 0, groups: list[Group] | N
 @pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize("case", MODELS, indirect=True)
 def test_one_finite_float_per_unit_and_the_same_again(case: Case, name: str) -> None:
-    first, again = scores(name, case.analysis), scores(name, case.again)
+    first, again = case.scores(name), scores(name, case.again)
     assert {group.id: group.units for group in case.analysis.groups} == {
         group: len(each) for group, each in first.items()
     }
@@ -123,7 +130,7 @@ def test_one_finite_float_per_unit_and_the_same_again(case: Case, name: str) -> 
 @pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize("case", ["transformer"], indirect=True)
 def test_scores_do_not_depend_on_which_groups_are_asked_for(case: Case, name: str) -> None:
-    together = scores(name, case.analysis)
+    together = case.scores(name)
     backwards = scores(name, case.analysis, groups=case.analysis.groups[::-1])
     for group in case.analysis.groups:
         np.testing.assert_array_equal(backwards[group.id], together[group.id])
@@ -189,7 +196,7 @@ def write_permuted(path: Path, target: Path, group_id: str, order: npt.NDArray[n
 @pytest.mark.parametrize("name", [name for name in NAMES if name not in CHANCE])
 @pytest.mark.parametrize("case", MODELS, indirect=True)
 def test_permuted_units_get_permuted_scores(case: Case, name: str) -> None:
-    before = scores(name, case.analysis)
+    before = case.scores(name)
     tolerance = 1e-3 if criteria[name].needs_data else 1e-6  # a runtime sums in float32, in another order
     for group, order, changed in case.permuted:
         values = before[group]

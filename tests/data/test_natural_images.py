@@ -6,6 +6,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
+from onnxprune.data import natural_images as natural
 from onnxprune.data.natural_images import dead_leaves, natural_images, natural_noise
 
 SHAPE = (40, 3, 32, 24)
@@ -44,3 +45,13 @@ def test_images_are_normalized_and_come_in_turns(shape: tuple[int, ...]) -> None
         assert abs(images.mean()) < 0.2
         assert images.std() == pytest.approx(1, abs=0.1)
         assert kurtosis(images[1::2]) > 6 > 4 > kurtosis(images[::2])
+
+
+@pytest.mark.parametrize("shape", [(1, 3, 8, 8), (1, 1, 40, 70)])
+def test_a_leaf_is_whole_in_the_part_of_the_image_that_is_looked_at(
+    shape: tuple[int, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = [natural.dead_leaves(shape, np.random.default_rng(seed)) for seed in range(8)]
+    monkeypatch.setattr(natural, "_around", lambda middle, radius, size: slice(0, size))
+    everywhere = [natural.dead_leaves(shape, np.random.default_rng(seed)) for seed in range(8)]
+    np.testing.assert_array_equal(found, everywhere)

@@ -14,6 +14,7 @@ import pytest
 from onnxprune.data.base import Data, Hints, ImageStatistics
 from onnxprune.data.index_ranges import compared_values, index_ranges
 from onnxprune.data.natural_images import natural_noise
+from onnxprune.data.sources import synthetic
 from onnxprune.data.sources.synthetic import SAMPLES, hints_of, match_batchnorm
 from onnxprune.errors import DataError, ModelError
 from onnxprune.model.file import open_model
@@ -37,6 +38,17 @@ def test_shapes_types_and_number() -> None:
     assert (batch.feed["attention_mask"] == 1).all()
     assert batch.feed["flag"].all()
     assert_same_again(data)
+
+
+@pytest.mark.parametrize("most", [0, 32 * 32 * 8 * 3 * 8 * 4, 1 << 30])
+def test_passes_are_alike_whether_their_batches_are_kept_or_made_again(
+    most: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(synthetic, "_KEPT_BYTES", most)
+    made = []
+    monkeypatch.setattr(synthetic, "_feed", lambda *args, make=synthetic._feed: made.append(args[2]) or make(*args))
+    assert_same_again(load("synthetic", IMAGES, samples=70))
+    assert made.count(0) == (3 if most == 0 else 1)  # looked at once, fed twice
 
 
 def test_batches_and_seeds_differ() -> None:

@@ -236,7 +236,7 @@ def test_an_option_of_a_step_that_the_recipe_lacks_is_refused(digits: dict[str, 
     assert "--recover is an option of the step recover, which the recipe does not have" in done.output
 
 
-def test_the_recorded_recipe_gives_the_same_bytes(digits: dict[str, Path], tmp_path: Path) -> None:
+def test_the_recorded_recipe_gives_the_same_bytes(digits: dict[str, Path], tmp_path: Path, quick_inputs: None) -> None:
     first, second, record = tmp_path / "1.onnx", tmp_path / "2.onnx", tmp_path / "record.json"
     options = ["--criterion", "random", "--seed", "5", "--steps", "2", "--target", "macs=0.5", "--max-ratio", "0.7"]
     done = run("compress", digits["resnet"], *options, "-o", first, "--plan", tmp_path / "plan.json", "--json")

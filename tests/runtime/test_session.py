@@ -22,6 +22,7 @@ from onnxprune.evaluation.metrics import evaluate, metric, outputs_of
 from onnxprune.evaluation.verify import verify
 from onnxprune.model.file import as_model, open_model
 from onnxprune.model.signature import ports_of, synthetic_feed
+from onnxprune.runtime import page_cache
 from onnxprune.runtime import session as sessions
 from onnxprune.runtime.latency import Setting, measure_latency
 from onnxprune.runtime.session import Session
@@ -236,3 +237,21 @@ def test_drift_and_memory_of_a_model_in_memory(build: Build) -> None:
     memory = peak_memory(model, Setting(), feed)
     assert memory is not None
     assert memory.added > 0
+
+
+def test_a_thread_gives_pages_back_where_files_are_large_only(
+    build: Build, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A thread at every run would cost small models more than the run."""
+    path = build("net (float[2, 2] x) => (float[2, 2] y) <float[2, 2] w> { y = MatMul(x, w) }")
+    started = []
+    monkeypatch.setattr(page_cache.threading.Thread, "start", lambda thread: started.append(thread))
+    monkeypatch.setattr(page_cache.threading.Thread, "join", lambda thread: None)
+    assert page_cache.folder_with_much(tmp_path) is None
+    Session(path).run({"x": np.eye(2, dtype=np.float32)})
+    assert not started
+    monkeypatch.setattr(page_cache, "_ALLOWED_BYTES", path.stat().st_size - 1)
+    assert page_cache.folder_with_much(tmp_path) == tmp_path
+    Session(path).run({"x": np.eye(2, dtype=np.float32)})
+    assert len(started) == 2  # loading, and the run
+    assert page_cache.folder_with_much(tmp_path / "none") is None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +18,8 @@ from onnxprune.model.signature import Feed, IndexRange, Port, ports_of, syntheti
 from onnxprune.ops.traits import convolves, repeats, runs_on_statistics, statistics
 
 SAMPLES = 128
+# What is kept of them between passes.
+_KEPT_BYTES = 32 << 20
 # Sizes for dynamic axes that no one gave: height and width of images, anything else.
 _SIDE, _LENGTH = 224, 32
 # By which power the amplitude of natural images falls with frequency: what is tried.
@@ -42,15 +44,34 @@ def open_synthetic(request: SampleRequest) -> Start:
     normal; integers lie within the table that they index where that is known; masks are all true, positions count up.
     Dynamic axes without a size get 224 (height and width) or 32.
     """
-    return lambda: _batches(request)
+    return _Passes(request)
 
 
-def _batches(request: SampleRequest) -> Iterator[Batch]:
-    left, index = request.samples or SAMPLES, 0
-    while left > 0:
-        count = min(left, request.batch)
-        yield Batch(_feed(request, count, index))
-        left, index = left - count, index + 1
+@dataclass(frozen=True)
+class _Passes:
+    """Starts passes over the batches: the first ones are kept for the passes behind, as far as they are small."""
+
+    request: SampleRequest
+    kept: list[Batch] = field(default_factory=list)
+
+    def __call__(self) -> Iterator[Batch]:
+        left, index = self.request.samples or SAMPLES, 0
+        while left > 0:
+            count = min(left, self.request.batch)
+            yield self._batch(count, index)
+            left, index = left - count, index + 1
+
+    def _batch(self, count: int, index: int) -> Batch:
+        if index < len(self.kept):
+            return self.kept[index]
+        batch = Batch(_feed(self.request, count, index))
+        if index == len(self.kept) and _bytes([*self.kept, batch]) <= _KEPT_BYTES:
+            self.kept.append(batch)
+        return batch
+
+
+def _bytes(batches: list[Batch]) -> int:
+    return sum(array.nbytes for batch in batches for array in batch.feed.values())
 
 
 def _feed(request: SampleRequest, count: int, index: int) -> Feed:
