@@ -1,25 +1,21 @@
 """Faults put into the code one at a time, to see whether a test turns red: criteria, recovery, metrics.
 
     python -m tests.mutants                                            # every place of every file: hours
+    python -m tests.mutants --sample 160 --minutes 40 -o benchmarks/results/mutants.md
     python -m tests.mutants steps/prune/criteria/weights.py --every 5
 
 A mutant is one file with one operator, comparison, number, branch or call changed; the file on disk stays as it is.
-Each is tried in a process of its own, forked off one that has loaded numpy, torch and the runtimes already, with the
-tests of its file. What survives is printed with its line: a test is missing there, or nothing changed in truth, which
-EQUIVALENT says with the reason. Names in capitals at the top of a module are choices (block sizes, limits of memory,
-numbers of bins) and are left alone; so are messages and what only people read.
+How they are tried is in mutant_runs.py. What survives is printed with its line: a test is missing there, or nothing
+changed in truth, which EQUIVALENT says with the reason. Names in capitals at the top of a module are choices (block
+sizes, limits of memory, numbers of bins) and are left alone; so are messages and what only people read.
 """
 
 from __future__ import annotations
 
 import ast
 import copy
-import importlib
-import importlib.machinery
-import os
-import signal
+import random
 import sys
-import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -39,18 +35,24 @@ TESTS = {
     f"{CRITERIA}/expression.py": "criteria/test_combination.py criteria/test_base.py",
     f"{CRITERIA}/filter_similarity.py": "criteria/test_similarity.py",
     f"{CRITERIA}/gradients.py": "criteria/test_gradients.py",
+    f"{CRITERIA}/learned.py": "train/test_step.py train/test_sparse_methods.py criteria/test_base.py",
     f"{CRITERIA}/lda.py": "criteria/test_discriminant.py",
     f"{CRITERIA}/obs.py": "criteria/test_surgeon.py criteria/test_gradients.py",
     f"{CRITERIA}/random.py": "criteria/test_chance.py",
     f"{CRITERIA}/weights.py": "criteria/test_weights.py",
-    f"{RECOVER}/batchnorm.py": "recovery/test_matching.py test_recover.py",
-    f"{RECOVER}/bias.py": "recovery/test_matching.py test_recover.py",
+    f"{RECOVER}/base.py": "recovery/test_contract.py recovery/test_walk.py recovery/test_evidence.py",
+    f"{RECOVER}/batchnorm.py": "recovery/test_contract.py passes/test_reconstruct.py test_recover.py",
+    f"{RECOVER}/bias.py": "recovery/test_contract.py passes/test_reconstruct.py test_recover.py",
     f"{RECOVER}/evidence.py": "recovery/test_evidence.py recovery/test_walk.py recovery/test_bodies.py",
-    f"{RECOVER}/fold.py": "recovery/test_matching.py test_recover.py",
+    f"{RECOVER}/fold.py": "passes/test_fold_units.py recovery/test_contract.py cli/test_recover.py",
+    f"{RECOVER}/infer_plan.py": "recovery/test_matching.py cli/test_recover.py",
     f"{RECOVER}/least_squares.py": "recovery/test_moments.py recovery/test_matching.py",
     f"{RECOVER}/layerwise.py": "recovery/test_walk.py recovery/test_evidence.py",
     f"{RECOVER}/pairing.py": "recovery/test_pairing.py recovery/test_walk.py",
-    f"{RECOVER}/reconstruct.py": "recovery/test_matching.py recovery/test_moments.py",
+    f"{RECOVER}/methods.py": "recovery/test_contract.py test_recover.py passes/test_reconstruct.py",
+    f"{RECOVER}/reconstruct.py": "recovery/test_contract.py recovery/test_moments.py recovery/test_walk.py",
+    f"{RECOVER}/recurrence.py": "recovery/test_recurrence.py",
+    f"{RECOVER}/step.py": "test_recover.py cli/test_recover.py",
     **{
         f"{METRICS}/{path.name}": "test_metrics.py"
         for path in sorted((PACKAGE / METRICS).glob("*.py"))
@@ -232,94 +234,35 @@ def _shown(node: ast.AST) -> str:
     return text if "\n" not in text else text.splitlines()[0] + " ..."
 
 
-# -- trying them
-
-
-def survives(mutant: Mutant | None, file: str, limit: float) -> bool:
-    """Are the tests of a file green with the mutant, or, for None, as it is? Those over `limit` seconds are red."""
-    sys.stdout.flush()
-    child = os.fork()
-    if child == 0:
-        os.setsid()
-        quiet = os.open(os.devnull, os.O_WRONLY)
-        os.dup2(quiet, 1)
-        os.dup2(quiet, 2)
-        red = 1
-        try:
-            if mutant is not None:
-                _put_in(PACKAGE / file, changed_module(mutant))
-            red = _run_tests(file)
-        finally:  # a module that cannot be imported is red, too
-            os._exit(red)
-    end = time.monotonic() + limit
-    while time.monotonic() < end:
-        found, status = os.waitpid(child, os.WNOHANG)
-        if found:
-            return os.waitstatus_to_exitcode(status) == 0
-        time.sleep(0.05)
-    os.killpg(child, signal.SIGKILL)
-    os.waitpid(child, 0)
-    return False
-
-
-def _run_tests(file: str) -> int:
-    import pytest
-
-    # Before pytest comes to it, which has a loader of its own for the packages of its plugins.
-    importlib.import_module("onnxprune." + file.removesuffix(".py").replace("/", "."))
-    tests = [str(ROOT / "tests" / name) for name in TESTS[file].split()]
-    return int(pytest.main(["-x", "-q", "-p", "no:cacheprovider", f"--rootdir={ROOT}", *tests]))
-
-
-def _put_in(path: Path, tree: ast.Module) -> None:
-    """Have the import of a file give the changed module."""
-    code = compile(tree, str(path), "exec")
-    ordinary = importlib.machinery.SourceFileLoader.get_code
-
-    def get_code(self: Any, name: str) -> Any:
-        return code if Path(self.path).resolve() == path else ordinary(self, name)
-
-    importlib.machinery.SourceFileLoader.get_code = get_code  # type: ignore[method-assign, assignment]
-
-
-def try_mutants(file: str, every: int = 1, start: int = 0) -> tuple[int, list[Mutant]]:
-    """How many mutants of a file were tried, each `every`th one from `start` on, and those that survived.
-
-    Raises RuntimeError where the tests are red without a mutant, or where the package is loaded already.
-    """
-    if any(name == "onnxprune" or name.startswith("onnxprune.") for name in sys.modules):
-        raise RuntimeError("the package is loaded already: run this in a process of its own")
-    for name in ("numpy", "torch", "onnx", "onnxruntime", "onnx_ir", "networkx", "pytest", "scipy.stats"):
-        __import__(name)
-    print(f"{file}: the tests as they are", flush=True)
-    began = time.monotonic()
-    if not survives(None, file, 600):
-        raise RuntimeError(f"the tests of {file} are red as it is: {TESTS[file]}")
-    limit = 30 + 5 * (time.monotonic() - began)
-    tried = [mutant for mutant in mutants_of(file)[start::every] if not mutant.equivalent]
-    left = []
-    for mutant in tried:
-        if survives(mutant, file, limit):
-            left.append(mutant)
-            print(f"  survives: {mutant}", flush=True)
-    return len(tried), left
-
-
 @click.command()
 @click.argument("files", nargs=-1)
 @click.option("--every", default=1, help="try each of so many only")
 @click.option("--start", default=0, help="the first that is tried")
-def main(files: tuple[str, ...], every: int, start: int) -> None:
+@click.option("--sample", type=int, help="of those, so many that are drawn")
+@click.option("--seed", default=0, help="of what is drawn, and of the order")
+@click.option("--minutes", type=float, help="begin none after so long")
+@click.option("-o", "--output", type=click.Path(path_type=Path), help="a page of what survives")
+def main(
+    files: tuple[str, ...],
+    every: int,
+    start: int,
+    sample: int | None,
+    seed: int,
+    minutes: float | None,
+    output: Path | None,
+) -> None:
     """Try mutants and list those that survive; exit code 1 where fewer than 95% die."""
-    count, survivors = 0, list[Mutant]()
-    for file in files or TESTS:
-        began = time.process_time(), time.monotonic()
-        tried, left = try_mutants(file, every, start)
-        count, survivors = count + tried, survivors + left
-        print(f"{file}: {tried - len(left)} of {tried} die, {time.monotonic() - began[1]:.0f} s", flush=True)
-    share = 1 - len(survivors) / max(count, 1)
-    print(f"{count - len(survivors)} of {count} die: {share:.1%}")
-    sys.exit(0 if share >= 0.95 else 1)
+    from tests.mutant_runs import page, try_mutants
+
+    chosen = [each for file in files or TESTS for each in mutants_of(file)[start::every] if not each.equivalent]
+    every_one = len(chosen)
+    if sample is not None:
+        chosen = random.Random(seed).sample(chosen, min(sample, every_one))
+    trial = try_mutants(chosen, None if minutes is None else 60 * minutes)
+    if output is not None:
+        output.write_text(page(trial, every_one, sys.argv[1:]), encoding="utf-8")
+    print(f"{len(trial.tried) - len(trial.survivors)} of {len(trial.tried)} die: {trial.share:.1%}")
+    sys.exit(0 if trial.share >= 0.95 else 1)
 
 
 if __name__ == "__main__":
