@@ -22,7 +22,7 @@ from onnxprune.model.file import estimated_bytes, file_bytes, staged, to_proto
 from onnxprune.steps.plan import Plan
 from onnxprune.steps.recover.layerwise import LayerError
 from onnxprune.steps.recover.step import NONE
-from onnxprune.steps.sparsify.measure import sparsity_numbers
+from onnxprune.steps.sparsify.measure import sparsity_numbers, zipped_bytes
 from onnxprune.steps.state import State
 from onnxprune.support.files import check_targets
 from onnxprune.support.notebook import html_table
@@ -186,7 +186,7 @@ class Result:
             recovery=recovered[-1].numbers["method"] if recovered else NONE,
             errors=tuple(recovered[-1].numbers["errors"]) if recovered else (),
             trainings=tuple(record.numbers for record in records if record.step == "train"),
-            quantization=quantized[-1] if quantized else None,
+            quantization=_with_zipped(quantized[-1], before.model, model) if quantized else None,
             sparsity=sparsity_numbers(self.state, before.model),
             quality=evaluated[-1] if evaluated else None,
         )
@@ -286,3 +286,8 @@ def _nothing_removed(recipe: Mapping[str, Any]) -> list[str]:
         return [f"{', '.join(options['target'])}: met without removing anything"]
     rounding = f" with round-to {options['round_to']}" if (options.get("round_to") or 1) > 1 else ""
     return [f"ratio {options.get('ratio', 0.5):g}{rounding} leaves every group whole: nothing was removed"]
+
+
+def _with_zipped(numbers: Mapping[str, Any], before: ir.Model, after: ir.Model) -> dict[str, Any]:
+    """What is said of a quantization, and the bytes of all weights in a .zip."""
+    return {**numbers, "zipped_bytes": {"before": zipped_bytes(before), "after": zipped_bytes(after)}}

@@ -46,6 +46,18 @@ def bar(before: float, after: float, largest: float) -> str:
     return cell(f'{shapes}<rect class="kept" width="{_short(left)}" height="10"/>', 100, 10, "bar")
 
 
+def extent(whole: Sequence[float], part: Sequence[float]) -> str:
+    """Where a part lies within a whole, both from a least to a largest number; the picture holds both."""
+    low, high = min(whole[0], part[0]), max(whole[1], part[1])
+    scale = 100 / (high - low) if high > low else 0.0
+    shapes = "".join(
+        f'<rect class="{kind}" x="{_short((ends[0] - low) * scale)}" width="{_short((ends[1] - ends[0]) * scale)}" '
+        f'y="{top}" height="{height}"/>'
+        for kind, ends, top, height in (("track", whole, 0, 10), ("kept", part, 2, 6))
+    )
+    return cell(shapes, 100, 10, "bar")
+
+
 def pair(before: float, after: float, largest: float) -> str:
     """Two thin bars, one above the other."""
     widths = (100 * value / largest if largest else 0.0 for value in (before, after))

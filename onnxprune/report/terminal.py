@@ -153,10 +153,16 @@ def _recovery(report: Report, verbose: bool) -> TextTable:
     return table
 
 
+# Of a quantization, what the title does not name among what was chosen.
+_BESIDE = ("type", "layers", "zipped_bytes")
+
+
 def _quantization(found: Mapping[str, Any], verbose: bool) -> TextTable:
     """Each layer when `verbose`, else the noisiest and those that stay in float."""
-    chosen = [f"{name.replace('_', ' ')} {value}" for name, value in found.items() if name not in ("type", "layers")]
+    chosen = [f"{name.replace('_', ' ')} {value}" for name, value in found.items() if name not in _BESIDE]
+    zipped = found["zipped_bytes"]
     title = f"quantized to {found['type']}" + (f" ({', '.join(chosen)})" if chosen else "")
+    title += f"; weights when zipped: {zipped['before']:,} bytes before, {zipped['after']:,} after"
     table = TextTable("layer", "operator", ">bits", ">SNR", "why", title=title)
     layers = found["layers"]
     measured = [layer for layer in layers if layer["bits"] and isfinite(layer["snr"])]

@@ -56,7 +56,8 @@ class Shipped:
 
     def model(self, state: State) -> ir.Model:
         """The model of a state as it ends; the same where there is nothing to quantize."""
-        quick = replace(self.quantize, type=self.type, rounding="nearest", ranges="minmax", allowed_drop=None)
+        quick = replace(self.quantize, type=self.type, rounding="nearest", ranges="minmax", equalize="never")
+        quick = replace(quick, allowed_drop=None, allowed_size=None, allowed_latency=None)
         try:
             return Clean()(quick(replace(state, records=()), self._quickly), self._quickly).model
         except UsageError:

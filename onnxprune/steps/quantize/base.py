@@ -35,12 +35,14 @@ class QuantizeJob:
         context: samples and devices.
         options: how.
         noisy: layers that stay in float for what they would cost, by name, and why.
+        equalized: each channel is scaled so that its weights have the same range in both of its layers.
     """
 
     state: State
     context: Context
     options: Quantize
     noisy: Mapping[str, str] = field(default_factory=dict)
+    equalized: bool = False
 
     @cached_property
     def processor(self) -> Processor:
@@ -61,7 +63,7 @@ class QuantizeJob:
     @cached_property
     def float_model(self) -> Analysis:
         """The model with its normalizations folded into weights."""
-        current = self.state.current.rebuilt(prepared(self.state.model))
+        current = self.state.current.rebuilt(prepared(self.state.model, equalize=self.equalized))
         joined = copy_analysis(current.analysis)
         return current.rebuilt(joined.model).analysis if join_biases(joined) else current.analysis
 

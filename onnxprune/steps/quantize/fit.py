@@ -47,6 +47,8 @@ class LayerNoise:
         bits: of its weights; 0: they stay in float.
         snr: of what it gives, in dB, beside what it gives in float; NaN where it was not measured.
         why: why it stays in float; empty where it does not.
+        seen: the least and the largest number that it reads in calibration; nothing where that was not looked at.
+        covered: the least and the largest that the integers of what it reads represent.
     """
 
     layer: str
@@ -54,6 +56,8 @@ class LayerNoise:
     bits: int
     snr: float = float("nan")
     why: str = ""
+    seen: tuple[float, ...] = ()
+    covered: tuple[float, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -190,7 +194,9 @@ class LayerWalk:
             set_bias(self.after.model, layer, bias)
         error, power = seen.error(matrix, bias), float(seen.target_variance().sum())
         snr = 10 * log10(max(power, TINY) / max(error, TINY))
-        self.noise.append(LayerNoise(counterpart.name, layer.node.op_type, self.bits, snr))
+        grid = self.grids.get(counterpart.x)
+        ranges = ((), ()) if grid is None else (grid.seen, grid.covered)
+        self.noise.append(LayerNoise(counterpart.name, layer.node.op_type, self.bits, snr, "", *ranges))
 
 
 def _has_bias(layer: Layer) -> bool:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import numpy.typing as npt
@@ -21,11 +21,19 @@ class Grid:
         scale: between two neighbours.
         zero: the integer that represents 0.
         signed: int8, else uint8.
+        seen: the least and the largest number in calibration; nothing where that is not known.
     """
 
     scale: float
     zero: int
     signed: bool
+    seen: tuple[float, ...] = field(default=(), compare=False)
+
+    @property
+    def covered(self) -> tuple[float, float]:
+        """The least and the largest number of the grid."""
+        low, high = (-128, 127) if self.signed else (0, 255)
+        return self.scale * (low - self.zero), self.scale * (high - self.zero)
 
     @property
     def dtype(self) -> ir.DataType:

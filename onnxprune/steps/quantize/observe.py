@@ -137,6 +137,7 @@ def find_grids(
     tried = {name: _distinct(spreads[name], methods) for name in names}
     grids = {name: [grid_of(*each, signed=signed) for each in ranges] for name, ranges in tried.items()}
     best = _best(analysis, placement, _few(data), grids, providers, progress)
+    best = {name: replace(each, seen=(extremes[name].low, extremes[name].high)) for name, each in best.items()}
     for value in placement.values:
         name = value.name or ""
         if name in placement.same:

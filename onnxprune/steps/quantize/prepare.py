@@ -12,6 +12,7 @@ from onnxprune.errors import ModelError
 from onnxprune.model.file import as_model, to_proto
 from onnxprune.ops.integer_kernels import OLDEST_OPSET
 from onnxprune.ops.traits import multiplies_matrices
+from onnxprune.passes.equalize import Equalize
 from onnxprune.passes.fold_batchnorm import FoldBatchNorm
 from onnxprune.steps.quantize.insert import Editor
 from onnxprune.support.messages import one_line
@@ -20,8 +21,8 @@ from onnxprune.support.messages import one_line
 RAISED_TO = 13
 
 
-def prepared(model: ir.Model) -> ir.Model:
-    """A copy that is ready to be quantized.
+def prepared(model: ir.Model, *, equalize: bool = False) -> ir.Model:
+    """A copy that is ready to be quantized; with `equalize`, each channel has the same range in both of its layers.
 
     Raises ModelError for a model of an opset so old that ONNX Runtime has no operators on integers in it, where
     onnx cannot convert it.
@@ -38,7 +39,14 @@ def prepared(model: ir.Model) -> ir.Model:
         raised.meta.update(model.meta)
         model = raised
     FoldBatchNorm()(model)
+    if equalize:
+        Equalize()(model)
     return model
+
+
+def can_be_equalized(model: ir.Model) -> bool:
+    """Would equalization change anything?"""
+    return Equalize()(prepared(model)).modified
 
 
 def is_too_old(model: ir.Model) -> bool:

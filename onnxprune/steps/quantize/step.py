@@ -71,11 +71,35 @@ class Quantize(Step):
         (), "Layers that stay in float, by name or pattern.", metavar="LAYER", section=_SECTION
     )
 
+    equalize: str = option(
+        AUTO,
+        "Scale each channel so that its weights have the same range in both of its layers (cross-layer equalization): "
+        "auto tries it, always or never.",
+        choices=lambda: (AUTO, "always", "never"),
+        metavar="WHEN",
+        section=_SECTION,
+    )
     allowed_drop: float | None = option(
         None,
         "The most that the metric may be worse than in float, like 0.002; the noisiest layers stay in float for it.",
         low=0,
         metavar="NUMBER",
+        section=_SECTION,
+    )
+    allowed_size: float | None = option(
+        None,
+        "The most that the file may be, as a share of the float one; the noisiest layers stay in float as far as it "
+        "allows.",
+        low=0,
+        metavar="SHARE",
+        section=_SECTION,
+    )
+    allowed_latency: float | None = option(
+        None,
+        "The longest that a run may take, as a share of the float model's time, measured in turns; the noisiest layers "
+        "stay in float as far as it allows.",
+        low=0,
+        metavar="SHARE",
         section=_SECTION,
     )
 

@@ -42,6 +42,7 @@ def int8(job: QuantizeJob) -> Quantized:
         "weight_bits": job.weight_bits,
         "processor": job.processor.name,
         "ranges": job.options.ranges,
+        "equalized": job.equalized,
     }
     order = {name: at for at, name in enumerate(operators)}
     found = sorted([*noise, *kept], key=lambda each: order[each.layer])
@@ -86,7 +87,12 @@ def _static(
         noise = walk.noise
     else:
         weights = [round_nearest(layer, job.weight_bits, grids[counterpart.x].scale) for counterpart, layer in pairs]
-        noise = [LayerNoise(counterpart.name, counterpart.node.op_type, job.weight_bits) for counterpart, _ in pairs]
+        noise = [
+            LayerNoise(
+                each.name, each.node.op_type, job.weight_bits, seen=grids[each.x].seen, covered=grids[each.x].covered
+            )
+            for each, _ in pairs
+        ]
     stored: dict[str, ir.Value] = {}
     for (counterpart, layer), each in zip(pairs, weights, strict=True):
         store_bias(editor, layer, each, grids[counterpart.x].scale)
