@@ -163,7 +163,8 @@ class State:
         RemoveUnits(analysis, keep)(analysis.model)
         remove_dead(analysis.model)
         current = self._smaller(analysis, keep)
-        zeros = {name: _sliced(mask, self.analysis.dims[name], keep) for name, mask in self.zeros.items()}
+        dims = self.analysis.dims  # a weight may be stored under another name by now, with a mask under that, too
+        zeros = {name: _sliced(mask, dims[name], keep) for name, mask in self.zeros.items() if name in dims}
         return replace(self, current=current, left=total, zeros=zeros, folded=self.folded or fold, recovered=None)
 
     def _smaller(self, analysis: Analysis, keep: Mapping[Atom, Mask]) -> Current:

@@ -144,11 +144,10 @@ class Quantize(Step):
 
 
 def _carried(zeros: Mapping[str, Mask], model: ir.Model) -> dict[str, Mask]:
-    """The masks of weights that are there still, as they were or as integers of the same shape."""
-    found = {}
+    """The masks, also under the names of the integers that weights have become, where these have the same shape."""
+    found = dict(zeros)
     for name, mask in zeros.items():
-        for stored in (name, f"{name}/integers"):
-            value = model.graph.initializers.get(stored)
-            if value is not None and value.shape is not None and value.shape.numpy() == mask.shape:
-                found[stored] = mask
+        value = model.graph.initializers.get(f"{name}/integers")
+        if value is not None and value.shape is not None and value.shape.numpy() == mask.shape:
+            found[f"{name}/integers"] = mask
     return found
