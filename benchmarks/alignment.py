@@ -1,4 +1,4 @@
-"""What axis sizes do to time: real and random files cut to a share of their MACs, with sizes as they come and aligned.
+"""Axis sizes and time: real and random files cut to a share of their MACs, with sizes as they come and aligned.
 
     python benchmarks/alignment.py                     # prints the table of results/alignment.md
     python benchmarks/alignment.py model.onnx --target macs=0.5

@@ -136,7 +136,7 @@ def torch_pruning(model: str, mode: str, speedup: float, images: int, tests: int
 
 
 def latency(model: str, scope: str, share: float) -> dict[str, float]:
-    """What a cut asked for by latency takes, measured once more, and the MACs that are left."""
+    """The time of a cut asked for by latency, measured once more, and the MACs that are left."""
     from onnxprune.errors import TargetError
     from onnxprune.pipeline import run as pipeline
     from onnxprune.steps.prune.candidates import Trials

@@ -8,7 +8,7 @@ from torch.nn import functional
 
 
 class Attention(nn.Module):
-    """What the three attentions have in common: how heads are split, mixed and joined.
+    """The common part of the three attentions: how heads are split, mixed and joined.
 
     `projections` names the layers whose outputs are divided into heads; after another tool has made those smaller,
     `resize` gets the number of query heads.

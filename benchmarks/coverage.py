@@ -31,7 +31,7 @@ CIFAR = tuple(f"data/cifar10/resnet{depth}{exporter}.onnx" for depth in (20, 56)
 
 @dataclass
 class Row:
-    """What happened to one model. `error` is empty when a file was written."""
+    """The outcome for one model. `error` is empty when a file was written."""
 
     model: str
     error: str = ""

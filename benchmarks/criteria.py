@@ -61,7 +61,7 @@ class Row:
 
     @property
     def name(self) -> str:
-        """What the table calls the criterion."""
+        """The name of the criterion in the table."""
         return self.criterion if self.labelled else f"{self.criterion}, labels drawn"
 
     @property
@@ -131,7 +131,7 @@ class Bench:
         return 100 * float((found == self.test_labels).mean())
 
     def measure(self, criterion: str, *, labelled: bool) -> Row:
-        """What is left of the accuracy, as it is and recovered, and the CPU seconds that scoring took."""
+        """The accuracy that is left, as it is and recovered, and the CPU seconds that scoring took."""
         from onnxprune.analysis import inspect as opening
         from onnxprune.model.file import save
         from onnxprune.passes.remove_units import RemoveUnits
@@ -166,7 +166,7 @@ def bench_of(model: str, seed: int) -> Bench:
 
 
 def _head(whole: dict[str, float]) -> list[str]:
-    """What the table is, its columns, and the models as they were."""
+    """The lines above the table, its columns, and the models as they were."""
     dense = " | ".join(f"{each:.1f}" for each in whole.values())
     return [
         "# Criteria side by side",

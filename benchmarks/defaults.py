@@ -1,4 +1,4 @@
-"""What `onnxprune compress X.onnx` keeps of trained models at its defaults, with data and without, and what it says.
+"""Accuracy that `onnxprune compress X.onnx` keeps at its defaults, with data and without, and the words it says.
 
 python benchmarks/defaults.py -o benchmarks/results/defaults.md
 python benchmarks/defaults.py digits_lstm resnet20 --options "--criterion l1 --ratio 0.5"
@@ -131,7 +131,7 @@ def row(name: str, case: Case, options: str, *, data: bool, folder: Path) -> str
 
 
 def said(document: dict[str, Any]) -> str:
-    """What the run said about quality, else its notes."""
+    """The words of the run about quality, else its notes."""
     return "; ".join(document["notes"]) or "nothing"
 
 

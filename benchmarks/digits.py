@@ -1,4 +1,4 @@
-"""What commands of the documentation make of the trained networks in models/: size, and accuracy on held-out images.
+"""Run commands of the documentation on the trained networks in models/: size, and accuracy on held-out images.
 
 python benchmarks/digits.py -o benchmarks/results/digits.md
 

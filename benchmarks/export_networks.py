@@ -37,7 +37,7 @@ class Residual(nn.Module):
 
 
 class Dense(nn.Module):
-    """What came before, and something new behind it."""
+    """The features so far, and new ones behind them."""
 
     def __init__(self, inner: nn.Module) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""What the benchmarks of exports share: a network taken all the way, and the page of results, section by section."""
+"""Shared by the benchmarks of exports: a network taken all the way, and the page of results, section by section."""
 
 from __future__ import annotations
 

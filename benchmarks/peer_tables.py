@@ -94,7 +94,7 @@ def ratio(theirs: float, mine: float) -> str:
 
 
 def summary(results: Results, tools: list[str]) -> Iterator[str]:
-    """What came of the aims of the comparison, in one line for each peer."""
+    """The outcome of the comparison, in one line for each peer."""
     mine = {name: rows[OURS] for name, rows in results.items()}
     yield f"- {OURS}: valid on {sum(not row.error for row in mine.values())} of {len(mine)}."
     for tool in PEERS:

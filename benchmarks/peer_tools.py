@@ -38,7 +38,7 @@ class Stopwatch:
 
 @dataclass
 class Case:
-    """What a tool works on: the exported original, where its result goes, inputs and the shapes of the outputs."""
+    """The task of a tool: the exported original, where its result goes, inputs and the shapes of the outputs."""
 
     name: str
     folder: Path

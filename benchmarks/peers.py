@@ -59,7 +59,7 @@ class Effort:
     limit: int
 
     def environment(self) -> dict[str, str]:
-        """What tells OpenMP and the libraries for linear algebra."""
+        """Environment variables for OpenMP and the libraries for linear algebra."""
         names = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
         return {**os.environ, **dict.fromkeys(names, str(self.threads))}
 

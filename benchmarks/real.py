@@ -1,4 +1,4 @@
-"""What real trained files keep of what they are good at: `--target macs=0.75 --data`, everything else at its default.
+"""The quality that real trained files keep: `--target macs=0.75 --data`, everything else at its default.
 
 python benchmarks/real.py -o benchmarks/results/real.md
 python benchmarks/real.py dtln_2 attacut-c --options "--no-guard"

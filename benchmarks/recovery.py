@@ -40,7 +40,7 @@ class Ours:
         return data_of(calibration(self.seed, IMAGES))
 
     def plan(self, ratio: float) -> Any:
-        """What `pipeline.compress(path, data=data, target=...)` removes, fitted to all images.
+        """The cut of `pipeline.compress(path, data=data, target=...)`, fitted to all images.
 
         With the recovery that follows: without one, obs counts on no weights that make up for others. No layers are
         split, so that every way of recovery starts from the same units.

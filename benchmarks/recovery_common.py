@@ -1,4 +1,4 @@
-"""What the parts of `recovery.py` share: rows and their cache, images, accuracy."""
+"""Shared by the parts of `recovery.py`: rows and their cache, images, accuracy."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a run costs, as ratios to what nobody can avoid: reading and writing the file, and the imports.
+"""The cost of a run, as ratios to the part that nobody can avoid: reading and writing the file, and the imports.
 
     python benchmarks/speed.py -o benchmarks/results/speed.md
     python benchmarks/speed.py --before ../another/checkout
@@ -56,7 +56,7 @@ class Cost:
 
 
 def in_process(tree: Path, folder: Path, *arguments: str) -> Cost:
-    """What Python costs with these arguments, with the package of a checkout and its modules compiled."""
+    """Time Python with these arguments, with the package of a checkout and its modules compiled."""
     paths = {"PYTHONPATH": str(tree), "PYTHONPYCACHEPREFIX": str(folder / "compiled"), "PYTHONDONTWRITEBYTECODE": ""}
     command = [sys.executable, "-S", "-c", LAUNCHER, sys.executable, *arguments]
     done = subprocess.run(command, capture_output=True, text=True, check=True, env={**os.environ, **paths}, cwd=folder)

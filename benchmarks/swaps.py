@@ -32,7 +32,7 @@ _LESS = 1 - 1e-6
 
 @dataclass(frozen=True)
 class Found:
-    """What the search made of one group.
+    """The outcome of the search for one group.
 
     Attributes:
         units, lost: of the group.

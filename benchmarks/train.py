@@ -1,4 +1,4 @@
-"""What a training wins back, on trained networks: with and without labels, from all images and from 500.
+"""The accuracy that a training wins back, on trained networks: with and without labels, from all images and from 500.
 
     python benchmarks/train.py                                   # all that is not measured yet, and the table
     python benchmarks/train.py --only 'resnet20 *' --seeds 0     # part of it

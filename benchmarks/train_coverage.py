@@ -34,7 +34,7 @@ OUTPUT = ROOT / "benchmarks" / "results" / "train_coverage.md"
 
 @dataclass
 class Row:
-    """What happened to one model.
+    """The outcome for one model.
 
     Attributes:
         model: its name.

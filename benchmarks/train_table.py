@@ -47,7 +47,7 @@ def dense(rows: Sequence[Row], model: str) -> float:
 
 
 def aims(rows: Sequence[Row]) -> list[str]:
-    """What was to be reached, and what was."""
+    """The aims, and the numbers that were reached."""
     lines = []
     for model, ratio, method, least in AIMS:
         values = [row.value for row in rows if (row.model, row.ratio, row.method) == (model, ratio, method)]

@@ -1,4 +1,4 @@
-"""What `compress` does with data, over the whole zoo: every model as it comes, and every option on a spread of models.
+"""Run `compress` with data over the whole zoo: every model as it comes, and every option on a spread of models.
 
     python benchmarks/zoo_recovery.py                       # both; goes on where it stopped
     python benchmarks/zoo_recovery.py --match 'hf.*' --case default
@@ -99,7 +99,7 @@ CASES: dict[str, dict[str, Any]] = {
 
 @dataclass
 class Row:
-    """What happened to one model in one case.
+    """The outcome for one model in one case.
 
     Attributes:
         outcome: "ok", "refused", "invalid", "crash", "missed" (a target that was said to be met) or "limit".

@@ -123,7 +123,7 @@ class _Pair:
         return value.const_value.numpy() if known is None and value.const_value is not None else known
 
     def _taken_apart(self, value: ir.Value, entries: Array) -> Iterator[tuple[ir.Value, Array]]:
-        """What an input is taken apart to, with the entries of it that each has."""
+        """The parts of an input, each with the entries of it that it has."""
         uses = list(value.uses())
         results = [
             self._computed(node, [entries]) if slot in moved_slots(node) and slot == 0 else None for node, slot in uses

@@ -1,4 +1,4 @@
-"""What the commands share: options, examples in their help, printing."""
+"""Options, examples in help and printing, which the commands share."""
 
 from __future__ import annotations
 

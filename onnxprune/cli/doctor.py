@@ -67,7 +67,7 @@ def _requirements() -> Iterator[tuple[str, str, str]]:
 
 
 def _packages() -> Iterator[Diagnosis]:
-    """What is always needed: there, and new enough."""
+    """Check that everything that is always needed is there and new enough."""
     for package, least, extra in _requirements():
         if not extra:
             number = installed(package)
@@ -148,7 +148,7 @@ def _extras() -> Iterator[Diagnosis]:
 
 
 def _plugins() -> Iterator[Diagnosis]:
-    """What others have added to the families."""
+    """List the members of families that other packages have added."""
     for package in distributions():
         for entry in (each for each in package.entry_points if each.group.startswith("onnxprune.")):
             name = f"plug-in {entry.name}"

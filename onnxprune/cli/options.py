@@ -134,8 +134,22 @@ EVALUATION = click.option(
 )
 
 
+# Fields of the context: on which inputs a model is compressed, and where it is run.
+RUNNING = (
+    "input_shape",
+    "batch_axis",
+    "carry",
+    "resize_states",
+    "providers",
+    "custom_ops",
+    "device",
+    "jobs",
+    "unverified",
+)
+
+
 def _completing(choices: Callable[[], Iterable[str]], between: str) -> Callable[..., list[CompletionItem]]:
-    """What the shell offers: also behind the + of a combination, or a comma."""
+    """Words that the shell offers: also behind the + of a combination, or a comma."""
 
     def complete(_: click.Context, __: click.Parameter, incomplete: str) -> list[CompletionItem]:
         before, plus, last = incomplete.rpartition(between)

@@ -17,7 +17,7 @@ _PATTERN = "*?["
 
 @dataclass(frozen=True)
 class Named:
-    """What the command line names.
+    """The models that the command line names, and where results go.
 
     Attributes:
         models: the models to compress.

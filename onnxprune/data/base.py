@@ -59,7 +59,7 @@ class ImageStatistics:
 
 @dataclass(frozen=True)
 class Hints:
-    """What the model knows about its inputs beyond their types; used by synthetic data. See `synthetic.hints_of`.
+    """Facts of the model about its inputs beyond their types; used by synthetic data. See `synthetic.hints_of`.
 
     Fields:
         values: which whole numbers an integer input may hold: the rows of the embedding table that it indexes.
@@ -75,7 +75,7 @@ NO_HINTS = Hints()
 
 @dataclass(frozen=True)
 class SampleRequest:
-    """What a source is asked for: `ports` with all known sizes filled in, `batch` as large as batches will be.
+    """The request to a source: `ports` with all known sizes filled in, `batch` as large as batches will be.
 
     A source with `parts` heeds `part`, i and n: only the samples with the numbers i, i + n and so on are wanted.
     """
@@ -151,7 +151,7 @@ class Source:
 
     @property
     def summary(self) -> str:
-        """What it is."""
+        """The description of it for people."""
         return self.accepts
 
 
@@ -228,7 +228,7 @@ def request_for(
     tokenizer: Path | None = None,
     hints: Hints = NO_HINTS,
 ) -> SampleRequest:
-    """What a source is asked for; see `load_data`. Raises DataError, UsageError as that does."""
+    """The request to a source; see `load_data`. Raises DataError, UsageError as that does."""
     for name, number in (("samples", samples), ("batch", batch)):
         if number is not None and number < 1:
             raise UsageError(f"--{name} must be at least 1, not {number}")
@@ -245,7 +245,7 @@ def open_passes(request: SampleRequest, start: Start) -> Data:
 
 
 def passes(request: SampleRequest, start: Start, *, whole: bool) -> Start:
-    """What starts a pass over batches, from what starts one over chunks.
+    """Make a start of passes over batches from one of passes over chunks.
 
     Args:
         request: what was asked for.

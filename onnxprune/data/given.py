@@ -158,7 +158,7 @@ def _cut(arrays: Mapping[str, Array], request: SampleRequest) -> Iterator[Batch]
 
 
 def _rows(given: Any, request: SampleRequest) -> Start:
-    """What starts a pass over the rows of a table."""
+    """Make a start of passes over the rows of a table."""
     try:
         import pyarrow
     except ImportError:

@@ -1,4 +1,4 @@
-"""What inputs may hold, found in the graph: positions in tables, categories, values that it compares them with."""
+"""Values that inputs may hold, found in the graph: positions in tables, categories, numbers it compares them with."""
 
 from __future__ import annotations
 

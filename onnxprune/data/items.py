@@ -23,12 +23,12 @@ _ARRAYS = ("__array__", "__array_interface__", "detach")
 
 
 def said(error: BaseException) -> str:
-    """What an error of somebody else's code says, in one line."""
+    """The message of an error of somebody else's code, in one line."""
     return f"{type(error).__name__}: {one_line(error)}"
 
 
 def iterator(given: Any) -> Iterator[Any]:
-    """What goes through `given` once: an iterable, a reader with `get_next()`, or a sequence without an end of its own.
+    """Go through `given` once: an iterable, a reader with `get_next()`, or a sequence without an end of its own.
 
     Raises TypeError for anything else.
     """

@@ -27,7 +27,7 @@ IMAGENET_STD = (0.229, 0.224, 0.225)
 
 @dataclass(frozen=True)
 class ImageOptions:
-    """What is done to every image, in this order; None represents what the model's input suggests.
+    """The changes to every image, in this order; None represents the one that the model's input suggests.
 
     Fields:
         resize: the shorter side (int) or height and width; by default, images of another size than the input's are

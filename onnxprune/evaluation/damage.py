@@ -31,7 +31,7 @@ _COMPARED_WITHOUT_DATA = f"see what it does on real samples (--data); then {_COM
 
 
 def damage_of(quality: Quality, *, data: bool, compared: bool = False) -> str:
-    """What is wrong and what to do, in one sentence without an end; empty for a model that is well, or not measured.
+    """The damage and its remedy, in one sentence without an end; empty for a model that is well, or not measured.
 
     Args:
         quality: what was measured.

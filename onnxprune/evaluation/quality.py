@@ -1,4 +1,4 @@
-"""What a change of a model costs: metrics of its outputs before and after, beside the outputs of the original."""
+"""The cost of a change of a model: metrics of its outputs before and after, beside the outputs of the original."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ class LatencyChange:
 
 @dataclass(frozen=True)
 class Quality:
-    """What a change of a model costs.
+    """The cost of a change of a model.
 
     Attributes:
         scores: metrics with labels first, then those against the original.
@@ -95,7 +95,7 @@ class Quality:
 
     @property
     def on(self) -> str:
-        """What it was measured on: `64 samples kept apart`, `1 made-up input`."""
+        """The inputs that it was measured on: `64 samples kept apart`, `1 made-up input`."""
         inputs = self.inputs
         if self.samples == 1:
             inputs = inputs.replace("samples", "sample").replace("inputs", "input")

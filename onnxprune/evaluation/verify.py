@@ -197,16 +197,16 @@ def _compare(name: str, before: Any, after: Any, *, same: bool) -> None:
             f"output '{name}' of the pruned model is not finite where the original's is; nothing was written. Remove "
             "less, or give --data to recover with"
         )
-    if same and not _equal(before, after):
+    if same and not equal_up_to_rounding(before, after):
         raise VerificationError(
             f"output '{name}' of the result differs from the original's though nothing was to change; nothing was "
             "written. This is a bug, please report it"
         )
 
 
-def _equal(before: Array, after: Array) -> bool:
-    """Up to rounding."""
+def equal_up_to_rounding(before: Array, after: Array, share: float = _ROUNDING) -> bool:
+    """Is the power of the difference of two arrays at most this share of that of the first?"""
     if before.shape != after.shape:
         return False
     before, after = before.astype(np.float64), after.astype(np.float64)
-    return bool(np.square(before - after).sum() <= _ROUNDING * np.square(before).sum() + before.size * 1e-12)
+    return bool(np.square(before - after).sum() <= share * np.square(before).sum() + before.size * 1e-12)

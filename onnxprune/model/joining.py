@@ -20,7 +20,7 @@ from onnxprune.support.messages import did_you_mean
 
 @dataclass(frozen=True)
 class Side:
-    """What one of two models takes and gives, by the names in the joined model, with those in its own file.
+    """The inputs and outputs of one of two models, by their names in the joined model, with those in its own file.
 
     Attributes:
         name: of the file.

@@ -1,4 +1,4 @@
-"""What operators make of numbers that hold at every size, for analysis.certainty: small facts, one table each."""
+"""How operators treat numbers that hold at every size, for analysis.certainty: small facts, one table each."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a smaller model costs in quality beside the original: two files, samples, a table."""
+"""Compare the quality of a smaller model with the original's: two files, samples, a table."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from onnxprune.support.progress import Progress, silent
 def evaluate(
     original: Any, model: Any = None, *, data: Any = None, progress: Progress = silent, **options: Any
 ) -> Quality:
-    """What a smaller model costs in quality beside the original.
+    """Compare the quality of a smaller model with the original's.
 
     Args:
         original: a path, an `onnx.ModelProto` or an `onnx_ir.Model`; it is only read.

@@ -294,7 +294,7 @@ class _Reader:
             raise self._error(name, f"unknown option '{name}'{hint}") from error
 
     def _said(self, names: Iterable[str], make: Any) -> Any:
-        """What `make` gives; its complaint names the file, and the line of the option that it speaks of."""
+        """The result of `make`; its complaint names the file, and the line of the option that it speaks of."""
         try:
             return make()
         except UsageError as error:

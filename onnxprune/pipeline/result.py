@@ -1,4 +1,4 @@
-"""What a recipe comes to: a model in memory, what it was made with, the numbers, and how it gets into a file."""
+"""The result of a recipe: a model in memory, its recipe, the numbers, and how it gets into a file."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ class GroupReport:
 
 @dataclass(frozen=True, repr=False)
 class Report:
-    """What a run did, in numbers.
+    """The numbers of a run.
 
     Attributes:
         before: what the model cost, as it was in the file.
@@ -142,7 +142,7 @@ class Result:
 
     @cached_property
     def plan(self) -> Plan:
-        """What was removed, and the recipe; see `apply`."""
+        """The units that were removed, and the recipe; see `apply`."""
         return replace(self.state.plan(), recipe=dict(self.recipe))
 
     def proto(self) -> onnx.ModelProto:
@@ -241,14 +241,14 @@ class Result:
 
 
 def training_line(numbers: Mapping[str, Any]) -> str:
-    """What a training did, in a few words."""
+    """Say in a few words how a training went."""
     start, best, name = numbers["start"], numbers["best"], numbers["metric"]
     shown = "" if name is None else f"{name} {_number(start['metric'])} -> {_number(best['metric'])}, "
     return f"trained for {numbers['updates']:,} updates: {shown}loss {start['loss']:.4g} -> {best['loss']:.4g}"
 
 
 def quantization_line(numbers: Mapping[str, Any]) -> str:
-    """What was quantized, in a few words."""
+    """Say in a few words which layers were quantized."""
     layers = numbers["layers"]
     kept = sum(not layer["bits"] for layer in layers)
     return f"quantized to {numbers['type']}: {len(layers) - kept} layers" + (f", {kept} stay in float" if kept else "")

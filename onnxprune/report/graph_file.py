@@ -24,7 +24,7 @@ def _graphml(graph: nx.DiGraph) -> str:
 
 
 def _json(graph: nx.DiGraph) -> str:
-    """What `networkx.node_link_graph(data, edges="edges")` reads; spelled out, as its writer differs by version."""
+    """The form that `networkx.node_link_graph(data, edges="edges")` reads; its own writer differs by version."""
     nodes = [{"id": name, **attributes} for name, attributes in graph.nodes(data=True)]
     edges = [{"source": start, "target": end, **attributes} for start, end, attributes in graph.edges(data=True)]
     data = {"directed": True, "multigraph": False, "graph": {}, "nodes": nodes, "edges": edges}

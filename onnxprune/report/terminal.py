@@ -103,7 +103,7 @@ def _quality_rows(quality: Quality | None) -> Iterator[tuple[str, str, str, str]
 
 
 def show_quality(quality: Quality, original: Path, model: Path | None) -> None:
-    """What a model costs beside the original, or the metric of the original alone."""
+    """The quality of a model beside the original, or the metric of the original alone."""
     out = console()
     table = TextTable("", f">{original.name}", *([] if model is None else [f">{model.name}"]), "")
     for name, before, after, remark in _quality_rows(quality):

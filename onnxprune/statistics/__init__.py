@@ -1,1 +1,1 @@
-"""What the units of a model do on data: values and gradients."""
+"""Statistics of the units of a model on data: values and gradients."""

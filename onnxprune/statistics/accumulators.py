@@ -122,7 +122,7 @@ def places_of(layer: Layer, value: Array) -> int | None:
 
 
 def unit_maps(value: Array, place: SitePlace, atom: Atom, samples: int) -> Array:
-    """What each unit gives in each sample: shape [samples, units, ...], the entries of a unit last.
+    """The values of each unit in each sample: shape [samples, units, ...], the entries of a unit last.
 
     Where the value does not enumerate the samples, all of it counts as one sample.
     """
@@ -151,7 +151,7 @@ def _blocks(rows: Array) -> Iterator[Array]:
 
 
 def _float64(block: Array) -> Matrix:
-    """What is not finite is clipped to the range of float32, NaN is 0."""
+    """The same with infinite entries clipped to the range of float32, and NaN as 0."""
     wide = block.astype(np.float64)
     if not np.isfinite(wide).all():
         wide = np.clip(np.nan_to_num(wide), -_FLOAT32_MAX, _FLOAT32_MAX)

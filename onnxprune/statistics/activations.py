@@ -109,7 +109,7 @@ class Activations:
         return self._collected[kind]  # type: ignore[no-any-return]
 
     def once(self, kind: str, make: Callable[[], T]) -> T:
-        """What `make` returns, made in the first call that asks for this `kind`; it calls `collect` itself."""
+        """The result of `make`, made in the first call that asks for this `kind`; it calls `collect` itself."""
         if kind not in self._collected:
             self._collected[kind] = make()
         return self._collected[kind]  # type: ignore[no-any-return]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -21,6 +21,40 @@ from onnxprune.support.messages import one_line
 
 # Samples whose gradients of a probe are summed before they are squared: what is in common between two of them is noise.
 PROBED_TOGETHER = 8
+
+
+class ModelOnData:
+    """An analysed model in torch, the samples that a loss of it is taken on, and how.
+
+    Labels are used where the data has them, else drawn from the model's predictions.
+
+    Args:
+        analysis: the model.
+        data: what to run it on; None will do for the synaptic flow.
+        loss: its name, see `make_loss`.
+        seed: of drawn labels and signs.
+        device: where torch computes.
+        progress: is called with what is being done.
+
+    Raises ModelError where torch has no implementation of an operator, UsageError for a device that is not there.
+    """
+
+    def __init__(
+        self,
+        analysis: Analysis,
+        data: Data | None,
+        *,
+        loss: str = "auto",
+        seed: int = 0,
+        device: str = "cpu",
+        progress: Callable[[str], None] = lambda _: None,
+    ) -> None:
+        self.analysis, self._data = analysis, data
+        self._loss, self._seed, self._device, self._progress = loss, seed, device, progress
+        self._model = moved(self._in_torch(), device)
+
+    def _in_torch(self) -> TorchModel:
+        return TorchModel(self.analysis.model)
 
 
 def moved(model: TorchModel, device: str) -> TorchModel:

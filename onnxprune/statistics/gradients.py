@@ -31,9 +31,9 @@ from onnxprune.runtime.torch.module import TorchModel
 from onnxprune.statistics.accumulators import unit_maps
 from onnxprune.statistics.derivatives import (
     PROBED_TOGETHER,
+    ModelOnData,
     derivatives,
     finite,
-    moved,
     small_batches,
     synaptic_flow,
 )
@@ -70,7 +70,7 @@ class Contributions:
 
 @dataclass(frozen=True)
 class _Copy:
-    """What one reader sees of a place, as a value of its own."""
+    """The part of a place that one reader sees, as a value of its own."""
 
     name: str
     place: SitePlace
@@ -87,44 +87,22 @@ class _Step:
     scalar: Tensor
 
 
-class Gradients:
+class Gradients(ModelOnData):
     """Gradients of an analysed model on calibration data. Each statistic is computed once, for all groups together.
 
-    Labels are used where the data has them, else drawn from the model's predictions. What is an expectation under those
-    (Fisher, Gauss-Newton) takes a probe in place of labels; see runtime.torch.losses.probe.
-
-    Args:
-        analysis: the model.
-        data: what to run it on; None will do for the synaptic flow.
-        loss: its name, see `make_loss`.
-        seed: of drawn labels and signs.
-        device: where torch computes.
-        progress: is called with what is being done.
-
-    Raises ModelError where torch has no implementation of an operator, UsageError for a device that is not there.
+    Whatever is an expectation under drawn labels (Fisher, Gauss-Newton) takes a probe in place of them; see
+    runtime.torch.losses.probe. Arguments and errors: see `ModelOnData`.
     """
 
-    def __init__(
-        self,
-        analysis: Analysis,
-        data: Data | None,
-        *,
-        loss: str = "auto",
-        seed: int = 0,
-        device: str = "cpu",
-        progress: Callable[[str], None] = lambda _: None,
-    ) -> None:
-        self.analysis = analysis
-        self._data = data
-        self._loss = loss
-        self._seed = seed
-        self._device = device
-        self._progress = progress
+    def __init__(self, analysis: Analysis, data: Data | None, **settings: Any) -> None:
         self._found: dict[str, Any] = {}
-        with _reads_apart(analysis) as reads:
-            self._copies: list[_Copy] = reads
-            self._model = moved(TorchModel(analysis.model), device)
+        super().__init__(analysis, data, **settings)
         self._axes = owned_axes(analysis.groups)
+
+    def _in_torch(self) -> TorchModel:
+        with _reads_apart(self.analysis) as reads:
+            self._copies: list[_Copy] = reads
+            return super()._in_torch()
 
     def contributions(self, group: Group) -> Contributions | None:
         """Derivatives of samples' losses by the gates of a group's units; None where nothing reads them."""

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -14,12 +15,11 @@ from onnxprune.data.base import Batch, Data, length_of
 from onnxprune.errors import UsageError
 from onnxprune.runtime.torch.losses import make_loss
 from onnxprune.runtime.torch.losses.probe import CurvatureProbe
-from onnxprune.runtime.torch.module import TorchModel
 from onnxprune.statistics.derivatives import (
     PROBED_TOGETHER,
+    ModelOnData,
     derivatives,
     finite,
-    moved,
     set_zeros,
     small_batches,
     synaptic_flow,
@@ -31,22 +31,13 @@ _ONE_BY_ONE = 256
 _AS_THEY_COME = 1 << 30
 
 
-class WeightGradients:
+class WeightGradients(ModelOnData):
     """Gradients of an analysed model's loss by its weights, on samples.
 
-    Labels are used where the data has them, else drawn from the model's predictions.
-
     Args:
-        analysis: the model.
-        data: what to run it on; None will do for the synaptic flow.
+        analysis, data, settings: see `ModelOnData`, also for the errors.
         names: the weights that are asked for.
         kept: per weight, entries that may be other than zero: the others are.
-        loss: its name, see `make_loss`.
-        seed: of drawn labels and signs.
-        device: where torch computes.
-        progress: is called with what is being done.
-
-    Raises ModelError where torch has no implementation of an operator, UsageError for a device that is not there.
     """
 
     def __init__(
@@ -56,14 +47,10 @@ class WeightGradients:
         names: Sequence[str],
         *,
         kept: Mapping[str, npt.NDArray[np.bool_]] = {},
-        loss: str = "auto",
-        seed: int = 0,
-        device: str = "cpu",
-        progress: Callable[[str], None] = lambda _: None,
+        **settings: Any,
     ) -> None:
-        self._analysis, self._data, self._kept = analysis, data, kept
-        self._loss, self._seed, self._device, self._progress = loss, seed, device, progress
-        self._model = moved(TorchModel(analysis.model), device)
+        super().__init__(analysis, data, **settings)
+        self._kept = kept
         set_zeros(self._model, kept)
         self._names = list(dict.fromkeys(names))
 
@@ -92,7 +79,7 @@ class WeightGradients:
 
     def synaptic_flow(self) -> dict[str, Sums]:
         """The gradient of the sum of all outputs, with absolute weights and inputs of 1."""
-        model, flows = synaptic_flow(self._analysis, self._device, self._kept)
+        model, flows = synaptic_flow(self.analysis, self._device, self._kept)
         weights = [model.weights[name] for name in self._names]
         return self._averaged([(1, derivatives(flows, weights))])
 
@@ -104,7 +91,7 @@ class WeightGradients:
         if self._data is None:
             raise UsageError("the criterion needs gradients: give --data (an .npz, a folder, or synthetic)")
         seen = 0
-        for count, batch in enumerate(small_batches(self._data, self._analysis, most).batches(), 1):
+        for count, batch in enumerate(small_batches(self._data, self.analysis, most).batches(), 1):
             self._progress(f"taking gradients, batch {count}")
             yield batch
             seen += length_of(batch)

@@ -212,7 +212,7 @@ class Step(ABC):
         """The next state; the given one stays as it is."""
 
     def record(self, numbers: Mapping[str, Any] | None = None, notes: Iterable[str] = ()) -> Record:
-        """What it did, for the state."""
+        """A note of the step's work, for the state."""
         return Record(self.name, changed(self), numbers or {}, tuple(notes))
 
 

@@ -66,7 +66,7 @@ class Evaluate(Step):
         context: Context,
         alone: bool = False,
     ) -> Quality:
-        """What a change of a model costs in quality.
+        """Compare the quality of a model before and after a change.
 
         Args:
             original: what outputs are compared with.
@@ -111,7 +111,7 @@ def _measured(
 
 
 def _samples(analysis: Analysis, context: Context, alone: bool) -> tuple[Data, str]:
-    """What to measure on, and what that is: for people."""
+    """The samples to measure on, and their description for people."""
     from onnxprune.evaluation.quality import APART, GIVEN, MADE_UP, SEEN
 
     if context.data is None:

@@ -37,7 +37,7 @@ class Cache:
 
 
 def _read(file: Path) -> dict[str, float]:
-    """What the file holds; nothing where there is none or it is damaged."""
+    """The content of the file; nothing where there is none or it is damaged."""
     try:
         found = json.loads(file.read_text())
         return {str(key): float(value) for key, value in found.items()}

@@ -26,7 +26,7 @@ _KEY = "option"
 
 @dataclass(frozen=True)
 class Declared:
-    """What an option's field says of it beside its type and default.
+    """The facts that an option's field states beside its type and default.
 
     Attributes:
         help: one sentence or two, for people.
@@ -267,7 +267,7 @@ _WORDS = {str: "a text", int: "a whole number", float: "a number", bool: "true o
 
 
 def accepted(each: Option) -> str:
-    """What an option takes, in words."""
+    """Say in words which values an option takes."""
     if each.pairs:
         return "a table of names and numbers, like {'heads': 0.25}"
     word = _WORDS.get(each.single, "a value")

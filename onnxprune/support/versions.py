@@ -17,6 +17,6 @@ def installed(package: str) -> str | None:
 
 
 def versions() -> dict[str, str]:
-    """What matters of what is installed, this package first."""
+    """Versions of the installed packages that matter, this package first."""
     found = {package: installed(package) for package in _PACKAGES}
     return {**{package: number for package, number in found.items() if number}, "python": platform.python_version()}

@@ -9,7 +9,16 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from onnxprune.cli.base import OUTPUT, Presentation, examples, presentation_options, tell_several
-from onnxprune.cli.options import CALIBRATION, EVALUATION, SectionCommand, check_timed, fields, given, tell_missing
+from onnxprune.cli.options import (
+    CALIBRATION,
+    EVALUATION,
+    RUNNING,
+    SectionCommand,
+    check_timed,
+    fields,
+    given,
+    tell_missing,
+)
 from onnxprune.cli.several import Job, Named, all_of, compress_each, named, named_pair, targets
 from onnxprune.data.options import DataOptions
 from onnxprune.errors import UsageError
@@ -95,21 +104,7 @@ _KINDS = (Prune, Rewind, Recover, Train, Repeat, Sparsify, Quantize, Clean, Eval
 @fields(Quantize, but=("type",))
 @EVALUATION
 @CALIBRATION
-@fields(
-    Context,
-    "input_shape",
-    "batch_axis",
-    "carry",
-    "resize_states",
-    "providers",
-    "custom_ops",
-    "device",
-    "jobs",
-    "cache",
-    "resume",
-    "save_every",
-    "unverified",
-)
+@fields(Context, *RUNNING, "cache", "resume", "save_every")
 @fields(Clean)
 def command(
     model: tuple[Path, ...],

@@ -129,7 +129,7 @@ def _write(verdict: GateVerdict, report: Path | None, markdown: Path | None, jun
 
 
 def _tell(verdict: GateVerdict, github: bool, *, as_json: bool, quiet: bool, markdown: bool) -> None:
-    """What goes to standard output; `markdown`: as Markdown."""
+    """The text for standard output; `markdown`: as Markdown."""
     from onnxprune.report import gate_formats as formats
     from onnxprune.report.terminal import console
 

@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from onnxprune.cli.base import Presentation, examples, presentation_options
-from onnxprune.cli.options import CALIBRATION, EVALUATION, SectionCommand, fields, given, tell_missing
+from onnxprune.cli.options import CALIBRATION, EVALUATION, RUNNING, SectionCommand, fields, given, tell_missing
 from onnxprune.data.options import DataOptions
 from onnxprune.errors import UsageError
 from onnxprune.pipeline.search.options import SearchOptions
@@ -48,18 +48,7 @@ from onnxprune.steps.base import Context
 @EVALUATION
 @CALIBRATION
 @fields(Context, "metric", "loss", "threads", "latency_batch")
-@fields(
-    Context,
-    "input_shape",
-    "batch_axis",
-    "carry",
-    "resize_states",
-    "providers",
-    "custom_ops",
-    "device",
-    "jobs",
-    "unverified",
-)
+@fields(Context, *RUNNING)
 def command(
     model: Path | None,
     output: Path | None,

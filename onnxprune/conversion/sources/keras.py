@@ -109,7 +109,7 @@ def _exporter(model: Any, names: list[str], options: ExportOptions) -> Callable[
 
 @contextlib.contextmanager
 def muted() -> Any:
-    """What converters print on standard output goes to standard error, and only in the words of errors."""
+    """Send the output of converters to standard error, and only in the words of errors."""
     with open(os.devnull, "w") as nowhere, contextlib.redirect_stdout(nowhere):
         yield
 

@@ -41,7 +41,7 @@ class ModulePart:
 
 
 class Writer:
-    """What is written of a graph, and what is known of its values.
+    """The code written for a graph so far, and the facts known of its values.
 
     Attributes:
         parts: modules, parameters and buffers by their names in the module.

@@ -129,7 +129,7 @@ def _prior(channels: int) -> ImageStatistics:
 
 
 def hints_of(model: ir.Model, size_of: SizeOf = declared_size) -> Hints:
-    """What the graph says about its inputs: which entries of tables there are, and statistics of images.
+    """Facts in the graph about its inputs: which entries of tables there are, and statistics of images.
 
     Args:
         model: it is left as it is.
@@ -253,7 +253,7 @@ def _fit(stems: list[_Stem], channels: int, correlation: Floats, slope: float) -
 
 
 def _products(stem: _Stem, correlation: Floats) -> Floats:
-    """What each entry of S adds to the variance of an output channel: [output, C * C]."""
+    """The share of each entry of S in the variance of an output channel: [output, C * C]."""
     rows, columns = np.indices(stem.weight.shape[2:]).reshape(2, -1) * np.reshape(stem.dilations, (2, 1))
     height, width = correlation.shape
     near = correlation[np.subtract.outer(rows, rows) % height, np.subtract.outer(columns, columns) % width]

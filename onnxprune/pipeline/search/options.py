@@ -19,7 +19,7 @@ def _samplers() -> Iterable[str]:
 
 @dataclass(frozen=True)
 class SearchOptions:
-    """What is searched, for what, how long, and where it is kept."""
+    """Options of a search: the space, the objectives, how long, and where it is kept."""
 
     space: Path | None = option(
         None,

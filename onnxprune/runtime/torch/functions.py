@@ -59,5 +59,5 @@ def _type(value: Tensor | None) -> onnx.TypeProto:
 
 
 def signature(inputs: Sequence[Tensor | None]) -> tuple[tuple[torch.dtype, int] | None, ...]:
-    """What a body can depend on: the types and ranks of the inputs, and which are there."""
+    """The facts that a body can depend on: types and ranks of the inputs, and which are there."""
     return tuple(None if value is None else (value.dtype, value.ndim) for value in inputs)

@@ -148,7 +148,7 @@ class TorchModel(torch.nn.Module):
         return torch.device("cpu") if first is None else first.device
 
     def _apply(self, fn: Any, recurse: bool = True) -> TorchModel:
-        """What `.to()` does to every tensor; those that are remembered are computed again where they are due."""
+        """Do to every tensor as `.to()` does; those that are remembered are computed again where they are due."""
         self._forget()
         super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
         return self

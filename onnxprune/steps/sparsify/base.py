@@ -1,4 +1,4 @@
-"""What is common to everything that chooses weights: criteria, allocations, and what they may look at.
+"""The common ground of everything that chooses weights: criteria, allocations, and what they may look at.
 
 @weight_criterion("magnitude", source="...")
 def magnitude(scoring):
@@ -36,7 +36,7 @@ Scores = npt.NDArray[np.float64]
 
 @dataclass(frozen=True)
 class WeightScoring:
-    """What a criterion may look at.
+    """The data that a criterion may look at.
 
     Attributes:
         analysis: the model.

@@ -32,7 +32,7 @@ def sparsity_of(state: State) -> list[dict[str, Any]]:
 
 
 def sparsity_numbers(state: State, before: ir.Model) -> dict[str, Any] | None:
-    """What a report says of the zeros of a state: layers, how they were chosen, bytes; None where there are none.
+    """The zeros of a state for a report: layers, how they were chosen, bytes; None where there are none.
 
     `before` is the model as it was given.
     """

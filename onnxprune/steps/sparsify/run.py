@@ -50,7 +50,7 @@ class Sparse:
 
 @dataclass
 class SparsifyJob:
-    """What the parts have in common.
+    """Settings that the parts have in common.
 
     Attributes:
         state: what is made sparse; it stays as it is.
@@ -91,7 +91,7 @@ class SparsifyJob:
 
     @property
     def update(self) -> str:
-        """What is fitted."""
+        """The parameters that are fitted: "none", "weights" or "biases", if not as the options say."""
         if self.options.update != "auto":
             return self.options.update
         return "none" if self.context.data is None else "weights" if self.criterion.updates else "biases"

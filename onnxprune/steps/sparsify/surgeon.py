@@ -98,7 +98,7 @@ def solve_kept(hessian: Matrix, products: Matrix, kept: Mask) -> Matrix:
 
 
 class SurgeonFit:
-    """What is done to each layer on the walk (see `steps.recover.layerwise`): weights go, the others are fitted.
+    """The work on each layer of the walk (see `steps.recover.layerwise`): weights go, the others are fitted.
 
     A layer that is none of `shares` keeps its weights, and its bias makes up for what came before.
 

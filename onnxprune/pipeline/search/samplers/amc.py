@@ -57,7 +57,7 @@ class _Agent:
 
 @dataclass(frozen=True)
 class _Known:
-    """What the trials so far say: the names of the numbers, their values as shares [trials, numbers], and the costs of
+    """The trials so far as arrays: the names of the numbers, their values as shares [trials, numbers], and the costs of
     the objectives [trials, objectives], each from 0 to 1.
     """
 

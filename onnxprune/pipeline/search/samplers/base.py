@@ -55,7 +55,7 @@ AT_RANDOM = object()
 
 
 class Chooser(Protocol):
-    """What decides the numbers of a trial."""
+    """A sampler at work: it decides the numbers of a trial."""
 
     def begin(self, study: Any) -> None:
         """A trial begins; the study has those before it."""

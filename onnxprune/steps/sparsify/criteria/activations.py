@@ -29,7 +29,7 @@ def score_wanda(scoring: WeightScoring) -> dict[str, Scores]:
     source="Hassibi et al. 1993, Optimal Brain Surgeon, equation 5; Frantar & Alistarh 2023, SparseGPT, algorithm 1",
 )
 def score_obs(scoring: WeightScoring) -> dict[str, Scores]:
-    """What a layer's output is off by when a weight goes and the others make up for it: w^2 / [H^-1]_ff.
+    """The error of a layer's output when a weight goes and the others make up for it: w^2 / [H^-1]_ff.
 
     H is the second moment of the layer's features; the error is relative to the variance of the output. These are the
     scores before any weight is removed, which share sparsity out over layers. Which weights go is decided in
