@@ -25,6 +25,7 @@ from typing import Any
 
 import click
 import numpy as np
+from row_tables import put
 
 ROOT = Path(__file__).resolve().parents[1]
 SHARED = Path(os.environ.get("ONNXPRUNE_SHARED", ROOT.parent / "shared"))
@@ -214,11 +215,7 @@ def main(
         for scope, share in wanted:
             if f"{model}|{scope}|latency {share}" not in rows:
                 add(f"{model}|{scope}|latency {share}", latency(model, scope, share))
-    text = "\n".join(to_markdown(rows, images, tests)) + "\n"
-    if output:
-        output.write_text(text)
-    else:
-        print(text)
+    put(to_markdown(rows, images, tests), output)
 
 
 if __name__ == "__main__":

@@ -9,7 +9,6 @@ there are labels, else the SNR of the output against that of the original. One t
 
 from __future__ import annotations
 
-import argparse
 import json
 import os
 import shlex
@@ -25,6 +24,7 @@ from typing import Any
 import numpy as np
 import onnxruntime
 from recovery_common import CIFAR, ROOT, SHARED, loader
+from row_tables import asked_of, put
 
 TRAINED = SHARED / "real" / "trained"
 # Images that CIFAR's models are calibrated with.
@@ -136,11 +136,7 @@ def said(document: dict[str, Any]) -> str:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("models", nargs="*", help="names; all by default")
-    parser.add_argument("--options", default="", help="further options of compress")
-    parser.add_argument("-o", "--output", type=Path)
-    asked = parser.parse_args()
+    asked = asked_of(__doc__, "models")
     lines = [
         "# What compress keeps at its defaults",
         "",
@@ -158,11 +154,7 @@ def main() -> None:
                 if not asked.models or name in asked.models:
                     lines.append(row(name, case, asked.options, data=data, folder=folder))
                     print(lines[-1], file=sys.stderr, flush=True)
-    text = "\n".join(lines) + "\n"
-    if asked.output:
-        asked.output.write_text(text)
-    else:
-        print(text)
+    put(lines, asked.output)
 
 
 if __name__ == "__main__":

@@ -16,6 +16,8 @@ import sys
 import tempfile
 from pathlib import Path
 
+from row_tables import put
+
 MODELS = Path(__file__).resolve().parents[1] / "models"
 WITH_DATA = "--data models/digits_calibration.npz"
 CASES = [
@@ -76,11 +78,7 @@ def main() -> None:
         for name, options in CASES:
             lines.append(row(name, options, Path(folder)))
             print(lines[-1], file=sys.stderr)
-    text = "\n".join(lines) + "\n"
-    if output:
-        output.write_text(text)
-    else:
-        print(text)
+    put(lines, output)
 
 
 if __name__ == "__main__":

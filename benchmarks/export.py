@@ -14,7 +14,9 @@ from __future__ import annotations
 import fnmatch
 import sys
 import warnings
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import click
 import torch
@@ -23,7 +25,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent))
 
 import export_networks
 import export_zoo_networks
-from export_table import HEAD, put_section, tried
+from export_table import HEAD, Made, all_tried, put_section
 
 NETWORKS = {**export_zoo_networks.NETWORKS, **export_networks.NETWORKS}
 
@@ -52,6 +54,15 @@ OPEN_AXES: dict[str, list[str]] = {
 }
 
 
+def seeded(
+    names: list[str], open_axes: bool, given: dict[str, Any]
+) -> Iterator[tuple[str, Callable[[], Made], dict[str, Any]]]:
+    """The networks by name, each made of the same random numbers whichever came before it."""
+    for name in names:
+        torch.manual_seed(0)
+        yield name, NETWORKS[name], {**given, "dynamic": OPEN_AXES[name] if open_axes else None}
+
+
 @click.command()
 @click.option("--match", default="*", help="Names of networks, as a pattern.")
 @click.option("--exporter", help="The only one to try.")
@@ -63,22 +74,13 @@ OPEN_AXES: dict[str, list[str]] = {
 def main(match: str, exporter: str | None, open_axes: bool, keep_batchnorm: bool, output: Path | None) -> None:
     """Export, verify, compress."""
     warnings.simplefilter("ignore")
-    rows, done = [], 0
-    for name in fnmatch.filter(OPEN_AXES if open_axes else NETWORKS, match):
-        torch.manual_seed(0)
-        dynamic = OPEN_AXES[name] if open_axes else None
-        options = {"exporter": exporter, "keep_batchnorm": keep_batchnorm, "dynamic": dynamic}
-        row, well = tried(name, NETWORKS[name](), **options)
-        done += well
-        rows.append(row)
-        print(row, flush=True)
-    said = f"{done} of {len(rows)} networks were exported, verified at two sizes and compressed at 0.5."
-    print(said)
+    given = {"exporter": exporter, "keep_batchnorm": keep_batchnorm}
+    rows, said = all_tried(seeded(fnmatch.filter(OPEN_AXES if open_axes else NETWORKS, match), open_axes, given))
     if output is not None:
         named = {"--exporter": exporter, "--open-axes": open_axes, "--keep-batchnorm": keep_batchnorm}
-        given = "".join(f" {name}" + ("" if at is True else f" {at}") for name, at in named.items() if at)
-        lines = [f"`python benchmarks/export.py{given}`, torch {torch.__version__}. {said}", "", *HEAD, *rows]
-        put_section(output, f"torch{given.replace(' --', ', ').replace('-', ' ')}", lines)
+        words = "".join(f" {name}" + ("" if at is True else f" {at}") for name, at in named.items() if at)
+        lines = [f"`python benchmarks/export.py{words}`, torch {torch.__version__}. {said}", "", *HEAD, *rows]
+        put_section(output, f"torch{words.replace(' --', ', ').replace('-', ' ')}", lines)
 
 
 if __name__ == "__main__":

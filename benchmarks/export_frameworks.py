@@ -23,7 +23,7 @@ import click
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from export_table import HEAD, Made, put_section, tried
+from export_table import HEAD, Made, all_tried, put_section
 
 from tests.conversion.keras_networks import KERAS
 
@@ -177,17 +177,9 @@ def versions(framework: str) -> str:
 def main(framework: str, match: str, output: Path | None) -> None:
     """Make, save, export, verify, compress."""
     warnings.simplefilter("ignore")
-    rows, done = [], 0
     with tempfile.TemporaryDirectory() as folder:
-        for name, make in FRAMEWORKS[framework](Path(folder)):
-            if not fnmatch.fnmatch(name, match):
-                continue
-            row, well = tried(name, make())
-            done += well
-            rows.append(row)
-            print(row, flush=True)
-    said = f"{done} of {len(rows)} networks were exported, verified at two sizes and compressed at 0.5."
-    print(said)
+        made = FRAMEWORKS[framework](Path(folder))
+        rows, said = all_tried((name, make, {}) for name, make in made if fnmatch.fnmatch(name, match))
     if output is not None:
         lines = [f"`python benchmarks/export_frameworks.py {framework}`, {versions(framework)}. {said}"]
         put_section(output, framework, [*lines, "", *HEAD, *rows])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import tempfile
 import time
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,19 @@ def tried(name: str, made: Made, **options: Any) -> tuple[str, bool]:
     worst = max(check.difference or 0.0 for check in found.checks)
     left = f"{before:,.0f} | {after / before:.0%} | {time.perf_counter() - start:.0f}"
     return f"| {name} | {found.exporter} | {worst:.0e} | {left} |", after < before
+
+
+def all_tried(networks: Iterable[tuple[str, Callable[[], Made], dict[str, Any]]]) -> tuple[list[str], str]:
+    """The rows for networks, each with how it is made and exported; and in words how many came all the way."""
+    rows, done = [], 0
+    for name, make, options in networks:
+        row, well = tried(name, make(), **options)
+        done += well
+        rows.append(row)
+        print(row, flush=True)
+    said = f"{done} of {len(rows)} networks were exported, verified at two sizes and compressed at 0.5."
+    print(said)
+    return rows, said
 
 
 def put_section(path: Path, title: str, lines: list[str]) -> None:

@@ -10,7 +10,6 @@ RFB-320 of ../shared/real on photographs. Scores are taken by this script, not b
 
 from __future__ import annotations
 
-import argparse
 import os
 import re
 import shlex
@@ -24,6 +23,7 @@ from pathlib import Path
 import numpy as np
 from defaults import TRAINED, Arrays, outputs, read
 from recovery_common import ROOT, SHARED
+from row_tables import asked_of, put
 
 TARGET = "--target macs=0.75"
 FILES = {
@@ -115,11 +115,7 @@ def row(name: str, case: Case, options: str, out: Path) -> str:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("names", nargs="*", help="files to run; all by default")
-    parser.add_argument("--options", default="", help="further options of compress")
-    parser.add_argument("-o", "--output", type=Path)
-    asked = parser.parse_args()
+    asked = asked_of(__doc__, "names")
     lines = [
         "# What real trained files keep",
         "",
@@ -136,11 +132,7 @@ def main() -> None:
             if not asked.names or name in asked.names:
                 lines.append(row(name, case, asked.options, folder / "out.onnx"))
                 print(lines[-1], file=sys.stderr, flush=True)
-    text = "\n".join(lines) + "\n"
-    if asked.output:
-        asked.output.write_text(text, encoding="utf-8")
-    else:
-        print(text)
+    put(lines, asked.output)
 
 
 if __name__ == "__main__":

@@ -32,6 +32,24 @@ def tabulate(given: argparse.Namespace, measure: Rows, title: str, head: list[st
         results.write_text("\n".join([f"# {title}", "", *head, *rows, ""]), encoding="utf-8")
 
 
+def asked_of(description: str | None, names: str) -> argparse.Namespace:
+    """The command line of a benchmark of whole commands: which models, under `names`, and further options of them."""
+    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument(names, nargs="*", help="names; all by default")
+    parser.add_argument("--options", default="", help="further options of compress")
+    parser.add_argument("-o", "--output", type=Path)
+    return parser.parse_args()
+
+
+def put(lines: list[str], output: Path | None) -> None:
+    """Write the page to a file, else print it."""
+    text = "\n".join(lines) + "\n"
+    if output:
+        output.write_text(text)
+    else:
+        print(text)
+
+
 def zipped(path: Path) -> int:
     """Bytes after deflate at its best."""
     return len(zlib.compress(path.read_bytes(), 9))
