@@ -37,3 +37,12 @@ def test_no_name_means_two_things() -> None:
     assert len(names) > 500
     twice = {name: sorted(files) for name, files in names.items() if len(files) > 1}
     assert not {name: files for name, files in twice.items() if name not in BY_FORM | PUBLIC}
+
+
+def test_no_class_has_the_name_of_another_not_even_inside_modules() -> None:
+    found: dict[str, set[str]] = defaultdict(set)
+    for file in {file.resolve() for place in PLACES for file in place.rglob("*.py")}:
+        for node in ast.parse(file.read_text()).body:
+            if isinstance(node, ast.ClassDef):
+                found[node.name].add(str(file.relative_to(PACKAGE.parent)))
+    assert {name: sorted(files) for name, files in found.items() if len(files) > 1} == {}

@@ -90,7 +90,7 @@ def agree(model: ir.Model, start: Mapping[str, int], fixed: set[str], infer: Inf
         fixed: symbols whose size the user has given; these are not changed.
         infer: a pass of shape inference.
     """
-    search = _Search(model, dict(start), fixed, infer)
+    search = _SizeSearch(model, dict(start), fixed, infer)
     with contextlib.suppress(_TooLongError):
         while search.improve():
             pass
@@ -101,7 +101,7 @@ class _TooLongError(Exception):
     """The search has taken its time."""
 
 
-class _Search:
+class _SizeSearch:
     """Sizes so far, and what is still wrong with them."""
 
     def __init__(self, model: ir.Model, bindings: Bindings, fixed: set[str], infer: Infer) -> None:

@@ -153,7 +153,7 @@ def drop_between(before: Runs, after: Runs, data: Data, *, name: str | None = No
 
 
 @dataclass
-class _Column:
+class _MetricColumn:
     """A metric of one output, summed up over the batches; `asked`: somebody named it, so it has to fit."""
 
     metric: Metric
@@ -213,17 +213,17 @@ class _Variance:
         return 1 - noise / variance if variance > _VARIES * power else nan
 
 
-def _columns(outputs: Sequence[Port], name: str | None, *, labelled: bool) -> list[_Column]:
+def _columns(outputs: Sequence[Port], name: str | None, *, labelled: bool) -> list[_MetricColumn]:
     """The metric that was asked for, or that for labels; that which fits the output; and the SNR of all outputs."""
     first = chosen_output(outputs)
     floats = [port.name for port in outputs if port.type in FLOATS]
-    found = [_Column(metric(name, labelled, first), first.name, name is not None)] if name or labelled else []
-    found.append(_Column(metric(None, False, first) if floats else METRICS["agreement"], first.name))
-    found += [_Column(METRICS["snr"], output) for output in floats]
+    found = [_MetricColumn(metric(name, labelled, first), first.name, name is not None)] if name or labelled else []
+    found.append(_MetricColumn(metric(None, False, first) if floats else METRICS["agreement"], first.name))
+    found += [_MetricColumn(METRICS["snr"], output) for output in floats]
     return list({(column.metric.name, column.output): column for column in reversed(found)}.values())[::-1]
 
 
-def _scores(columns: Sequence[_Column]) -> tuple[QualityScore, ...]:
+def _scores(columns: Sequence[_MetricColumn]) -> tuple[QualityScore, ...]:
     """Of several outputs, the SNR of that which is the worst afterwards."""
     alone = len({column.output for column in columns}) == 1
     scores = [column.score(alone=alone) for column in columns if not column.failed]

@@ -126,7 +126,7 @@ class Recipe:
             raise UsageError(f"cannot read the recipe {source}: {error.strerror}") from None
         except UnicodeDecodeError:
             raise UsageError(f"the recipe {source} is not text") from None
-        reader = _Reader(str(source), text)
+        reader = _RecipeReader(str(source), text)
         return reader.recipe()
 
     @staticmethod
@@ -135,7 +135,7 @@ class Recipe:
 
         Raises UsageError as `read`.
         """
-        return _Reader(source, text).recipe(data)
+        return _RecipeReader(source, text).recipe(data)
 
     def document(self) -> dict[str, Any]:
         """The recipe as plain data, which `read` takes as TOML or JSON."""
@@ -230,7 +230,7 @@ def _found(source: str | Path) -> Path:
 
 
 @dataclass(frozen=True)
-class _Reader:
+class _RecipeReader:
     """Reads one file, and says which line an error is in."""
 
     source: str

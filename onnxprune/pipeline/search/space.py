@@ -141,7 +141,7 @@ class Space:
         data = dict(self._data)
         tables = data.pop("step", None)
         if tables is None:
-            return {name: _Walk(fill, _declared(name), name).of(value) for name, value in data.items()}
+            return {name: _SpaceWalk(fill, _declared(name), name).of(value) for name, value in data.items()}
         if not isinstance(tables, list):
             raise UsageError(f"the space {self.source}: steps are tables like [[step]]")
         return {**data, "step": list(_steps(tables, "", fill))}
@@ -168,14 +168,14 @@ def _steps(tables: list[Any], before: str, fill: Callable[[Parameter], Value]) -
         known = options_of(steps[name]) if name in steps else {}
         inner = table.pop("steps", None)
         filled = {
-            key: _Walk(fill, known.get(key.replace("-", "_")), f"{called}.{key}").of(value)
+            key: _SpaceWalk(fill, known.get(key.replace("-", "_")), f"{called}.{key}").of(value)
             for key, value in table.items()
         }
         yield {**filled, **({} if inner is None else {"steps": list(_steps(inner, f"{called}.", fill))})}
 
 
 @dataclass(frozen=True)
-class _Walk:
+class _SpaceWalk:
     """Replaces the ranges in the value of an option."""
 
     fill: Callable[[Parameter], Value]
@@ -184,11 +184,13 @@ class _Walk:
 
     def of(self, value: Any) -> Any:
         if isinstance(value, list):
-            return [_Walk(self.fill, self.declared, f"{self.name}.{at}").of(each) for at, each in enumerate(value)]
+            return [_SpaceWalk(self.fill, self.declared, f"{self.name}.{at}").of(each) for at, each in enumerate(value)]
         if isinstance(value, dict) and _is_range(value):
             return self.fill(self._parameter(value))
         if isinstance(value, dict):
-            return {key: _Walk(self.fill, self.declared, f"{self.name}.{key}").of(each) for key, each in value.items()}
+            return {
+                key: _SpaceWalk(self.fill, self.declared, f"{self.name}.{key}").of(each) for key, each in value.items()
+            }
         if isinstance(value, str):
             return self._text(value)
         return value

@@ -22,7 +22,7 @@ _CONV: dict[int, Callable[..., Tensor]] = {1: F.conv1d, 2: F.conv2d, 3: F.conv3d
 
 
 @dataclass(frozen=True)
-class Windows:
+class PoolWindows:
     """Where the windows of a pool lie. `pads` are the stated ones, `reach` what the windows need at the ends."""
 
     kernel: list[int]
@@ -42,7 +42,7 @@ class Windows:
         return torch_pads([*self.pads[: len(self.kernel)], *self.reach])
 
 
-def _windows(op: TorchNode, sizes: Sequence[int]) -> Windows:
+def _windows(op: TorchNode, sizes: Sequence[int]) -> PoolWindows:
     kernel = op.attr("kernel_shape")
     count = len(kernel)
     if len(sizes) != count or count not in _AVERAGE:
@@ -59,7 +59,7 @@ def _windows(op: TorchNode, sizes: Sequence[int]) -> Windows:
         if last * strides[axis] >= size + begin:  # no window starts behind the input
             last -= 1
         reach.append(last * strides[axis] + width - size - begin)
-    return Windows(kernel, strides, dilations, pads, reach)
+    return PoolWindows(kernel, strides, dilations, pads, reach)
 
 
 @torch_op("MaxPool")
@@ -110,7 +110,7 @@ def average_pool(op: TorchNode, x: Tensor) -> Tensor:
     return _window_sums(F.pad(x, windows.around), windows) / _window_sums(counted, windows)
 
 
-def _window_sums(x: Tensor, windows: Windows) -> Tensor:
+def _window_sums(x: Tensor, windows: PoolWindows) -> Tensor:
     """The sum of each window of an input that has its pads already."""
     ones = torch.ones(1, 1, *windows.kernel, dtype=x.dtype, device=x.device)
     planes = x.reshape(-1, 1, *x.shape[2:])
