@@ -44,11 +44,11 @@ class RemoveUnits:
             raise ValueError("the model is not the one that was analysed")
         if not any((~mask).any() for mask in self.keep.values()):
             return PassResult(model, modified=False)
-        _Removal(self.analysis, self.keep).run()
+        _UnitRemoval(self.analysis, self.keep).run()
         return PassResult(model, modified=True)
 
 
-class _Removal:
+class _UnitRemoval:
     """The state of one removal: masks, counts, and the names of constants made on the way."""
 
     def __init__(self, analysis: Analysis, keep: Mapping[Atom, Mask]) -> None:

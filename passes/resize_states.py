@@ -47,7 +47,7 @@ class ResizeStates:
         outputs = {value.name: value for value in model.graph.outputs}
         modified = False
         for name, other in self.pairs.items():
-            modified |= _Pair(model, analysis).resize(inputs[name], outputs[other])
+            modified |= _StatePair(model, analysis).resize(inputs[name], outputs[other])
         return PassResult(model, modified)
 
 
@@ -71,7 +71,7 @@ class _Part:
     reader: Reader | None = None
 
 
-class _Pair:
+class _StatePair:
     """One state: an input and the output that it comes from."""
 
     def __init__(self, model: ir.Model, analysis: Analysis) -> None:
