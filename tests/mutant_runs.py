@@ -54,36 +54,38 @@ def try_mutants(chosen: Sequence[Mutant], seconds: float | None = None) -> Trial
     for name in ("numpy", "torch", "onnx", "onnxruntime", "onnx_ir", "networkx", "scipy.stats"):
         __import__(name)
     end = None if seconds is None else time.monotonic() + seconds
-    files = sorted({mutant.file for mutant in chosen})
-    random.Random(0).shuffle(files)
+    groups = sorted({TESTS[mutant.file] for mutant in chosen})  # files with the same tests are looked at together
+    random.Random(0).shuffle(groups)
     trial = Trial()
-    for file in files:
-        here = [mutant for mutant in chosen if mutant.file == file]
+    for tests in groups:
+        here = [mutant for mutant in chosen if TESTS[mutant.file] == tests]
         if end is not None and time.monotonic() >= end:
             trial.left += len(here)
             continue
         began = time.monotonic()
-        lines = tests_by_line(file)
+        files = sorted({mutant.file for mutant in here})
+        lines = tests_by_line(files)
         limit = 30 + 5 * (time.monotonic() - began)
-        print(f"{file}: the tests as they are took {time.monotonic() - began:.0f} s", flush=True)
+        print(f"{' '.join(files)}: the tests as they are took {time.monotonic() - began:.0f} s", flush=True)
         for mutant in here:
             if end is not None and time.monotonic() >= end:
                 trial.left += 1
                 continue
             trial.tried.append(mutant)
-            if survives(mutant, lines, limit):
+            if survives(mutant, lines[mutant.file], limit):
                 trial.survivors.append(mutant)
                 print(f"  survives: {mutant}", flush=True)
     return trial
 
 
-def tests_by_line(file: str) -> Lines:
-    """Run the tests of a file as they are. Raises RuntimeError where they are red."""
+def tests_by_line(files: Sequence[str]) -> dict[str, Lines]:
+    """Run the tests that some files share as they are; by file. Raises RuntimeError where they are red."""
     with tempfile.TemporaryDirectory() as folder:
         noted = Path(folder) / "lines.json"
-        if not _in_a_fork(lambda: _noting(file, noted), 1200):
-            raise RuntimeError(f"the tests of {file} are red as it is: {TESTS[file]}")
-        return {int(line): tests for line, tests in json.loads(noted.read_text()).items()}
+        if not _in_a_fork(lambda: _noting(files, noted), 1200):
+            raise RuntimeError(f"the tests of {files[0]} are red as it is: {TESTS[files[0]]}")
+        found = json.loads(noted.read_text())
+    return {file: {int(line): tests for line, tests in lines.items()} for file, lines in found.items()}
 
 
 def survives(mutant: Mutant, lines: Lines, limit: float) -> bool:
@@ -128,20 +130,25 @@ def _with_mutant(mutant: Mutant, tests: Sequence[str]) -> int:
     return _run(mutant.file, tests, [])
 
 
-def _noting(file: str, noted: Path) -> int:
-    watch = _Watch(str(PACKAGE / file))
-    code = _run(file, _files(file), [watch])
-    found = {line: sorted(tests, key=watch.seconds.__getitem__) for line, tests in watch.tests.items()}
+def _noting(files: Sequence[str], noted: Path) -> int:
+    watch = _Watch({str(PACKAGE / file): defaultdict(set) for file in files})
+    code = _run(files[0], _files(files[0]), [watch])
+    found = {
+        file: {
+            line: sorted(tests, key=watch.seconds.__getitem__)
+            for line, tests in watch.tests[str(PACKAGE / file)].items()
+        }
+        for file in files
+    }
     noted.write_text(json.dumps(found))
     return code
 
 
 class _Watch:
-    """Which tests come through which lines of a file, and how long each takes."""
+    """Which tests come through which lines of which files, and how long each takes."""
 
-    def __init__(self, path: str) -> None:
-        self.path = path
-        self.tests: defaultdict[int, set[str]] = defaultdict(set)
+    def __init__(self, tests: dict[str, defaultdict[int, set[str]]]) -> None:
+        self.tests = tests
         self.seconds: dict[str, float] = {}
         self._now = ""
 
@@ -157,10 +164,10 @@ class _Watch:
             self.seconds[self._now] = time.monotonic() - began
 
     def _call(self, frame: Any, event: str, value: Any) -> Any:
-        return self._line if frame.f_code.co_filename == self.path else None
+        return self._line if frame.f_code.co_filename in self.tests else None
 
     def _line(self, frame: Any, event: str, value: Any) -> Any:
-        self.tests[frame.f_lineno].add(self._now)
+        self.tests[frame.f_code.co_filename][frame.f_lineno].add(self._now)
         return self._line
 
 
