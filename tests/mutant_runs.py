@@ -16,6 +16,7 @@ import subprocess
 import sys
 import tempfile
 import time
+import zlib
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -28,6 +29,27 @@ from tests.mutants import PACKAGE, ROOT, TESTS, Mutant, changed_module
 
 _MOST_TESTS = 60
 Lines = dict[int, list[str]]  # by line, the tests that come through it
+
+
+class Known:
+    """Mutants that died before, in a file of lines: not tried again as long as their file stays as it is."""
+
+    def __init__(self, path: Path | None) -> None:
+        self.path = path
+        self._dead = set() if path is None or not path.exists() else set(path.read_text().split("\n"))
+
+    def __contains__(self, mutant: Mutant) -> bool:
+        return self._key(mutant) in self._dead
+
+    def add(self, mutant: Mutant) -> None:
+        """Note that it died."""
+        if self.path is not None:
+            with self.path.open("a", encoding="utf-8") as lines:
+                lines.write(f"{self._key(mutant)}\n")
+
+    def _key(self, mutant: Mutant) -> str:
+        source = (PACKAGE / mutant.file).read_bytes()
+        return f"{mutant.file} {zlib.crc32(source):08x} {mutant.place}"
 
 
 @dataclass
@@ -44,8 +66,8 @@ class Trial:
         return 1 - len(self.survivors) / max(len(self.tried), 1)
 
 
-def try_mutants(chosen: Sequence[Mutant], seconds: float | None = None) -> Trial:
-    """Try mutants file by file, in an order by chance; none is begun after `seconds`.
+def try_mutants(chosen: Sequence[Mutant], seconds: float | None = None, record: Path | None = None) -> Trial:
+    """Try mutants file by file, in an order by chance; none is begun after `seconds`. `record`: see `Known`.
 
     Raises RuntimeError where the tests of a file are red without a mutant, or where the package is loaded already.
     """
@@ -54,9 +76,11 @@ def try_mutants(chosen: Sequence[Mutant], seconds: float | None = None) -> Trial
     for name in ("numpy", "torch", "onnx", "onnxruntime", "onnx_ir", "networkx", "scipy.stats"):
         __import__(name)
     end = None if seconds is None else time.monotonic() + seconds
+    known = Known(record)
+    trial = Trial([mutant for mutant in chosen if mutant in known])
+    chosen = [mutant for mutant in chosen if mutant not in known]
     groups = sorted({TESTS[mutant.file] for mutant in chosen})  # files with the same tests are looked at together
     random.Random(0).shuffle(groups)
-    trial = Trial()
     for tests in groups:
         here = [mutant for mutant in chosen if TESTS[mutant.file] == tests]
         if end is not None and time.monotonic() >= end:
@@ -75,6 +99,8 @@ def try_mutants(chosen: Sequence[Mutant], seconds: float | None = None) -> Trial
             if survives(mutant, lines[mutant.file], limit):
                 trial.survivors.append(mutant)
                 print(f"  survives: {mutant}", flush=True)
+            else:
+                known.add(mutant)
     return trial
 
 

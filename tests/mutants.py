@@ -47,12 +47,13 @@ TESTS = {
     f"{RECOVER}/fold.py": "passes/test_fold_units.py recovery/test_contract.py cli/test_recover.py",
     f"{RECOVER}/infer_plan.py": "recovery/test_matching.py cli/test_recover.py",
     f"{RECOVER}/least_squares.py": "recovery/test_moments.py recovery/test_matching.py",
-    f"{RECOVER}/layerwise.py": "recovery/test_walk.py recovery/test_evidence.py",
-    f"{RECOVER}/pairing.py": "recovery/test_pairing.py recovery/test_walk.py",
+    f"{RECOVER}/layerwise.py": "recovery/test_walk.py recovery/test_evidence.py recovery/test_recurrence.py "
+    "recovery/test_bodies.py",
+    f"{RECOVER}/pairing.py": "recovery/test_pairing.py recovery/test_evidence.py recovery/test_walk.py",
     f"{RECOVER}/methods.py": "recovery/test_contract.py test_recover.py passes/test_reconstruct.py",
     f"{RECOVER}/reconstruct.py": "recovery/test_contract.py recovery/test_moments.py recovery/test_walk.py",
     f"{RECOVER}/recurrence.py": "recovery/test_recurrence.py",
-    f"{RECOVER}/step.py": "test_recover.py cli/test_recover.py",
+    f"{RECOVER}/step.py": "test_recover.py steps/prune/test_candidates.py",
     **{
         f"{METRICS}/{path.name}": "test_metrics.py"
         for path in sorted((PACKAGE / METRICS).glob("*.py"))
@@ -66,7 +67,8 @@ EQUIVALENT: dict[str, dict[tuple[str, str, str], str]] = {
         ("squares.max() or 1.0", "1.0", "2.0"): _OF_ZERO,
         ("size.mean()) or 1.0", "1.0", "2.0"): _OF_ZERO,
         ("size /= size.max()", "size.max", "size.min"): "any scale will do: it is divided by its mean behind",
-    }
+    },
+    f"{METRICS}/cosine.py": {("np.where(norms == 0", "1.0", "2.0"): _OF_ZERO},
 }
 
 _COMPARED = {
@@ -241,6 +243,7 @@ def _shown(node: ast.AST) -> str:
 @click.option("--sample", type=int, help="of those, so many that are drawn")
 @click.option("--seed", default=0, help="of what is drawn, and of the order")
 @click.option("--minutes", type=float, help="begin none after so long")
+@click.option("--record", type=click.Path(path_type=Path), help="a file of those that died, so that a run goes on")
 @click.option("-o", "--output", type=click.Path(path_type=Path), help="a page of what survives")
 def main(
     files: tuple[str, ...],
@@ -249,6 +252,7 @@ def main(
     sample: int | None,
     seed: int,
     minutes: float | None,
+    record: Path | None,
     output: Path | None,
 ) -> None:
     """Try mutants and list those that survive; exit code 1 where fewer than 95% die."""
@@ -258,7 +262,7 @@ def main(
     every_one = len(chosen)
     if sample is not None:
         chosen = random.Random(seed).sample(chosen, min(sample, every_one))
-    trial = try_mutants(chosen, None if minutes is None else 60 * minutes)
+    trial = try_mutants(chosen, None if minutes is None else 60 * minutes, record)
     if output is not None:
         output.write_text(page(trial, every_one, sys.argv[1:]), encoding="utf-8")
     print(f"{len(trial.tried) - len(trial.survivors)} of {len(trial.tried)} die: {trial.share:.1%}")

@@ -14,6 +14,7 @@ import onnxprune as op
 from onnxprune.data.base import Batch, Data, load_data
 from onnxprune.errors import DataError, UsageError
 from onnxprune.evaluation.metrics import METRICS, chosen_output, evaluate, is_probability, metric, outputs_of, register
+from onnxprune.evaluation.metrics.base import Answer
 from onnxprune.model.file import open_model
 from onnxprune.model.signature import Port
 from onnxprune.runtime.session import Session
@@ -151,6 +152,12 @@ def test_cosine_is_per_sample() -> None:
     assert value("cosine", output, original=original) == pytest.approx((0 + 1 + 0 + 1) / 4)
     for row, due in enumerate((0, 1, 0, 1)):  # one by one: nothing that one is short of is made up for by another
         assert value("cosine", output[row : row + 1], original=original[row : row + 1]) == pytest.approx(due)
+
+
+@pytest.mark.parametrize("output", [np.ones((7, 2), np.float32), np.array(["a"] * 7)])
+def test_mae_needs_one_number_for_each_label(output: np.ndarray) -> None:
+    with pytest.raises(DataError, match="mae needs a number for each"):
+        METRICS["mae"].score(Answer(output, np.arange(7), None, {}))
 
 
 def test_snr_is_in_decibel_over_all_samples() -> None:

@@ -214,6 +214,38 @@ def test_grouped_convolution_reads_the_channels_inside_its_groups(build: Build) 
     np.testing.assert_allclose(found, by_channel.reshape(2, 3).sum(0), rtol=1e-5)
 
 
+def test_products_of_groups_come_and_go_with_their_channels_and_read_none(build: Build) -> None:
+    """Whole groups, of two: the score is that of the layer behind."""
+    path = build("""
+        net (float[batch, 3, 5, 5] x) => (float[batch, 4, 5, 5] y)
+        <float[8, 3, 1, 1] w, float[6, 4, 1, 1] d, float[4, 6, 1, 1] v>
+        { h = Conv(x, w)  r = Relu(h)  k = Conv<group = 2>(r, d)  y = Conv(k, v) }
+    """)
+    data, x = inputs(3, 5, 5)
+    w = {name: array.reshape(array.shape[:2]) for name, array in weights(path).items()}
+    h = np.maximum(np.einsum("nchw,oc->nohw", x, w["w"]), 0).reshape(len(x), 2, 4, 5, 5)
+    k = np.einsum("ngchw,goc->ngohw", h, w["d"].reshape(2, 3, 4)).reshape(len(x), 6, 5, 5)
+    by_channel = np.abs(w["v"]).sum(0) * np.sqrt((k**2).mean((0, 2, 3)))
+    analysis = inspect(path)
+    (outer,) = [group for group in analysis.groups if group.units == 2]
+    found = score_model(analysis, [outer], "wanda", data)[outer.id]
+    np.testing.assert_allclose(found, by_channel.reshape(2, 3).sum(1), rtol=1e-5)
+
+
+def test_a_layer_that_writes_to_the_stream_that_it_reads_counts(build: Build) -> None:
+    path = build("""
+        net (float[batch, 5] x) => (float[batch, 3] y)
+        <float[5, 8] w, float[8, 8] u, float[8, 3] v>
+        { h = MatMul(x, w)  k = MatMul(h, u)  s = Add(h, k)  y = MatMul(s, v) }
+    """)
+    data, x = inputs(5)
+    w = weights(path)
+    h = x @ w["w"]
+    s = h + h @ w["u"]
+    expected = sum(np.abs(w[name]).sum(1) * np.sqrt((given**2).mean(0)) for name, given in (("u", h), ("v", s)))
+    np.testing.assert_allclose(only_scores(path, "wanda", data), expected, rtol=1e-5)
+
+
 ATTENTION = """
     net (float[batch, 7, 12] x) => (float[batch, 7, 3] y)
     <float[12, 8] q, float[12, 8] k, float[12, 3] v>

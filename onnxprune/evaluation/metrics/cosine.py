@@ -16,5 +16,6 @@ def cosine(answer: Answer) -> tuple[float, float]:
     norms = np.linalg.norm(output, axis=1) * np.linalg.norm(original, axis=1)
     products = (output * original).sum(axis=1)
     both_zero = ~output.any(axis=1) & ~original.any(axis=1)
-    cosines = np.where(both_zero, 1.0, products / np.where(norms == 0, 1.0, norms))
+    divisors = np.where(norms == 0, 1.0, norms)
+    cosines = np.where(both_zero, 1.0, products / divisors)
     return float(cosines.sum()), float(len(cosines))
