@@ -177,6 +177,14 @@ def test_wanda_of_channels(build: Build) -> None:
     np.testing.assert_allclose(only_scores(path, "wanda", data), np.einsum("oct,ct->c", np.abs(v), norms), rtol=1e-5)
 
 
+def test_a_weight_without_limit_makes_the_unit_that_it_reads_the_first(build: Build) -> None:
+    v = np.ones((8, 3))
+    v[2, 1] = np.inf
+    found = only_scores(build(PERCEPTRON, v=v), "wanda", inputs(5)[0])
+    assert np.isfinite(found).all()
+    assert found.argmax() == 2
+
+
 def test_fluctuation_of_channels(build: Build) -> None:
     path, (data, x) = build(CONVOLUTION), inputs(3, 9, 8)
     windows, v = seen_by_reader(path, x)
