@@ -123,10 +123,26 @@ def test_one_step_by_hand(build: Build) -> None:
         np.testing.assert_allclose(module.weights[name].grad, wanted, rtol=1e-5, atol=1e-6)
     moved = {name: module.weights[name] - 0.01 * module.weights[name].grad for name in by_hand}
     written = found.written(moved, module.weights)
-    exact = np.clip(np.rint((matrix - 0.01 * by_hand["w"]) / 0.05) + 7, 0, 255)
+    begun = module.weights["w"].detach().numpy()
+    exact = np.clip(np.rint((begun - 0.01 * by_hand["w"]) / 0.05) + 7, 0, 255)
     np.testing.assert_array_equal(written["w"], exact)
     np.testing.assert_allclose(written["b"], np.rint((bias - 0.01 * by_hand["b"]) / 0.001), atol=1)
     assert (exact != w).sum() > 1
+
+
+def test_a_small_common_way_changes_a_share_of_the_integers(build: Build, tmp_path: Path) -> None:
+    """Weights go a fifth of a step, and one in six becomes another integer: they begin anywhere in their interval."""
+    working = open_model(quantized(build, tmp_path, weight_bits=8)[1])
+    found = train_integers(working, scales=False)
+    module = TorchModel(working)
+    for each in found.weights:
+        scale = module.weights[each.scale].detach()
+        begun = module.weights[each.name].detach()
+        torch.testing.assert_close(each.of(begun, scale, same_scale=False), each.integers)
+        if each.high < 128 and begun.numel() > 200:
+            moved = begun - 0.2 * scale.reshape(each.shape) * begun.sign()
+            share = float((each.of(moved, scale, same_scale=True) != each.integers).float().mean())
+            assert 0.08 < share < 0.28
 
 
 def test_zeros_stay_zero_through_quantization_and_training(build: Build) -> None:

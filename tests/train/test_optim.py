@@ -67,6 +67,10 @@ def test_rate_and_decay_by_default() -> None:
         optimizer_defaults(TrainOptions(), normalized=True)[0]
         >= optimizer_defaults(TrainOptions(), normalized=False)[0]
     )
+    assert (
+        optimizer_defaults(TrainOptions(), normalized=False, rounded=True)[0]
+        < optimizer_defaults(TrainOptions(), normalized=False)[0]
+    )
     assert optimizer_defaults(TrainOptions(learning_rate=0.5, weight_decay=0.25), normalized=True) == (0.5, 0.25)
 
 

@@ -4,9 +4,10 @@
     while it trains   floats ── QuantizeLinear ── Clip ───── DequantizeLinear(scale, zero) ── Conv
 
 Gradients pass straight through the rounding (Bengio, Léonard and Courville, 2013; Jacob et al., 2018), as they do
-through the pairs around activations. The floats begin as the numbers that the integers represent, so before the first
-update the network computes the same as the file; at the end their nearest integers are written back. Clip keeps weights
-that use fewer levels than their type has, those of `--weight-bits 4`, at these levels.
+through the pairs around activations. The floats begin near the numbers that the integers represent, each somewhere in
+the interval that rounds to its integer, so before the first update the network computes the same as the file; at the
+end their nearest integers are written back. Clip keeps weights that use fewer levels than their type has, those of
+`--weight-bits 4`, at these levels.
 
 Scales are learned as s * exp(t), from t = 0 (the gradient of s is that of Esser et al. 2020, "Learned step size
 quantization"). A bias of 32 bits is stored in the unit of input scale times weight scale, which kernels take for
@@ -15,6 +16,7 @@ granted, so its scale follows the two.
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
@@ -31,6 +33,8 @@ from onnxprune.ops.learned import SCALE
 # Units of two scales may differ by so much from their product, as they are stored in float32.
 _SAME_UNIT = 1e-4
 _WIDE = ir.DataType.INT32
+# Floats begin within so much of a step of their integers: less than a half, so that they round to them.
+_SPREAD = 0.45
 
 
 @dataclass(frozen=True)
@@ -40,7 +44,7 @@ class Rounded:
     Attributes:
         name: of the initializer, also of the floats that are trained in its place.
         integers: those of the file, as float32.
-        floats: the numbers that they represent.
+        floats: with what training begins: numbers that round to them.
         scale: the name of the initializer with its scale.
         shape: of the scale as it broadcasts against the weight.
         zero: the zero point, as it broadcasts.
@@ -160,7 +164,7 @@ def _take(model: ir.Model, value: ir.Value, nodes: list[ir.Node], unit: tuple[st
         shift = aligned(zero.const_value.numpy(), array, layout)
     integers = array.astype(np.float32)
     low, high = _levels(array, tensor.dtype, symmetric=not shift.any())
-    floats = np.asarray((integers - shift) * factor, np.float32)
+    floats = np.asarray((integers - shift + _within_steps(name, array, tensor.dtype)) * factor, np.float32)
     del model.graph.initializers[name]
     master = _constant(name, floats)
     down = ir.node(
@@ -181,6 +185,18 @@ def _take(model: ir.Model, value: ir.Value, nodes: list[ir.Node], unit: tuple[st
     shape = (1,) * array.ndim if factor.ndim == 0 else factor.shape
     parts = [torch.from_numpy(np.array(part)) for part in (integers, floats, shift)]
     return Rounded(name, parts[0], parts[1], scale.name or "", shape, parts[2], low, high, unit)
+
+
+def _within_steps(name: str, array: npt.NDArray[np.generic], dtype: ir.DataType) -> npt.NDArray[np.float64]:
+    """Where in the interval that an integer stands for a float begins, in steps from its middle.
+
+    Begun in the middle, all floats of a weight would reach the next integer in the same update, for an optimizer that
+    normalizes gradients moves them alike. Begun anywhere, a share of them does that grows with the way.
+    """
+    if dtype == _WIDE:
+        return np.zeros(array.shape)
+    rng = np.random.default_rng(zlib.crc32(name.encode()))
+    return rng.uniform(-_SPREAD, _SPREAD, array.shape)
 
 
 def _levels(array: npt.NDArray[np.generic], dtype: ir.DataType, *, symmetric: bool) -> tuple[int, int]:

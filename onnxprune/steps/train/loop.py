@@ -95,7 +95,9 @@ class _Training:
     def __init__(self, setup: Setup, memory: TrainingCheckpoint) -> None:
         self.setup, self.memory = setup, memory
         self.options, self.network, self.among = setup.options, setup.network, setup.among
-        self.rate, _ = optimizer_defaults(self.options, normalized=bool(self.network.inserted))
+        self.rate, _ = optimizer_defaults(
+            self.options, normalized=bool(self.network.inserted), rounded=bool(self.network.integers.weights)
+        )
         self.optimizer = self._optimizer()
         self.average = MovingAverage(self.network.weights, self.options.ema) if self.options.ema else None
         self.scaler = torch.amp.GradScaler(setup.computing.device.type, enabled=self.network.scales_gradients)
