@@ -20,6 +20,7 @@ from onnxprune.steps.base import Context
 from onnxprune.steps.clean import Clean
 from onnxprune.steps.quantize.step import AUTO, Quantize
 from onnxprune.steps.state import State
+from onnxprune.support.progress import silent
 
 _BATCHES = 1
 # How a weight is called in the file, behind its name: see `quantize.insert`, `quantize.packed`, `quantize.types.half`.
@@ -71,8 +72,9 @@ class Shipped:
     @cached_property
     def _quickly(self) -> Context:
         """A few samples, and nothing said."""
-        few = {name: _few(data) for name in ("data", "made_up") if (data := getattr(self.context, name)) is not None}
-        return replace(self.context, progress=lambda _: None, apart=None, **few)
+        context = self.context
+        data, made_up = _few(context.data), _few(context.made_up)
+        return replace(context, progress=silent, apart=None, data=data, made_up=made_up)
 
     def sizes(self, state: State) -> StoredSizes:
         """The bytes that the weights of a model end as."""
@@ -106,5 +108,5 @@ def _bytes(model: ir.Model, name: str) -> int:
     return sum(tensor.nbytes for tensor in tensors if tensor is not None)
 
 
-def _few(data: Data) -> Data:
-    return replace(data, start=lambda: islice(data.batches(), _BATCHES), part=None)
+def _few(data: Data | None) -> Data | None:
+    return None if data is None else replace(data, start=lambda: islice(data.batches(), _BATCHES), part=None)
