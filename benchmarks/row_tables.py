@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import subprocess
 import zlib
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -53,3 +54,11 @@ def put(lines: list[str], output: Path | None) -> None:
 def zipped(path: Path) -> int:
     """Bytes after deflate at its best."""
     return len(zlib.compress(path.read_bytes(), 9))
+
+
+def revision() -> str:
+    """The commit that is measured."""
+    found = subprocess.run(
+        ["git", "rev-parse", "--short", "HEAD"], cwd=Path(__file__).parent, capture_output=True, text=True
+    )
+    return found.stdout.strip() or "an unknown revision"
