@@ -23,8 +23,9 @@ from recovery_common import CIFAR, IMAGES, ROOT, calibration, data_of
 from onnxprune.analysis.select import select_groups
 from onnxprune.pipeline import run as pipeline
 from onnxprune.statistics.activations import Activations
+from onnxprune.steps.prune.criteria._observed import Observations
 from onnxprune.steps.prune.criteria.base import Context, WeightReader
-from onnxprune.steps.prune.criteria.obs import SurgeonProblem, observe_layers, problems_of
+from onnxprune.steps.prune.criteria.obs import SurgeonProblem, problems_of
 
 # An exchange counts from here on.
 _LESS = 1 - 1e-6
@@ -85,9 +86,9 @@ def search(model: str, ratio: float, seed: int) -> list[Found]:
     context = Context(analysis, WeightReader(analysis), 0, Activations(analysis, data), "auto", "cpu")
     target = (f"macs={1 / ratio}",)
     plan = pipeline.compress(path, criterion="obs", target=target, data=data, recover="none").plan
-    observed, keep, rng, found = observe_layers(context), plan.keep(analysis), np.random.default_rng(seed), []
+    observations, keep, rng, found = Observations(context), plan.keep(analysis), np.random.default_rng(seed), []
     for group in groups:
-        problems = [each for layer in observed for each in problems_of(layer, group, context)]
+        problems = [each for layer in observations.of(group) for each in problems_of(layer, group, context)]
         removed = [int(unit) for unit in np.flatnonzero(~keep[group.atom])] if group.atom in keep else []
         if problems and removed:
             drawn = [int(unit) for unit in rng.choice(group.units, len(removed), replace=False)]

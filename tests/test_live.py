@@ -49,7 +49,7 @@ def test_batches_are_cut_to_what_fits(build: Build, monkeypatch: pytest.MonkeyPa
     given = open_and_inspect(path, Context(), data)
     assert given.data is not None
     assert [len(batch.feed["x"]) for batch in given.data.batches()] == [20]
-    monkeypatch.setattr("onnxprune.pipeline.opening.MEMORY_BYTES", 26 * 16 * 120)  # 8 + 8 channels of 120 places
+    monkeypatch.setattr("onnxprune.pipeline.opening.bytes_for", lambda _: 26 * 16 * 120)  # 8 + 8 channels of 120 places
     given = open_and_inspect(path, Context(), data)
     assert given.data is not None
     assert [len(batch.feed["x"]) for batch in given.data.batches()] == [6, 6, 6, 2]
@@ -67,7 +67,7 @@ def test_images_of_another_size_are_not_unrolled(build: Build) -> None:
 
     value = np.random.default_rng(0).standard_normal((4, 8, 9, 11)).astype(np.float32)
     spied = replace(layer, form=replace(layer.form, rows=seen))
-    view = drawn_rows(spied, (2, 8, 32, 32), (2, 2, 32, 32), np.random.default_rng(1), 200)
+    view = drawn_rows(spied, (2, 8, 32, 32), (2, 2, 32, 32), np.random.default_rng(1), 50)
     (found,) = view(value, op.Data)  # type: ignore[arg-type]
     assert found.shape == (1, 4 * 50, 72)
     assert max(asked) == 9 * 11  # one sample, one channel, a byte each

@@ -27,9 +27,9 @@ from onnxprune.model.signature import TAKES_ONE, given_sizes, ports_of, sizes_of
 from onnxprune.passes.resize_states import ResizeStates
 from onnxprune.pipeline.samples import samples_of
 from onnxprune.runtime.custom_ops import use_libraries
-from onnxprune.statistics.activations import MEMORY_BYTES
 from onnxprune.statistics.sites import samples_at_once
 from onnxprune.steps.base import Context
+from onnxprune.support.memory import bytes_for, set_bound
 
 
 @dataclass(frozen=True)
@@ -82,6 +82,7 @@ def open_and_inspect(model: Any, context: Context, data: Any = None) -> Given:
     """
     context.progress("analysing")
     use_libraries(context.custom_ops)
+    set_bound(context.memory)
     source = runnable(model)
     file = source if isinstance(source, Path) else None
     with blaming(source):
@@ -108,8 +109,8 @@ def open_and_inspect(model: Any, context: Context, data: Any = None) -> Given:
 
 
 def _within_memory(samples: Data, analysis: Analysis) -> Data:
-    """The same samples, in batches that take no more than `MEMORY_BYTES` while the model runs."""
+    """The same samples, in batches that take no more than the bound allows while the model runs."""
     if any(isinstance(port.batch_size, int) for port in ports_of(analysis.model)):
         return samples
-    most = max(1, MEMORY_BYTES * samples_at_once(analysis) // max(1, live_bytes(analysis)))
+    most = max(1, bytes_for("values") * samples_at_once(analysis) // max(1, live_bytes(analysis)))
     return in_batches_of(samples, most)

@@ -17,12 +17,10 @@ from onnxprune.model.graph import reads
 from onnxprune.model.inner_values import InnerName, handed_out, inner_makers, node_of, one_after_the_other
 from onnxprune.runtime.providers import CPU_ONLY
 from onnxprune.runtime.session import load_parts, session_options
+from onnxprune.support.memory import bytes_for
 from onnxprune.support.messages import one_line
 
 Array = npt.NDArray[Any]
-
-# What the values between two pieces may take in memory; what is more goes to a temporary file.
-MEMORY_BYTES = 2 << 30
 
 
 class Stepper:
@@ -37,7 +35,7 @@ class Stepper:
         dtypes: the element type of each value.
         feeds: the inputs of each batch, kept until the last node that reads them has run.
         providers: execution providers of ONNX Runtime.
-        memory: bytes of values to hold in memory.
+        memory: bytes of values to hold in memory, by default the share of the bound; what is more goes to a file.
     """
 
     def __init__(
@@ -46,14 +44,14 @@ class Stepper:
         dtypes: Mapping[str, ir.DataType],
         feeds: Iterable[Mapping[str, Array]],
         providers: Sequence[str] = CPU_ONLY,
-        memory: int = MEMORY_BYTES,
+        memory: int | None = None,
     ) -> None:
         self._model = model
         self._dtypes = dtypes
         self._providers = list(providers)
         self._values = [dict(feed) for feed in feeds]
         self._done: set[ir.Node] = set()
-        self._memory = memory
+        self._memory = bytes_for("waiting") if memory is None else memory
         self._folder: tempfile.TemporaryDirectory[str] | None = None
         self._written = 0
 
@@ -72,7 +70,7 @@ class Stepper:
             made = [value.name or "" for node in piece for value in node.outputs if value.name in needed]
             session, inputs = self._session(piece, made)
             for values in self._values:
-                feed = {name: values[name] for name in inputs}
+                feed = {name: _loaded(values[name]) for name in inputs}
                 results = _run(session, made, feed)
                 values.update((name, self._kept(result)) for name, result in zip(made, results, strict=True))
                 for name in set(values) - needed:
@@ -84,7 +82,7 @@ class Stepper:
             yield from self.peek(*names)
             return
         for values in self._values:
-            yield tuple(values[name] for name in names)
+            yield tuple(_loaded(values[name]) for name in names)
 
     def peek(self, *names: str) -> Iterator[tuple[Array, ...]]:
         """These values as the model would give them now, batch by batch. Nothing is kept, no node counts as run.
@@ -96,9 +94,9 @@ class Stepper:
             made = sorted(set(names) & {value.name or "" for node in piece for value in node.outputs})
             session, inputs = self._session(piece, made) if made else (None, [])
         for values in self._values:
-            results = _run(session, made, {name: values[name] for name in inputs}) if made else []
+            results = _run(session, made, {name: _loaded(values[name]) for name in inputs}) if made else []
             found = {**values, **dict(zip(made, results, strict=True))}
-            yield tuple(one_after_the_other(name, found[name], self._model) for name in names)
+            yield tuple(one_after_the_other(name, _loaded(found[name]), self._model) for name in names)
 
     def would_run(self, names: Iterable[str]) -> set[ir.Node]:
         """The nodes that have to run before these values are there, those of the same body among them."""
@@ -145,7 +143,7 @@ class Stepper:
         """A name and a type, no shape: batches may differ in size."""
         if isinstance(value.type, ir.SequenceType | ir.OptionalType):
             return ir.to_proto(value)
-        found = self._values[0][name]
+        found = _loaded(self._values[0][name])
         if isinstance(found, list) and found:  # of a sequence nothing may be declared; its entries tell
             return onnx.helper.make_tensor_sequence_value_info(name, _type_of(found[0]), None)
         dtype = self._dtypes.get(name, value.dtype)
@@ -154,16 +152,34 @@ class Stepper:
         return onnx.helper.make_tensor_value_info(name, dtype.value, None)
 
     def _kept(self, array: Any) -> Any:
-        """The array itself, or a map of a file that holds it once memory is used up."""
-        held = sum(getattr(value, "nbytes", 0) for values in self._values for value in values.values() if _held(value))
+        """The array itself, or the file that holds it once memory is used up."""
+        held = sum(getattr(value, "nbytes", 0) for values in self._values for value in values.values())
         if not isinstance(array, np.ndarray) or array.dtype == object or held + array.nbytes <= self._memory:
             return array
         if self._folder is None:
             self._folder = tempfile.TemporaryDirectory(prefix="onnxprune.")
-        path = Path(self._folder.name) / f"{self._written}.npy"
         self._written += 1
+        return _Stored(Path(self._folder.name) / f"{self._written}.npy", array)
+
+
+class _Stored:
+    """An array in a file, which goes with this: mapped, its pages would count as memory for as long as it is there."""
+
+    def __init__(self, path: Path, array: Array) -> None:
+        self._path = path
         np.save(path, array)
-        return np.load(path, mmap_mode="r")
+
+    def load(self) -> Array:
+        """The array, read anew."""
+        array: Array = np.load(self._path)
+        return array
+
+    def __del__(self) -> None:
+        self._path.unlink(missing_ok=True)
+
+
+def _loaded(value: Any) -> Any:
+    return value.load() if isinstance(value, _Stored) else value
 
 
 def _given(node: ir.Node) -> Iterator[ir.Value]:
@@ -178,10 +194,6 @@ def _inner(name: str) -> set[ir.Node]:
 def _type_of(array: Array) -> int:
     """As ONNX numbers it."""
     return int(onnx.helper.np_dtype_to_tensor_dtype(array.dtype))
-
-
-def _held(value: Any) -> bool:
-    return not isinstance(value, np.memmap)
 
 
 def _run(session: Any, made: list[str], feed: dict[str, Array]) -> list[Any]:

@@ -85,13 +85,12 @@ def layer_rows(layer: Layer) -> View:
 
 
 def drawn_rows(
-    layer: Layer, x_shape: tuple[int, ...], y_shape: tuple[int, ...], rng: np.random.Generator, most: int
+    layer: Layer, x_shape: tuple[int, ...], y_shape: tuple[int, ...], rng: np.random.Generator, limit: int
 ) -> View:
-    """At most so many rows of a layer, at places drawn from each batch; the shapes are those of the analysis."""
+    """At most so many rows of a layer for each sample, at places drawn for each batch; shapes are of the analysis."""
 
     def view(value: Array, batch: Batch) -> Iterator[Array]:
         del batch
-        limit = max(1, most // len(value))
         if not layer.form.drawn:
             yield layer.form.rows(value, None)
             return

@@ -22,12 +22,10 @@ from onnxprune.model.signature import ports_of
 from onnxprune.runtime.providers import CPU_ONLY
 from onnxprune.runtime.session import Session
 from onnxprune.statistics.sites import SitePlace, SiteRead, find_sites, samples_at_once
+from onnxprune.support.memory import bytes_for
 from onnxprune.support.progress import Counted, Progress
 
 Array = npt.NDArray[Any]
-
-# Values of one batch that are held at the same time.
-MEMORY_BYTES = 1 << 30
 
 
 class Accumulator(Protocol):
@@ -51,8 +49,8 @@ class Activations:
         data: what to run it on.
         providers: execution providers of ONNX Runtime.
         progress: is called with what is being done.
-        memory: bytes of values of one batch to hold at the same time: larger batches are cut, and what is more even of
-            one sample takes further runs over the data.
+        memory: bytes of values of one batch to hold at the same time, by default the share of the bound: larger batches
+            are cut, and what is more even of one sample takes further runs over the data.
     """
 
     def __init__(
@@ -62,13 +60,13 @@ class Activations:
         *,
         providers: Sequence[str] = CPU_ONLY,
         progress: Progress = lambda _: None,
-        memory: int = MEMORY_BYTES,
+        memory: int | None = None,
     ) -> None:
         self.analysis = analysis
         self.data = data
         self._providers = providers
         self.progress = progress
-        self._memory = memory
+        self._memory = memory or bytes_for("values")
         self._collected: dict[str, Any] = {}
         self._batches = 0
         self._sites = find_sites(analysis)

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
 from onnxprune.evaluation.options import MEASURING, RUNNING, MeasureOptions
 from onnxprune.runtime.providers import CPU_ONLY, choose_providers
+from onnxprune.support.memory import DEFAULT
 from onnxprune.support.options import changed, check_options, option
 from onnxprune.support.progress import Progress, parts, silent
 from onnxprune.support.registry import Registry
@@ -100,6 +101,12 @@ class Context(MeasureOptions):
         "What gradients are of, and what is trained for on labels, see: onnxprune list losses; or module:function.",
         metavar="NAME",
         section=MEASURING,
+    )
+    memory: str = option(
+        DEFAULT,
+        "Bound for what samples take beyond the model: values, statistics of layers, inputs that are held.",
+        metavar="SIZE",
+        section=RUNNING,
     )
     carry: tuple[str, ...] = option(
         (),

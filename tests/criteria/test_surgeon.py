@@ -13,9 +13,11 @@ from onnxprune.pipeline.run import inspect
 from onnxprune.statistics.activations import Activations
 from onnxprune.statistics.windows import Windows
 from onnxprune.steps.base import Context
+from onnxprune.steps.prune.criteria import _observed
 from onnxprune.steps.prune.criteria import obs as surgeon
+from onnxprune.steps.prune.criteria._observed import Observations, _over_taps
 from onnxprune.steps.prune.criteria.base import ScoringContext, WeightReader
-from onnxprune.steps.prune.criteria.obs import SurgeonProblem, _greedy, _over_taps
+from onnxprune.steps.prune.criteria.obs import SurgeonProblem, _greedy
 from onnxprune.steps.prune.score import score_model, score_with
 from onnxprune.steps.recover.step import Recover
 from tests.conftest import Build
@@ -170,7 +172,7 @@ def test_wide_windows_rank_nearly_as_whole_ones(build: Build, monkeypatch: pytes
     analysis = inspect(build(GROUPED, b=weight))
     inner = next(group for group in analysis.groups if group.units == 6)
     whole = score_model(analysis, [inner], "obs", data(4, 9))[inner.id]
-    monkeypatch.setattr(surgeon, "_MOST_FEATURES", 4)
+    monkeypatch.setattr(_observed, "_MOST_FEATURES", 4)
     parts = score_model(analysis, [inner], "obs", data(4, 9))[inner.id]
     assert not np.array_equal(parts, whole)
     assert np.argmin(parts) == np.argmin(whole) == 1
@@ -267,7 +269,7 @@ def test_heads_are_scored_by_what_the_projection_behind_them_loses(build: Build)
 
 def test_in_very_wide_layers_units_cost_what_they_give(build: Build, monkeypatch: pytest.MonkeyPatch) -> None:
     """Variance of what comes from a unit, over that of the output: no inverse of thousands of features."""
-    monkeypatch.setattr(surgeon, "_MOST_CHANNELS", 5)
+    monkeypatch.setattr(_observed, "_MOST_CHANNELS", 5)
     analysis = inspect(build(PERCEPTRON))
     (scores,) = score_model(analysis, analysis.groups, "obs", data(5)).values()
     x = np.concatenate([batch.feed["x"] for batch in data(5).batches()]).astype(np.float64)
@@ -357,9 +359,10 @@ def test_steps_of_an_unrolled_cell_share_the_covariance_of_their_weight(build: B
     analysis = inspect(build(graph))
     given = data(5)
     context = ScoringContext(analysis, WeightReader(analysis), observed=Activations(analysis, given))
-    found = {observed.layer.x: observed.rows for observed in surgeon.observe_layers(context)}
+    observations = Observations(context)
+    found = {each.layer.x: each.rows for group in analysis.groups for each in observations.of(group)}
     assert found["h1"] is found["h2"] is found["h3"]
-    assert len({id(rows) for rows in found.values()}) == 3
+    assert len({id(rows) for rows in found.values()}) == 2  # nobody asks for the rows of an input
     values = dict.fromkeys(("h1", "h2", "h3"))
     rows = [
         value[name].astype(np.float64) for _, value in Activations(analysis, given).stream(values) for name in values
@@ -377,7 +380,7 @@ CONVOLUTIONS = """
 def test_images_of_another_size_than_the_analysis_has_are_seen_at_places_that_they_have(
     build: Build, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(surgeon, "_MAX_ROWS", 7 * 40)
+    monkeypatch.setattr(_observed, "_MAX_ROWS", 7 * 40)
     found = []
     for size in ("h, w", "4, 3"):
         analysis = inspect(build(CONVOLUTIONS.replace("SIZE", size)))
@@ -386,3 +389,39 @@ def test_images_of_another_size_than_the_analysis_has_are_seen_at_places_that_th
     assert dynamic.keys() == static.keys()
     for group, scores in static.items():
         np.testing.assert_allclose(dynamic[group], scores, rtol=1e-6)
+
+
+CHAIN = """
+    net (float[n, 6] x) => (float[n, 3] y) <float[6, 8] a, float[8, 9] b, float[9, 10] c, float[10, 3] d>
+    {
+        h1 = MatMul(x, a)  r1 = Relu(h1)  h2 = MatMul(r1, b)  r2 = Relu(h2)  h3 = MatMul(r2, c)  r3 = Relu(h3)
+        y = MatMul(r3, d)
+    }
+"""
+
+
+def test_layers_are_observed_a_few_at_a_time_where_memory_is_short(
+    build: Build, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The same scores from several runs over the data; never more layers at once than memory holds matrices of."""
+    analysis, samples = inspect(build(CHAIN)), data(6)
+
+    def scores() -> tuple[list[Matrix], list[int]]:
+        seen = Activations(analysis, samples)
+        context, held = ScoringContext(analysis, WeightReader(analysis), observed=seen), []
+        found = []
+        for group in analysis.groups:
+            found.append(surgeon.obs(group, context))
+            held.append(len(seen.once("surgeon", dict)._found))  # type: ignore[attr-defined]
+        return found, held
+
+    whole, together = scores()
+    assert together == [3, 3, 3]
+    monkeypatch.setattr(_observed, "bytes_for", lambda _: 8 * (9**2 + 10**2) * 3 // 2)
+    parts, apart = scores()
+    assert apart == [2, 2, 1]
+    np.testing.assert_array_equal(np.concatenate(parts), np.concatenate(whole))
+    monkeypatch.setattr(_observed, "bytes_for", lambda _: 8 * 9**2 * 3 // 2)
+    diagonal, _ = scores()  # not even the last layer alone: it has variances only
+    np.testing.assert_array_equal(np.concatenate(diagonal[:2]), np.concatenate(whole[:2]))
+    assert (diagonal[2] != whole[2]).all()

@@ -47,9 +47,11 @@ def test_values_equal_a_whole_run(memory: int, build: Build) -> None:
     steps = stepper(path, memory)
     for names in STEPS:
         steps.advance(names)
+        in_files = [value for values in steps._values for value in values.values() if not isinstance(value, np.ndarray)]
+        assert bool(in_files) == (memory == 0)
+        assert len(list(Path(steps._folder.name).iterdir())) == len(in_files) if steps._folder else not in_files
         for name in names:
             for (got,), due in zip(steps.batches(name), whole(path, name), strict=True):
-                assert isinstance(got, np.memmap) == (memory == 0)
                 np.testing.assert_allclose(got, due, rtol=1e-5, atol=1e-5)
 
 

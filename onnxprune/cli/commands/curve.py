@@ -82,6 +82,7 @@ def _strengths(_: click.Context, __: click.Parameter, text: str) -> list[float]:
     "input_shape",
     "batch_axis",
     "carry",
+    "memory",
     "providers",
     "custom_ops",
     "device",

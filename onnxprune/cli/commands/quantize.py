@@ -37,7 +37,7 @@ from onnxprune.steps.quantize.step import Quantize
 @fields(DataOptions, but=("data",))
 @fields(Context, "metric", "threads", "latency_batch")
 @EVALUATION
-@fields(Context, "input_shape", "batch_axis", "carry", "providers", "custom_ops", "unverified")
+@fields(Context, "input_shape", "batch_axis", "carry", "memory", "providers", "custom_ops", "unverified")
 def command(
     model: Path, output: Path | None, to: str, evaluation: str | None, shown: Presentation, **options: Any
 ) -> None:

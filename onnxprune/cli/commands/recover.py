@@ -42,7 +42,7 @@ from onnxprune.support.progress import parts
 @fields(Context, "seed")
 @presentation_options()
 @fields(DataOptions, but=("data",))
-@fields(Context, "input_shape", "batch_axis", "carry", "providers", "custom_ops", "unverified")
+@fields(Context, "input_shape", "batch_axis", "carry", "memory", "providers", "custom_ops", "unverified")
 def command(
     model: Path,
     like: Path,

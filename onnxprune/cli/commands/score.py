@@ -39,7 +39,7 @@ _FORMATS = (".csv", ".json")
 @option_group(JSON, QUIET, VERBOSITY)
 @fields(Prune, "only", "skip")
 @fields(DataOptions, but=("data",))
-@fields(Context, "loss", "input_shape", "batch_axis", "carry", "providers", "custom_ops", "device")
+@fields(Context, "loss", "input_shape", "batch_axis", "carry", "memory", "providers", "custom_ops", "device")
 def command(
     model: Path,
     criterion: str | None,

@@ -45,7 +45,7 @@ def _ratios(_: click.Context, __: click.Parameter, text: str) -> list[float]:
 @presentation_options()
 @fields(Prune, "only", "skip")
 @fields(DataOptions, but=("data",))
-@fields(Context, "input_shape", "batch_axis", "carry", "providers", "custom_ops", "jobs", "cache")
+@fields(Context, "input_shape", "batch_axis", "carry", "memory", "providers", "custom_ops", "jobs", "cache")
 def command(
     model: Path,
     plot: Path | None,

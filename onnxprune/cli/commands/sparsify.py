@@ -37,7 +37,7 @@ from onnxprune.steps.sparsify.step import Sparsify
 @fields(DataOptions, but=("data",))
 @fields(Context, "metric", "loss", "device", "threads", "latency_batch")
 @EVALUATION
-@fields(Context, "input_shape", "batch_axis", "carry", "providers", "custom_ops", "unverified")
+@fields(Context, "input_shape", "batch_axis", "carry", "memory", "providers", "custom_ops", "unverified")
 def command(model: Path, output: Path | None, evaluation: str | None, shown: Presentation, **options: Any) -> None:
     """Set the weights of MODEL to zero that matter least; shapes and operators stay.
 

@@ -51,6 +51,7 @@ _FIRST = ("epochs", "learning_rate", "batch_size")
     "input_shape",
     "batch_axis",
     "carry",
+    "memory",
     "providers",
     "custom_ops",
     "unverified",

@@ -36,15 +36,17 @@ from onnxprune.steps.recover.least_squares import (
     merged,
     pooled,
     pooled_together,
+    products_type,
 )
 from onnxprune.steps.recover.pairing import Pairing
+from onnxprune.support.memory import bytes_for
 
 # Rows that a layer's moments are taken from: where there are more places, they are drawn at random.
 _MIN_ROWS = 20_000
 _ROWS_PER_FEATURE = 40
-# A layer with more features than this is fitted to so few rows: their number is what it takes the cube of then.
-_MOST_FEATURES = 6_144
-_FEW_ROWS = 2_048
+# A layer with more features than memory holds products of is fitted to so few rows: their number is what it takes the
+# cube of then. There are five matrices of products at once: of two sets of rows, of both, and two that are solved.
+_FEW_ROWS, _MATRICES = 2_048, 5
 # Every fifth batch is held out to choose the ridge.
 _HELD_OUT = 5
 
@@ -215,7 +217,8 @@ class Gathering:
         """Where in each sample of a batch rows are taken: drawn once, the same in every round."""
         if number == len(self.positions):
             features = self._features
-            rows = _FEW_ROWS if features > _MOST_FEATURES else max(_MIN_ROWS, _ROWS_PER_FEATURE * features)
+            held = _MATRICES * self.matrix.shape[0] * features**2 * products_type(features).itemsize
+            rows = _FEW_ROWS if held > bytes_for("layer") else max(_MIN_ROWS, _ROWS_PER_FEATURE * features)
             limit = -(-rows // self.samples)
             self.positions.append(choose_positions(self.layer.places(shape), limit, self.rng))
         return self.positions[number]

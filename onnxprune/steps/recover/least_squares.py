@@ -20,16 +20,25 @@ Matrix = npt.NDArray[np.float64]
 
 # Shares of the mean variance of a feature that are tried as the ridge; the first is next to none.
 RIDGES = (1e-6, 1e-5, 1e-4, 1e-3, 1e-2, 1e-1, 1.0)
-# Solving takes the cube of the number of features: from here on every other ridge is tried.
+# Solving takes the cube of the number of features, products its square: from here on every other ridge is tried, and
+# products are kept in float32. What that costs in precision the smallest ridges pay, which then lose on held-out rows.
 _MANY_FEATURES = 1024
+# Entries of a matrix that are changed together.
+_BLOCK_ENTRIES = 1 << 20
+
+
+def products_type(features: int) -> np.dtype[Any]:
+    """In which type products of so many features are kept and solved."""
+    return np.dtype(np.float32 if features > _MANY_FEATURES else np.float64)
 
 
 @dataclass
 class Products:
-    """Sums over rows x [groups, n, features] and targets t [groups, n, outputs] of their products, float64.
+    """Sums over rows x [groups, n, features] and targets t [groups, n, outputs] of their products.
 
-    Products are taken in float32, and not before there are more rows than features. Layers that share a weight share
-    one of these: it takes the square of their features in memory.
+    Those of features with each other are of `products_type`, all others float64. Products are taken in float32, and not
+    before there are more rows than features. Layers that share a weight share one of these: it takes the square of
+    their features in memory.
     """
 
     rows: int = 0
@@ -49,7 +58,11 @@ class Products:
         """Take the products of all rows that wait for it."""
         for rows, targets in self.waiting:
             transposed = rows.transpose(0, 2, 1)
-            self.xx = self.xx + np.matmul(transposed, rows).astype(np.float64)
+            xx = np.matmul(transposed, rows)
+            if isinstance(self.xx, float):
+                self.xx = xx.astype(products_type(rows.shape[2]), copy=False)
+            else:
+                self.xx += xx
             self.xt = self.xt + np.matmul(transposed, targets).astype(np.float64)
             self.tt = self.tt + np.einsum("gno,gno->go", targets, targets, dtype=np.float64)
         self.waiting.clear()
@@ -99,7 +112,7 @@ class Moments:
         return Centered(
             self.count,
             *means,
-            np.asarray(products.xx) / self.count - x[:, :, None] * x[:, None, :],
+            _add_outer(np.asarray(products.xx) / self.count, x, -1.0),
             np.asarray(products.xt) / self.count - x[:, :, None] * t[:, None, :],
             np.asarray(products.tt) / self.count - t**2,
         )
@@ -171,11 +184,13 @@ class Centered(KnownPart):
 
     def misfit(self, matrix: Matrix) -> float:
         """See `Known`."""
-        return float(self.tt.sum() - 2 * np.sum(matrix * self.xt) + np.sum(matrix * np.matmul(self.xx, matrix)))
+        read = np.matmul(self.xx, matrix.astype(self.xx.dtype, copy=False))
+        return float(self.tt.sum() - 2 * np.sum(matrix * self.xt) + np.sum(matrix * read))
 
     def spread(self, matrix: Matrix) -> Matrix:
         """See `Known`."""
-        spread: Matrix = np.maximum(np.sum(matrix * np.matmul(self.xx, matrix), axis=1), 0.0)
+        read = np.matmul(self.xx, matrix.astype(self.xx.dtype, copy=False))
+        spread: Matrix = np.maximum(np.sum(matrix * read, axis=1), 0.0)
         return spread
 
     def target_variance(self) -> Matrix:
@@ -188,8 +203,10 @@ class Centered(KnownPart):
         solved = []
         for xx, xt, now in zip(self.xx, self.xt, start, strict=True):
             strength = ridge * max(float(np.trace(xx)) / features, 1e-30)
-            system = xx + strength * np.eye(features)
-            solved.append(now + np.linalg.solve(system, xt - xx @ now))
+            system = xx.copy()
+            system[np.diag_indices(features)] += strength
+            short = xt - xx @ now.astype(xx.dtype, copy=False)
+            solved.append(now + np.linalg.solve(system, short.astype(xx.dtype, copy=False)))
         return np.stack(solved)
 
     def is_finite(self) -> bool:
@@ -255,7 +272,8 @@ class KnownRows(KnownPart):
     def covariances(self) -> Centered:
         """See `Known`."""
         transposed = self.rows.transpose(0, 2, 1)
-        xx, xt = (np.matmul(transposed, other).astype(np.float64) for other in (self.rows, self.targets))
+        xx, xt = (np.matmul(transposed, other) for other in (self.rows, self.targets))
+        xx, xt = xx.astype(products_type(xx.shape[1]), copy=False), xt.astype(np.float64)
         return Centered(self.count, self.x, self.t, xx, xt, self.target_variance())
 
 
@@ -276,7 +294,7 @@ def merged(one: KnownPart, two: KnownPart) -> KnownPart:
         count,
         x,
         t,
-        p * one.xx + q * two.xx + p * q * dx[:, :, None] * dx[:, None, :],
+        _add_outer(_sum(p, one.xx, q, two.xx), dx, p * q),
         p * one.xt + q * two.xt + p * q * dx[:, :, None] * dt[:, None, :],
         p * one.tt + q * two.tt + p * q * dt**2,
     )
@@ -289,7 +307,7 @@ def about_zero(part: KnownPart) -> Centered:
         known.count,
         np.zeros_like(known.x),
         np.zeros_like(known.t),
-        known.xx + known.x[:, :, None] * known.x[:, None, :],
+        _add_outer(known.xx.copy(), known.x, 1.0),
         known.xt + known.x[:, :, None] * known.t[:, None, :],
         known.tt + known.t**2,
     )
@@ -323,10 +341,26 @@ def pooled_together(one: Sequence[Moments], two: Sequence[Moments], centered: Se
     return both
 
 
+def _sum(p: float, one: Matrix, q: float, two: Matrix) -> Matrix:
+    """The sum of both, weighted: one array more than the result at most."""
+    total: Matrix = p * one
+    total += q * two
+    return total
+
+
+def _add_outer(products: Matrix, means: Matrix, share: float) -> Matrix:
+    """The same array plus so many times the outer products of means: changed in place, some rows at a time."""
+    step = max(1, _BLOCK_ENTRIES // max(1, products.shape[-1]))
+    for start in range(0, products.shape[1], step):
+        rows = slice(start, start + step)
+        products[:, rows] += share * means[:, rows, None] * means[:, None, :]
+    return products
+
+
 def _add_products(xx: Matrix, xt: Matrix, tt: Matrix, means: tuple[Matrix, Matrix], weight: float) -> None:
     """Add so many times the products of means, in place."""
     x, t = means
-    xx += weight * x[:, :, None] * x[:, None, :]
+    _add_outer(xx, x, weight)
     xt += weight * x[:, :, None] * t[:, None, :]
     tt += weight * t**2
 

@@ -19,10 +19,10 @@ from onnxprune.steps.recover.base import METHODS
 from onnxprune.steps.recover.layerwise import LayerError, Progress
 from onnxprune.steps.recover.pairing import Pairing
 from onnxprune.steps.recover.step import NONE
+from onnxprune.support.memory import bytes_for
 
 # Of the calibration data, this much is used at most: more says little more and takes its time.
 MAX_SAMPLES = 1024
-MAX_BYTES = 1 << 30
 # Bytes of an entry of a bias beside integer weights.
 _INTEGER_BIAS = 4
 
@@ -121,7 +121,7 @@ def batches_to_fit(feeds: Iterable[dict[str, Array]]) -> tuple[list[dict[str, Ar
     found: list[dict[str, Any]] = []
     size = 0
     for feed in feeds:
-        if found and (_samples(found) >= MAX_SAMPLES or size > MAX_BYTES):
+        if found and (_samples(found) >= MAX_SAMPLES or size > bytes_for("samples")):
             return found, False
         found.append(feed)
         size += sum(array.nbytes for array in feed.values())

@@ -9,7 +9,7 @@ import numpy as np
 
 from onnxprune.analysis.groups import Analysis
 from onnxprune.analysis.weight_matrices import WeightMatrix
-from onnxprune.data.base import Batch
+from onnxprune.data.base import Batch, length_of
 from onnxprune.errors import ModelError
 from onnxprune.ops.base import Array
 from onnxprune.statistics.accumulators import Covariance, Matrix, Summary, View, drawn_rows
@@ -44,6 +44,7 @@ def _observed(
     Raises ModelError where a value that is needed is not in the graph.
     """
     assert context.samples is not None
+    limit = max(1, _MAX_ROWS // length_of(next(context.samples.batches())))
     found: dict[str, A] = {}
     watch: dict[str, list[Accumulator]] = {}
     for number, each in enumerate(matrices):
@@ -51,17 +52,17 @@ def _observed(
             raise ModelError(
                 f"{each.name} gives no states to take statistics of: leave it out with --keep-dense {each.name}"
             )
-        found[each.key] = make(_view(each, analysis, np.random.default_rng([context.seed, number])))
+        found[each.key] = make(_view(each, analysis, np.random.default_rng([context.seed, number]), limit))
         watch.setdefault(each.x, []).append(found[each.key])
     Activations(analysis, context.samples, providers=context.execution, progress=context.progress).collect(watch)
     return found
 
 
-def _view(matrix: WeightMatrix, analysis: Analysis, rng: np.random.Generator) -> View:
+def _view(matrix: WeightMatrix, analysis: Analysis, rng: np.random.Generator, limit: int) -> View:
     layer = matrix.layer
     if layer is not None:
         shapes = analysis.shapes.shapes
-        return drawn_rows(layer, shapes[layer.x], shapes.get(layer.y, ()), rng, _MAX_ROWS)
+        return drawn_rows(layer, shapes[layer.x], shapes.get(layer.y, ()), rng, limit)
 
     def states(value: Array, batch: Batch) -> Iterator[Array]:
         del batch

@@ -184,14 +184,6 @@ class TrainOptions:
         high=0.5,
         section=_SAMPLES,
     )
-    memory: float = option(
-        2.0,
-        "Gigabytes that samples are kept in; more are read again in every epoch.",
-        low=0,
-        unit="GB",
-        metavar="GB",
-        section=_SAMPLES,
-    )
 
     evaluations: int = option(
         5, "How often is evaluated, spread over the training.", low=1, metavar="N", section=_EVALUATION

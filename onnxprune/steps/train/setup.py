@@ -30,10 +30,10 @@ from onnxprune.steps.train.network import Network
 from onnxprune.steps.train.options import AUTO, TrainOptions
 from onnxprune.steps.train.parallel import Processes
 from onnxprune.steps.train.samples import MOST_APART, Portion, TrainingSamples, hold_apart
+from onnxprune.support.memory import bytes_for
 from onnxprune.support.messages import did_you_mean
 from onnxprune.support.progress import Progress, silent
 
-_GIGABYTE = 1 << 30
 # So many samples decide what can be decided beforehand: statistics of normalizations, kinds of outputs.
 _FIRST = 256
 
@@ -152,7 +152,7 @@ def make_setup(
     names = _features(network, options, model)
     targets = None
     if teacher is not None and options.distil != 0:
-        targets = Targets(teacher, names, how, int(options.memory * _GIGABYTE))
+        targets = Targets(teacher, names, how, bytes_for("training"))
     said = None if targets is None else targets(first[0], feeds[0], varied=True)
     outputs = network.module.outputs
     objective = Objective(options, outputs, loss=running.loss, labelled=samples.labelled, targets=targets, sample=said)
@@ -177,7 +177,7 @@ def _samples(
     fitting = data
     if evaluation is None:
         fitting, evaluation = hold_apart(data, options.holdout, fixed=fixed)
-    room = int(options.memory * _GIGABYTE)
+    room = bytes_for("training")
     samples = TrainingSamples(fitting, options.batch_size, room, running.seed, fixed=fixed)
     if evaluation is None:
         notes.append("evaluated on the samples that it was trained on: there are too few to keep some apart")

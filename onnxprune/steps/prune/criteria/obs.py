@@ -28,22 +28,17 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator, Set
 from copy import copy
-from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import onnx_ir as ir
 
 from onnxprune.analysis.groups import Group
-from onnxprune.analysis.layers import Array, Layer, fittable, layers, matrix_of, residual
-from onnxprune.data.base import Batch
+from onnxprune.analysis.layers import matrix_of
 from onnxprune.dims import atoms, units_of
-from onnxprune.model.inner_values import name_seen_by
-from onnxprune.statistics.accumulators import Covariance, Summary, View, axis_columns, drawn_rows
-from onnxprune.statistics.activations import Accumulator
+from onnxprune.statistics.accumulators import Summary, axis_columns
 from onnxprune.statistics.sites import SitePlace
-from onnxprune.statistics.windows import Windows
+from onnxprune.steps.prune.criteria._observed import Observations, Observed, factored
 from onnxprune.steps.prune.criteria.base import Scores, ScoringContext, by_size, criterion
 
 Matrix = npt.NDArray[np.float64]
@@ -55,78 +50,6 @@ _RIDGE = 1e-3
 _ROUNDS = 64
 # Rows of H^-1 that are updated together, and the share of features left at which those that are removed are forgotten.
 _UPDATE_ROWS, _COMPACT = 128, 0.8
-# Rows of each batch and layer that go into H.
-_MAX_ROWS = 1_500
-# H takes the square of a layer's features in memory and the cube in time: 130 MB and some seconds for so many channels.
-# Layers with more (behind a flattened map) are taken to have a diagonal one.
-_MOST_CHANNELS = 4_096
-# The H of a convolution with more features than this is taken as a product, see Windows.
-_MOST_FEATURES = 1_152
-
-
-@dataclass(frozen=True)
-class Observed:
-    """What is known of a layer: covariance, or variances only, of its rows, and variance of what is read behind it.
-
-    That is `output`, or follows from the rows where the results are not a value of the graph.
-    """
-
-    layer: Layer
-    rows: Covariance | Windows | Summary
-    output: Summary | None
-
-    @property
-    def variance(self) -> float:
-        """Of all outputs together."""
-        if self.output is not None:
-            return max(float(self.output.variance.sum()), 1e-30)
-        matrices, rows = matrix_of(self.layer), self.rows
-        if isinstance(rows, Summary):
-            return max(float((rows.variance[:, :, None] * np.square(matrices)).sum()), 1e-30)
-        factors = (_factored(rows, number, matrix) for number, matrix in enumerate(matrices))
-        return max(float(sum(np.sum(matrix * (between @ matrix)) for between, matrix in factors)), 1e-30)
-
-
-def observe_layers(context: ScoringContext) -> list[Observed]:
-    """One run over the data for all layers; those that share a weight, and read values of one shape, share rows."""
-    analysis = context.analysis
-    found, watch = [], dict[str, list[Accumulator]]()
-    pooled: dict[tuple[Any, ...], Covariance | Windows | Summary] = {}
-    found_layers = list(layers(analysis, hidden=True, bodies=True))
-    fitted = {layer.node for layer in fittable(found_layers)} if context.compensated else set[ir.Node]()
-    for number, layer in enumerate(found_layers):
-        behind = residual(layer, analysis)
-        shapes = analysis.shapes.shapes[layer.x], analysis.shapes.shapes.get(layer.y, ())
-        view = drawn_rows(layer, *shapes, np.random.default_rng([context.seed, number]), _MAX_ROWS)
-        channels = analysis.dims[layer.x][layer.form.axis].size // layer.form.groups
-        rows = _accumulator(view, channels, layer.form.taps) if layer.node in fitted else Summary(view)
-        if layer.readers > 1:  # the steps of an unrolled cell
-            rows = pooled.setdefault((layer.operand.name, layer.form.axis, *shapes), rows)
-        output = Summary(_channels(layer.form.out_axis)) if layer.form.hidden is None else None
-        watch.setdefault(name_seen_by(layer.node, layer.x, analysis.model), []).append(rows)
-        if output is not None:
-            read = behind.sum if behind else layer.y
-            watch.setdefault(name_seen_by(layer.node, read, analysis.model), []).append(output)
-        found.append(Observed(layer, rows, output))
-    context.activations.collect(watch)
-    return found
-
-
-def _accumulator(view: View, channels: int, taps: int) -> Covariance | Windows | Summary:
-    """What is kept of the rows of a layer: as much of their covariance as its size allows."""
-    if channels > _MOST_CHANNELS:
-        return Summary(view)
-    return Covariance(view) if channels * taps <= max(_MOST_FEATURES, channels) else Windows(view, taps)
-
-
-def _channels(axis: int) -> View:
-    """All entries of an axis as features."""
-
-    def view(value: Array, batch: Batch) -> Iterator[Array]:
-        del batch
-        yield np.moveaxis(value, axis, -1).reshape(1, -1, value.shape[axis])
-
-    return view
 
 
 @criterion(
@@ -148,10 +71,11 @@ def obs(group: Group, context: ScoringContext) -> Scores:
     is read there. Units that are never read as activations (the inside of a fused attention) are scored by the size of
     their weights, brought to the mean of the others, and a note says so.
     """
-    found = context.activations.once("surgeon", lambda: observe_layers(context))
+    observations = context.activations.once("surgeon", lambda: Observations(context))
+    found = observations.of(group)
     problems = [problem for observed in found for problem in problems_of(observed, group, context)]
     shares = sum((_own_errors(each, group, context) for each in found), _product_shares(group, context))
-    shares = shares + _variance_shares(group, context, {each.layer.node for each in found})
+    shares = shares + _variance_shares(group, context, observations.nodes)
     if not problems and not shares.any():
         return by_size(group, context)
     return _greedy(problems, shares)
@@ -223,25 +147,8 @@ def problems_of(observed: Observed, group: Group, context: ScoringContext) -> It
     if isinstance(rows, Summary):
         return
     for number, unit_of, matrix in _readings(observed, group, context):
-        between, factored = _factored(rows, number, matrix)
-        yield SurgeonProblem(between, factored, unit_of[:: len(matrix) // len(between)], group.units, variance)
-
-
-def _factored(rows: Covariance | Windows, number: int, matrix: Matrix) -> tuple[Matrix, Matrix]:
-    """H of a product and its matrix, with a row per feature, or per channel where H is kept as a product."""
-    if isinstance(rows, Covariance):
-        return rows.covariance[number], matrix
-    between, within = rows.factors(number)
-    return between, _over_taps(matrix, within)
-
-
-def _over_taps(matrix: Matrix, within: Matrix) -> Matrix:
-    """The matrix of a convolution with a row per channel, so that tr(W^T kron(c, T) W) is c times its squares."""
-    taps = len(within)
-    half = np.linalg.cholesky(within + 1e-9 * np.eye(taps))
-    windows = matrix.reshape(-1, taps, matrix.shape[1])
-    rotated: Matrix = np.matmul(half.T, windows)
-    return rotated.reshape(len(windows), -1)
+        between, over_taps = factored(rows, number, matrix)
+        yield SurgeonProblem(between, over_taps, unit_of[:: len(matrix) // len(between)], group.units, variance)
 
 
 def _own_errors(observed: Observed, group: Group, context: ScoringContext) -> Scores:
