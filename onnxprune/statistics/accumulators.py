@@ -19,6 +19,7 @@ import numpy.typing as npt
 from onnxprune.analysis.layers import Layer, choose_positions
 from onnxprune.data.base import Batch, length_of
 from onnxprune.dims import Atom, units_of
+from onnxprune.statistics.precision import add_outer, products_type
 from onnxprune.statistics.sites import SitePlace
 
 Array = npt.NDArray[Any]
@@ -221,7 +222,7 @@ class Summary:
 
 
 class Covariance:
-    """Means and covariances of all features with each other: float64, [groups, features] and its square."""
+    """Means of features, float64 [groups, features], and covariances with each other, of their `products_type`."""
 
     def __init__(self, view: View) -> None:
         self._view = view
@@ -238,10 +239,13 @@ class Covariance:
                 continue
             self.count += here
             mean = rows.mean(axis=1)
-            rows -= mean[:, None]
+            rows = (rows - mean[:, None]).astype(products_type(rows.shape[2]), copy=False)
             step = mean - self.mean
-            between = step[:, :, None] * step[:, None, :] * (before * here / self.count)
-            self._products = self._products + np.matmul(rows.transpose(0, 2, 1), rows) + between
+            products = np.matmul(rows.transpose(0, 2, 1), rows)
+            if before:
+                products += self._products
+            add_outer(products, step, before * here / self.count)
+            self._products = products
             self.mean = self.mean + step * (here / self.count)
 
     @property

@@ -27,6 +27,7 @@ from onnxprune.analysis.layers import (
     residual,
 )
 from onnxprune.model.inner_values import InnerName, name_seen_by, repeats, way_to
+from onnxprune.statistics.precision import products_type
 from onnxprune.steps.recover.least_squares import (
     KnownPart,
     Matrix,
@@ -36,7 +37,6 @@ from onnxprune.steps.recover.least_squares import (
     merged,
     pooled,
     pooled_together,
-    products_type,
 )
 from onnxprune.steps.recover.pairing import Pairing
 from onnxprune.support.memory import bytes_for

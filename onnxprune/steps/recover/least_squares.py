@@ -15,21 +15,14 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from onnxprune.statistics.precision import MANY_FEATURES, add_outer, products_type
+
 Array = npt.NDArray[Any]
 Matrix = npt.NDArray[np.float64]
 
 # Shares of the mean variance of a feature that are tried as the ridge; the first is next to none.
 RIDGES = (1e-6, 1e-5, 1e-4, 1e-3, 1e-2, 1e-1, 1.0)
-# Solving takes the cube of the number of features, products its square: from here on every other ridge is tried, and
-# products are kept in float32. What that costs in precision the smallest ridges pay, which then lose on held-out rows.
-_MANY_FEATURES = 1024
-# Entries of a matrix that are changed together.
-_BLOCK_ENTRIES = 1 << 20
-
-
-def products_type(features: int) -> np.dtype[Any]:
-    """In which type products of so many features are kept and solved."""
-    return np.dtype(np.float32 if features > _MANY_FEATURES else np.float64)
+# Of more than MANY_FEATURES every other ridge is tried: what float32 costs the smallest ones lose on held-out rows.
 
 
 @dataclass
@@ -112,7 +105,7 @@ class Moments:
         return Centered(
             self.count,
             *means,
-            _add_outer(np.asarray(products.xx) / self.count, x, -1.0),
+            add_outer(np.asarray(products.xx) / self.count, x, -1.0),
             np.asarray(products.xt) / self.count - x[:, :, None] * t[:, None, :],
             np.asarray(products.tt) / self.count - t**2,
         )
@@ -294,7 +287,7 @@ def merged(one: KnownPart, two: KnownPart) -> KnownPart:
         count,
         x,
         t,
-        _add_outer(_sum(p, one.xx, q, two.xx), dx, p * q),
+        add_outer(_sum(p, one.xx, q, two.xx), dx, p * q),
         p * one.xt + q * two.xt + p * q * dx[:, :, None] * dt[:, None, :],
         p * one.tt + q * two.tt + p * q * dt**2,
     )
@@ -307,7 +300,7 @@ def about_zero(part: KnownPart) -> Centered:
         known.count,
         np.zeros_like(known.x),
         np.zeros_like(known.t),
-        _add_outer(known.xx.copy(), known.x, 1.0),
+        add_outer(known.xx.copy(), known.x, 1.0),
         known.xt + known.x[:, :, None] * known.t[:, None, :],
         known.tt + known.t**2,
     )
@@ -348,19 +341,10 @@ def _sum(p: float, one: Matrix, q: float, two: Matrix) -> Matrix:
     return total
 
 
-def _add_outer(products: Matrix, means: Matrix, share: float) -> Matrix:
-    """The same array plus so many times the outer products of means: changed in place, some rows at a time."""
-    step = max(1, _BLOCK_ENTRIES // max(1, products.shape[-1]))
-    for start in range(0, products.shape[1], step):
-        rows = slice(start, start + step)
-        products[:, rows] += share * means[:, rows, None] * means[:, None, :]
-    return products
-
-
 def _add_products(xx: Matrix, xt: Matrix, tt: Matrix, means: tuple[Matrix, Matrix], weight: float) -> None:
     """Add so many times the products of means, in place."""
     x, t = means
-    _add_outer(xx, x, weight)
+    add_outer(xx, x, weight)
     xt += weight * x[:, :, None] * t[:, None, :]
     tt += weight * t**2
 
@@ -368,7 +352,7 @@ def _add_products(xx: Matrix, xt: Matrix, tt: Matrix, means: tuple[Matrix, Matri
 def best_ridge(train: KnownPart, held_out: KnownPart, start: Matrix) -> float | None:
     """The ridge of least error on held-out rows; None when the weights as they are, with the best bias, do better."""
     errors: dict[float | None, float] = {None: held_out.error(start, train.best_bias(start))}
-    for ridge in RIDGES if len(train.x[0]) <= _MANY_FEATURES else RIDGES[::2]:
+    for ridge in RIDGES if len(train.x[0]) <= MANY_FEATURES else RIDGES[::2]:
         try:
             matrix = train.solve(start, ridge)
         except np.linalg.LinAlgError:  # too few rows for so small a ridge

@@ -17,6 +17,7 @@ from onnxprune.dims import atoms
 from onnxprune.model.inner_values import name_seen_by
 from onnxprune.statistics.accumulators import Covariance, Summary, View, drawn_rows
 from onnxprune.statistics.activations import Accumulator
+from onnxprune.statistics.precision import products_type
 from onnxprune.statistics.windows import Windows
 from onnxprune.steps.prune.criteria.base import ScoringContext
 from onnxprune.support.memory import bytes_for
@@ -111,7 +112,9 @@ class Observations:
         channels, taps, groups = self._channels(layer), layer.form.taps, layer.form.groups
         if layer.node not in self._fitted or channels > _MOST_CHANNELS:
             return 0
-        return 8 * groups * (channels * taps) ** 2 if _is_whole(channels, taps) else 8 * groups * taps * channels**2
+        features = channels * taps if _is_whole(channels, taps) else channels
+        matrices = groups if features > channels or taps == 1 else groups * taps
+        return int(matrices * features**2 * products_type(features).itemsize)
 
     def _channels(self, layer: Layer) -> int:
         return self._context.analysis.dims[layer.x][layer.form.axis].size // layer.form.groups

@@ -90,7 +90,10 @@ class SurgeonProblem:
         features = len(covariance)
         self.scale = 1.0 / max(variance, 1e-30)
         ridge = _RIDGE * max(float(np.trace(covariance)) / features, 1e-30)
-        self.inverse = np.linalg.inv(covariance + ridge * np.eye(features))
+        ridged = covariance.copy()
+        ridged[np.diag_indices(features)] += ridge
+        self.inverse = np.linalg.inv(ridged)
+        matrix = matrix.astype(ridged.dtype, copy=False)
         # Errors need W W^T only, of which the triangle of a QR has few columns.
         wide = matrix.shape[1] > features
         self.matrix = np.asarray(np.linalg.qr(matrix.T, mode="r")).T if wide else matrix.copy()
@@ -110,11 +113,16 @@ class SurgeonProblem:
     def errors(self, units: npt.NDArray[np.int64]) -> Scores:
         """What the removal of each of these units alone costs, relative to the variance of the output."""
         members = self.members[units]
-        blocks = self.inverse[members[:, :, None], members[:, None, :]]
-        weights = self.matrix[members]
-        products = np.matmul(weights, weights.transpose(0, 2, 1))  # tr(W^T B^-1 W) = tr(B^-1 W W^T): far fewer columns
-        costs: Scores = np.trace(np.linalg.solve(blocks, products), axis1=1, axis2=2)
-        return np.maximum(costs, 0.0) * self.scale
+        costs: Scores
+        if members.shape[1] == 1:
+            members = members[:, 0]
+            costs = np.square(self.matrix).sum(axis=1)[members] / np.diagonal(self.inverse)[members]
+        else:
+            blocks = self.inverse[members[:, :, None], members[:, None, :]]
+            weights = self.matrix[members]
+            products = np.matmul(weights, weights.transpose(0, 2, 1))  # tr(W^T B^-1 W) = tr(B^-1 W W^T): fewer columns
+            costs = np.trace(np.linalg.solve(blocks, products), axis1=1, axis2=2)
+        return np.maximum(costs.astype(np.float64), 0.0) * self.scale
 
     def remove(self, units: npt.NDArray[np.int64]) -> None:
         """Take the units out: the other weights make up for them, and H^-1 is that of the features left."""
