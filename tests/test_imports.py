@@ -63,7 +63,7 @@ BASES = {
     "runtime/torch/losses": {"base"},
     "runtime/torch/ops": {"base"},
     "runtime/torch/ops/microsoft": set(),
-    "steps/prune/criteria": {"base"},
+    "steps/prune/criteria": {"base", "_observed"},
     "pipeline/search/objectives": {"base"},
     "pipeline/search/samplers": {"base"},
     "steps/prune/allocation": {"base", "_knapsack", "_greedy", "_nesting"},
