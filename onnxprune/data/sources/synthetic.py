@@ -14,6 +14,7 @@ from onnxprune.data.base import Array, Batch, Hints, ImageStatistics, SampleRequ
 from onnxprune.data.index_ranges import SizeOf, constant_input, declared_size, index_ranges, known_categories
 from onnxprune.data.natural_images import SLOPE, autocorrelation, natural_images
 from onnxprune.data.pixels import channel_axis
+from onnxprune.data.signals import signals
 from onnxprune.model.signature import Feed, IndexRange, Port, ports_of, synthetic_feed
 from onnxprune.ops.traits import convolves, repeats, runs_on_statistics, statistics
 
@@ -40,9 +41,9 @@ def _sample(_: Path) -> SourceSample:
 def open_synthetic(request: SampleRequest) -> Start:
     """Made-up inputs, 128 samples unless a number is asked for.
 
-    Images are `natural_images`, with the channels' mean and covariance that `request.hints` has; other floats are
-    normal; integers lie within the table that they index where that is known; masks are all true, positions count up.
-    Dynamic axes without a size get 224 (height and width) or 32.
+    Images are `natural_images`, with the channels' mean and covariance that `request.hints` has; other floats with a
+    long axis are `signals`, all others normal; integers lie within the table that they index where that is known; masks
+    are all true, positions count up. Dynamic axes without a size get 224 (height and width) or 32.
     """
     return _Passes(request)
 
@@ -102,6 +103,8 @@ def _array(port: Port, sizes: Mapping[str, int], hints: Hints, rng: np.random.Ge
         low, high = allowed.bounds(sizes)
         counting = low + np.arange(plain.shape[-1]) % (high - low)
         return np.broadcast_to(counting, plain.shape).astype(plain.dtype)
+    if kind == "f" and plain.ndim > 1:
+        return signals(plain.shape, rng).astype(plain.dtype)
     return plain
 
 

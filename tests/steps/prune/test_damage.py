@@ -9,11 +9,16 @@ import numpy as np
 import pytest
 
 import onnxprune as op
+from onnxprune.analysis.inspect import inspect
+from onnxprune.data.base import Batch, Data
+from onnxprune.data.split import Split
 from onnxprune.errors import DataError, ModelError
 from onnxprune.pipeline import run as pipeline
 from onnxprune.pipeline.recipe import LITTLE_DAMAGE, LITTLE_DAMAGE_MADE_UP, Recipe
-from onnxprune.steps.prune.candidates import _unexplained
+from onnxprune.steps.base import Context
+from onnxprune.steps.prune.candidates import Candidates, _unexplained
 from onnxprune.steps.prune.step import Prune
+from onnxprune.steps.state import State
 from tests.conftest import Build
 
 
@@ -101,3 +106,24 @@ def test_outputs_that_are_no_classes_have_a_default_cut_too(build: Build) -> Non
     assert result.plan.removed_units > 0
     assert result.report.quality.scores[0].metric == "snr"
     assert any("the damage is" in note for note in result.report.notes)
+
+
+def test_of_made_up_inputs_the_kind_counts_that_shows_most(build: Build) -> None:
+    """Large outputs of one kind would hide what becomes of the other: a unit that only small ones need stays."""
+    path = build(
+        "net (float[n, 2] x) => (float[n, 2] y) <float[2, 2] w, float[2, 2] v> { h = MatMul(x, w)  y = MatMul(h, v) }",
+        w=np.eye(2),
+        v=np.eye(2),
+    )
+    rng = np.random.default_rng(0)
+    large, small = 1000 * rng.standard_normal((20, 2)) * [1, 0], rng.standard_normal((20, 2)) * [0, 1]
+    batches = [Batch({"x": each.astype(np.float32)}) for each in (large, small)]
+    samples = Data("made-up inputs", False, lambda: iter(batches))
+    state = State.of(inspect(path))
+    left = {state.analysis.groups[0].atom: np.array([True, False])}
+
+    def damage(**given: Data) -> float:
+        return Candidates(state, Context(apart=Split(samples, samples), **given)).damage(left)
+
+    assert damage(data=samples) < 1e-5
+    assert damage(made_up=samples) == pytest.approx(1.0, abs=0.1)
