@@ -134,7 +134,7 @@ def compress_pair(
 
     Raises as `compress`, UsageError for models that cannot be joined.
     """
-    return run_pair(Recipe.of_options(options, data=data is not None), first, second, tie, data=data, progress=progress)
+    return run_pair(Recipe.of_options(options), first, second, tie, data=data, progress=progress)
 
 
 def run_pair(

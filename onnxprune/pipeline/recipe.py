@@ -47,9 +47,9 @@ from onnxprune.support.options import Option, changed, options_of, taken
 if TYPE_CHECKING:
     from onnxprune.pipeline.result import Result
 
-# What a cut may do where nobody says how much to remove, see `Candidates.damage`: measured on samples, and on made-up
-# inputs. Those can be easier than real ones: of ResNet-20 at 0.046 on them 0.118 on photographs.
-LITTLE_DAMAGE, LITTLE_DAMAGE_MADE_UP = "damage=0.05", "damage=0.03"
+# What a cut may do where nobody says how much to remove, see `Candidates.damage`. At 0.05 a transformer that counts
+# tokens kept 92.8% of 1,000 right that no run had seen, at 0.03 98.9%.
+LITTLE_DAMAGE = "damage=0.03"
 # Whose options `compress` takes, in the order in which the steps run.
 KINDS: tuple[Any, ...] = (Prune, Rewind, Recover, Train, Repeat, Sparsify, Quantize, Clean, Evaluate, Context)
 
@@ -76,10 +76,10 @@ class Recipe:
         return run(self, model, data=data, **settings)
 
     @staticmethod
-    def of_options(options: Mapping[str, Any], *, data: bool = True) -> Recipe:
+    def of_options(options: Mapping[str, Any]) -> Recipe:
         """The recipe that options of `compress` represent: prune, recover, train, in rounds if asked for; then
         sparsify and quantize where that is asked for, and clean. Without rounds a training comes behind a quantization
-        whose rounding it can go through. Without `data` the default cut is a smaller one.
+        whose rounding it can go through.
 
         Raises UsageError for an unknown option, and for options that do not go together.
         """
@@ -87,7 +87,7 @@ class Recipe:
         for name, value in options.items():
             kind, each = find_step(name)
             given[kind][each.name] = value
-        prune = Prune(**{**_how_much(given, data=data), **given[Prune]})
+        prune = Prune(**{**_how_much(given), **given[Prune]})
         sparsifying = (Sparsify(**given[Sparsify]),) if given[Sparsify] else ()
         quantizing = (Quantize(**given[Quantize]),) if given[Quantize] else ()
         evaluating = (Evaluate(**given[Evaluate]),) if given[Evaluate] else ()
@@ -174,12 +174,12 @@ class Recipe:
                 yield from each.steps
 
 
-def _how_much(given: Mapping[Any, Mapping[str, Any]], *, data: bool) -> dict[str, Any]:
+def _how_much(given: Mapping[Any, Mapping[str, Any]]) -> dict[str, Any]:
     """Where nothing says how much to remove: as much as does little damage. Rounds and training keep their ratio."""
     said = {"ratio", "target", "ratios", "lossless"} & set(given[Prune]) or given[Prune].get("scope") == "latency"
     if said or given[Repeat] or given[Train] or given[Rewind]:
         return {}
-    return {"target": (LITTLE_DAMAGE if data else LITTLE_DAMAGE_MADE_UP,)}
+    return {"target": (LITTLE_DAMAGE,)}
 
 
 def find_step(name: str) -> tuple[Any, Option]:

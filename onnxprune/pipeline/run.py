@@ -148,7 +148,7 @@ def compress(
 
     Raises as `run`.
     """
-    recipe = Recipe.of_options(options, data=data is not None)
+    recipe = Recipe.of_options(options)
     opening, working = parts(progress, [_EXPORTING, OPENING + sum(step.effort for step in recipe.steps)])
     if example_inputs is not None or is_network(model):
         from onnxprune.conversion.export import export

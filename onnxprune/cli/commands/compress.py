@@ -128,7 +128,7 @@ def command(
     """
     with shown.progress() as progress:
         found = named_pair(model, output) if tie else named(model, output)
-        steps = _recipe(recipe, given(options, *_KINDS), data=options["data"] is not None)
+        steps = _recipe(recipe, given(options, *_KINDS))
         check_timed(
             steps.settings, any(_is_timed(step) for step in steps.every()), "--measure, or --target latency=0.8"
         )
@@ -218,13 +218,13 @@ def _each(
     return compress_each(jobs, at_once, progress)
 
 
-def _recipe(name: str | None, options: dict[str, Any], *, data: bool) -> Any:
+def _recipe(name: str | None, options: dict[str, Any]) -> Any:
     """The recipe that the command line represents. Raises UsageError for options that exclude each other."""
     from onnxprune.pipeline.recipe import Recipe
 
     if "ratio" in options and "target" in options:
         raise UsageError("--ratio and --target both say how much to remove; drop one of them")
-    return Recipe.of_options(options, data=data) if name is None else Recipe.read(name).changed(options)
+    return Recipe.of_options(options) if name is None else Recipe.read(name).changed(options)
 
 
 def _is_timed(step: Any) -> bool:

@@ -44,8 +44,7 @@ class PruneOptions:
     ratio: float = option(
         0.5,
         "Share of all units to remove, in [0, 1); of nested groups, like those of a grouped convolution, of the axis "
-        "that they make up. How scopes use it: onnxprune list scopes. By default compress takes --target damage=0.05, "
-        "without data 0.03.",
+        "that they make up. How scopes use it: onnxprune list scopes. By default compress takes --target damage=0.03.",
         low=0,
         high=1,
         below=True,
@@ -54,7 +53,7 @@ class PruneOptions:
     target: tuple[str, ...] = option(
         (),
         "Come down to this, in place of --ratio: params=0.5, macs=20M, size=5MB, latency=0.6, drop=0.01, "
-        "or damage=0.05: as deep as the output keeps 95% of its variance.",
+        "or damage=0.03: as deep as the output keeps 97% of its variance.",
         metavar="WHAT=LIMIT",
     )
     scope: str = option(

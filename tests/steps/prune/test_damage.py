@@ -14,7 +14,7 @@ from onnxprune.data.base import Batch, Data
 from onnxprune.data.split import Split
 from onnxprune.errors import DataError, ModelError
 from onnxprune.pipeline import run as pipeline
-from onnxprune.pipeline.recipe import LITTLE_DAMAGE, LITTLE_DAMAGE_MADE_UP, Recipe
+from onnxprune.pipeline.recipe import LITTLE_DAMAGE, Recipe
 from onnxprune.steps.base import Context
 from onnxprune.steps.prune.candidates import Candidates, _unexplained
 from onnxprune.steps.prune.step import Prune
@@ -50,7 +50,6 @@ def test_whoever_says_how_much_gets_that(options: dict[str, object]) -> None:
         return [step.target for step in recipe.every() if isinstance(step, Prune)]
 
     assert targets(Recipe.of_options({})) == targets(Recipe.of_options({"skip": "heads"})) == [(LITTLE_DAMAGE,)]
-    assert targets(Recipe.of_options({}, data=False)) == [(LITTLE_DAMAGE_MADE_UP,)]
     assert targets(Recipe.of_options(options)) != [(LITTLE_DAMAGE,)]
 
 
@@ -74,8 +73,8 @@ def test_the_cut_is_deep_where_little_is_lost_and_no_deeper(build: Build, with_d
     result = op.compress(path, data=samples)
     (prune,) = (record for record in result.state.records if record.step == "prune")
     (target,) = prune.numbers["targets"]
-    assert target["target"] == (LITTLE_DAMAGE if with_data else LITTLE_DAMAGE_MADE_UP)
-    assert target["reached"] <= target["limit"] == (0.05 if with_data else 0.03)
+    assert target["target"] == LITTLE_DAMAGE
+    assert target["reached"] <= target["limit"] == 0.03
     assert 16 <= result.plan.removed_units < 32
     where = "samples kept apart" if with_data else "made-up inputs kept apart"
     assert any(where in note for note in result.report.notes)
