@@ -139,6 +139,7 @@ RUNNING = (
     "input_shape",
     "batch_axis",
     "carry",
+    "memory",
     "resize_states",
     "providers",
     "custom_ops",
