@@ -68,7 +68,10 @@ EQUIVALENT: dict[str, dict[tuple[str, str, str], str]] = {
         ("size.mean()) or 1.0", "1.0", "2.0"): _OF_ZERO,
         ("size /= size.max()", "size.max", "size.min"): "any scale will do: it is divided by its mean behind",
     },
-    f"{METRICS}/cosine.py": {("np.where(norms == 0", "1.0", "2.0"): _OF_ZERO},
+    f"{METRICS}/cosine.py": {
+        ("np.where(norms == 0", "1.0", "2.0"): _OF_ZERO,
+        ("array.reshape(len(array), -1)", "1", "2"): "numpy takes any negative size for what is left",
+    },
 }
 
 _COMPARED = {

@@ -14,6 +14,7 @@ import onnxprune as op
 from onnxprune.data.base import Batch, Data, load_data
 from onnxprune.errors import DataError, UsageError
 from onnxprune.evaluation.metrics import METRICS, chosen_output, evaluate, is_probability, metric, outputs_of, register
+from onnxprune.evaluation.metrics import base as metrics_base
 from onnxprune.evaluation.metrics.base import Answer
 from onnxprune.model.file import open_model
 from onnxprune.model.signature import Port
@@ -158,6 +159,38 @@ def test_cosine_is_per_sample() -> None:
 def test_mae_needs_one_number_for_each_label(output: np.ndarray) -> None:
     with pytest.raises(DataError, match="mae needs a number for each"):
         METRICS["mae"].score(Answer(output, np.arange(7), None, {}))
+
+
+@pytest.mark.parametrize("labels", [np.zeros(2, np.int64), np.zeros((3, 2), np.int64)])
+def test_sequences_need_labels_for_each_sample(labels: np.ndarray) -> None:
+    with pytest.raises(DataError, match="are not sequences for 2 samples"):
+        METRICS["sequence-accuracy"].score(Answer(np.ones((2, 4, 3), np.float32), labels, None, {}))
+
+
+def test_relative_error_is_of_sizes() -> None:
+    output, original = np.array([[0, 5]], np.float32), np.array([[2, -2]], np.float32)
+    assert value("relative-error", output, original=original) == (2 + 7) / 4
+
+
+@pytest.mark.parametrize("name", ["cosine", "snr", "relative-error"])
+def test_texts_are_no_numbers(name: str) -> None:
+    texts = np.array([["a"], ["b"]])
+    with pytest.raises(DataError):
+        METRICS[name].score(Answer(texts, None, texts, {}))
+
+
+def test_a_model_that_carries_its_states_gives_what_is_asked_for() -> None:
+    class Counts:
+        outputs = (Port("y", "tensor(float)", (1,)), Port("n", "tensor(float)", (1,)))
+
+        def run(self, feed: dict[str, np.ndarray], names: list[str]) -> dict[str, np.ndarray]:
+            found = {"y": feed["x"], "n": feed["h"] + 1}
+            return {name: found[name] for name in names}
+
+    carrying = metrics_base._Carrying(Counts(), {"h": "n"})
+    first = {"x": np.ones(1), "h": np.zeros(1)}
+    assert list(carrying.run(first, ["y"])) == ["y"]
+    assert {name: array.item() for name, array in carrying.run(first).items()} == {"y": 1, "n": 2}
 
 
 def test_snr_is_in_decibel_over_all_samples() -> None:

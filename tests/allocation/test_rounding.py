@@ -158,7 +158,7 @@ def test_a_ratio_of_a_group_or_of_a_scope_is_not_aligned(digits: dict[str, Path]
 def test_other_providers_and_integers_like_other_sizes(digits: dict[str, Path]) -> None:
     analysis = inspect(digits["transformer"])
     assert liked_multiples(analysis.groups, analysis.model, Context()) == {}
-    elsewhere = SimpleNamespace(execution=("CUDAExecutionProvider",), following=())
+    elsewhere = SimpleNamespace(execution=("CUDAExecutionProvider",), following=(), beyond=())
     assert set(liked_multiples(analysis.groups, analysis.model, cast(Context, elsewhere)).values()) == {8}
     analysis = inspect(digits["resnet"])
     channels = {group.id for group in analysis.groups if group.kind == "channels"}

@@ -80,7 +80,7 @@ def test_plan_gives_the_same_bytes_as_finding_it(folder: Path) -> None:
     assert (folder / "found.onnx").read_bytes() == (folder / "given.onnx").read_bytes()
 
 
-def test_without_data_inputs_are_made_up_and_it_says_so(folder: Path) -> None:
+def test_without_data_inputs_are_made_up_and_it_says_so(folder: Path, quick_inputs: None) -> None:
     assert "made-up inputs" in run(folder, "--like", "whole.onnx", "--method", "bias").stdout
 
 
