@@ -31,25 +31,32 @@ _MOST_TESTS = 60
 Lines = dict[int, list[str]]  # by line, the tests that come through it
 
 
-class Known:
-    """Mutants that died before, in a file of lines: not tried again as long as their file stays as it is."""
+class Record:
+    """A file of what was tried: a line for each mutant, "dead" or "alive", its file with a checksum, its place there.
+
+    Those that are dead are not tried again as long as their file stays as it is.
+    """
 
     def __init__(self, path: Path | None) -> None:
         self.path = path
-        self._dead = set() if path is None or not path.exists() else set(path.read_text().split("\n"))
+        lines = [] if path is None or not path.exists() else path.read_text(encoding="utf-8").splitlines()
+        self._found = {key: state for state, _, key in (line.partition(" ") for line in lines)}
 
-    def __contains__(self, mutant: Mutant) -> bool:
-        return self._key(mutant) in self._dead
+    def state(self, mutant: Mutant) -> str | None:
+        """Is it "dead" or "alive", as far as it was tried?"""
+        return self._found.get(_key(mutant))
 
-    def add(self, mutant: Mutant) -> None:
-        """Note that it died."""
+    def note(self, mutant: Mutant, state: str) -> None:
+        """Write down what became of it."""
+        self._found[_key(mutant)] = state
         if self.path is not None:
-            with self.path.open("a", encoding="utf-8") as lines:
-                lines.write(f"{self._key(mutant)}\n")
+            lines = (f"{state} {key}" for key, state in sorted(self._found.items()))
+            self.path.write_text("\n".join(lines) + "\n", encoding="utf-8")
 
-    def _key(self, mutant: Mutant) -> str:
-        source = (PACKAGE / mutant.file).read_bytes()
-        return f"{mutant.file} {zlib.crc32(source):08x} {mutant.place}"
+
+def _key(mutant: Mutant) -> str:
+    source = (PACKAGE / mutant.file).read_bytes()
+    return f"{mutant.file} {zlib.crc32(source):08x} {mutant.place}"
 
 
 @dataclass
@@ -66,8 +73,8 @@ class Trial:
         return 1 - len(self.survivors) / max(len(self.tried), 1)
 
 
-def try_mutants(chosen: Sequence[Mutant], seconds: float | None = None, record: Path | None = None) -> Trial:
-    """Try mutants file by file, in an order by chance; none is begun after `seconds`. `record`: see `Known`.
+def try_mutants(chosen: Sequence[Mutant], seconds: float | None, record: Record) -> Trial:
+    """Try mutants file by file, in an order by chance; none is begun after `seconds`.
 
     Raises RuntimeError where the tests of a file are red without a mutant, or where the package is loaded already.
     """
@@ -76,9 +83,8 @@ def try_mutants(chosen: Sequence[Mutant], seconds: float | None = None, record: 
     for name in ("numpy", "torch", "onnx", "onnxruntime", "onnx_ir", "networkx", "scipy.stats"):
         __import__(name)
     end = None if seconds is None else time.monotonic() + seconds
-    known = Known(record)
-    trial = Trial([mutant for mutant in chosen if mutant in known])
-    chosen = [mutant for mutant in chosen if mutant not in known]
+    trial = Trial([mutant for mutant in chosen if record.state(mutant) == "dead"])
+    chosen = [mutant for mutant in chosen if record.state(mutant) != "dead"]
     groups = sorted({TESTS[mutant.file] for mutant in chosen})  # files with the same tests are looked at together
     random.Random(0).shuffle(groups)
     for tests in groups:
@@ -96,11 +102,11 @@ def try_mutants(chosen: Sequence[Mutant], seconds: float | None = None, record: 
                 trial.left += 1
                 continue
             trial.tried.append(mutant)
-            if survives(mutant, lines[mutant.file], limit):
+            alive = survives(mutant, lines[mutant.file], limit)
+            record.note(mutant, "alive" if alive else "dead")
+            if alive:
                 trial.survivors.append(mutant)
                 print(f"  survives: {mutant}", flush=True)
-            else:
-                known.add(mutant)
     return trial
 
 

@@ -33,7 +33,7 @@ TESTS = {
     f"{CRITERIA}/base.py": "criteria/test_base.py criteria/test_weights.py criteria/test_redundancy.py "
     "criteria/test_similarity.py criteria/test_gradients.py",
     f"{CRITERIA}/expression.py": "criteria/test_combination.py criteria/test_base.py",
-    f"{CRITERIA}/filter_similarity.py": "criteria/test_similarity.py",
+    f"{CRITERIA}/filter_similarity.py": "criteria/test_redundancy.py criteria/test_similarity.py",
     f"{CRITERIA}/gradients.py": "criteria/test_gradients.py",
     f"{CRITERIA}/learned.py": "train/test_step.py train/test_sparse_methods.py criteria/test_base.py",
     f"{CRITERIA}/lda.py": "criteria/test_discriminant.py",
@@ -246,7 +246,8 @@ def _shown(node: ast.AST) -> str:
 @click.option("--sample", type=int, help="of those, so many that are drawn")
 @click.option("--seed", default=0, help="of what is drawn, and of the order")
 @click.option("--minutes", type=float, help="begin none after so long")
-@click.option("--record", type=click.Path(path_type=Path), help="a file of those that died, so that a run goes on")
+@click.option("--record", type=click.Path(path_type=Path), help="a file of what became of them, so that a run goes on")
+@click.option("--again", is_flag=True, help="those of the record: what survived is tried again")
 @click.option("-o", "--output", type=click.Path(path_type=Path), help="a page of what survives")
 def main(
     files: tuple[str, ...],
@@ -256,16 +257,19 @@ def main(
     seed: int,
     minutes: float | None,
     record: Path | None,
+    again: bool,
     output: Path | None,
 ) -> None:
     """Try mutants and list those that survive; exit code 1 where fewer than 95% die."""
-    from tests.mutant_runs import page, try_mutants
+    from tests.mutant_runs import Record, page, try_mutants
 
     chosen = [each for file in files or TESTS for each in mutants_of(file)[start::every] if not each.equivalent]
-    every_one = len(chosen)
+    every_one, known = len(chosen), Record(record)
+    if again:
+        chosen = [each for each in chosen if known.state(each)]
     if sample is not None:
         chosen = random.Random(seed).sample(chosen, min(sample, every_one))
-    trial = try_mutants(chosen, None if minutes is None else 60 * minutes, record)
+    trial = try_mutants(chosen, None if minutes is None else 60 * minutes, known)
     if output is not None:
         output.write_text(page(trial, every_one, sys.argv[1:]), encoding="utf-8")
     print(f"{len(trial.tried) - len(trial.survivors)} of {len(trial.tried)} die: {trial.share:.1%}")

@@ -167,6 +167,11 @@ def test_sequences_need_labels_for_each_sample(labels: np.ndarray) -> None:
         METRICS["sequence-accuracy"].score(Answer(np.ones((2, 4, 3), np.float32), labels, None, {}))
 
 
+def test_classes_lie_last_in_sequences_and_first_in_images() -> None:
+    assert metrics_base.classes_last(np.zeros((2, 4, 3))).shape == (2, 4, 3)
+    assert metrics_base.classes_last(np.zeros((2, 3, 5, 6))).shape == (2, 5, 6, 3)
+
+
 def test_relative_error_is_of_sizes() -> None:
     output, original = np.array([[0, 5]], np.float32), np.array([[2, -2]], np.float32)
     assert value("relative-error", output, original=original) == (2 + 7) / 4
@@ -415,6 +420,14 @@ def test_labels_that_are_not_binary() -> None:
         value("binary-accuracy", np.zeros((2, 1), np.float32), labels=np.array([0, 2]))
     with pytest.raises(DataError, match="use another metric, binary-accuracy or mae"):
         value("accuracy", np.zeros((2, 1), np.float32), labels=np.array([0, 1]))
+
+
+def test_boxes_without_an_area_count_for_nothing() -> None:
+    """A line is as wide as it is high in one direction only."""
+    whole, line = [0.0, 0.0, 2.0, 2.0], [0.0, 0.0, 2.0, 0.0]
+    found, wanted = np.array([[whole, line]], np.float32), np.array([[whole, whole]], np.float32)
+    assert value("box-f1", found, original=found) == 1
+    assert value("box-f1", found, original=wanted) == pytest.approx(2 / 3)
 
 
 def test_boxes_have_one_partner_each() -> None:
