@@ -43,6 +43,11 @@ from onnxprune.steps.recover.methods import added_biases
 from onnxprune.steps.recover.step import Recover
 from onnxprune.steps.state import State
 
+NARROW = (
+    "the target takes channels below 16, where integer kernels get slower: a smaller cut may well be faster, and "
+    "--target latency finds it"
+)
+
 
 @dataclass(frozen=True)
 class Decision:
@@ -203,7 +208,8 @@ def _outcome(problem: _Problem, options: PruneOptions, context: Context, *, comp
         try:
             return _outcome_within(problem, options, context, {**problem.limits, **wide}, measured, comparable)
         except TargetError:
-            pass
+            found = _outcome_within(problem, options, context, problem.limits, measured, comparable)
+            return replace(found, remarks=(*found.remarks, NARROW))
     return _outcome_within(problem, options, context, problem.limits, measured, comparable)
 
 

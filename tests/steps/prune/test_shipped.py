@@ -17,6 +17,7 @@ from onnxprune.runtime.latency import Setting
 from onnxprune.steps.base import Context
 from onnxprune.steps.prune import candidates
 from onnxprune.steps.prune.candidates import Candidates
+from onnxprune.steps.prune.decide import NARROW
 from onnxprune.steps.prune.kernels import liked_multiples
 from onnxprune.steps.state import State
 from tests.conftest import Build
@@ -99,8 +100,9 @@ def test_channels_on_integers_are_not_fewer_than_sixteen(build: Build, tmp_path:
     assert min(found) == 16
     assert max(found) < 64
     assert all(each % 4 == 0 for each in found)
-    narrow = kernels_of(compressed(build(WIDE), tmp_path, target="macs=0.02", quantize="int8")[0])
-    assert min(narrow) < 16
+    target, result = compressed(build(WIDE), tmp_path, target="macs=0.02", quantize="int8")
+    assert min(kernels_of(target)) < 16
+    assert NARROW in result.report.notes
     floats = kernels_of(compressed(build(WIDE), tmp_path, target="macs=0.02", quantize="fp16-weights")[0])
     assert min(floats) < 16
 
