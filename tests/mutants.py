@@ -66,6 +66,8 @@ EQUIVALENT: dict[str, dict[tuple[str, str, str], str]] = {
     f"{CRITERIA}/weights.py": {
         ("squares.max() or 1.0", "1.0", "2.0"): _OF_ZERO,
         ("size.mean()) or 1.0", "1.0", "2.0"): _OF_ZERO,
+        ("np.where(at_least > 0", "0", "1"): "the largest is 1, so no sum is between the two",
+        ("(high - low) or 1.0", "1.0", "2.0"): _OF_ZERO,
         ("size /= size.max()", "size.max", "size.min"): "any scale will do: it is divided by its mean behind",
     },
     f"{METRICS}/cosine.py": {
