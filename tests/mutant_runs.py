@@ -61,11 +61,19 @@ def _key(mutant: Mutant) -> str:
 
 @dataclass
 class Trial:
-    """What was tried, and what survived; `left` were not begun in time."""
+    """What was tried, and what survived; `left` were not begun in time, and never before."""
 
     tried: list[Mutant] = field(default_factory=list)
     survivors: list[Mutant] = field(default_factory=list)
     left: int = 0
+
+    def leave(self, mutant: Mutant, record: Record) -> None:
+        """It is not begun in time: one that survived before counts as it did."""
+        if record.state(mutant) == "alive":
+            self.tried.append(mutant)
+            self.survivors.append(mutant)
+        else:
+            self.left += 1
 
     @property
     def share(self) -> float:
@@ -90,7 +98,8 @@ def try_mutants(chosen: Sequence[Mutant], seconds: float | None, record: Record)
     for tests in groups:
         here = [mutant for mutant in chosen if TESTS[mutant.file] == tests]
         if end is not None and time.monotonic() >= end:
-            trial.left += len(here)
+            for mutant in here:
+                trial.leave(mutant, record)
             continue
         began = time.monotonic()
         files = sorted({mutant.file for mutant in here})
@@ -99,7 +108,7 @@ def try_mutants(chosen: Sequence[Mutant], seconds: float | None, record: Record)
         print(f"{' '.join(files)}: the tests as they are took {time.monotonic() - began:.0f} s", flush=True)
         for mutant in here:
             if end is not None and time.monotonic() >= end:
-                trial.left += 1
+                trial.leave(mutant, record)
                 continue
             trial.tried.append(mutant)
             alive = survives(mutant, lines[mutant.file], limit)
