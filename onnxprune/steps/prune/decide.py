@@ -80,6 +80,7 @@ class _Problem:
     own: Mapping[str, Scores]
     candidates: Candidates
     limits: Mapping[str, int] = field(default_factory=dict)
+    trials: Mapping[str, tuple[int, float]] = field(default_factory=dict)
 
     @property
     def removed(self) -> dict[str, Mask]:
@@ -114,6 +115,7 @@ def decide(
     *,
     limits: Mapping[str, int] = MappingProxyType({}),
     scored: UnitScores | None = None,
+    trials: Mapping[str, tuple[int, float]] = MappingProxyType({}),
 ) -> Decision:
     """Which units go.
 
@@ -124,6 +126,7 @@ def decide(
         context: data and devices, the recovery that follows, and where in a loop this is.
         limits: the most units that groups may lose, by id, where the options would allow more.
         scored: scores of the units as they are, where somebody has them.
+        trials: the harm that trials of single groups did, see `trials.measure_trials`.
 
     Raises TargetError where the targets cannot be met, UsageError for what takes data that is not there.
     """
@@ -134,7 +137,7 @@ def decide(
     criterion = options.scored_by(data=context.samples is not None)
     scored = scored or _scored(state, list(now.values()), criterion, context)
     scores = {name: scored.scores[group.id] for name, group in now.items()}
-    problem = _Problem(state, groups, now, scores, candidates, limits)
+    problem = _Problem(state, groups, now, scores, candidates, limits, trials)
     on_the_way = _on_the_way(options, context.loop, problem)
     try:
         outcome = _outcome(problem, on_the_way, context, comparable=criterion.comparable)
@@ -233,6 +236,7 @@ def _outcome_within(
         removed=problem.removed,
         liked=_liked(problem, options, context),
         limits={**limits, **{group.id: 0 for group in problem.groups if group.id not in problem.now}},
+        trials=problem.trials,
     )
 
     def costly(lost: Lost, kind: str) -> tuple[float, float]:

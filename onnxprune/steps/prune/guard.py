@@ -1,7 +1,8 @@
 """A few cuts that meet the same targets, tried on samples that nothing was fitted to: the least harmful is taken.
 
-Predictions of damage are sums over layers; what errors do to the outputs together shows only when a model is run. So
-the cut that is predicted to be best is made and recovered, and so are
+Predictions of damage come from scores, scaled by a trial of each group alone, see `trials`; what errors do to the
+outputs together shows only when a model is run. So the cut that is predicted to be best is made and recovered, and so
+are
 
 - the same with embeddings along their principal axes, and with layers split into two thinner ones, see `split`, as long
   as that helps;
@@ -18,24 +19,26 @@ the same options give the same file.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
-from math import inf, isnan
+from dataclasses import dataclass, field, replace
+from math import inf
 
 from onnxprune.analysis import cost
 from onnxprune.analysis.groups import Group
 from onnxprune.analysis.select import select_groups
 from onnxprune.data.split import hold_out
 from onnxprune.errors import TargetError
-from onnxprune.evaluation.quality import compare_quality
 from onnxprune.model.file import estimated_bytes, file_bytes
 from onnxprune.model.signature import ports_of
 from onnxprune.runtime.session import Session
 from onnxprune.steps.base import Context
 from onnxprune.steps.prune.decide import Decision, decide
+from onnxprune.steps.prune.harm import harm_of
 from onnxprune.steps.prune.options import PruneOptions
+from onnxprune.steps.prune.score import score_units
 from onnxprune.steps.prune.shipped import Shipped
 from onnxprune.steps.prune.split import Spectra, rotate_state
 from onnxprune.steps.prune.targets import CHEAP, Target
+from onnxprune.steps.prune.trials import measure_trials
 from onnxprune.steps.recover.step import Recover
 from onnxprune.steps.state import State
 from onnxprune.support.progress import Progress, parts, within
@@ -67,6 +70,7 @@ class Try:
         harm: the share of the outputs' variance that comes out wrong after recovery, of the worst output.
         said: how it differs from the plain cut, in words.
         limits: what groups may lose at most in it.
+        trials: the harm that a cut of each group alone does, see `trials.measure_trials`.
     """
 
     state: State
@@ -74,6 +78,7 @@ class Try:
     harm: float
     said: str = ""
     limits: tuple[tuple[str, int], ...] = ()
+    trials: Mapping[str, tuple[int, float]] = field(default_factory=dict)
 
 
 def may_guard(state: State, options: PruneOptions, context: Context) -> bool:
@@ -110,7 +115,12 @@ def best_of_tries(state: State, options: PruneOptions, context: Context) -> tupl
     elif best.said:
         notes.append(best.said)
     groups = select_groups(best.state.original, options.only, options.skip)  # now scored on all samples
-    return best.state, decide(best.state, groups, options, context, limits=dict(best.limits)), tuple(notes)
+    return best.state, _again(best, groups, options, context), tuple(notes)
+
+
+def _again(best: Try, groups: Sequence[Group], options: PruneOptions, context: Context) -> Decision:
+    """The decision of a try, now that units are scored on all samples."""
+    return decide(best.state, groups, options, context, limits=dict(best.limits), trials=best.trials)
 
 
 def _least_harmful(found: Sequence[Try], plain: Try | None) -> Try:
@@ -199,7 +209,7 @@ class _Tries:
             lost = best.decision.outcome.lost[group.id]
             limits = (*best.limits, (group.id, lost // 2))
             said = "; ".join([*([best.said] if best.said else []), f"{group.id} gets {lost - lost // 2} units back"])
-            made = self._try(best.state, said, limits, best.decision)
+            made = self._try(best.state, said, limits, best)
             if made is None or made.harm >= _LESS * best.harm:
                 misses += 1
                 if misses == _MISSES:  # each try costs a recovery, and other groups promise less
@@ -229,20 +239,17 @@ class _Tries:
         state: State,
         said: str,
         limits: tuple[tuple[str, int], ...] = (),
-        before: Decision | None = None,
+        before: Try | None = None,
     ) -> Try | None:
-        """A cut, recovered and measured; None where no cut meets the targets."""
-        most: Mapping[str, int] = dict(limits)
+        """A cut, recovered and measured; None where no cut meets the targets. `before`: another one of the state."""
         fitting = replace(self._fitting, progress=self._watcher())
+        groups = self._groups(state)
+        scored = None if before is None else before.decision.scored
+        if scored is None:
+            scored = score_units(fitting, state.analysis, groups, self._options.scored_by(data=True))
+        trials = before.trials if before else measure_trials(state, groups, scored.scores, fitting)
         try:
-            decision = decide(
-                state,
-                self._groups(state),
-                self._options,
-                fitting,
-                limits=most,
-                scored=None if before is None else before.scored,
-            )
+            decision = decide(state, groups, self._options, fitting, limits=dict(limits), scored=scored, trials=trials)
         except TargetError:
             if not said:
                 raise
@@ -250,7 +257,8 @@ class _Tries:
         recover = _recovery(self._context)
         assert recover is not None
         made = recover(state.cut(decision.left), fitting)
-        return Try(state, decision, self._harm(made), said, limits)
+        harm = harm_of(self._original, made.model, self._measured, self._context.execution)
+        return Try(state, decision, harm, said, limits, trials)
 
     def _watcher(self) -> Progress:
         """The part of the progress that the next try takes."""
@@ -258,15 +266,6 @@ class _Tries:
         self._made += 1
         before = f"trying cut {self._made}"
         return lambda said: part(within(before, said))
-
-    def _harm(self, made: State) -> float:
-        """The share of the variance that comes out wrong, of the worst output; of their power where nothing varies."""
-        session = Session(made.model, self._context.execution, optimized=True)
-        found = compare_quality(self._original, self._original, session, self._measured)
-        if not isnan(found.explained):
-            return 1 - found.explained
-        ratio = next((score.after for score in found.scores if score.metric == "snr"), -inf)
-        return float(10 ** (-ratio / 10))
 
 
 def _recovery(context: Context) -> Recover | None:

@@ -112,6 +112,7 @@ def planner(
     removed: Mapping[str, Mask] = NO_MASKS,
     liked: Mapping[str, int] = NO_MULTIPLES,
     limits: Mapping[str, int] = MappingProxyType({}),
+    trials: Mapping[str, tuple[int, float]] = MappingProxyType({}),
 ) -> Planner:
     """Set up an allocation.
 
@@ -126,6 +127,7 @@ def planner(
         liked: per group id, what kernels like its axes to be multiples of, for groups whose count no option decides.
         limits: the most units that groups may lose, by id, where the options would allow more; those that earlier steps
             have removed stay removed.
+        trials: of groups, see `AllocationProblem`.
 
     Raises UsageError for a ratio whose pattern matches no group.
     """
@@ -143,6 +145,7 @@ def planner(
         options.resource if options.resource != "macs" or cost.macs_of(analysis) else "parameters",
         *measured,
         {group.id: removed[group.id] for group in free} if removed else {},
+        trials,
     )
     return Planner(
         problem,

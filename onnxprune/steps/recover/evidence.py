@@ -28,6 +28,7 @@ from onnxprune.analysis.layers import (
 )
 from onnxprune.model.inner_values import InnerName, name_seen_by, repeats, way_to
 from onnxprune.statistics.precision import products_type
+from onnxprune.steps.recover.floors import floor_of
 from onnxprune.steps.recover.least_squares import (
     KnownPart,
     Matrix,
@@ -49,6 +50,8 @@ _ROWS_PER_FEATURE = 40
 _FEW_ROWS, _MATRICES = 2_048, 5
 # Every fifth batch is held out to choose the ridge.
 _HELD_OUT = 5
+# What two ways to compute a float32 differ by, as a share.
+_ROUNDING = 1e-5
 
 Values = Mapping[str, Array]
 
@@ -82,6 +85,8 @@ class Gathering:
         residual: the sum behind the layer that its target makes up for, if any.
         in_advance: rows are what the original sees, for what the layer will see is not there yet.
         products: those that layers with the same weight share; None where the layer has them for itself.
+        floor: below which value the original's outputs may as well be lower, where no Relu itself reads them.
+        maxima: batch by batch, what the floor's maximum is, where it has one; it is given before targets are set free.
     """
 
     def __init__(
@@ -99,6 +104,9 @@ class Gathering:
         self.in_advance = False
         self.products = products
         self.positions: list[Positions | None] = []
+        single = behind is None and layer.form.hidden is None and not self.is_rectified
+        self.floor = floor_of(counterpart, pairing.original) if single else None
+        self.maxima: Sequence[Array] = ()
         self.begin()
 
     @cached_property
@@ -153,6 +161,11 @@ class Gathering:
         """Does a Relu alone read what comes out?"""
         return is_rectified(self.layer, self.residual)
 
+    @property
+    def is_free_below(self) -> bool:
+        """Are there values below which the outputs do not matter, and is all known that these follow from?"""
+        return self.is_rectified or (self.floor is not None and (not self.floor.maximum or bool(self.maxima)))
+
     def begin(self) -> None:
         """Forget all batches, but not the places in them."""
         train, held_out = self.products or (Products(), Products())
@@ -180,7 +193,10 @@ class Gathering:
             rows, wanted = layer.form.rows(given, positions), self._hidden_target(theirs[self._their(x)], positions)
         if current is not None:
             skip = layer.outputs(ours[self.skips[0]], positions) if self.skips else 0.0
-            wanted = _rectified(wanted, skip, rows, current)
+            floor: Array | float = 0.0
+            if self.floor is not None:
+                floor = layer.outputs(self._floor(theirs[self._their(self.counterpart.y)].shape, number), positions)
+            wanted = _set_free(wanted, skip, rows, current, floor)
         self.moments[number % _HELD_OUT == 1].update(rows, wanted)
 
     def evidence(self) -> Evidence | None:
@@ -212,6 +228,12 @@ class Gathering:
         for name in self._skips:
             target = target + (self.pairing.sliced(theirs[self._their(name)], name) - ours[self._our(name)])
         return target
+
+    def _floor(self, shape: tuple[int, ...], number: int) -> Array:
+        """The floor of every output that is left, for a batch."""
+        assert self.floor is not None
+        found = self.floor.values(shape, self.maxima[number] if self.floor.maximum else None)
+        return self.pairing.sliced(found, self.counterpart.y)
 
     def _positions(self, number: int, shape: tuple[int, ...]) -> Positions | None:
         """Where in each sample of a batch rows are taken: drawn once, the same in every round."""
@@ -253,14 +275,17 @@ def joint_evidence(works: Sequence[Gathering]) -> Evidence | None:
     return Evidence(first.layer, first.matrix, np.zeros((groups, outputs)), *parts, everything)
 
 
-def _rectified(wanted: Array, skip: Array | float, rows: Array, current: tuple[Matrix, Matrix]) -> Array:
-    """Targets in front of a Relu: where the sum should be negative, any negative number will do.
+def _set_free(
+    wanted: Array, skip: Array | float, rows: Array, current: tuple[Matrix, Matrix], floor: Array | float
+) -> Array:
+    """Targets in front of a Relu or a maximum: where the sum should be below the floor, any such number will do.
 
     The auxiliary variable of Zhang et al. 2015, "Accelerating Very Deep Convolutional Networks", equation 7, at its
-    limit: the target is moved to what the layer gives, or to zero where that is positive.
+    limit: the target is moved to what the layer gives, or to the floor where that is higher.
     """
     matrix, bias = (array.astype(np.float32) for array in current)
     given = np.matmul(rows, matrix) + bias[:, None] + skip
     goal = wanted + skip
-    moved: Array = np.where(goal >= 0, goal, np.minimum(given, 0)) - skip
+    reaches = goal >= floor - _ROUNDING * np.abs(floor)
+    moved: Array = np.where(reaches, goal, np.minimum(given, floor)) - skip
     return moved

@@ -9,25 +9,28 @@ biases follow one by one.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Container, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import ClassVar
 
 import numpy as np
 import onnx_ir as ir
 
-from onnxprune.analysis.layers import Array, matrix_of
+from onnxprune.analysis.layers import Array, Layer, matrix_of
 from onnxprune.passes.base import PassResult
 from onnxprune.passes.write_back import set_bias, set_matrix
 from onnxprune.runtime.providers import CPU_ONLY
 from onnxprune.runtime.stepper import Stepper
 from onnxprune.steps.recover.evidence import Evidence, Gathering, LayerFit, Values, gather, joint_evidence
+from onnxprune.steps.recover.floors import floor_of
 from onnxprune.steps.recover.least_squares import Matrix, Products
 from onnxprune.steps.recover.pairing import INTEGERS, Pairing
 from onnxprune.steps.recover.recurrence import Recurrence
 from onnxprune.support.progress import Counted
 
 Progress = Callable[[str], None]
+# What maxima of branches may take in memory.
+_MOST_BYTES = 1 << 29
 
 
 @dataclass(frozen=True)
@@ -46,6 +49,7 @@ def walk(
     *,
     rounds: int = 0,
     streams: bool = True,
+    only: Container[str] | None = None,
     seed: int = 0,
     providers: Sequence[str] = CPU_ONLY,
     progress: Progress = lambda _: None,
@@ -56,9 +60,10 @@ def walk(
         pairing: the two models.
         feeds: the calibration batches; at least two, or the single one is cut in two.
         fit: given the evidence of a layer, its new matrix and bias, or None to leave it.
-        rounds: how often layers in front of a Relu are fitted again, with what is negative set free.
+        rounds: how often layers in front of a Relu or a maximum are fitted again, with what does not matter set free.
         streams: the target of a layer whose output is added to a stream makes up for what the stream lacks; else it is
             what the layer itself gave.
+        only: the layers that are fitted, by the value that their node makes in the original; None: all.
         seed: of the places that are drawn.
         providers: execution providers of ONNX Runtime.
         progress: is called with which layer is being worked on.
@@ -70,7 +75,8 @@ def walk(
     ahead = Stepper(original.model, original.shapes.dtypes, batches, providers)
     behind = Stepper(pruned.model, pruned.shapes.dtypes, batches, providers)
     samples = sum(_samples(batch) for batch in batches)
-    pairs = pairing.pairs()
+    pairs = [pair for pair in pairing.pairs() if only is None or pair[1].node.outputs[0].name in only]
+    maxima = _maxima(pairing, pairs, ahead) if rounds else {}
     shared: dict[str, Matrix] = {}
     errors = []
     for number, (layer, counterpart) in enumerate(pairs, 1):
@@ -82,6 +88,7 @@ def walk(
             shared[layer.weight] = works[0].matrix
             _fit_together(works, fit, ahead, behind)
         work = Gathering(pairing, layer, counterpart, samples, np.random.default_rng([seed, number]))
+        work.maxima = maxima.get(work.floor.maximum, ()) if work.floor else ()
         if not streams or behind.would_run(work.skips) & {later.node for later, _ in pairs[number:]}:
             work.residual = None  # the other branch comes later: it is the one that makes up for this
         recurrence = Recurrence.of(pairing, layer, counterpart)
@@ -103,6 +110,21 @@ def walk(
             found = recurrence.fit(ahead.batches(*recurrence.theirs), fit, [seed, number])
             errors += [LayerError(f"{layer.name}.recurrent", *found)] if found else []
     return errors
+
+
+def _maxima(pairing: Pairing, pairs: Sequence[tuple[Layer, Layer]], ahead: Stepper) -> dict[str, list[Array]]:
+    """The original's maxima that branches meet in, batch by batch, as far as they fit into memory."""
+    floors = [floor_of(counterpart, pairing.original) for _, counterpart in pairs if counterpart.form.hidden is None]
+    names = list(dict.fromkeys(floor.maximum for floor in floors if floor is not None and floor.maximum))
+    found: dict[str, list[Array]] = {name: [] for name in names}
+    size = 0
+    for values in ahead.peek(*names) if names else ():
+        size += sum(value.nbytes for value in values)
+        if size > _MOST_BYTES:
+            return {}
+        for name, value in zip(names, values, strict=True):
+            found[name].append(value)
+    return found
 
 
 def _stored(pairing: Pairing, first: Evidence, matrix: Matrix, bias: Matrix) -> tuple[Matrix, Matrix]:
@@ -141,7 +163,7 @@ def _fitted(
     gather([work], both())
     first = work.evidence()
     fitted = fit(first) if first else None
-    for _ in range(rounds if fitted and work.is_rectified else 0):
+    for _ in range(rounds if fitted and work.is_free_below else 0):
         gather([work], both(), fitted)
         evidence = work.evidence()
         fitted = fit(evidence) if evidence else fitted
@@ -202,8 +224,9 @@ def _samples(batch: dict[str, Array]) -> int:
 class LayerwiseRecovery(ABC):
     """A pass that fits a pruned model layer after layer, on what the layers in front of each now give.
 
-    Layers in front of a Relu are fitted `rounds` more times with negative targets set free. `errors` tells how far each
-    layer is off, before and after, once it has run.
+    Layers in front of a Relu are fitted `rounds` more times with negative targets set free. `only` names the layers
+    that are fitted, by the value that their node makes in the original, where it is not all. `errors` tells how far
+    each layer is off, before and after, once it has run.
     """
 
     pairing: Pairing
@@ -213,6 +236,7 @@ class LayerwiseRecovery(ABC):
     progress: Progress = lambda _: None
     errors: list[LayerError] = field(default_factory=list)
     rounds: int = 0
+    only: Container[str] | None = None
     streams: ClassVar[bool] = True
 
     @abstractmethod
@@ -230,6 +254,7 @@ class LayerwiseRecovery(ABC):
             self.fit(),
             rounds=self.rounds,
             streams=self.streams,
+            only=self.only,
             seed=self.seed,
             providers=self.providers,
             progress=self.progress,

@@ -116,12 +116,12 @@ def recover_layers(
     return Recovery(method, tuple(made.errors), tuple(notes))
 
 
-def batches_to_fit(feeds: Iterable[dict[str, Array]]) -> tuple[list[dict[str, Array]], bool]:
-    """As many batches as are used, and whether those are all."""
+def batches_to_fit(feeds: Iterable[dict[str, Array]], most: int = MAX_SAMPLES) -> tuple[list[dict[str, Array]], bool]:
+    """As many batches as are used, which have `most` samples or a little more, and whether those are all."""
     found: list[dict[str, Any]] = []
     size = 0
     for feed in feeds:
-        if found and (_samples(found) >= MAX_SAMPLES or size > bytes_for("samples")):
+        if found and (_samples(found) >= most or size > bytes_for("samples")):
             return found, False
         found.append(feed)
         size += sum(array.nbytes for array in feed.values())

@@ -21,7 +21,8 @@ class Reconstruct(LayerwiseRecovery):
     After:   x' ── Conv(w new, b new) ── y      min |rows(x') w + b - y|^2 + ridge |w - w sliced|^2
 
     x' comes from the pruned prefix as fitted so far, y from the original. The ridge has the least error on held-out
-    samples, layer by layer; in front of a Relu negative targets are set free in `rounds` more fits. He et al. 2017,
+    samples, layer by layer; in front of a Relu, negative targets are set free in `rounds` more fits, and in front of a
+    maximum of branches those that are not the largest, see `floors`. He et al. 2017,
     "Channel Pruning for Accelerating Very Deep Neural Networks", equation 1 (the reconstruction of the weights) and
     section 3.2 (residual targets). A weight that several layers share is fitted once, for all of them. Where there is
     no form to solve for (packed bits, weights that are chosen at run time), a note names what was left. Of a body that

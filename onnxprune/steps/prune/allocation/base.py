@@ -31,6 +31,8 @@ RESOURCES = ("macs", "parameters", "weight_bytes", "size")
 
 # A ratio of 0.3 of 10 units is 3, although 0.3 * 10 is less than 3 in floating point.
 _EPSILON = 1e-9
+# Of predicted and of measured harm, less is noise of rounding.
+_LEAST_HARM = 1e-7
 
 
 @dataclass(frozen=True)
@@ -62,6 +64,7 @@ class AllocationProblem:
         seconds: measured seconds saved by losing units, per group id; for `latency`.
         removed: per group id, bool [units]: which units an earlier step has removed. They stay removed at any strength,
             their scores do not count, and what is lost is counted from the whole group.
+        trials: per group id, how many units were removed in a trial and the harm that was measured.
     """
 
     analysis: Analysis
@@ -74,6 +77,7 @@ class AllocationProblem:
     damages: Mapping[str, Curve] = field(default_factory=dict)
     seconds: Mapping[str, Curve] = field(default_factory=dict)
     removed: Mapping[str, Mask] = field(default_factory=dict)
+    trials: Mapping[str, tuple[int, float]] = field(default_factory=dict)
 
     @cached_property
     def already(self) -> Lost:
@@ -167,7 +171,8 @@ class AllocationProblem:
         It is the share of the group's scores that is removed over the share that is left, noise to signal, once for
         every layer that the group is in. Few units count their scores over the mean; a group that is nearly empty costs
         much more. Where scores are comparable between groups, a group weighs the sum of its scores in place of its
-        layers. What was removed earlier did its damage already.
+        layers. What was removed earlier did its damage already. Where trials were made, all of that is scaled, so that
+        it is what was measured for as many units; groups that were not tried are scaled as the median of the others.
         """
         found = {}
         for group in self.groups:
@@ -176,7 +181,19 @@ class AllocationProblem:
             weight = left[0] if self.comparable else float(self.layers[group.id])
             harm = weight * (left[0] - left) / np.maximum(left, 1e-12 * left[0]) if left[0] else 0.0 * left
             found[group.id] = np.concatenate([np.zeros(already), harm])
-        return found
+        return self._as_tried(found)
+
+    def _as_tried(self, damage: Mapping[str, Scores]) -> dict[str, Scores]:
+        """Predicted damage, brought to the scale of trials where there are some."""
+        factors = {
+            name: max(harm, _LEAST_HARM) / max(float(damage[name][count]), _LEAST_HARM)
+            for name, (count, harm) in self.trials.items()
+            if name in damage
+        }
+        if not factors:
+            return dict(damage)
+        middle = float(np.median(list(factors.values())))
+        return {name: factors.get(name, middle) * each for name, each in damage.items()}
 
 
 @dataclass(frozen=True)
