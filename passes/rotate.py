@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,46 +10,56 @@ import numpy.typing as npt
 import onnx_ir as ir
 
 from onnxprune.analysis.groups import Analysis, Group
-from onnxprune.analysis.layers import Layer, layers, plain_matrix
+from onnxprune.analysis.layers import Layer, bias_of, held_bias, layers, plain_matrix
 from onnxprune.analysis.splittable import splittable
 from onnxprune.dims import Atom, resolve
-from onnxprune.ops.traits import keeps_axes, looks_up_rows
+from onnxprune.ops.traits import adds, keeps_axes, looks_up_rows
 from onnxprune.passes.base import PassResult
-from onnxprune.passes.write_back import set_matrix
+from onnxprune.passes.write_back import set_bias, set_matrix
 
 Matrix = npt.NDArray[np.float64]
+# Around a value: tables that it is looked up in, nodes of layers that write it, and of layers that read it.
+Touching = tuple[list[ir.Value], list[ir.Node], list[ir.Node]]
 
 
 @dataclass(frozen=True)
 class Stream:
-    """A group whose units are looked up in tables, moved about, and read by layers: nothing nonlinear in between.
+    """A group whose units nothing nonlinear touches between what makes them and the layers that read them.
+
+    They are looked up in tables or written by layers, moved about, and added to each other, as along the bottlenecks of
+    inverted residuals.
 
     Attributes:
         group: the units.
         tables: initializers [entries, units] that they come from.
+        writers: the layers that they come from.
         readers: the layers that read them, and them alone.
     """
 
     group: Group
     tables: tuple[ir.Value, ...]
+    writers: tuple[Layer, ...]
     readers: tuple[Layer, ...]
 
 
 def streams(analysis: Analysis) -> Iterator[Stream]:
     """The groups of a model whose axes can be chosen anew."""
-    by_node = {layer.node: layer for layer in layers(analysis, hidden=True) if splittable(layer)}
+    known = _Known(analysis)
     values = {value.name: value for node in analysis.model.graph for value in node.outputs}
     for group in analysis.groups:
         holding = [name for name in analysis.activations if _axes(analysis, name, group.atom) is not None]
-        found = [_around(values.get(name), analysis, group, by_node) for name in holding]
+        found = [known.around(values.get(name), group) for name in holding]
         if not found or any(each is None for each in found):
             continue
-        tables = dict.fromkeys(table for each in found if each for table in each[0])
-        readers = dict.fromkeys(node for each in found if each for node in each[1])
+        touching = [each for each in found if each is not None]
+        tables = tuple(dict.fromkeys(table for made, _, _ in touching for table in made))
+        writers = known.layers_at(node for _, nodes, _ in touching for node in nodes)
+        readers = known.layers_at(node for _, _, nodes in touching for node in nodes)
         held = {place.tensor for place in group.occurrences}
-        written = {table.name for table in tables} | {by_node[node].weight for node in readers}
-        if tables and readers and held == written:
-            yield Stream(group, tuple(tables), tuple(by_node[node] for node in readers))
+        written = {table.name for table in tables} | {layer.weight for layer in (*writers, *readers)}
+        written |= {bias.name for layer in writers if (bias := held_bias(layer)) is not None}
+        if (tables or writers) and readers and held == written:
+            yield Stream(group, tables, writers, readers)
 
 
 def _axes(analysis: Analysis, name: str, atom: Atom) -> int | None:
@@ -58,38 +68,77 @@ def _axes(analysis: Analysis, name: str, atom: Atom) -> int | None:
     return next((axis for axis, dim in enumerate(dims) if dim is atom), None)
 
 
-def _around(
-    value: ir.Value | None, analysis: Analysis, group: Group, by_node: Mapping[ir.Node, Layer]
-) -> tuple[list[ir.Value], list[ir.Node]] | None:
-    """The tables that a value is looked up in, and the layers that read it; None where anything else touches it."""
-    node = None if value is None else value.producer()
-    if value is None or node is None or value.is_graph_output():
-        return None
-    tables, readers = [], []
-    if looks_up_rows(node):
-        table = node.inputs[0]
-        if table is None or table.const_value is None or len(list(table.uses())) > 1 or table.is_graph_input():
+class _Known:
+    """The layers of a model that can be written for other axes, by their nodes and by the Adds of their biases."""
+
+    def __init__(self, analysis: Analysis) -> None:
+        self._analysis = analysis
+        self.by_node = {layer.node: layer for layer in layers(analysis, hidden=True) if splittable(layer)}
+        self._by_add = {layer.add[0]: layer for layer in self.by_node.values() if layer.add}
+
+    def layers_at(self, nodes: Iterable[ir.Node]) -> tuple[Layer, ...]:
+        """The layers of these nodes, each once."""
+        return tuple(self.by_node[node] for node in dict.fromkeys(nodes))
+
+    def around(self, value: ir.Value | None, group: Group) -> Touching | None:
+        """Tables that a value is looked up in, layers that write it and that read it; None where else touches it."""
+        node = None if value is None else value.producer()
+        if value is None or node is None or value.is_graph_output():
             return None
-        tables.append(table)
-    elif not keeps_axes(node):
-        return None
-    for reader, slot in value.uses():
-        layer = by_node.get(reader)
-        if layer is not None and slot == 0:
-            if _axes(analysis, value.name or "", group.atom) != layer.form.axis:
+        made = self._made(node, group)
+        readers = [reader for reader, slot in value.uses() if slot == 0 and reader in self.by_node]
+        axes = {self.by_node[reader].form.axis for reader in readers}
+        own = self.by_node.get(node)
+        others = [
+            reader
+            for reader, slot in value.uses()
+            if not (slot == 0 and reader in self.by_node) and not (own is not None and self._by_add.get(reader) is own)
+        ]
+        if made is None or not axes <= {_axes(self._analysis, value.name or "", group.atom)}:
+            return None
+        if not all(keeps_axes(reader) or self._is_sum(reader, group) for reader in others):
+            return None
+        return *made, readers
+
+    def _made(self, node: ir.Node, group: Group) -> tuple[list[ir.Value], list[ir.Node]] | None:
+        """The table or the layer that a node's result comes from, if it is one; None where it is anything else."""
+        writer = self.by_node.get(node) or self._by_add.get(node)
+        if looks_up_rows(node):
+            table = node.inputs[0]
+            if table is None or table.const_value is None or len(list(table.uses())) > 1 or table.is_graph_input():
                 return None
-            readers.append(reader)
-        elif not keeps_axes(reader):
-            return None
-    return tables, readers
+            return [table], []
+        if writer is not None:
+            return ([], [writer.node]) if self._writes(writer, group) else None
+        return ([], []) if keeps_axes(node) or self._is_sum(node, group) else None
+
+    def _writes(self, layer: Layer, group: Group) -> bool:
+        """Are the units all that a layer gives, and is its bias its own?"""
+        bias = held_bias(layer)
+        alone = bias is None or (len(list(bias.uses())) == 1 and not bias.is_graph_input())
+        whole = layer.form.hidden is None and _axes(self._analysis, layer.y, group.atom) == layer.form.out_axis
+        return alone and whole and layer.norm is None
+
+    def _is_sum(self, node: ir.Node, group: Group) -> bool:
+        """Does it add up two values of the same shape that hold the units?"""
+        if not adds(node) or node in self._by_add:
+            return False
+        names = [value.name or "" for value in (*node.inputs, *node.outputs) if value is not None]
+        shapes = {self._analysis.shapes.shapes.get(name) for name in names}
+        along = {
+            _axes(self._analysis, name, group.atom) if name in self._analysis.activations else None for name in names
+        }
+        return len(shapes) == 1 and len(along) == 1 and None not in along
 
 
 @dataclass(frozen=True)
 class RotateStreams:
     """Write the units of linear streams along other axes.
 
-    Before:  ids ── Gather(E) ── Conv(w) ── y
-    After:   ids ── Gather(E T) ── Conv(T^-1 w) ── y       T: an invertible matrix of the units, like principal axes
+    Before:  ids ── Gather(E) ── Conv(w) ── y               x ── Conv(v, b) ──── Conv(w) ── y
+    After:   ids ── Gather(E T) ── Conv(T^-1 w) ── y        x ── Conv(v T, b T) ── Conv(T^-1 w) ── y
+
+    T is an invertible matrix of the units, like principal axes.
 
     The result is the same up to rounding. Along principal axes few units hold most of what the readers make of them, so
     more of them can be removed (Ashkboos et al. 2024, "SliceGPT", section 3, there of the residual stream between
@@ -110,6 +159,10 @@ class RotateStreams:
                 _store(table, table.const_value.numpy().astype(np.float64) @ axes)  # type: ignore[union-attr]
             for layer in stream.readers:
                 set_matrix(model, layer, read_along(layer, np.linalg.inv(axes).astype(np.float64)), self.analysis)
+            for layer in stream.writers:
+                set_matrix(model, layer, plain_matrix(layer) @ axes, self.analysis)
+                if held_bias(layer) is not None:
+                    set_bias(model, layer, bias_of(layer, len(axes)) @ axes, self.analysis)
         return PassResult(model, bool(found))
 
 

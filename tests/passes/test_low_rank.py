@@ -107,6 +107,37 @@ def test_rotated_streams_give_the_same_outputs(build: Build) -> None:
         np.testing.assert_allclose(found, due[name], atol=1e-4)
 
 
+BOTTLENECK = """
+    net (float[batch, 4, 6, 6] x) => (float[batch, 5, 6, 6] y, float[batch, 3, 6, 6] z)
+    <float[8, 4, 1, 1] a, float[8] b, float[10, 8, 3, 3] e, float[8, 10, 1, 1] p, float[8] q, float[8, 8, 1, 1] s,
+     float[5, 8, 3, 3] v, float[3, 8, 1, 1] w>
+    { h = Conv(x, a, b)  k = Conv<pads = [1, 1, 1, 1]>(h, e)  r = Relu(k)  m = Conv(r, p, q)  n = Add(h, m)
+      o = Conv(n, s)  d = Add(n, o)  y = Conv<pads = [1, 1, 1, 1]>(d, v)  z = Conv(n, w) }
+"""
+
+
+def test_rotated_bottlenecks_give_the_same_outputs(build: Build) -> None:
+    """Convolutions with biases write a stream that is added up; one reads it and writes it at once."""
+    path = build(BOTTLENECK)
+    analysis = inspect(path)
+    (stream,) = streams(analysis)
+    assert (len(stream.writers), len(stream.readers)) == (3, 4)
+    axes = RNG.standard_normal((8, 8)) + 3 * np.eye(8)
+    feed = {"x": RNG.standard_normal((2, 4, 6, 6)).astype(np.float32)}
+    due = Session(path).run(feed)
+    assert RotateStreams(analysis, {stream.group.id: axes})(analysis.model).modified
+    save(analysis.model, path.with_name("rotated.onnx"))
+    for name, found in Session(path.with_name("rotated.onnx")).run(feed).items():
+        np.testing.assert_allclose(found, due[name], atol=1e-3 * np.abs(due[name]).max())
+
+
+@pytest.mark.parametrize(("given", "made"), [("k = Conv", "g = Relu(h)  k = Conv"), ("d = Add(n, o)", "d = Mul(n, o)")])
+def test_bottlenecks_that_something_nonlinear_touches_are_not_rotated(given: str, made: str, build: Build) -> None:
+    graph = BOTTLENECK.replace(given, made)
+    graph = graph.replace("](h, e)", "](g, e)") if "Relu(h)" in made else graph
+    assert not list(streams(inspect(build(graph))))
+
+
 @pytest.mark.parametrize("between", ["Relu(h)", "Add(h, p)", "Softmax(h)"])
 def test_what_is_changed_on_its_way_is_not_rotated(between: str, build: Build) -> None:
     graph = "net (int64[batch, 5] x) => (float[batch, 5, 3] y) <float[9, 6] e, float[6, 3] w, float[6] p> "

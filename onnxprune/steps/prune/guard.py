@@ -4,8 +4,8 @@ Predictions of damage come from scores, scaled by a trial of each group alone, s
 outputs together shows only when a model is run. So the cut that is predicted to be best is made and recovered, and so
 are
 
-- the same with embeddings along their principal axes, and with layers split into two thinner ones, see `split`, as long
-  as that helps;
+- the same with linear streams along their principal axes, and with layers split into two thinner ones, see `split`,
+  as long as that helps;
 - the best so far with one group losing half as much, the others so much more that the targets hold: group after group,
   those first whose share of the predicted damage is largest, until that has not helped twice.
 
@@ -45,7 +45,7 @@ from onnxprune.support.progress import Progress, parts, within
 
 # Shares of a layer's variance that splitting it may leave out, as shares of what the option allows, ascending.
 _SHARES = (0.03, 0.1, 0.3, 1.0)
-_ROTATED = "embeddings along principal axes"
+_ROTATED = "linear streams along principal axes"
 # Groups that get units back, tries of those that may fail, and samples that the tries see.
 _GROUPS = 4
 _MISSES = 2
@@ -162,7 +162,7 @@ class _Tries:
             least = min(least, made.harm)
 
     def _forms(self) -> Iterator[tuple[State, str]]:
-        """The model as it is, with embeddings along their principal axes, and with layers split."""
+        """The model as it is, with linear streams along their principal axes, and with layers split."""
         yield self._state, ""
         if not self._may_rewrite:
             return

@@ -108,17 +108,18 @@ def rotate_state(state: State, context: Context) -> State | None:
     assert context.samples is not None
     analysis = copy_analysis(state.analysis)
     found = list(streams(analysis))
-    seen = {}
-    for stream in found:
-        layer = stream.readers[0]
-        seen[stream.group.id] = layer.x, Covariance(_entries(layer.form.axis))
+    seen = {(stream.group.id, layer.x): layer.form.axis for stream in found for layer in stream.readers}
     if not found:
         return None
+    sums = {place: Covariance(_entries(axis)) for place, axis in seen.items()}
     activations = Activations(state.analysis, context.samples, providers=context.execution, progress=context.progress)
-    activations.collect({name: [each] for name, each in seen.values()})
+    watch: dict[str, list[Covariance]] = {}
+    for (_, name), each in sums.items():
+        watch.setdefault(name, []).append(each)
+    activations.collect(watch)
     axes = {}
     for stream in found:
-        gram = seen[stream.group.id][1].gram[0]
+        gram = np.mean([each.gram[0] for (group, _), each in sums.items() if group == stream.group.id], axis=0)
         values, vectors = np.linalg.eigh(gram)
         roots = np.sqrt(np.maximum(values, _RIDGE * values.mean()))
         half, inverse = (vectors * power @ vectors.T for power in (roots, 1 / roots))
