@@ -1,7 +1,7 @@
 """Predicted against measured damage: each group alone is cut by a quarter, recovered, and judged on unseen samples.
 
 python benchmarks/damage.py -o benchmarks/results/damage.md
-python benchmarks/damage.py dtln_2 attacut-c --groups
+python benchmarks/damage.py dtln_2 attacut-c --groups -o benchmarks/results/damage.md      # the other rows stay
 
 Predicted is what the default allocation takes that cut to do, from calibration samples; measured is the share of the
 worst output's variance that comes out wrong on evaluation samples. The table has their rank correlation (Spearman).
@@ -20,6 +20,7 @@ import numpy as np
 from defaults import cases as trained_cases
 from defaults import read
 from real import cases as real_cases
+from real import kept_rows, revision
 from recovery_common import CIFAR, loader
 
 from onnxprune.analysis.inspect import inspect
@@ -97,9 +98,10 @@ def main() -> None:
         "with that of the worst output on samples that nothing was fitted to. Beside it, the correlation of what is "
         "predicted from scores alone, without a trial of each group.",
         "",
-        "| file | groups | rank correlation | of scores alone | seconds |",
-        "|---|---|---|---|---|",
+        "| file | groups | rank correlation | of scores alone | seconds | revision |",
+        "|---|---|---|---|---|---|",
     ]
+    rows = kept_rows(asked.output)
     with tempfile.TemporaryDirectory() as made:
         folder = Path(made)
         files = {
@@ -120,9 +122,9 @@ def main() -> None:
             predicted, alone, measured = (list(each) for each in zip(*found.values(), strict=True))
             cells = [f"{correlation(each, measured):.2f}" for each in (predicted, alone)]
             seconds = time.process_time() - start
-            lines.append(f"| {name} | {len(found)} | {' | '.join(cells)} | {seconds:.0f} |")
-            print(lines[-1], file=sys.stderr, flush=True)
-    text = "\n".join(lines) + "\n"
+            rows[name] = f"| {name} | {len(found)} | {' | '.join(cells)} | {seconds:.0f} | {revision()} |"
+            print(rows[name], file=sys.stderr, flush=True)
+    text = "\n".join([*lines, *rows.values()]) + "\n"
     if asked.output:
         asked.output.write_text(text, encoding="utf-8")
     else:

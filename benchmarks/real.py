@@ -2,6 +2,7 @@
 
 python benchmarks/real.py -o benchmarks/results/real.md
 python benchmarks/real.py dtln_2 attacut-c --options "--no-guard"
+python benchmarks/real.py dtln_2 -o benchmarks/results/real.md      # its row alone: the others stay
 
 The files are those of ../shared/real/trained, judged by their own measures on evaluation samples that no run has seen
 (agreement and accuracy where there are labels, else the SNR of the first output), the trained networks of models/, and
@@ -107,11 +108,26 @@ def row(name: str, case: Case, options: str, out: Path) -> str:
         said.seek(0)
         text = said.read()
     if status:
-        return f"| {name} | - | refused: {text.strip().splitlines()[-1]} | - | - |"
+        return f"| {name} | - | refused: {text.strip().splitlines()[-1]} | - | - | {revision()} |"
     left = re.search(r"^MACs .* ([\d.]+)%", text, re.MULTILINE)
     cells = [name, f"{left.group(1)}%" if left else "-", judged(out, case.model, read(case.evaluation))]
-    cells += [f"{used.ru_utime + used.ru_stime:.0f}", f"{used.ru_maxrss / 1024:.0f}"]
+    cells += [f"{used.ru_utime + used.ru_stime:.0f}", f"{used.ru_maxrss / 1024:.0f}", revision()]
     return f"| {' | '.join(cells)} |"
+
+
+def revision() -> str:
+    """Of the code that runs, with a + where it was changed since."""
+    run = ["git", "-C", str(ROOT)]
+    name = subprocess.run([*run, "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False).stdout
+    changed = subprocess.run([*run, "diff", "--quiet", "HEAD", "--", "onnxprune", "passes"], check=False).returncode
+    return name.strip() + ("+" if changed else "")
+
+
+def kept_rows(written: Path | None) -> dict[str, str]:
+    """The rows of a table that was written before, by the first cell."""
+    lines = written.read_text(encoding="utf-8").splitlines() if written and written.exists() else []
+    rows = {line.split(" | ")[0].removeprefix("| "): line for line in lines if line.startswith("| ")}
+    return {name: line for name, line in rows.items() if name != "file"}
 
 
 def main() -> None:
@@ -123,16 +139,17 @@ def main() -> None:
         f"`onnxprune compress MODEL --data CALIBRATION {TARGET}{' ' if asked.options else ''}{asked.options}`. The "
         "measures are of evaluation samples that the run has not seen; agreement and SNR are with the original.",
         "",
-        "| file | MACs left | kept | seconds of the processor | peak MB |",
-        "|---|---|---|---|---|",
+        "| file | MACs left | kept | seconds of the processor | peak MB | revision |",
+        "|---|---|---|---|---|---|",
     ]
+    rows = kept_rows(asked.output)
     with tempfile.TemporaryDirectory() as made:
         folder = Path(made)
         for name, case in cases(folder):
             if not asked.names or name in asked.names:
-                lines.append(row(name, case, asked.options, folder / "out.onnx"))
-                print(lines[-1], file=sys.stderr, flush=True)
-    put(lines, asked.output)
+                rows[name] = row(name, case, asked.options, folder / "out.onnx")
+                print(rows[name], file=sys.stderr, flush=True)
+    put([*lines, *rows.values()], asked.output)
 
 
 if __name__ == "__main__":

@@ -20,6 +20,10 @@ from onnxprune.model.signature import Port
 APART, SEEN, GIVEN, MADE_UP = "samples kept apart", "samples that it was fitted to", "samples", "made-up inputs"
 # An output of which no more than this share of its power varies is a constant.
 _VARIES = 1e-9
+# Where channels vary by less than this share of what all entries do, they differ more than they vary; their means are
+# known where each has so many entries.
+_DIFFERENT = 0.5
+_KNOWN = 30
 
 Outputs = Mapping[str, Array]
 
@@ -77,7 +81,8 @@ class Quality:
     Attributes:
         scores: metrics with labels first, then those against the original.
         explained: share of the variance of the original's output that the model's output explains, 1 at most; a
-            constant explains 0. NaN where that could not be found.
+            constant explains 0. Of several outputs that of the worst; where channels differ more than they vary, as
+            background and rare others do, the variance is about their means. NaN where that could not be found.
         samples: how many it was measured on.
         inputs: where they come from: kept apart, fitted to as well, given for this, or made up.
         latency: where it was asked for.
@@ -188,11 +193,18 @@ class _MetricColumn:
 
 
 class _Variance:
-    """How much of the variance of an output, over all of its entries and samples, the model explains."""
+    """How much of the variance of an output, over all of its entries and samples, the model explains.
+
+    In a detector's scores, the background is near 1 and each class near 0, with few exceptions: those are all that
+    matters, and little beside the distance of the two. There the variance is that of channels about their means.
+    Channels are the shortest axis behind the first, of those with more than one entry.
+    """
 
     def __init__(self, output: str) -> None:
         self._output = output
         self._sums = np.zeros(4)
+        self._axis: int | None = None
+        self._channels = np.zeros((2, 0))
 
     def add(self, new: Outputs, due: Outputs) -> None:
         given, wanted = (outputs[self._output].astype(np.float64) for outputs in (new, due))
@@ -200,6 +212,19 @@ class _Variance:
             self._sums[:] = nan
             return
         self._sums += wanted.size, wanted.sum(), np.square(wanted).sum(), np.square(given - wanted).sum()
+        self._add_channels(wanted)
+
+    def _add_channels(self, wanted: Array) -> None:
+        """How many entries each channel has, and their sum; of none where they are others than before."""
+        if self._axis is None:
+            several = [(size, axis) for axis, size in enumerate(wanted.shape) if axis and size > 1]
+            self._axis = min(several)[1] if several else -1
+            self._channels = np.zeros((2, wanted.shape[self._axis] if several else 0))
+        if self._axis < 0 or self._axis >= wanted.ndim or wanted.shape[self._axis] != self._channels.shape[1]:
+            self._axis, self._channels = -1, np.zeros((2, 0))
+            return
+        rows = np.moveaxis(wanted, self._axis, -1).reshape(-1, self._channels.shape[1])
+        self._channels += np.stack([np.full(rows.shape[1], len(rows)), rows.sum(0)])
 
     @property
     def explained(self) -> float:
@@ -210,6 +235,10 @@ class _Variance:
         variance = power - total**2 / entries
         if isnan(noise):
             return -inf
+        counts, totals = self._channels
+        if counts.size and counts.min() >= _KNOWN:
+            inside = power - float(np.sum(totals**2 / counts))
+            variance = inside if _VARIES * power < inside < _DIFFERENT * variance else variance
         return 1 - noise / variance if variance > _VARIES * power else nan
 
 

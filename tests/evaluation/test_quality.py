@@ -88,6 +88,37 @@ class Constant(Fake):
         return {"scores": np.full_like(feed["x"], self.added)}
 
 
+def _explained(due: np.ndarray, given: np.ndarray, batch: int = 8) -> float:
+    seen = _Variance("y")
+    for at in range(0, len(due), batch):
+        seen.add({"y": given[at : at + batch]}, {"y": due[at : at + batch]})
+    return seen.explained
+
+
+def test_a_detector_that_finds_nothing_explains_nothing() -> None:
+    """One score in a hundred is of a class, all others are background; the distance of the two is no variance."""
+    found = RNG.random((40, 50)) < 0.01
+    due = np.stack([~found, found], axis=-1) + 0.01 * RNG.standard_normal((40, 50, 2))
+    blind = np.broadcast_to(np.array([1.0, 0.0]), due.shape)
+    assert _explained(due, blind) < 0.05
+    assert _explained(due.transpose(0, 2, 1), blind.transpose(0, 2, 1)) < 0.05
+    assert _explained(due, due + 0.1 * (blind - due)) == pytest.approx(0.99, abs=0.002)
+
+
+def test_means_of_channels_of_few_entries_or_other_sizes_are_not_taken() -> None:
+    """What few samples have in common is no mean of all; and what sizes do not say is of one channel with nothing."""
+    few = np.arange(4.0) + 0.1 * RNG.standard_normal((20, 4))
+    assert _explained(few, few + 0.1) == pytest.approx(1 - 0.01 / few.var(), abs=1e-6)
+    many = np.arange(4.0) + 0.1 * RNG.standard_normal((40, 4))
+    assert _explained(many, many + 0.1) == pytest.approx(1 - 0.01 / many.var(0).mean(), abs=1e-6)
+    seen = _Variance("y")
+    for part in (many, many[:, :3]):
+        seen.add({"y": part + 0.1}, {"y": part})
+    assert seen.explained == pytest.approx(
+        1 - 0.01 / np.concatenate([many.ravel(), many[:, :3].ravel()]).var(), abs=1e-6
+    )
+
+
 def test_of_no_entries_at_all_nothing_is_explained() -> None:
     """A detector that finds nothing on any of the samples."""
     found, nothing = _Variance("boxes"), {"boxes": np.zeros((0, 4), np.float32)}
