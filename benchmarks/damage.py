@@ -71,7 +71,7 @@ def groups_of(model: Path, calibration: Path, evaluation: dict[str, np.ndarray])
     criterion = options.scored_by(data=True)
     scores = score_with(context, state.analysis, groups, criterion)
     alone = planner(state.original, groups, scores, options, comparable=criterion.comparable).problem
-    predicted = replace(alone, trials=measure_trials(state, groups, scores, context)).damage
+    predicted = replace(alone, trials=measure_trials(state, alone, context)).damage
     original = Session(model)
     found = {}
     for group in groups:

@@ -4,7 +4,8 @@ Predictions of damage come from scores, scaled by a trial of each group alone, s
 outputs together shows only when a model is run. So the cut that is predicted to be best is made and recovered, and so
 are
 
-- the same with linear streams along their principal axes, and with layers split into two thinner ones, see `split`,
+- the one that scores alone predict to be best;
+- the first with linear streams along their principal axes, and with layers split into two thinner ones, see `split`,
   as long as that helps;
 - the best so far with one group losing half as much, the others so much more that the targets hold: group after group,
   those first whose share of the predicted damage is largest, until that has not helped twice.
@@ -34,6 +35,7 @@ from onnxprune.steps.base import Context
 from onnxprune.steps.prune.decide import Decision, decide
 from onnxprune.steps.prune.harm import harm_of
 from onnxprune.steps.prune.options import PruneOptions
+from onnxprune.steps.prune.planner import planner
 from onnxprune.steps.prune.score import score_units
 from onnxprune.steps.prune.shipped import Shipped
 from onnxprune.steps.prune.split import Spectra, rotate_state
@@ -45,6 +47,7 @@ from onnxprune.support.progress import Progress, parts, within
 
 # Shares of a layer's variance that splitting it may leave out, as shares of what the option allows, ascending.
 _SHARES = (0.03, 0.1, 0.3, 1.0)
+_ALONE = "units shared out by scores alone"
 _ROTATED = "linear streams along principal axes"
 # Groups that get units back, tries of those that may fail, and samples that the tries see.
 _GROUPS = 4
@@ -160,6 +163,11 @@ class _Tries:
             if made.harm < _LITTLE or (state.ranks and made.harm > least):
                 return
             least = min(least, made.harm)
+            if not said and made.trials and not self._options.no_guard:
+                alone = self._try(state, _ALONE, (), made, {})
+                if alone is not None:
+                    yield alone
+                    least = min(least, alone.harm)
 
     def _forms(self) -> Iterator[tuple[State, str]]:
         """The model as it is, with linear streams along their principal axes, and with layers split."""
@@ -209,7 +217,7 @@ class _Tries:
             lost = best.decision.outcome.lost[group.id]
             limits = (*best.limits, (group.id, lost // 2))
             said = "; ".join([*([best.said] if best.said else []), f"{group.id} gets {lost - lost // 2} units back"])
-            made = self._try(best.state, said, limits, best)
+            made = self._try(best.state, said, limits, best, best.trials)
             if made is None or made.harm >= _LESS * best.harm:
                 misses += 1
                 if misses == _MISSES:  # each try costs a recovery, and other groups promise less
@@ -240,14 +248,21 @@ class _Tries:
         said: str,
         limits: tuple[tuple[str, int], ...] = (),
         before: Try | None = None,
+        trials: Mapping[str, tuple[int, float]] | None = None,
     ) -> Try | None:
-        """A cut, recovered and measured; None where no cut meets the targets. `before`: another one of the state."""
+        """A cut, recovered and measured; None where no cut meets the targets.
+
+        `before`: another one of the state, whose scores are taken over; `trials` are made where nobody has any.
+        """
         fitting = replace(self._fitting, progress=self._watcher())
         groups = self._groups(state)
         scored = None if before is None else before.decision.scored
         if scored is None:
             scored = score_units(fitting, state.analysis, groups, self._options.scored_by(data=True))
-        trials = before.trials if before else measure_trials(state, groups, scored.scores, fitting)
+        if trials is None:
+            comparable = self._options.scored_by(data=True).comparable
+            plans = planner(state.original, groups, scored.scores, self._options, comparable=comparable)
+            trials = measure_trials(state, plans.problem, fitting)
         try:
             decision = decide(state, groups, self._options, fitting, limits=dict(limits), scored=scored, trials=trials)
         except TargetError:

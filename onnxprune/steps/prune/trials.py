@@ -3,15 +3,15 @@
 Scores say how wrong the layers come out that read the units. They do not know how much of that reaches the outputs:
 errors in a recurrent state pile up, those in front of a softmax may vanish, some layers cannot be fitted at all. So a
 quarter of each group is removed, the layers that read it are fitted to the original as recovery would, those behind
-them stay as they are, and the harm to the outputs is measured on samples kept apart. The damage that an allocation
-predicts for the group is scaled to that, see `AllocationProblem.damage`. benchmarks/damage.py holds it against
-the damage that is measured after a whole recovery.
+them stay as they are, and the harm to the outputs is measured on samples kept apart. Where scores say that a quarter
+does next to nothing, more is removed: of harm that cannot be seen nothing follows. The damage that an allocation
+predicts for the group is scaled to what was measured, see `AllocationProblem.damage`. benchmarks/damage.py holds it
+against the damage that is measured after a whole recovery.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-
+import numpy as np
 import onnx_ir as ir
 
 from onnxprune.analysis.copy import copy_analysis
@@ -23,7 +23,7 @@ from onnxprune.dims import atoms
 from onnxprune.model.signature import ports_of
 from onnxprune.runtime.session import Session
 from onnxprune.steps.base import Context
-from onnxprune.steps.prune.allocation.base import Scores, weakest
+from onnxprune.steps.prune.allocation.base import AllocationProblem, weakest
 from onnxprune.steps.prune.harm import harm_of
 from onnxprune.steps.recover.base import METHODS
 from onnxprune.steps.recover.layerwise import LayerwiseRecovery
@@ -33,38 +33,39 @@ from onnxprune.steps.recover.step import NONE, Recover
 from onnxprune.steps.state import State
 from onnxprune.support.progress import Counted
 
-# How many units, the most samples that the harm is measured on, and about the most that layers are fitted to.
+# How many units, the damage that is worth a measurement, and the most units that go for it.
 SHARE = 0.25
+_WORTH = 0.003
+_MOST = 0.6
+# The most samples that the harm is measured on, and about the most that layers are fitted to.
 _SAMPLES = 128
 _FITTED = 384
 # Of more groups than this the largest are tried.
 _GROUPS = 64
 
 
-def measure_trials(
-    state: State, groups: Sequence[Group], scores: Mapping[str, Scores], context: Context
-) -> dict[str, tuple[int, float]]:
+def measure_trials(state: State, problem: AllocationProblem, context: Context) -> dict[str, tuple[int, float]]:
     """Per group id, how many units went in its trial and the harm that this did; see `harm_of`.
 
     Args:
         state: nothing was removed from it.
-        groups: those to try.
-        scores: per group id, float64 [units]; the weakest go.
+        problem: the groups to try, their scores and what these predict; the weakest units go.
         context: samples, devices and the recovery that follows.
 
     Raises ModelError where a cut cannot be run.
     """
     recover = next((step for step in context.following if isinstance(step, Recover)), None)
-    if context.data is None or state.left or recover is None or len(groups) < 2:
+    if context.data is None or state.left or recover is None or len(problem.groups) < 2:
         return {}
     apart = hold_out(context.data, ports_of(state.original.model), most=_SAMPLES)
     original = Session(state.source, context.execution, optimized=True)
-    tried = sorted((group for group in groups if group.units > 1), key=lambda group: -group.units)[:_GROUPS]
+    tried = sorted((group for group in problem.groups if group.units > 1), key=lambda group: -group.units)[:_GROUPS]
     found = {}
     for number, group in enumerate(tried):
         context.progress(Counted(f"trying group {number + 1} of {len(tried)}: {group.id}", number, len(tried)))
-        count = max(1, int(SHARE * group.units))
-        cut = state.cut({group.atom: weakest(scores[group.id], count)})
+        seen = int(np.searchsorted(problem.damage[group.id], _WORTH))
+        count = max(1, int(SHARE * group.units), min(seen, int(_MOST * group.units)))
+        cut = state.cut({group.atom: weakest(problem.scores[group.id], count)})
         model = _fitted(cut, group, recover.chosen(data=True), apart.fitting, context)
         found[group.id] = count, max(0.0, harm_of(original, model, apart.measuring, context.execution, _SAMPLES))
     return found

@@ -42,8 +42,8 @@ def _problem(path: object, *following: op.Step) -> AllocationProblem:
     state, context = _of(path, *following)
     groups = state.original.groups
     scores = score_with(context, state.original, groups, "obs")
-    trials = measure_trials(state, groups, scores, context)
-    return planner(state.original, groups, scores, OPTIONS, comparable=True, trials=trials).problem
+    problem = planner(state.original, groups, scores, OPTIONS, comparable=True).problem
+    return replace(problem, trials=measure_trials(state, problem, context))
 
 
 def test_predicted_damage_is_that_of_the_trial(build: Build) -> None:
@@ -78,8 +78,9 @@ def test_layers_that_read_a_group_are_fitted_in_its_trial(build: Build) -> None:
     state, context = _of(build(SCALED, a=np.hstack([once, once])), Recover())
     group = next(group for group in state.original.groups if group.id == "a")
     scores = {"a": np.arange(16.0), "c": np.arange(16.0)}
+    problem = planner(state.original, state.original.groups, scores, OPTIONS, comparable=True).problem
     fitted, plain = (
-        measure_trials(state, state.original.groups, scores, replace(context, following=(Recover(method),)))["a"]
+        measure_trials(state, problem, replace(context, following=(Recover(method),)))["a"]
         for method in ("reconstruct", "none")
     )
     assert fitted[1] < 1e-6

@@ -32,7 +32,7 @@ RESOURCES = ("macs", "parameters", "weight_bytes", "size")
 # A ratio of 0.3 of 10 units is 3, although 0.3 * 10 is less than 3 in floating point.
 _EPSILON = 1e-9
 # Of predicted and of measured harm, less is noise of rounding.
-_LEAST_HARM = 1e-7
+_LEAST_HARM = 1e-5
 
 
 @dataclass(frozen=True)
