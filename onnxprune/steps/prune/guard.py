@@ -55,8 +55,8 @@ _MISSES = 2
 _SAMPLES = 384
 # Tries there mostly are, for the bar of progress.
 _USUAL = 5
-# A cut that does so little harm (23 dB) needs no other beside it: each try costs a recovery.
-_LITTLE = 0.005
+# A cut that does so little harm (27 dB) needs no other beside it: each try costs a recovery.
+_LITTLE = 0.002
 # A cut has to do so much less harm than the best before it: two that differ by less differ by chance.
 _LESS = 0.85
 # Splitting layers has to, for it makes two nodes of one: what it saves in arithmetic it may take in time.
@@ -109,7 +109,7 @@ def best_of_tries(state: State, options: PruneOptions, context: Context) -> tupl
         groups = select_groups(state.original, options.only, options.skip)
         return state, decide(state, groups, options, context), ()
     plain = next((each for each in found if not each.said), None)
-    best = _least_harmful(found, plain)
+    best = _least_harmful(found)
     if not options.no_guard and best.harm >= _LITTLE:
         best = tries.given_back(best)
     notes = []
@@ -122,13 +122,14 @@ def best_of_tries(state: State, options: PruneOptions, context: Context) -> tupl
 
 
 def _again(best: Try, groups: Sequence[Group], options: PruneOptions, context: Context) -> Decision:
-    """The decision of a try, now that units are scored on all samples."""
-    return decide(best.state, groups, options, context, limits=dict(best.limits), trials=best.trials)
+    """The decision of a try, now that units are scored on all samples: as many of every group go, maybe others."""
+    return decide(best.state, groups, options, context, limits=best.decision.outcome.lost, trials=best.trials)
 
 
-def _least_harmful(found: Sequence[Try], plain: Try | None) -> Try:
-    """The plain cut, where there is one and no other does clearly less harm; split layers have more nodes to run."""
-    best = plain or min(found, key=lambda each: each.harm)
+def _least_harmful(found: Sequence[Try]) -> Try:
+    """A cut of the model as it is, if no other does clearly less harm; split layers have more nodes to run."""
+    alike = [each for each in found if each.said in ("", _ALONE)]  # the same layers, shared out otherwise
+    best = min(alike or found, key=lambda each: each.harm)
     for made, less in ((False, _LESS), (True, _LESS_SPLIT)):
         tried = [each for each in found if bool(each.state.ranks) is made]
         least = min(tried, key=lambda each: each.harm, default=best)

@@ -58,7 +58,7 @@ def test_what_does_more_harm_is_not_taken(build: Build) -> None:
     path = build(BRANCHES)
     samples = SAMPLES[:, :8]
     plain, tried = (op.compress(path, data=samples, low_rank=rank, no_guard=not rank, **TARGET) for rank in (0.0, 0.3))
-    assert harm(path, tried, samples) <= harm(path, plain, samples) * 1.05
+    assert harm(path, tried, samples) <= harm(path, plain, samples) * 1.1
 
 
 def _backwards(group: Any, context: Any) -> np.ndarray:
