@@ -44,7 +44,7 @@ class Stream:
 
 def streams(analysis: Analysis) -> Iterator[Stream]:
     """The groups of a model whose axes can be chosen anew."""
-    known = _Known(analysis)
+    known = _Touched(analysis)
     values = {value.name: value for node in analysis.model.graph for value in node.outputs}
     for group in analysis.groups:
         holding = [name for name in analysis.activations if _axes(analysis, name, group.atom) is not None]
@@ -68,7 +68,7 @@ def _axes(analysis: Analysis, name: str, atom: Atom) -> int | None:
     return next((axis for axis, dim in enumerate(dims) if dim is atom), None)
 
 
-class _Known:
+class _Touched:
     """The layers of a model that can be written for other axes, by their nodes and by the Adds of their biases."""
 
     def __init__(self, analysis: Analysis) -> None:
