@@ -6,7 +6,7 @@ install:  ## everything for work on the project
 	$(PYTHON) -m pip install -e '.[cpu,data,report,test,dev,docs]'
 
 test:  ## the default suite, as CI runs it
-	$(PYTHON) -m pytest -n 2
+	$(PYTHON) -m pytest -n 2 --dist worksteal
 
 slow:  ## the whole zoo: half an hour on two cores
 	$(PYTHON) -m pytest -m slow -n 2
