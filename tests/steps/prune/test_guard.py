@@ -14,6 +14,7 @@ from onnxprune.data.given import as_data
 from onnxprune.evaluation.metrics import outputs_of
 from onnxprune.model.signature import ports_of
 from onnxprune.pipeline.run import inspect
+from onnxprune.steps.prune import guard
 from tests.conftest import Build
 
 RNG = np.random.default_rng(2)
@@ -99,3 +100,20 @@ def test_embeddings_are_cut_along_their_principal_axes(build: Build) -> None:
     given = {"data": ids, "target": "macs=0.5"}
     tried, plain = op.compress(path, **given), op.compress(path, low_rank=0.0, no_guard=True, **given)
     assert harm(path, tried, ids) < 0.5 * harm(path, plain, ids)
+
+
+def test_the_cut_that_was_measured_is_the_one_that_is_made(build: Build, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Scored again on all samples, units may change places, but as many of every group go as in the try."""
+    decide, lost = guard.decide, []
+
+    def watched(*given: Any, **options: Any) -> Any:
+        decision = decide(*given, **options)
+        lost.append((dict(options["limits"]), dict(decision.outcome.lost)))
+        return decision
+
+    monkeypatch.setattr(guard, "decide", watched)
+    op.compress(build(BRANCHES), data=SAMPLES[:, :8], **TARGET)
+    *tries, (limits, made) = lost
+    assert tries
+    assert made in [each for _, each in tries]
+    assert limits == made
