@@ -8,7 +8,17 @@ from typing import Any
 import onnx_ir as ir
 
 from onnxprune.model.signature import IndexRange
-from onnxprune.ops.traits import compares, gives_part, known_entries, positions, repeats, retypes, shift_sign
+from onnxprune.ops.traits import (
+    compares,
+    counts_up,
+    gives_part,
+    known_entries,
+    lengths,
+    positions,
+    repeats,
+    retypes,
+    shift_sign,
+)
 
 SizeOf = Callable[[ir.Value, int], int | str | None]
 
@@ -25,7 +35,8 @@ def declared_size(value: ir.Value, axis: int) -> int | str | None:
 def index_ranges(model: ir.Model, size_of: SizeOf = declared_size) -> dict[str, IndexRange]:
     """For each integer input that holds positions: those that all tables have that it chooses from.
 
-    Inputs are followed through nodes that pass entries on, take some of them, or shift them by a constant.
+    Of one that holds lengths, of sequences or the end of what is read, those from 1 up to the whole. Inputs are
+    followed through nodes that pass entries on, take some of them, or shift them by a constant.
 
     Args:
         model: it is left as it is.
@@ -37,6 +48,11 @@ def index_ranges(model: ir.Model, size_of: SizeOf = declared_size) -> dict[str, 
             IndexRange(-shift, rows - shift if isinstance(rows, int) else rows)
             for node, slot, shift in _readers(value)
             for rows in _rows(node, slot, size_of)
+        ]
+        ranges = ranges or [
+            IndexRange(1 - shift, size + 1 - shift if isinstance(size, int) else size)
+            for node, slot, shift in _readers(value)
+            for size in _lengths(node, slot, size_of)
         ]
         if ranges:
             found[value.name or ""] = _within_all(ranges)
@@ -110,6 +126,19 @@ def _rows(node: ir.Node, slot: int, size_of: SizeOf) -> Iterator[int | str]:
             rows = size_of(value, axis) if not shape else shape[axis]
             if rows is not None:
                 yield rows
+
+
+def _lengths(node: ir.Node, slot: int, size_of: SizeOf) -> Iterator[int | str]:
+    for length, counted, axis in lengths(node):
+        value = node.inputs[counted] if slot == length else None
+        size = None if value is None else size_of(value, axis)
+        if size is not None:
+            yield size
+    if counts_up(node) and slot == 1:
+        yield from (rows for reader, at, _ in _readers(node.outputs[0]) for rows in _rows(reader, at, size_of))
+    other = constant_input(node, 1 - slot) if compares(node) and slot < 2 else None
+    if other is not None and other.size > 1:  # positions, of which those before the end count
+        yield int(other.numpy().max()) + 1
 
 
 def constant_input(node: ir.Node, slot: int) -> ir.TensorProtocol | None:

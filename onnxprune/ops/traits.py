@@ -172,6 +172,9 @@ def turned_weight(node: ir.Node) -> int | None:
 _ALONG_AXIS = _keys("Gather", "GatherElements", "Scatter", "ScatterElements")
 _OF_IMAGES = _keys("RoiAlign")  # the image that each region is in
 _PARTS = _keys("Gather", "Slice", "Split")
+_SLICES = _keys("Slice")
+_COUNTS_UP = _keys("Range")
+_OF_SEQUENCES = _keys("LSTM", "GRU", "RNN")
 _COMPARES = _keys("Equal", "Less", "LessOrEqual", "Greater", "GreaterOrEqual")
 _SQUASHES = _keys("Sigmoid", "HardSigmoid")
 _SHIFTS = {("", "Add"): 1, ("", "Sub"): -1}
@@ -184,6 +187,20 @@ def positions(node: ir.Node) -> list[tuple[int, int, int]]:
     if key_of(node) in _OF_IMAGES:
         return [(2, 0, 0)]
     return [(indices, table, 0) for indices, table in look_ups(node)]
+
+
+def lengths(node: ir.Node) -> list[tuple[int, int, int]]:
+    """Slots of inputs that hold how much of something counts, each with its slot and the axis that it is counted on."""
+    if key_of(node) in _OF_SEQUENCES:
+        return [(4, 0, attribute(node, "layout", 0))]
+    axes = node.inputs[3] if key_of(node) in _SLICES and len(node.inputs) > 3 else None
+    axis = None if axes is None else ir.convenience.get_const_tensor(axes)
+    return [] if axis is None or axis.size != 1 else [(2, 0, int(axis.numpy().item()))]
+
+
+def counts_up(node: ir.Node) -> bool:
+    """Does it give whole numbers up to what is in its second slot?"""
+    return key_of(node) in _COUNTS_UP
 
 
 def gives_part(node: ir.Node) -> bool:

@@ -235,6 +235,29 @@ def test_shifted_positions_and_positions_along_a_dynamic_axis(build: Build) -> N
     assert found["ends"].bounds({"nodes": 7}) == (0, 7)
 
 
+def test_lengths_go_up_to_the_whole(build: Build) -> None:
+    """Of a sequence, or of what a Slice leaves: with 0 there would be nothing to learn from, with 1 hardly anything."""
+    model = open_model(build("""
+        net (int32[n] lens, int64 end, int64[1] more, int64 count, int64[n, 1] seen, float[t, n, 3] x,
+             float[n, 9] z) => (float[t, 1, n, 2] y, float[n, p] a, float[q, n, 3] b, float[n, c] d, bool[n, 5] e)
+        <float[1, 8, 3] k, float[1, 8, 2] r, int64[1] zeros = {0}, int64[1] ones = {1}, int64 zero = {0},
+         int64 one = {1}, int64[5] places = {0, 1, 2, 3, 4}>
+        { y = LSTM<hidden_size = 2>(x, k, r, , lens)
+          i = Unsqueeze(end, zeros)  a = Slice(z, zeros, i, ones)
+          j = Add(more, ones)  b = Slice(x, zeros, j, zeros)
+          up = Range(zero, count, one)  d = Gather<axis = 1>(z, up)
+          e = Less(places, seen) }
+    """))  # fmt: skip
+    assert index_ranges(model) == {
+        "lens": IndexRange(1, "t"),
+        "end": IndexRange(1, 10),
+        "more": IndexRange(0, "t"),
+        "count": IndexRange(1, 10),
+        "seen": IndexRange(1, 6),
+    }
+    assert index_ranges(model)["lens"].bounds({"t": 6}) == (1, 7)
+
+
 def test_values_that_the_graph_compares_an_input_with(build: Build) -> None:
     model = open_model(build("""
         net (int64 rate, int64[1] other, float[n] x) => (bool y, bool[1] z)
