@@ -147,6 +147,11 @@ def compare_quality(
             break
     explained = min((each.explained for each in variances if not isnan(each.explained)), default=nan)
     notes = tuple(f"{column.metric.name} was not measured: {column.failed}" for column in columns if column.failed)
+    if variances and samples and all(each.idle for each in variances):
+        notes = (
+            *notes,
+            f"on these {inputs} the original gives nothing, or always the same: they say nothing of a change",
+        )
     return Quality(_scores(columns), explained, samples, inputs, notes=notes)
 
 
@@ -225,6 +230,12 @@ class _Variance:
             return
         rows = np.moveaxis(wanted, self._axis, -1).reshape(-1, self._channels.shape[1])
         self._channels += np.stack([np.full(rows.shape[1], len(rows)), rows.sum(0)])
+
+    @property
+    def idle(self) -> bool:
+        """Does the original give nothing, or always the same?"""
+        entries, total, power, _ = self._sums.tolist()
+        return entries == 0 or bool(power - total**2 / entries <= _VARIES * power)
 
     @property
     def explained(self) -> float:

@@ -227,3 +227,15 @@ def test_advice_fits_the_command() -> None:
         assert "onnxprune recover" in said
         assert "--target" not in said
         assert ("--data" in said) != data
+
+
+def test_inputs_on_which_nothing_varies_are_said_to_say_nothing() -> None:
+    """All agree with all then: 100% would be taken for a good result."""
+
+    def notes(given: Any) -> tuple[str, ...]:
+        data = Data("x", False, lambda: iter([Batch({"x": given}), Batch({"x": given})]))
+        model = Fake()
+        return compare_quality(model, model, Fake(1e-3), data, inputs=MADE_UP).notes
+
+    assert any("always the same" in note for note in notes(np.ones((6, 5), np.float32)))
+    assert not notes(X)
