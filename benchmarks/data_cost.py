@@ -26,6 +26,7 @@ import click
 import numpy as np
 import onnx
 import onnxruntime
+from large import MemoryWatch
 from recovery_common import CIFAR, ROOT, SHARED, train_pixels
 from row_tables import revision
 from synthetic_networks import bert, vit, wide
@@ -118,12 +119,14 @@ def spent(command: list[str], threads: int) -> tuple[float, float, float, str]:
     start = time.perf_counter()
     with tempfile.TemporaryFile("w+") as said:
         process = subprocess.Popen(command, env=environment, stdout=said, stderr=subprocess.STDOUT)
+        watch = MemoryWatch(process.pid)  # what the system adds up for a child begins with the size of its parent
+        watch.start()
         _, status, used = os.wait4(process.pid, 0)
         said.seek(0)
         text = said.read().strip()
     if status:
         raise click.ClickException(f"{shlex.join(command)}: {text[-400:]}")
-    return used.ru_utime + used.ru_stime, time.perf_counter() - start, used.ru_maxrss / 1024, text
+    return used.ru_utime + used.ru_stime, time.perf_counter() - start, watch.resident / 1e6, text
 
 
 def forward(model: Path, samples: Arrays) -> float:
