@@ -101,7 +101,7 @@ CASES = {
         file(TRAINED / "dtln_2.onnx"), saved("input_4", "input_5", folder=TRAINED / "dtln_2.calibration.npz"), (512,)
     ),
     "fcn_resnet50, 320 x 320, sizes not known": Case(zoo("tv.fcn_resnet50.ts17hw"), images(320, "x"), (24,)),
-    "mobilenet_v2": Case(zoo("tv.mobilenet_v2.ts17"), images(96, "x"), (128,)),
+    "mobilenet_v2": Case(zoo("tv.mobilenet_v2.ts17"), images(64, "x"), (128,)),
     "wide, 8192 features": Case(wide, features, (512,)),
     "bert-base": Case(bert, tokens, (32, 128)),
     "vit-b": Case(vit, images(224), (64,)),
