@@ -61,6 +61,15 @@ def test_quality_is_measured_on_the_samples_kept_apart(made: Made, here: Path) -
     assert Aim("latency:cpu:4")(made).before > 0
 
 
+def test_the_drop_of_a_metric_without_bound_is_the_share_of_noise(here: Path) -> None:
+    """Of outputs that are no classes, the metric is the SNR, which is infinite for the original."""
+    recipe = Recipe(RECIPE.steps, {"metric": "snr"})
+    made = make(Workbench.open(Path("model.onnx"), Sources("samples.npz"), recipe, here / "shared"), recipe, silent)
+    found = Aim("drop")(made)
+    assert found.before == 0
+    assert found.value == pytest.approx(10 ** (-Aim("snr")(made).value / 10))
+
+
 @pytest.mark.parametrize(
     ("text", "found", "holds"),
     [
