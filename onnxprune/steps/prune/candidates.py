@@ -190,7 +190,10 @@ class Candidates:
         binary = is_probability(self.state.original.model, output)
         found = metric(self.context.metric, data.labelled, output, binary=binary)
         if found.perfect == float("inf"):
-            raise UsageError(f"metric '{found.name}' of the original is infinite, so nothing can be a drop from it")
+            raise UsageError(
+                f"metric '{found.name}' of the original is infinite, so nothing can be a drop from it: "
+                "say how much of the output may come out wrong, like --target damage=0.03"
+            )
         return found
 
     @cached_property
