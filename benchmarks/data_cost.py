@@ -27,7 +27,7 @@ import numpy as np
 import onnx
 import onnxruntime
 from large import MemoryWatch
-from recovery_common import CIFAR, ROOT, SHARED, train_pixels
+from recovery_common import CIFAR, ROOT, SHARED, calibration
 from row_tables import revision
 from synthetic_networks import bert, vit, wide
 
@@ -46,7 +46,7 @@ class Case:
 
 
 def cifar(count: int) -> Arrays:
-    return {"input": train_pixels()[:count]}
+    return {"input": calibration(0, count)}
 
 
 def images(size: int, name: str = "input") -> Callable[[int], Arrays]:
@@ -94,7 +94,7 @@ CASES = {
         saved("input", folder=ROOT / "models" / "digits_calibration.npz"),
         (512,),
     ),
-    "resnet20": Case(file(CIFAR / "resnet20.onnx"), cifar, (125, 250, 500, 1000)),
+    "resnet20": Case(file(CIFAR / "resnet20.onnx"), cifar, (125, 250, 500)),
     "resnet56": Case(file(CIFAR / "resnet56.onnx"), cifar, (500,)),
     "rfb320": Case(file(SHARED / "real" / "rfb320.onnx"), lambda count: _of_rfb(count), (40,)),
     "dtln_2": Case(
