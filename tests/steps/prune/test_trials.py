@@ -12,6 +12,7 @@ from onnxprune.data.given import as_data
 from onnxprune.model.signature import ports_of
 from onnxprune.pipeline.run import inspect
 from onnxprune.steps.base import Context
+from onnxprune.steps.prune import trials
 from onnxprune.steps.prune.allocation.base import AllocationProblem
 from onnxprune.steps.prune.options import PruneOptions
 from onnxprune.steps.prune.planner import planner
@@ -96,3 +97,15 @@ def test_a_cell_reads_its_own_units(build: Build) -> None:
     analysis = inspect(path)
     (group,) = analysis.groups
     assert readers_of(analysis, group) == {"h", "y"}
+
+
+def test_of_large_networks_as_many_groups_are_tried_as_there_is_time_for(
+    build: Build, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = build(SCALED)
+    assert len(_problem(path, Recover()).trials) == 2
+    macs, measured = 2 * (8 * 16 + 16 * 4), 66  # of 200 samples every third is measured on
+    monkeypatch.setattr(trials, "_MACS", 1.5 * 5 * macs * measured)
+    assert len(_problem(path, Recover()).trials) == 1
+    monkeypatch.setattr(trials, "_MACS", 0.5 * 5 * macs * measured)
+    assert not _problem(path, Recover()).trials
