@@ -19,7 +19,7 @@ _LEAST = 64_000_000
 # Of the bound, for each use; some are never there at the same time.
 _SHARES = {
     "values": 1 / 8,  # of one batch, that are looked at together
-    "matrices": 3 / 16,  # products of features with each other, for as many layers as fit
+    "matrices": 3 / 8,  # products of features with each other, for as many layers as fit
     "layer": 3 / 8,  # the same for the one layer that is worked on, and what solving it takes
     "waiting": 1 / 16,  # values between two layers, of each of two models; more goes to a file
     "samples": 1 / 8,  # inputs that are read again and again
