@@ -15,6 +15,7 @@ import tempfile
 import time
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from defaults import cases as trained_cases
@@ -84,6 +85,18 @@ def groups_of(model: Path, calibration: Path, evaluation: dict[str, np.ndarray])
     return found
 
 
+def files_in(folder: Path) -> dict[str, tuple[Any, Any, Any]]:
+    """Every file by its name: the model, its calibration samples, and a function that reads those to evaluate on."""
+    files = {
+        name: (case.model, case.calibration, lambda case=case: read(case.evaluation))
+        for name, case in real_cases(folder)
+    }
+    if CIFAR.exists():
+        case = trained_cases(folder)["resnet20"]
+        files["resnet20"] = case.model, case.calibration, lambda: {"input": loader()["tensors"]("test", MOST)[0]}
+    return files
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("names", nargs="*", help="files; all by default")
@@ -103,15 +116,7 @@ def main() -> None:
     ]
     rows = kept_rows(asked.output)
     with tempfile.TemporaryDirectory() as made:
-        folder = Path(made)
-        files = {
-            name: (case.model, case.calibration, lambda case=case: read(case.evaluation))
-            for name, case in real_cases(folder)
-        }
-        if CIFAR.exists():
-            case = trained_cases(folder)["resnet20"]
-            files["resnet20"] = case.model, case.calibration, lambda: {"input": loader()["tensors"]("test", MOST)[0]}
-        for name, (model, calibration, evaluation) in files.items():
+        for name, (model, calibration, evaluation) in files_in(Path(made)).items():
             if asked.names and name not in asked.names:
                 continue
             start = time.process_time()

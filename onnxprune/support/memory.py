@@ -29,7 +29,7 @@ _bound: ContextVar[int] = ContextVar("memory", default=2 * 10**9)
 
 
 def set_bound(size: str | float) -> None:
-    """From now on, as much as `2GB` says. Raises UsageError for what is no size, or one too small to work in."""
+    """From now on, as much as `2GB` says. Raises UsageError for a text that is not a size, and for one too small."""
     try:
         number, unit = split_quantity(size)
         found = int(number * BYTES[unit])

@@ -83,7 +83,7 @@ class Observations:
         return {layer.node for layer in self._layers}
 
     def of(self, group: Group) -> list[Observed]:
-        """The layers that read units of a group; others are forgotten where there is no memory for all."""
+        """The layers that read units of a group; others are forgotten where memory does not hold all."""
         wanted = self._readers(group)
         if not self._found.keys() >= wanted:
             self._found.clear()
